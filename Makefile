@@ -1,0 +1,38 @@
+# The interpreter that makes the environment: any Python >=3.11, as in `make test PYTHON=python3.12`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+BENCHMARKS := accuracy closure likelihood simulate
+SOURCES := gammajax $(wildcard tests benchmarks tools)
+
+.PHONY: demo test lint docs bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/gammajax run galactic-centre --out results/galactic-centre
+
+# Two worker processes; `make test WORKERS=8` on a larger machine.
+WORKERS ?= 2
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/pyright
+
+# The examples in docstrings, in README.md and in docs/*.md are run as tests.
+docs: $(VENV)/.installed
+	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' gammajax README.md $(wildcard docs)
+
+bench: $(VENV)/.installed
+	set -e; for benchmark in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$benchmark; done
+
+clean:
+	rm -rf $(VENV) results build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find gammajax $(wildcard tests benchmarks tools) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is newer than pyproject.toml when the environment is up to date.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -e '.[dev]'
+	touch $@

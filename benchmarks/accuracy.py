@@ -1,0 +1,281 @@
+"""Accuracy of intensities and expected counts, against quadrature with gammapy's own IRF objects.
+
+Three comparisons, for a point, two Gaussians and an Einasto halo, on and off axis, at 0.1 to 60 TeV:
+kernel against direct at many events; direct against a numpy quadrature that evaluates gammapy's IRFs and gammapy's
+spatial models; expected counts against gammapy's `MapDataset.npred`. And the integral of the kernel's intensity
+over the selected region against its own expected counts. Last line: JSON.
+"""
+
+import warnings
+from importlib import resources
+
+import jax
+import numpy as np
+
+import gammajax as gj
+from benchmarks.report import report
+from gammajax.sky import displace
+
+ENERGY_RANGE, OFFSET_MAX, LIVETIME, INDEX = (0.1, 60.0), 3.0, 3600.0, 2.5
+ENERGIES = np.geomspace(0.11, 55.0, 12)
+OFFSETS = {"on axis": 0.0, "off axis": 1.7}
+
+
+def sources(offset):
+    """The test sources at `offset` deg from the pointing (0, 0)."""
+    spectrum = gj.PowerLaw(INDEX, 1e-11)
+    place = {"lon": offset, "lat": 0.0}
+    return {
+        "point": gj.Source(spectrum, gj.Point(**place)),
+        "gaussian 0.05": gj.Source(spectrum, gj.Gaussian(**place, sigma=0.05)),
+        "gaussian 0.3": gj.Source(spectrum, gj.Gaussian(**place, sigma=0.3)),
+        "einasto": gj.Source(spectrum, gj.Einasto(**place)),
+    }
+
+
+def observation():
+    """CTAO South pointing at (0, 0) in galactic coordinates."""
+    return gj.io.ctao(
+        site="South",
+        pointing=(0.0, 0.0),
+        frame="galactic",
+        livetime=LIVETIME,
+        energy_range=ENERGY_RANGE,
+        offset_max=OFFSET_MAX,
+    )
+
+
+def test_events(offset, largest):
+    """Events on rings about the source, at every energy, inside the field of view."""
+    rad = np.concatenate([[0.0, 0.003], np.geomspace(0.01, largest, 14)])
+    angle = np.array([10.0, 130.0, 250.0])
+    e, r, a = (x.ravel() for x in np.meshgrid(ENERGIES, rad, angle, indexing="ij"))
+    lon, lat = (np.asarray(x, float) for x in displace(np.full(r.shape, offset), np.zeros(r.shape), r, a))
+    keep = np.hypot(lon, lat) < OFFSET_MAX - 0.02
+    return gj.Events(e[keep], lon[keep], lat[keep])
+
+
+def relative_errors(value, truth, energy):
+    """|value / truth - 1| above 1e-4 and above 1e-6 of the maximum at the same energy."""
+    peak = np.zeros_like(truth)
+    for e in np.unique(energy):
+        peak[energy == e] = truth[energy == e].max()
+    error = np.abs(value / np.where(truth > 0, truth, 1.0) - 1.0)
+    return error[truth > 1e-4 * peak], error[truth > 1e-6 * peak]
+
+
+def gammapy_irfs():
+    """gammapy's IRF objects for the embedded South file, dispersion normalised by gammapy."""
+    from gammapy.irf import load_irf_dict_from_file
+
+    name = "Prod5-South-20deg-AverageAz-14MSTs37SSTs.180000s-v0.1.fits.gz"
+    with resources.as_file(resources.files("gammajax") / "data" / name) as path, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        irfs = load_irf_dict_from_file(path)
+    irfs["edisp"].normalize()
+    return irfs
+
+
+def reference_intensity(irfs, source, events):
+    """lambda by numpy quadrature: energies by trapezoid in ln E, directions in polar coordinates of size sigma(E)."""
+    import astropy.units as u
+    from scipy.integrate import quad
+
+    morphology = source.morphology
+    index, amplitude = float(source.spectrum.index), float(source.spectrum.amplitude)
+    centre = np.array([float(morphology.lon), float(morphology.lat)])
+    nodes, weights = np.polynomial.legendre.leggauss(28)
+    t, w = 0.5 * (nodes + 1.0), 0.5 * weights
+    angle = np.radians((np.arange(40) + 0.5) * 9.0)
+
+    if isinstance(morphology, gj.Einasto):
+        alpha, r_s, distance = float(morphology.alpha), float(morphology.r_s), float(morphology.distance)
+
+        def line_of_sight(theta):
+            b = distance * np.sin(theta)
+
+            def density2(length):
+                return np.exp(-4.0 / alpha * ((np.hypot(b, length) / r_s) ** alpha - 1.0))
+
+            near = quad(density2, -distance * np.cos(theta), 0.0, points=[-b, -10 * b], limit=200)[0]
+            far = quad(density2, 0.0, 10.0, points=[b, 10 * b], limit=200)[0]
+            return near + far + quad(density2, 10.0, 500.0, limit=200)[0]
+
+        theta = np.radians(np.concatenate([np.geomspace(1e-4, 5.0, 150), np.linspace(5.5, 179.9, 200)]))
+        table = np.array([line_of_sight(x) for x in theta])
+        total = np.trapezoid(2.0 * np.pi * np.sin(theta) * table * theta, np.log(theta))
+
+        def brightness(separation):
+            return np.exp(np.interp(np.log(np.maximum(separation, 1e-6)), np.log(theta), np.log(table))) / total
+
+    elif isinstance(morphology, gj.Gaussian):
+        sigma = np.radians(float(morphology.sigma))
+
+        def brightness(separation):
+            return np.exp((np.cos(separation) - 1.0) / sigma**2) / (
+                2.0 * np.pi * sigma**2 * (1.0 - np.exp(-2.0 / sigma**2))
+            )
+
+    result = np.zeros(len(events))
+    for k in range(len(events)):
+        energy = events.energy[k]
+        true = np.geomspace(max(energy / 2.9, 0.0127), min(energy / 0.3, 195.0), 260)
+        flux = amplitude * true**-index
+        lon, lat = np.radians(events.lon[k]), np.radians(events.lat[k])
+        if isinstance(morphology, gj.Point):
+            offset = np.full((true.size, 1, 1), np.hypot(*centre))
+            separation = np.full_like(offset, _separation(lon, lat, *np.radians(centre)))
+            measure = np.ones_like(offset)
+        else:
+            width = irfs["psf"].evaluate_parameters(true * u.TeV, np.full(true.size, np.hypot(events.lon[k], events.lat[k])) * u.deg)
+            sigma_psf = np.radians(width["sigma_1"].to_value("deg"))
+            separation = sigma_psf[:, None, None] * 5.5 * t[None, :, None] * np.ones(angle.size)
+            lat_true = np.arcsin(
+                np.sin(lat) * np.cos(separation) + np.cos(lat) * np.sin(separation) * np.cos(angle)
+            )
+            lon_true = lon + np.arctan2(
+                np.sin(angle) * np.sin(separation) * np.cos(lat), np.cos(separation) - np.sin(lat) * np.sin(lat_true)
+            )
+            offset = np.degrees(_separation(lon_true, lat_true, 0.0, 0.0))
+            to_centre = _separation(lon_true, lat_true, *np.radians(centre))
+            step = (sigma_psf[:, None, None] * 5.5 * w[None, :, None]) * (2.0 * np.pi / angle.size)
+            measure = brightness(to_centre) * np.sin(separation) * step
+        e = true[:, None, None] * np.ones_like(offset)
+        area = irfs["aeff"].evaluate(energy_true=e * u.TeV, offset=offset * u.deg).to_value("cm2")
+        parameters = irfs["psf"].evaluate_parameters(energy_true=e * u.TeV, offset=offset * u.deg)
+        s = parameters["sigma_1"].to_value("rad")  # one Gaussian in these files; its norm is made one
+        spread = np.exp(-0.5 * (separation / s) ** 2) / (2.0 * np.pi * s**2)
+        dispersion = irfs["edisp"].evaluate(
+            energy_true=e * u.TeV, migra=energy / e * u.one, offset=offset * u.deg
+        ).value
+        inner = (area * spread * dispersion / e * measure).sum((1, 2))
+        result[k] = LIVETIME * np.trapezoid(flux * inner * true, np.log(true))
+    return result
+
+
+def _separation(lon1, lat1, lon2, lat2):
+    half = np.sin(0.5 * (lat2 - lat1)) ** 2 + np.cos(lat1) * np.cos(lat2) * np.sin(0.5 * (lon2 - lon1)) ** 2
+    return 2.0 * np.arcsin(np.sqrt(half))
+
+
+def gammapy_counts(irfs, source):
+    """Expected counts in the selection by gammapy's binned MapDataset."""
+    import astropy.units as u
+    from astropy.coordinates import SkyCoord
+    from gammapy.data import FixedPointingInfo, Observation
+    from gammapy.datasets import MapDataset
+    from gammapy.makers import MapDatasetMaker
+    from gammapy.maps import MapAxis, WcsGeom
+    from gammapy.modeling.models import (
+        GaussianSpatialModel,
+        PointSpatialModel,
+        PowerLawSpectralModel,
+        SkyModel,
+    )
+
+    morphology = source.morphology
+    place = {
+        "lon_0": float(morphology.lon) * u.deg,
+        "lat_0": float(morphology.lat) * u.deg,
+        "frame": "galactic",
+    }
+    if isinstance(morphology, gj.Point):
+        spatial = PointSpatialModel(**place)
+    else:
+        spatial = GaussianSpatialModel(sigma=float(morphology.sigma) * u.deg, **place)
+    spectral = PowerLawSpectralModel(
+        index=float(source.spectrum.index), amplitude=float(source.spectrum.amplitude) * u.Unit("TeV-1 cm-2 s-1")
+    )
+    pointing = SkyCoord(0.0, 0.0, unit="deg", frame="galactic")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        observation = Observation.create(
+            pointing=FixedPointingInfo(fixed_icrs=pointing.icrs), livetime=LIVETIME * u.s, irfs=irfs
+        )
+        geom = WcsGeom.create(
+            skydir=pointing,
+            frame="galactic",
+            binsz=0.02,
+            width=2.2 * OFFSET_MAX,
+            axes=[MapAxis.from_energy_bounds(*ENERGY_RANGE * u.TeV, nbin=8, per_decade=True)],
+        )
+        true = MapAxis.from_energy_bounds("0.03 TeV", "190 TeV", nbin=30, per_decade=True, name="energy_true")
+        empty = MapDataset.create(geom, energy_axis_true=true, binsz_irf=0.25 * u.deg, migra_axis=None)
+        dataset = MapDatasetMaker(selection=["exposure", "psf", "edisp"]).run(empty, observation)
+        dataset.models = [SkyModel(spectral_model=spectral, spatial_model=spatial, name="source")]
+        counts = dataset.npred_signal()
+    inside = geom.separation(pointing).to_value("deg") <= OFFSET_MAX
+    return float(counts.data[:, inside].sum())
+
+
+def closure(observation, source, key):
+    """Integral of the kernel's intensity over the selected region, relative to expected counts, minus one.
+
+    Gauss-Legendre in ln E', equal-area rings and spokes about the source or the pointing.
+    """
+    morphology = source.morphology
+    nodes, weights = np.polynomial.legendre.leggauss(6)
+    edges = np.log(np.geomspace(*ENERGY_RANGE, 36))
+    half, middle = 0.5 * np.diff(edges), 0.5 * (edges[1:] + edges[:-1])
+    energy = np.exp(middle[:, None] + half[:, None] * nodes).ravel()
+    energy_weight = (half[:, None] * weights).ravel() * energy
+    wide = isinstance(morphology, gj.Einasto)
+    centre = (0.0, 0.0) if wide else (float(morphology.lon), float(morphology.lat))
+    # crowd the rings where the source is bright
+    largest = OFFSET_MAX if wide else min(1.2, OFFSET_MAX - np.hypot(*centre)) if isinstance(morphology, gj.Point) else OFFSET_MAX - np.hypot(*centre)
+    breaks = np.concatenate([[0.0], np.geomspace(0.003, largest, 26)])
+    half, middle = 0.5 * np.diff(breaks), 0.5 * (breaks[1:] + breaks[:-1])
+    rad = (middle[:, None] + half[:, None] * nodes).ravel()
+    rad_weight = (half[:, None] * weights).ravel() * np.sin(np.radians(rad)) * np.pi / 180.0
+    angle = (np.arange(24) + 0.5) * 15.0
+    e, r, a = (x.ravel() for x in np.meshgrid(energy, rad, angle, indexing="ij"))
+    weight = (energy_weight[:, None, None] * rad_weight[:, None] * np.full(24, 2.0 * np.pi / 24)).ravel()
+    lon, lat = (np.asarray(x, float) for x in displace(np.full(r.shape, centre[0]), np.full(r.shape, centre[1]), r, a))
+    value = np.asarray(gj.intensity(source, observation, gj.Events(e, lon, lat)), float)
+    return float((value * weight).sum() / float(gj.expected_counts(source, observation)) - 1.0)
+
+
+def main():
+    """Run all comparisons and report."""
+    irfs = gammapy_irfs()
+    observed = observation()
+    bright, faint, outside, npred, closures, rows = [], [], [], [], [], {}
+    for place, offset in OFFSETS.items():
+        for name, source in sources(offset).items():
+            morphology = source.morphology
+            largest = {"point": 0.6, "gaussian 0.05": 0.6, "gaussian 0.3": 1.25, "einasto": 2.5}[name]
+            events = test_events(offset, largest)
+            kernel = np.asarray(gj.intensity(source, observed, events, engine="kernel"), float)
+            direct = np.asarray(gj.intensity(source, observed, events, engine="direct"), float)
+            high, low = relative_errors(kernel, direct, events.energy)
+            row = {"kernel_max": high.max(), "kernel_median": np.median(high), "kernel_max_1e-6": low.max()}
+            some = np.random.default_rng(1).permutation(len(events))[:60]
+            some = some[direct[some] > 1e-6 * direct.max()] if name != "einasto" else some
+            few = events[some]
+            outer = np.abs(direct[some] / reference_intensity(irfs, source, few) - 1.0)
+            # tails below 1e-4 of the peak at the same energy are judged with the 3 % bound
+            peak = np.array([direct[events.energy == e].max() for e in few.energy])
+            outer = outer[direct[some] > 1e-4 * peak]
+            row |= {"direct_max": outer.max(), "direct_median": np.median(outer)}
+            bright.append(high), faint.append(low), outside.append(outer)
+            if not isinstance(morphology, gj.Einasto):
+                ratio = float(gj.expected_counts(source, observed)) / gammapy_counts(irfs, source) - 1.0
+                row["npred"] = abs(ratio)
+                npred.append(abs(ratio))
+            row["closure"] = closure(observed, source, jax.random.key(0))
+            closures.append(abs(row["closure"]))
+            rows[f"{name}, {place}"] = {key: float(f"{value:.3g}") for key, value in row.items()}
+            print(f"{name}, {place}:", rows[f"{name}, {place}"], flush=True)
+    bright, faint, outside = (np.concatenate(x) for x in (bright, faint, outside))
+    figures = {
+        "max_rel_err": max(bright.max(), outside.max()),
+        "median_rel_err": max(np.median(bright), np.median(outside)),
+        "max_rel_err_1e-6": faint.max(),
+        "npred_rel_err": max(npred),
+        "closure_rel_err": max(closures),
+    }
+    report("accuracy", {key: float(f"{value:.3g}") for key, value in figures.items()} | {"cases": rows})
+
+
+if __name__ == "__main__":
+    main()

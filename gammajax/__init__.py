@@ -1,0 +1,25 @@
+"""gammajax: unbinned, differentiable likelihoods for the event data of gamma-ray telescopes."""
+
+from gammajax import io as io
+from gammajax.darkmatter import DarkMatter as DarkMatter
+from gammajax.events import Events as Events
+from gammajax.mixture import InstrumentBackground as InstrumentBackground
+from gammajax.mixture import Mixture as Mixture
+from gammajax.mixture import Source as Source
+from gammajax.morphology import Disk as Disk
+from gammajax.morphology import Einasto as Einasto
+from gammajax.morphology import Gaussian as Gaussian
+from gammajax.morphology import Point as Point
+from gammajax.morphology import TemplateMap as TemplateMap
+from gammajax.observation import Observation as Observation
+from gammajax.posterior import Posterior as Posterior
+from gammajax.posterior import expected_counts as expected_counts
+from gammajax.posterior import intensity as intensity
+from gammajax.response import Response as Response
+from gammajax.simulate import simulate as simulate
+from gammajax.spectra import ExponentialCutoffPowerLaw as ExponentialCutoffPowerLaw
+from gammajax.spectra import LogParabola as LogParabola
+from gammajax.spectra import PowerLaw as PowerLaw
+from gammajax.spectra import TabulatedSpectrum as TabulatedSpectrum
+
+__version__ = "0.1.0"

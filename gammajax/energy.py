@@ -1,0 +1,46 @@
+"""True-energy nodes: how a spectrum becomes the vector that kernels multiply.
+
+The response is needed at a few nodes only, spaced by about the energy resolution; the spectrum may have edges
+and lines. So the spectrum is integrated exactly over sub-bins between the nodes, and each sub-bin's photons are
+shared among the four nearest nodes with cubic Lagrange weights, the transpose of interpolating the response to
+the sub-bin. Weights add up to one: photons are conserved, and the result is differentiable in edge energies.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gammajax.spectra import Spectrum, energy_edges
+
+SUB_BINS = 4
+
+
+class EnergyNodes(eqx.Module):
+    """Logarithmic nodes of true energy [TeV] and the matrix that shares sub-bin fluxes among them."""
+
+    energy: Float[Array, " energy"]
+    edges: Float[Array, " edge"]
+    share: Float[Array, "energy bin"]
+    log_step: float = eqx.field(static=True)
+
+    def __init__(self, energy_min: float, energy_max: float, per_decade: float):
+        energy = energy_edges(energy_min, energy_max, per_decade)
+        count = max(energy.size, 4)
+        energy = energy_min * 10.0 ** (np.arange(count) / per_decade)
+        edges = energy_min * 10.0 ** (np.arange((count - 1) * SUB_BINS + 1) / (SUB_BINS * per_decade))
+        share = np.zeros((count, edges.size - 1))
+        for interval in range(count - 1):
+            first = min(max(interval - 1, 0), count - 4)
+            for sub in range(SUB_BINS):
+                x = interval + (sub + 0.5) / SUB_BINS - first
+                for node in range(4):
+                    others = [other for other in range(4) if other != node]
+                    weight = np.prod([(x - other) / (node - other) for other in others])
+                    share[first + node, interval * SUB_BINS + sub] = weight
+        self.energy, self.edges, self.share = jnp.asarray(energy), jnp.asarray(edges), jnp.asarray(share)
+        self.log_step = float(np.log(10.0) / per_decade)
+
+    def flux(self, spectrum: Spectrum) -> Float[Array, " energy"]:
+        """Flux [cm^-2 s^-1] at the nodes; its sum is the integral of the spectrum over the nodes' range."""
+        return self.share @ spectrum.integral(self.edges)

@@ -1,0 +1,83 @@
+"""Acceptance: the probability that a photon of given true energy and direction passes the event selection."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gammajax.fold import hats, offset_nodes, psf_radius, psf_transform, selected_fractions, spline_taps
+from gammajax.observation import Observation
+from gammajax.sky import DEGREE, Grid, displace
+
+NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
+ANGLES = np.arange(96) * (360.0 / 96.0)
+
+
+@eqx.filter_jit
+def energy_probability(observation: Observation, energy: Float[Array, " energy"], offset) -> Float[Array, "energy ..."]:
+    """Effective area [cm^2] times the probability to be reconstructed in the selected energies, [energy, *offset]."""
+    offset = jnp.asarray(offset)
+    energy = energy.reshape(-1, *(1,) * offset.ndim)
+    offset = jnp.broadcast_to(offset, jnp.broadcast_shapes(energy.shape, offset.shape))
+    energy = jnp.broadcast_to(energy, offset.shape)
+    probability = observation.response.energy_dispersion.probability(
+        observation.energy_min, observation.energy_max, energy, offset
+    )
+    return observation.response.area(energy, offset) * jnp.maximum(probability, 0.0)
+
+
+@eqx.filter_jit
+def point_probability(observation: Observation, energy: Float[Array, " energy"], lon, lat) -> Float[Array, " energy"]:
+    """Probability that the direction of a photon from (lon, lat) is reconstructed in the selected region.
+
+    The fraction of every circle about the source inside offset_max in closed form, times the mean of the (smoothed)
+    exclusion raster on it, integrated over the point spread function; differentiable in the position.
+    """
+    offset = observation.offset(lon, lat)
+    offsets = jnp.full(energy.shape, offset)
+    # u^2 crowds quadrature nodes towards the far tail, where a circle first leaves the region
+    probability = 1.0 - (0.5 * (1.0 - NODES)) ** 2
+    weight = 0.5 * WEIGHTS * (1.0 - NODES)
+    shape = (energy.size, NODES.size)
+    rad = observation.response.psf.quantile(
+        jnp.broadcast_to(energy[:, None], shape),
+        jnp.broadcast_to(offsets[:, None], shape),
+        jnp.broadcast_to(jnp.asarray(probability, offsets.dtype), shape),
+    )
+    fraction = _circle_inside(offset, rad, observation.offset_max)
+    if observation.exclusion is not None:
+        exclusion = observation.exclusion
+        circle = displace(lon, lat, rad[..., None], jnp.asarray(ANGLES))
+        index, tap = spline_taps(exclusion.grid, *circle)
+        excluded = (exclusion.excluded.ravel()[index].astype(tap.dtype) * tap).sum(-1)
+        fraction = fraction * (1.0 - excluded.mean(-1))
+    return fraction @ jnp.asarray(weight, rad.dtype)
+
+
+def _circle_inside(offset, rad, offset_max):
+    """Fraction of a circle of radius `rad` at `offset` from the pointing that lies within `offset_max` (all deg)."""
+    r, o, big = DEGREE * rad, DEGREE * offset, DEGREE * offset_max
+    sines = jnp.sin(o) * jnp.sin(r)
+    cosine = (jnp.cos(big) - jnp.cos(o) * jnp.cos(r)) / jnp.maximum(sines, 1e-12)
+    crossing = jnp.abs(cosine) < 1.0
+    angle = jnp.arccos(jnp.where(crossing, cosine, 0.0)) / jnp.pi
+    return jnp.where(crossing, angle, jnp.where(cosine <= -1.0, 1.0, 0.0))
+
+
+def field_probability(
+    observation: Observation, energy: Float[np.ndarray, " energy"], step: float = 0.03
+) -> tuple[Grid, Float[Array, "energy y x"]]:
+    """As [`point_probability`][] for every pixel of a grid about the pointing: the selection folded with the response."""
+    psf = observation.response.psf
+    probe = np.full(energy.shape, 0.5 * observation.offset_max)
+    margin = float(np.asarray(psf_radius(psf, jnp.asarray(energy), jnp.asarray(probe))).max())
+    grid = Grid(observation.lon, observation.lat, step, observation.offset_max + 1.2 * margin)
+    selected = jnp.fft.rfft2(selected_fractions(observation, grid))
+    offset = observation.offset(*grid.directions())
+    nodes = offset_nodes(0.0, observation.offset_max + 1.2 * margin, 0.5)
+    weight = hats(offset, nodes)
+    result = jnp.zeros((energy.size, grid.size, grid.size))
+    for m, node in enumerate(nodes):
+        transform = jnp.asarray(psf_transform(psf, energy, float(node), grid.step, grid.size))
+        result = result + weight[..., m] * jnp.fft.irfft2(selected * transform, s=(grid.size, grid.size))
+    return grid, jnp.clip(result, 0.0, 1.0)

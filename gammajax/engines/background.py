@@ -1,0 +1,85 @@
+"""Background engine: the instrument's own events, from the background response at the events themselves."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gammajax.engines.rows import Rows
+from gammajax.fold import selected_fractions
+from gammajax.mixture import InstrumentBackground
+from gammajax.sky import Grid
+
+ENERGIES_PER_DECADE, PANEL_POINTS, STEP = 40, 3, 0.05
+
+
+class BackgroundEngine(eqx.Module):
+    """Rate of the response at every row, and its integral over the region at fine reconstructed energies."""
+
+    rate: Float[Array, " row"]
+    energy_row: Float[Array, " row"]
+    energy: Float[Array, "observation energy"]
+    counts: Float[Array, "observation energy"]
+
+    @classmethod
+    def init(cls, source: InstrumentBackground, observations, rows: Rows) -> "BackgroundEngine":
+        """Evaluate the background of every event's observation; eager."""
+        rate = np.zeros(rows.index.size, np.float64)
+        grids = []
+        for number, observation in enumerate(observations):
+            mine = np.flatnonzero(rows.observation == number)
+            if mine.size:
+                columns = (jnp.asarray(column[mine]) for column in (rows.energy, rows.lon, rows.lat))
+                rate[mine] = np.asarray(_background(observation, *columns))
+            grids.append(selection_integral(observation))
+        # observations may cover different energies: the same number of nodes for all
+        size = max(energy.size for energy, _ in grids)
+        padded = [[np.pad(a, (0, size - a.size), mode=mode) for a, mode in zip(pair, ("edge", "constant"), strict=True)] for pair in grids]
+        energy, counts = (np.stack(arrays) for arrays in zip(*padded, strict=True))
+        return cls(jnp.asarray(rate), jnp.asarray(rows.energy), jnp.asarray(energy), jnp.asarray(counts))
+
+    def intensity(self, source: InstrumentBackground) -> Float[Array, " row"]:
+        """Intensity [TeV^-1 sr^-1] of every row."""
+        return self.rate * source.factor(self.energy_row)
+
+    def expected_counts(self, source: InstrumentBackground) -> Float[Array, " observation"]:
+        """Expected counts in the selection of every observation."""
+        return (self.counts * source.factor(self.energy)).sum(-1)
+
+
+def selection_integral(observation) -> tuple[np.ndarray, np.ndarray]:
+    """Energies [TeV] and expected background counts at them: quadrature of the background over the selected region.
+
+    Gauss-Legendre panels in ln E' end at the nodes of the response, where its interpolation has kinks.
+    """
+    table = observation.response.background
+    if table is None:
+        raise ValueError(f"observation {observation.obs_id} has no background response (BKG_2D or BKG_3D)")
+    low, high = np.log(observation.energy_min), np.log(observation.energy_max)
+    axis = table.log_rate.axes[0]
+    breaks = np.asarray(axis.nodes, np.float64)
+    breaks = np.concatenate([breaks, [axis.lower, axis.upper]])
+    panels = np.linspace(low, high, 1 + int(np.ceil((high - low) * ENERGIES_PER_DECADE / np.log(10.0) / PANEL_POINTS)))
+    edges = np.unique(np.concatenate([panels, breaks[(breaks > low) & (breaks < high)]]))
+    nodes, weights = np.polynomial.legendre.leggauss(PANEL_POINTS)
+    half, middle = 0.5 * np.diff(edges), 0.5 * (edges[1:] + edges[:-1])
+    energy = np.exp(middle[:, None] + half[:, None] * nodes).ravel()
+    width = (half[:, None] * weights).ravel() * energy
+    oversample = 4
+    grid = Grid(observation.lon, observation.lat, STEP, observation.offset_max)
+    lon, lat = grid.directions()
+    fraction = selected_fractions(observation, grid, oversample) * grid.solid_angle
+    inside = np.flatnonzero(np.asarray(fraction).ravel() > 0)
+    lon, lat, fraction = (jnp.ravel(a)[inside] for a in (lon, lat, fraction))
+    return energy, np.asarray(_rates(observation, jnp.asarray(energy), lon, lat, fraction), np.float64) * width
+
+
+@eqx.filter_jit
+def _rates(observation, energy, lon, lat, fraction):
+    return jax.lax.map(lambda e: (observation.background(jnp.full(lon.shape, e), lon, lat) * fraction).sum(), energy)
+
+
+@eqx.filter_jit
+def _background(observation, energy, lon, lat):
+    return observation.background(energy, lon, lat)

@@ -1,0 +1,151 @@
+"""Direct engine: quadrature over true energy and direction for every event, with the response evaluated exactly.
+
+    lambda(x') = t Sum_j F_j Int r dr dphi S(Omega) A(E_j, Omega) P(r|E_j, Omega) D(E'|E_j, Omega)
+
+in polar coordinates (r, phi) about the event. No sky grid: the yardstick for the others, differentiable in positions
+and extensions too, and slow. Chunked and rematerialised: memory does not grow with the number of events.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gammajax.energy import EnergyNodes
+from gammajax.engines.acceptance import energy_probability, field_probability, point_probability
+from gammajax.engines.rows import Rows
+from gammajax.fold import hats, psf_radius
+from gammajax.mixture import Source
+from gammajax.morphology import Point, pixel_fractions
+from gammajax.sky import DEGREE, Grid, displace, separation
+
+ANGLES = 32
+PANELS = np.array([0.0, 0.6, 1.2, 1.8, 2.5, 3.5, 5.0, 8.0, 13.0, 21.0, 34.0, 60.0, 110.0, 300.0])
+PANEL_POINTS = 5
+
+
+class DirectEngine(eqx.Module):
+    """Events with their bands, and the acceptance maps for expected counts."""
+
+    nodes: EnergyNodes
+    observations: tuple
+    columns: tuple
+    members: tuple
+    rad: tuple
+    acceptance: tuple
+    band: int = eqx.field(static=True)
+    rows: int = eqx.field(static=True)
+
+    @classmethod
+    def init(cls, source: Source, observations, rows: Rows) -> "DirectEngine":
+        """Choose quadrature nodes for every observation; eager."""
+        start = np.repeat(rows.start, rows.block)
+        columns, members, rads, maps = [], [], [], []
+        energy = np.asarray(rows.nodes.energy, np.float64)
+        for number, observation in enumerate(observations):
+            mine = np.flatnonzero(rows.observation == number)
+            members.append(jnp.asarray(mine))
+            columns.append(tuple(jnp.asarray(c[mine]) for c in (rows.energy, rows.lon, rows.lat, start)))
+            rads.append(_radial_quadrature(observation, energy))
+            if isinstance(source.morphology, Point):
+                maps.append(None)
+            else:
+                coarse = energy[:: max(1, energy.size // 24)]
+                maps.append((jnp.asarray(np.log(coarse)), *field_probability(observation, coarse)))
+        return cls(
+            rows.nodes,
+            tuple(observations),
+            tuple(columns),
+            tuple(members),
+            tuple(rads),
+            tuple(maps),
+            rows.band,
+            rows.index.size,
+        )
+
+    def intensity(self, source: Source) -> Float[Array, " row"]:
+        """Intensity [TeV^-1 sr^-1] of every row."""
+        flux = self.nodes.flux(source.spectrum)
+        result = jnp.zeros(self.rows, flux.dtype)
+        for observation, columns, members, rad in zip(
+            self.observations, self.columns, self.members, self.rad, strict=True
+        ):
+            if members.size == 0:
+                continue
+
+            def one(row, observation=observation, rad=rad):
+                energy, lon, lat, start = row
+                node = start + jnp.arange(self.band)
+                energy_true = self.nodes.energy[node]
+                if isinstance(source.morphology, Point):
+                    kernel = _point(source.morphology, observation, energy, lon, lat, energy_true)
+                else:
+                    kernel = _extended(source.morphology, observation, rad, energy, lon, lat, energy_true)
+                return observation.livetime * kernel @ flux[node]
+
+            values = jax.lax.map(jax.checkpoint(one), columns, batch_size=8)
+            result = result.at[members].set(values.astype(result.dtype))
+        return result
+
+    def expected_counts(self, source: Source) -> Float[Array, " observation"]:
+        """Expected counts in the selection of every observation."""
+        flux = self.nodes.flux(source.spectrum)
+        counts = []
+        for observation, maps in zip(self.observations, self.acceptance, strict=True):
+            morphology = source.morphology
+            if isinstance(morphology, Point):
+                inside = point_probability(observation, self.nodes.energy, morphology.lon, morphology.lat)
+                offset = observation.offset(morphology.lon, morphology.lat)
+                exposure = energy_probability(observation, self.nodes.energy, offset) * inside
+            else:
+                exposure = _extended_exposure(morphology, observation, self.nodes.energy, *maps)
+            counts.append(observation.livetime * exposure @ flux)
+        return jnp.stack(counts)
+
+
+def _radial_quadrature(observation, energy):
+    """Radii [deg] and weights [deg] in panels of the narrowest to the widest point spread function."""
+    probe = np.linspace(0.0, observation.offset_max, 5)
+    e, o = (jnp.asarray(a) for a in np.meshgrid(energy, probe, indexing="ij"))
+    narrow = float(observation.response.psf.quantile(e, o, jnp.full(e.shape, 0.393)).min())
+    wide = float(psf_radius(observation.response.psf, e, o).max())
+    edges = np.append(PANELS[PANELS * narrow < 0.9 * wide] * narrow, wide)
+    nodes, weights = np.polynomial.legendre.leggauss(PANEL_POINTS)
+    half, middle = 0.5 * np.diff(edges), 0.5 * (edges[1:] + edges[:-1])
+    rad = (middle[:, None] + half[:, None] * nodes).ravel()
+    return jnp.asarray(rad), jnp.asarray((half[:, None] * weights).ravel())
+
+
+def _point(morphology, observation, energy, lon, lat, energy_true):
+    offset = jnp.broadcast_to(observation.offset(morphology.lon, morphology.lat), energy_true.shape)
+    rad = jnp.broadcast_to(separation(lon, lat, morphology.lon, morphology.lat), energy_true.shape)
+    response = observation.response
+    spread = response.psf.density(energy_true, offset, rad)
+    return response.area(energy_true, offset) * spread * response.energy_dispersion.density(energy, energy_true, offset)
+
+
+def _extended(morphology, observation, quadrature, energy, lon, lat, energy_true):
+    rad, weight = quadrature
+    angle = (jnp.arange(ANGLES) + 0.5) * (360.0 / ANGLES)
+    true_lon, true_lat = displace(lon, lat, rad[:, None], angle[None, :])
+    ring = jnp.sin(DEGREE * rad) * DEGREE**2 * weight * (360.0 / ANGLES)  # sr
+    brightness = morphology.brightness(true_lon, true_lat) * ring[:, None]
+    offset = observation.offset(true_lon, true_lat)
+    shape = (energy_true.size, *offset.shape)
+    e = jnp.broadcast_to(energy_true[:, None, None], shape)
+    o = jnp.broadcast_to(offset, shape)
+    response = observation.response
+    spread = response.psf.density(e, o, jnp.broadcast_to(rad[:, None], shape))
+    detector = response.area(e, o) * response.energy_dispersion.density(energy, e, o)
+    return (spread * detector * brightness).sum((1, 2))
+
+
+def _extended_exposure(morphology, observation, energy, log_coarse, grid: Grid, inside):
+    """Int S A Dbar V over the sky: pixels are sorted into fine hats of offset, where A and Dbar are interpolated."""
+    fractions = pixel_fractions(morphology, grid)
+    nodes = np.arange(0.0, grid.size * grid.step / np.sqrt(2.0) + 0.2, 0.1)
+    weight = hats(observation.offset(*grid.directions()), nodes).reshape(-1, nodes.size)
+    by_offset = (inside * fractions).reshape(inside.shape[0], -1) @ weight
+    at_energy = jax.vmap(lambda column: jnp.interp(jnp.log(energy), log_coarse, column), 1, 1)(by_offset)
+    return (energy_probability(observation, energy, jnp.asarray(nodes)) * at_energy).sum(-1)

@@ -1,0 +1,184 @@
+"""Kernel engine: fixed morphology, any spectrum, one block mat-vec per likelihood call.
+
+Once, at the start, the response is folded with the morphology and evaluated for every event and true-energy node,
+
+    K_kj = t Sum_m A_m(E_j) D_m(E'_k|E_j) C_m(Omega'_k|E_j),
+
+and kept in a band of true energies about each event's own. Then lambda_k = Sum_j K_kj F_j for any spectrum.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from gammajax.energy import EnergyNodes
+from gammajax.engines.acceptance import energy_probability, point_probability
+from gammajax.engines.rows import Rows
+from gammajax.fold import FoldPlan, selected_fractions, spline_integral_weights, spline_taps
+from gammajax.mixture import Source, is_concrete
+from gammajax.morphology import Point
+from gammajax.observation import Observation
+from gammajax.sky import Grid, separation
+
+CHUNK = 4096  # events per step of the set-up: bounds its memory
+
+
+class KernelEngine(eqx.Module):
+    """Banded kernel of one source for all events.
+
+    `kernel` [cm^2 s TeV^-1 sr^-1]; `exposure` [cm^2 s] by observation and node, within the selection.
+    """
+
+    nodes: EnergyNodes
+    kernel: Float[Array, "block band row"]
+    start: Int[Array, " block"]
+    exposure: Float[Array, "observation energy"]
+
+    @classmethod
+    def init(cls, source: Source, observations, rows: Rows) -> "KernelEngine":
+        """Fold and evaluate; eager. `ValueError` when the morphology is being traced by a transformation."""
+        morphology = source.morphology
+        if not is_concrete(morphology):
+            raise ValueError(
+                "the kernel engine needs a fixed morphology; for a free position or extension use engine='direct'"
+            )
+        kernel = np.zeros((rows.index.size, rows.band), np.float32)
+        start = np.repeat(rows.start, rows.block)
+        exposure = []
+        for number, observation in enumerate(observations):
+            build = _PointResponse if isinstance(morphology, Point) else _FoldedResponse
+            local = build.init(morphology, observation, rows.nodes)
+            exposure.append(local.exposure)
+            mine = np.flatnonzero(rows.observation == number)
+            size = CHUNK if mine.size > CHUNK else -(-mine.size // 256) * 256
+            for first in range(0, mine.size, CHUNK):
+                chunk = mine[first : first + CHUNK]
+                padded = np.resize(chunk, size)  # one shape for all chunks: one compilation
+                columns = (rows.energy[padded], rows.lon[padded], rows.lat[padded], start[padded])
+                kernel[chunk] = _evaluate(local, rows.nodes, rows.band, *map(jnp.asarray, columns))[: chunk.size]
+        # rows last: the product with the flux then runs along contiguous memory in both directions
+        blocks = np.ascontiguousarray(kernel.reshape(-1, rows.block, rows.band).swapaxes(1, 2))
+        return cls(rows.nodes, jnp.asarray(blocks), jnp.asarray(rows.start), jnp.stack(exposure))
+
+    def intensity(self, source: Source) -> Float[Array, " row"]:
+        """Intensity [TeV^-1 sr^-1] of every row."""
+        flux = self.nodes.flux(source.spectrum).astype(self.kernel.dtype)
+        window = self.start[:, None] + jnp.arange(self.kernel.shape[1])
+        return jnp.einsum("bjk,bj->bk", self.kernel, flux[window]).reshape(-1)
+
+    def expected_counts(self, source: Source) -> Float[Array, " observation"]:
+        """Expected counts in the selection of every observation."""
+        return self.exposure @ self.nodes.flux(source.spectrum)
+
+
+class _DetectorResponse(eqx.Module):
+    """t A_m(E_j) D_m(migra|E_j) at offset nodes m: what is common to points and extended sources."""
+
+    area: Float[Array, "energy offset"]
+    dispersion: Float[Array, "energy migra offset"]
+    migra: eqx.Module
+
+    @classmethod
+    @eqx.filter_jit
+    def init(cls, observation: Observation, nodes: EnergyNodes, offsets):
+        """Tabulate at the offsets [deg]."""
+        response = observation.response
+        energy, offsets = nodes.energy[:, None], offsets[None, :]
+        shape = jnp.broadcast_shapes(energy.shape, offsets.shape)
+        area = observation.livetime * response.area(jnp.broadcast_to(energy, shape), jnp.broadcast_to(offsets, shape))
+        migra = response.energy_dispersion.profile.axes[2]
+        values = response.energy_dispersion.profile(
+            jnp.log(energy)[..., None], offsets[..., None], migra.nodes, outside=None
+        )
+        dispersion = jnp.maximum(values, 0.0).transpose(0, 2, 1) / nodes.energy[:, None, None]
+        return cls(area, dispersion, migra)
+
+    def __call__(self, energy, energy_true, node) -> Float[Array, "event band offset"]:
+        """t A D [cm^2 s TeV^-1] for events at `energy` and the nodes of their bands."""
+        migra = energy[:, None] / energy_true
+        index, fraction = self.migra.locate(migra)
+        below, above = self.dispersion[node, index], self.dispersion[node, index + 1]
+        density = below + fraction[..., None] * (above - below)
+        return self.area[node] * jnp.where(self.migra.inside(migra)[..., None], jnp.maximum(density, 0.0), 0.0)
+
+
+class _PointResponse(eqx.Module):
+    detector: _DetectorResponse
+    observation: Observation
+    morphology: Point
+    exposure: Float[Array, " energy"]
+
+    @classmethod
+    def init(cls, morphology, observation, nodes):
+        offset = observation.offset(morphology.lon, morphology.lat)
+        detector = _DetectorResponse.init(observation, nodes, offset[None])
+        inside = point_probability(observation, nodes.energy, morphology.lon, morphology.lat)
+        exposure = observation.livetime * energy_probability(observation, nodes.energy, offset) * inside
+        return cls(detector, observation, morphology, exposure)
+
+    def spread(self, lon, lat, node, energy_true):
+        """Point spread function [sr^-1] of the events, at the exact separation and offset."""
+        rad = separation(lon, lat, self.morphology.lon, self.morphology.lat)[:, None]
+        offset = self.observation.offset(self.morphology.lon, self.morphology.lat)
+        shape = energy_true.shape
+        density = self.observation.response.psf.density(
+            energy_true, jnp.full(shape, offset), jnp.broadcast_to(rad, shape)
+        )
+        return density[..., None]
+
+
+class _FoldedResponse(eqx.Module):
+    detector: _DetectorResponse
+    grid: Grid
+    stride: int = eqx.field(static=True)
+    coefficients: Float[Array, "pixel energy offset"]
+    exposure: Float[Array, " energy"]
+
+    @classmethod
+    def init(cls, morphology, observation, nodes):
+        plan = FoldPlan(morphology, observation, np.asarray(nodes.energy, np.float64))
+        coefficients = plan.coefficients(observation)
+        detector = _DetectorResponse.init(observation, nodes, jnp.asarray(plan.offsets))
+        # integrate the very spline that the events are evaluated with
+        selected = spline_integral_weights(selected_fractions(observation, plan.grid)).ravel() * plan.grid.solid_angle
+        inside = jnp.einsum("pem,p->em", coefficients, selected)
+        position = np.arange(nodes.energy.size) / plan.stride
+        below = np.minimum(position.astype(int), inside.shape[0] - 2) if inside.shape[0] > 1 else position.astype(int)
+        fraction = jnp.asarray(position - below)[:, None]
+        inside = inside[below] * (1.0 - fraction) + inside[np.minimum(below + 1, inside.shape[0] - 1)] * fraction
+        exposure = (energy_probability(observation, nodes.energy, jnp.asarray(plan.offsets)) * inside).sum(-1)
+        return cls(detector, plan.grid, plan.stride, coefficients, observation.livetime * exposure)
+
+    def spread(self, lon, lat, node, energy_true):
+        """Folded brightness [sr^-1] of the events by offset node, linear in ln E between fold energies."""
+        index, weight = spline_taps(self.grid, lon, lat)
+        count, offsets = self.coefficients.shape[1:]
+        window = min((node.shape[1] - 1) // self.stride + 2, count)
+        first = jnp.minimum(node[:, 0] // self.stride, count - window)
+
+        def tap(pixel, energy):
+            return jax.lax.dynamic_slice(self.coefficients, (pixel, energy, 0), (1, window, offsets))[0]
+
+        total = 0.0
+        for i in range(16):
+            total = total + weight[:, i, None, None] * jax.vmap(tap)(index[:, i], first)
+        if self.stride == 1:
+            position = node - first[:, None]
+            return jnp.take_along_axis(total, position[..., None], axis=1)
+        position = node / self.stride - first[:, None]
+        below = jnp.clip(position.astype(jnp.int32), 0, window - 2)
+        fraction = (position - below)[..., None]
+        low = jnp.take_along_axis(total, below[..., None], axis=1)
+        high = jnp.take_along_axis(total, below[..., None] + 1, axis=1)
+        return low + fraction * (high - low)
+
+
+@eqx.filter_jit
+def _evaluate(local, nodes, band: int, energy, lon, lat, start) -> Float[Array, "event band"]:
+    node = start[:, None] + jnp.arange(band)
+    energy_true = nodes.energy[node]
+    detector = local.detector(energy, energy_true, node)
+    kernel = (detector * local.spread(lon, lat, node, energy_true)).sum(-1)
+    return jnp.maximum(kernel, 0.0)  # the transforms leave noise of either sign where there is nothing

@@ -1,0 +1,137 @@
+"""Rows: events in the order and padding that engines work in.
+
+Events are grouped by reconstructed energy, and each group is cut into blocks of equal size that share one band of
+true energies. So an engine needs no gather per event, only one window of the flux vector per block.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from gammajax.energy import EnergyNodes
+from gammajax.events import Events, check_events
+
+NEGLIGIBLE = 1e-5  # part of the expected events at one reconstructed energy that a band may leave out
+
+
+class Rows(eqx.Module):
+    """Padded, energy-sorted events (host arrays) with the band of true energies of every block.
+
+    `index`: event of each row; padding repeats an event and is not `valid`. `start`: first node of each block's band.
+    """
+
+    nodes: EnergyNodes
+    index: Int[np.ndarray, " row"]
+    valid: Bool[np.ndarray, " row"]
+    energy: Float[np.ndarray, " row"]
+    lon: Float[np.ndarray, " row"]
+    lat: Float[np.ndarray, " row"]
+    observation: Int[np.ndarray, " row"]
+    start: Int[np.ndarray, " block"]
+    band: int = eqx.field(static=True)
+    block: int = eqx.field(static=True)
+
+    @classmethod
+    def init(cls, events: Events, observations, per_decade: float = 50.0, bands: int | None = None) -> "Rows":
+        """Group events; `bands` fixes the number of nodes per band, by default the response decides.
+
+        Raises `ValueError` for events outside their observation's selection.
+        """
+        check_events(events, observations)
+        nodes = EnergyNodes(*true_energy_range(observations), per_decade)
+        groups, low, high = _bands(observations, nodes, events)
+        needed = int((high - low).max()) + 1
+        band = min(needed if bands is None else bands, nodes.energy.size)
+        size = len(events)
+        block = int(np.clip(2 ** np.floor(np.log2(max(size / 400, 1))), 32, 1024))
+        order, start, valid = [], [], []
+        for group in range(low.size):
+            members = np.flatnonzero(groups == group)
+            if members.size == 0:
+                continue
+            blocks = -(-members.size // block)
+            order.append(np.resize(members, blocks * block))
+            valid.append(np.arange(blocks * block) < members.size)
+            # a band wider than needed is centred on it, a narrower one keeps its middle
+            first = low[group] - (band - (high[group] - low[group] + 1)) // 2
+            start += [int(np.clip(first, 0, nodes.energy.size - band))] * blocks
+        index = np.concatenate(order)
+        return cls(
+            nodes,
+            index,
+            np.concatenate(valid),
+            events.energy[index],
+            events.lon[index],
+            events.lat[index],
+            events.observation[index],
+            np.array(start, np.int32),
+            band,
+            block,
+        )
+
+    def to_events(self, values: Float[Array, " row"]) -> Float[np.ndarray, " event"]:
+        """Row values in the order of the events, without the padding."""
+        result = np.empty(int(self.valid.sum()), np.asarray(values).dtype)
+        result[self.index[self.valid]] = np.asarray(values)[self.valid]
+        return result
+
+
+def true_energy_range(observations) -> tuple[float, float]:
+    """True energies [TeV] that can be reconstructed within the selections: the response's range, cut by migra."""
+    lows, highs = [], []
+    for observation in observations:
+        response = observation.response
+        migra = response.energy_dispersion.profile.axes[2]
+        area = response.effective_area.axes[0]
+        lows.append(max(np.exp(area.lower) * (1 + 1e-5), observation.energy_min / migra.upper))
+        highs.append(min(np.exp(area.upper) * (1 - 1e-5), observation.energy_max / max(migra.lower, 0.05)))
+    low, high = min(lows), max(highs)
+    if not low < high:
+        raise ValueError(
+            f"the selected energies need true energies of {low:.4g} to {high:.4g} TeV, which the response does not cover"
+        )
+    return low, high
+
+
+def _bands(observations, nodes, events):
+    """Group of every event by reconstructed energy, and the first and last node each group needs."""
+    log_energy = np.log(events.energy)
+    origin = log_energy.min()
+    groups = np.floor((log_energy - origin) / (2.0 * nodes.log_step) + 1e-9).astype(int)
+    count = int(groups.max()) + 1
+    edges = np.exp(origin + np.arange(count + 1) * 2.0 * nodes.log_step)
+    true = np.asarray(nodes.energy, np.float64)
+    low, high = np.full(edges.size, true.size), np.full(edges.size, -1)
+    seen = set()
+    for observation in observations:
+        key = (id(observation.response), observation.offset_max)
+        if key in seen:
+            continue
+        seen.add(key)
+        for offset in np.linspace(0.0, observation.offset_max, 4):
+            response = _area_times_dispersion(observation.response, jnp.asarray(edges), nodes.energy, jnp.asarray(offset))
+            for slope in (0.0, -2.5):  # flux per ln E of spectra from hard to soft
+                weight = np.asarray(response, np.float64) * (true / true[0]) ** slope
+                total = weight.sum(1, keepdims=True)
+                cumulative = np.cumsum(weight, 1) / np.where(total > 0, total, 1.0)
+                some = total[:, 0] > 0
+                first = np.argmax(cumulative > NEGLIGIBLE, 1)
+                last = np.argmax(cumulative > 1.0 - NEGLIGIBLE, 1)
+                low[some] = np.minimum(low, first)[some]
+                high[some] = np.maximum(high, last)[some]
+    # reconstructed energies that nothing reaches take the band of their neighbour
+    empty = high < 0
+    if empty.all():
+        raise ValueError("the response gives no events at the energies of these events")
+    nearest = np.flatnonzero(~empty)[np.abs(np.arange(edges.size)[:, None] - np.flatnonzero(~empty)).argmin(1)]
+    low, high = low[nearest], high[nearest]
+    return groups, np.minimum(low[:-1], low[1:]), np.maximum(high[:-1], high[1:])
+
+
+@eqx.filter_jit
+def _area_times_dispersion(response, energy, energy_true, offset):
+    offset = jnp.broadcast_to(offset, (energy.size, energy_true.size))
+    return response.area(energy_true[None, :], offset) * response.energy_dispersion.density(
+        energy[:, None], energy_true[None, :], offset
+    )

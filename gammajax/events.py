@@ -1,0 +1,112 @@
+"""Events: reconstructed energy and direction, and the observation each belongs to."""
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+
+class Events(eqx.Module):
+    """Arrays of events, kept on the host in double precision.
+
+    - `energy` [TeV], `lon`, `lat` [deg] in the frame of the observations, shape [event].
+    - `observation`: index into the list of observations, shape [event] (default: all in the first).
+    - `energy_true`, `lon_true`, `lat_true`, `component`: truth of simulated events, or None;
+      `component` indexes the mixture in its order (for files: the `MC_ID` label).
+
+    Raises `ValueError` for empty, NaN, non-positive or unequal columns.
+    """
+
+    energy: Float[np.ndarray, " event"]
+    lon: Float[np.ndarray, " event"]
+    lat: Float[np.ndarray, " event"]
+    observation: Int[np.ndarray, " event"]
+    energy_true: Float[np.ndarray, " event"] | None = None
+    lon_true: Float[np.ndarray, " event"] | None = None
+    lat_true: Float[np.ndarray, " event"] | None = None
+    component: Int[np.ndarray, " event"] | None = None
+
+    def __init__(
+        self, energy, lon, lat, observation=0, *, energy_true=None, lon_true=None, lat_true=None, component=None
+    ):
+        self.energy = _column("energy", energy)
+        size = self.energy.size
+        if size == 0:
+            raise ValueError("the event list is empty: there is nothing to fit")
+        self.lon, self.lat = _column("lon", lon, size), _column("lat", lat, size)
+        if np.any(self.energy <= 0):
+            raise ValueError(f"event {int(np.argmax(self.energy <= 0))}: energies must be positive [TeV]")
+        if np.any(np.abs(self.lat) > 90):
+            raise ValueError(f"event {int(np.argmax(np.abs(self.lat) > 90))}: latitudes must be within +-90 deg")
+        observation = np.broadcast_to(np.asarray(observation), (size,))
+        if not np.issubdtype(observation.dtype, np.integer) or np.any(observation < 0):
+            raise ValueError("observation must hold non-negative indices into the list of observations")
+        self.observation = np.array(observation, np.int32)
+        self.energy_true = None if energy_true is None else _column("energy_true", energy_true, size)
+        self.lon_true = None if lon_true is None else _column("lon_true", lon_true, size)
+        self.lat_true = None if lat_true is None else _column("lat_true", lat_true, size)
+        self.component = None if component is None else np.array(np.broadcast_to(component, (size,)), np.int32)
+
+    def __len__(self) -> int:
+        return self.energy.size
+
+    def __getitem__(self, which) -> "Events":
+        """The events selected by a boolean mask, slice or index array."""
+
+        def take(column):
+            return None if column is None else column[which]
+
+        return Events(
+            self.energy[which],
+            self.lon[which],
+            self.lat[which],
+            self.observation[which],
+            energy_true=take(self.energy_true),
+            lon_true=take(self.lon_true),
+            lat_true=take(self.lat_true),
+            component=take(self.component),
+        )
+
+
+def _column(name, values, size=None):
+    """A finite double-precision column; `Quantity` columns are converted to TeV and deg."""
+    if hasattr(values, "to_value"):
+        values = values.to_value("TeV" if name.startswith("energy") else "deg")
+    column = np.array(values, np.float64).reshape(-1)
+    if size is not None and column.size != size:
+        raise ValueError(f"column {name} has {column.size} entries, energy has {size}")
+    if not np.all(np.isfinite(column)):
+        raise ValueError(f"event {int(np.argmin(np.isfinite(column)))}: {name} is not finite")
+    return column
+
+
+def check_events(events: Events, observations) -> None:
+    """Raise `ValueError` naming the first event outside its observation's selection or the list of observations."""
+    if len(observations) == 0:
+        raise ValueError("the list of observations is empty")
+    if len({observation.frame for observation in observations}) > 1:
+        raise ValueError("all observations must share one frame ('icrs' or 'galactic')")
+    if events.observation.max() >= len(observations):
+        event = int(np.argmax(events.observation))
+        raise ValueError(
+            f"event {event} belongs to observation {events.observation[event]}, "
+            f"there are {len(observations)} observations"
+        )
+    for number, observation in enumerate(observations):
+        rows = np.flatnonzero(events.observation == number)
+        energy = events.energy[rows]
+        # float32 files: allow the last bit
+        outside = (energy < observation.energy_min * (1 - 1e-6)) | (energy > observation.energy_max * (1 + 1e-6))
+        if outside.any():
+            event = rows[np.argmax(outside)]
+            raise ValueError(
+                f"event {event} has {events.energy[event]:.4g} TeV, outside the energy range "
+                f"{observation.energy_min:.4g} to {observation.energy_max:.4g} TeV of observation {observation.obs_id}"
+            )
+        if rows.size:
+            offset = np.asarray(observation.offset(events.lon[rows], events.lat[rows]))
+            if (offset > observation.offset_max + 1e-4).any():
+                event = rows[np.argmax(offset)]
+                raise ValueError(
+                    f"event {event} lies {offset.max():.3f} deg from the pointing, outside the field of view of "
+                    f"observation {observation.obs_id} (offset_max {observation.offset_max:g} deg)"
+                )

@@ -1,0 +1,9 @@
+"""Files: instrument responses, observations and events in the GADF formats. Nothing else imports gammapy or astropy."""
+
+from gammajax.io.ctao import ctao as ctao
+from gammajax.io.ctao import observation as observation
+from gammajax.io.gadf import Data as Data
+from gammajax.io.gadf import read_gadf as read_gadf
+from gammajax.io.irf import read_irf as read_irf
+from gammajax.io.store import read_events as read_events
+from gammajax.io.store import write_events as write_events

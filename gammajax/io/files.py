@@ -1,0 +1,35 @@
+"""Opening files: paths, damaged files and what astropy says about files that bend the standard."""
+
+import contextlib
+import os
+import warnings
+import zlib
+from pathlib import Path
+
+# everything gammapy and astropy raise on damaged files
+UNREADABLE = (OSError, EOFError, zlib.error, KeyError, IndexError, TypeError, ValueError)
+
+
+@contextlib.contextmanager
+def quiet():
+    """Context in which astropy is silent about units and headers that files in use write in non-standard ways."""
+    from astropy.io.fits.verify import VerifyWarning
+    from astropy.units import UnitsWarning
+    from astropy.utils.exceptions import AstropyUserWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnitsWarning)
+        warnings.simplefilter("ignore", VerifyWarning)
+        # a cut-off file also raises when its data are read, which is reported with the name of the file
+        warnings.filterwarnings("ignore", "File may have been truncated", AstropyUserWarning)
+        yield
+
+
+def expand(path) -> Path:
+    """Path with environment variables and `~` expanded."""
+    return Path(os.path.expandvars(str(path))).expanduser()
+
+
+def one_line(error) -> str:
+    """First line of an error's message."""
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,202 @@
+"""Simulated events written as a GADF folder, and read back exactly."""
+
+# astropy and gammapy carry no types
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
+# pyright: reportOptionalSubscript=false, reportOperatorIssue=false
+
+import os
+
+import numpy as np
+
+from gammajax.events import Events
+from gammajax.io.files import UNREADABLE, expand, one_line
+
+GADF = {
+    "HDUCLASS": "GADF",
+    "HDUDOC": "https://github.com/open-gamma-ray-astro/gamma-astro-data-formats",
+    "HDUVERS": "0.3",
+}
+# simulated runs start at this time; the times of the events are not simulated
+TIME = {"MJDREFI": 51544, "MJDREFF": 0.5, "TIMEUNIT": "s", "TIMESYS": "TT", "TIMEREF": "LOCAL"}
+TRUTH = {"energy_true": ("ENERGY_TRUE", "TeV"), "component": ("MC_ID", "")}
+
+
+def write_events(path, events: Events, observations, overwrite: bool = False) -> None:
+    """Write a folder with one file per observation (`EVENTS`, `GTI`) and the two index files of GADF.
+
+    Any GADF reader, such as gammapy's `DataStore`, can open it; response functions are not written. The true
+    energies, directions and components of simulated events are kept (`ENERGY_TRUE`, `RA_TRUE`, `DEC_TRUE`, `MC_ID`).
+    Files are written under a temporary name and renamed when complete. Observations whose `obs_id` are not distinct
+    whole numbers are numbered in the order of the list.
+
+    Raises `FileExistsError` when a file is there already and `overwrite` is false.
+    """
+    from astropy.io import fits
+
+    folder = expand(path)
+    if events.observation.max() >= len(observations):
+        raise ValueError(f"events belong to {events.observation.max() + 1} observations, {len(observations)} are given")
+    numbers = _numbers(observations)
+    files = {
+        f"obs_{i}.fits.gz": _hdus(events, k, o, i) for k, (o, i) in enumerate(zip(observations, numbers, strict=True))
+    }
+    files["hdu-index.fits.gz"] = fits.HDUList([fits.PrimaryHDU(), _hdu_index(numbers)])
+    files["obs-index.fits.gz"] = fits.HDUList([fits.PrimaryHDU(), _obs_index(observations, numbers)])
+    if not overwrite:
+        for name in files:
+            if (folder / name).exists():
+                raise FileExistsError(f"{folder / name} exists; pass overwrite=True to replace it")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, hdus in files.items():
+        temporary = folder / f".{os.getpid()}-{name}"
+        try:
+            hdus.writeto(temporary, overwrite=True)
+            os.replace(temporary, folder / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def read_events(path, observations) -> Events:
+    """Events written by [`write_events`][] for the same observations, in the same order and precision.
+
+    Raises `FileNotFoundError` for a missing file and `ValueError` for one that is damaged or of another pointing.
+    """
+    from astropy.io import fits
+
+    folder, parts = expand(path), []
+    for number, (observation, obs_id) in enumerate(zip(observations, _numbers(observations), strict=True)):
+        file = folder / f"obs_{obs_id}.fits.gz"
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: no such file")
+        try:
+            with fits.open(file) as hdus:
+                header = hdus["EVENTS"].header
+                data = {c.name: np.array(hdus["EVENTS"].data[c.name]) for c in hdus["EVENTS"].columns}
+                pointing = float(header["RA_PNT"]), float(header["DEC_PNT"])
+        except UNREADABLE as error:
+            raise ValueError(f"{file}: not a readable event file ({one_line(error)})") from error
+        if _distance(pointing, _radec(observation.lon, observation.lat, observation.frame)) > 1e-3:
+            raise ValueError(f"{file}: the pointing is not that of observation {observation.obs_id}")
+        parts.append((_read_columns(data, observation.frame), np.full(len(data["EVENT_ID"]), number), data["EVENT_ID"]))
+    columns = {name for part, _, _ in parts for name in part}
+    order = np.argsort(np.concatenate([event_id for _, _, event_id in parts]), kind="stable")
+    merged = {name: np.concatenate([part[name] for part, _, _ in parts])[order] for name in columns}
+    index = np.concatenate([index for _, index, _ in parts])[order]
+    return Events(merged.pop("energy"), merged.pop("lon"), merged.pop("lat"), index, **merged)
+
+
+def _read_columns(data, frame):
+    lon, lat = ("RA", "DEC") if frame == "icrs" else ("GLON", "GLAT")
+    names = {"energy": "ENERGY", "lon": lon, "lat": lat, "lon_true": f"{lon}_TRUE", "lat_true": f"{lat}_TRUE"}
+    names |= {field: column for field, (column, _) in TRUTH.items()}
+    missing = {names[field] for field in ("energy", "lon", "lat")} - set(data)
+    if missing:
+        raise ValueError(f"the event file has no columns {', '.join(sorted(missing))} for events in {frame!r}")
+    return {field: data[column] for field, column in names.items() if column in data}
+
+
+def _hdus(events, number, observation, obs_id):
+    from astropy.io import fits
+
+    rows = np.flatnonzero(events.observation == number)
+    columns = [_fits_column("EVENT_ID", rows), _fits_column("TIME", np.zeros(rows.size), "s")]
+    columns += [_fits_column("ENERGY", events.energy[rows], "TeV")]
+    columns += _directions(events.lon[rows], events.lat[rows], observation.frame, "")
+    if events.lon_true is not None and events.lat_true is not None:
+        columns += _directions(events.lon_true[rows], events.lat_true[rows], observation.frame, "_TRUE")
+    for field, (name, unit) in TRUTH.items():
+        if getattr(events, field) is not None:
+            columns.append(_fits_column(name, getattr(events, field)[rows], unit))
+    livetime = float(observation.livetime)
+    ra, dec = map(float, _radec(observation.lon, observation.lat, observation.frame))
+    times = {"TSTART": 0.0, "TSTOP": livetime, "ONTIME": livetime, "LIVETIME": livetime, "TELAPSE": livetime}
+    header = fits.Header({**GADF, "HDUCLAS1": "EVENTS", "OBS_ID": obs_id, **TIME, **times, "DEADC": 1.0})
+    header.update({"RA_PNT": ra, "DEC_PNT": dec, "OBS_MODE": "POINTING", "RADECSYS": "ICRS", "EQUINOX": 2000.0})
+    # needed by gammapy; simulated runs have no site
+    header.update({key: (0.0, "not simulated") for key in ("GEOLON", "GEOLAT", "ALTITUDE")})
+    header.update({"EUNIT": "TeV", "CREATOR": "gammajax", "TELESCOP": "", "OBJECT": "simulation"})
+    intervals = [_fits_column("START", np.zeros(1), "s"), _fits_column("STOP", np.full(1, livetime), "s")]
+    return fits.HDUList(
+        [
+            fits.PrimaryHDU(),
+            fits.BinTableHDU.from_columns(columns, header=header, name="EVENTS"),
+            fits.BinTableHDU.from_columns(
+                intervals, header=fits.Header({**GADF, "HDUCLAS1": "GTI", **TIME}), name="GTI"
+            ),
+        ]
+    )
+
+
+def _hdu_index(numbers):
+    from astropy.io import fits
+
+    rows = [(i, t) for i in numbers for t in ("events", "gti")]
+    columns = [_fits_column("OBS_ID", np.array([i for i, _ in rows]))]
+    texts = {
+        "HDU_TYPE": [t for _, t in rows],
+        "HDU_CLASS": [t for _, t in rows],
+        "FILE_DIR": ["." for _ in rows],
+        "FILE_NAME": [f"obs_{i}.fits.gz" for i, _ in rows],
+        "HDU_NAME": [t.upper() for _, t in rows],
+    }
+    columns += [fits.Column(name, f"{max(map(len, t))}A", array=np.array(t)) for name, t in texts.items()]
+    header = fits.Header({**GADF, "HDUCLAS1": "INDEX", "HDUCLAS2": "HDU"})
+    return fits.BinTableHDU.from_columns(columns, header=header, name="HDU_INDEX")
+
+
+def _obs_index(observations, numbers):
+    from astropy.io import fits
+
+    ra, dec = np.transpose([_radec(o.lon, o.lat, o.frame) for o in observations])
+    livetime = np.array([float(o.livetime) for o in observations])
+    columns = [
+        _fits_column("OBS_ID", np.array(numbers)),
+        _fits_column("RA_PNT", ra, "deg"),
+        _fits_column("DEC_PNT", dec, "deg"),
+        _fits_column("TSTART", np.zeros(livetime.size), "s"),
+        _fits_column("TSTOP", livetime, "s"),
+        _fits_column("ONTIME", livetime, "s"),
+        _fits_column("LIVETIME", livetime, "s"),
+        _fits_column("DEADC", np.ones(livetime.size)),
+    ]
+    header = fits.Header({**GADF, "HDUCLAS1": "INDEX", "HDUCLAS2": "OBS", **TIME})
+    return fits.BinTableHDU.from_columns(columns, header=header, name="OBS_INDEX")
+
+
+def _fits_column(name, values, unit=""):
+    from astropy.io import fits
+
+    code = "D" if values.dtype.kind == "f" else "K"
+    return fits.Column(name, code, unit=unit or None, array=values)
+
+
+def _directions(lon, lat, frame, suffix):
+    """RA and DEC columns, and for the galactic frame the columns that hold the directions unchanged."""
+    ra, dec = _radec(lon, lat, frame)
+    columns = {"RA": ra, "DEC": dec} if frame == "icrs" else {"RA": ra, "DEC": dec, "GLON": lon, "GLAT": lat}
+    return [_fits_column(f"{name}{suffix}", values, "deg") for name, values in columns.items()]
+
+
+def _radec(lon, lat, frame):
+    """ICRS right ascension and declination [deg] in double precision."""
+    lon, lat = np.asarray(lon, float), np.asarray(lat, float)
+    if frame == "icrs":
+        return lon, lat
+    from astropy.coordinates import SkyCoord
+
+    sky = SkyCoord(lon, lat, unit="deg", frame=frame).icrs
+    return np.asarray(sky.ra.deg), np.asarray(sky.dec.deg)
+
+
+def _distance(first, second):
+    from astropy.coordinates import SkyCoord
+
+    return SkyCoord(*first, unit="deg").separation(SkyCoord(*map(float, second), unit="deg")).deg
+
+
+def _numbers(observations) -> list[int]:
+    """OBS_ID of every observation: its own when these are distinct whole numbers, else its place in the list."""
+    names = [o.obs_id for o in observations]
+    if len(set(names)) == len(names) and all(name.isdecimal() for name in names):
+        return [int(name) for name in names]
+    return list(range(len(names)))

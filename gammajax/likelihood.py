@@ -1,0 +1,50 @@
+"""Likelihoods of events under a mixture, as sums over events of the logarithm of an intensity.
+
+    mixture   log L = Sum_k log Sum_i w_i lambda_i(x_k) / N_i
+    extended  log L = -Sum_i N_i + Sum_k log Sum_i lambda_i(x_k)
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+
+def mixture_density(
+    intensities: Float[Array, "component row"],
+    counts: Float[Array, " component"],
+    fractions: Float[Array, " component"],
+) -> Float[Array, " row"]:
+    """Probability density [TeV^-1 sr^-1] of each event: Sum_i w_i lambda_i / N_i."""
+    return ((fractions / counts).astype(intensities.dtype)[:, None] * intensities).sum(0)
+
+
+def sum_of_logs(
+    density: Float[Array, " row"], reference: Float[Array, " row"], valid: Bool[Array, " row"]
+) -> Float[Array, ""]:
+    """Sum over valid rows of log(density / reference).
+
+    Dividing by a reference keeps every term small, so that single precision does not lose the sum: at 1e6 events
+    log L itself is near 1e7, where neighbouring float32 numbers are one apart.
+    """
+    return accurate_sum(jnp.where(valid, jnp.log(jnp.where(valid, density / reference, 1.0)), 0.0))
+
+
+@jax.custom_jvp
+def accurate_sum(values: Float[Array, " row"]) -> Float[Array, ""]:
+    """Sum in double precision where that is switched on, otherwise pairwise with compensation (Knuth's two-sum)."""
+    if jax.config.jax_enable_x64:
+        return values.astype(jnp.float64).sum()
+    error = jnp.zeros((), values.dtype)
+    while values.size > 1:
+        half = values.size // 2
+        a, b, odd = values[:half], values[half : 2 * half], values[2 * half :]
+        total = a + b
+        part = total - a
+        error = error + ((a - (total - part)) + (b - part)).sum()
+        values = jnp.concatenate([total, odd])
+    return values.sum() + error
+
+
+@accurate_sum.defjvp
+def _accurate_sum_jvp(primals, tangents):
+    return accurate_sum(*primals), accurate_sum(*tangents)

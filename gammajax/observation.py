@@ -1,0 +1,117 @@
+"""Observation: pointing, livetime, response and the selection of its events."""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from gammajax.response import Response
+from gammajax.sky import DEGREE, Grid, offset_coordinates, separation
+
+
+class Exclusion(eqx.Module):
+    """Excluded sky, rasterised: a direction is excluded when its nearest pixel is.
+
+    The same raster decides about events and expected counts, so the two always agree.
+    """
+
+    grid: Grid
+    excluded: Bool[Array, "pixel pixel"]
+
+    def __call__(self, lon, lat) -> Bool[Array, "..."]:
+        """Whether directions [deg] are excluded; outside the raster nothing is."""
+        x, y = self.grid.pixel(lon, lat)
+        ix, iy = jnp.round(x).astype(jnp.int32), jnp.round(y).astype(jnp.int32)
+        size = self.grid.size
+        inside = (ix >= 0) & (iy >= 0) & (ix < size) & (iy < size)
+        return inside & self.excluded[jnp.clip(iy, 0, size - 1), jnp.clip(ix, 0, size - 1)]
+
+
+class Observation(eqx.Module):
+    """One pointing of the telescope.
+
+    - `lon`, `lat`: pointing [deg] in `frame` ("icrs" or "galactic"), the frame of all its directions.
+    - `livetime` [s]; `response`: [`gammajax.Response`][].
+    - `energy_min`, `energy_max` [TeV] and `offset_max` [deg]: the selected reconstructed events.
+    - `exclusion`: excluded directions or None.
+    - `fov_angle` [deg]: position angle (east of the frame's north) of the field-of-view latitude axis.
+
+    Raises `ValueError` for a livetime, energy range or offset that is not positive.
+    """
+
+    lon: Float[Array, ""]
+    lat: Float[Array, ""]
+    livetime: Float[Array, ""]
+    response: Response
+    energy_min: float = eqx.field(static=True)
+    energy_max: float = eqx.field(static=True)
+    offset_max: float = eqx.field(static=True)
+    fov_angle: float = eqx.field(static=True)
+    exclusion: Exclusion | None
+    frame: str = eqx.field(static=True)
+    obs_id: str = eqx.field(static=True)
+
+    def __init__(
+        self,
+        lon,
+        lat,
+        livetime,
+        response: Response,
+        *,
+        energy_min: float,
+        energy_max: float,
+        offset_max: float,
+        exclusion: Exclusion | None = None,
+        frame: str = "icrs",
+        fov_angle: float = 0.0,
+        obs_id: str = "0",
+    ):
+        if frame not in ("icrs", "galactic"):
+            raise ValueError(f"frame must be 'icrs' or 'galactic', not {frame!r}")
+        if not np.isfinite(livetime) or livetime <= 0:
+            raise ValueError(f"observation {obs_id}: livetime must be positive and finite, not {livetime} s")
+        if not 0 < energy_min < energy_max < np.inf:
+            raise ValueError(
+                f"observation {obs_id}: the energy range must be increasing, not {energy_min} to {energy_max} TeV"
+            )
+        if not 0 < offset_max < 90:
+            raise ValueError(f"observation {obs_id}: offset_max must be between 0 and 90 deg, not {offset_max}")
+        if not (np.isfinite(lon) and abs(lat) <= 90):
+            raise ValueError(f"observation {obs_id}: the pointing ({lon}, {lat}) deg is not a direction")
+        self.lon, self.lat = jnp.asarray(lon, float), jnp.asarray(lat, float)
+        self.livetime = jnp.asarray(livetime, float)
+        self.response = response
+        self.energy_min, self.energy_max = float(energy_min), float(energy_max)
+        self.offset_max, self.fov_angle = float(offset_max), float(fov_angle)
+        self.exclusion = exclusion
+        self.frame, self.obs_id = frame, str(obs_id)
+
+    def offset(self, lon, lat) -> Float[Array, "..."]:
+        """Separation [deg] from the pointing."""
+        return separation(lon, lat, self.lon, self.lat)
+
+    def fov_coordinates(self, lon, lat) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """Field-of-view longitude and latitude [deg] in the alignment of the background table.
+
+        The sign of the longitude is that of gammapy's `sky_to_fov`: it increases against the sky's longitude.
+        """
+        u, v = offset_coordinates(lon, lat, self.lon, self.lat)
+        if self.fov_angle == 0.0:
+            return -u, v
+        # rotate about the pointing
+        distance = separation(lon, lat, self.lon, self.lat)
+        angle = jnp.arctan2(jnp.cos(DEGREE * v) * jnp.sin(DEGREE * u), jnp.sin(DEGREE * v)) - DEGREE * self.fov_angle
+        sine = jnp.sin(DEGREE * distance)
+        x, y, z = jnp.cos(DEGREE * distance), sine * jnp.sin(angle), sine * jnp.cos(angle)
+        return -jnp.arctan2(y, x) / DEGREE, jnp.arcsin(jnp.clip(z, -1.0, 1.0)) / DEGREE
+
+    def selected(self, lon, lat) -> Bool[Array, "..."]:
+        """Whether reconstructed directions are in the selected region."""
+        inside = self.offset(lon, lat) <= self.offset_max
+        return inside if self.exclusion is None else inside & ~self.exclusion(lon, lat)
+
+    def background(self, energy, lon, lat) -> Float[Array, "..."]:
+        """Instrumental background [TeV^-1 sr^-1] over the livetime, at reconstructed energy and direction."""
+        if self.response.background is None:
+            raise ValueError(f"observation {self.obs_id} has no background response (BKG_2D or BKG_3D)")
+        return self.livetime * self.response.background.rate(energy, *self.fov_coordinates(lon, lat))

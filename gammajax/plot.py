@@ -1,0 +1,196 @@
+"""Plots. Each returns a `matplotlib.figure.Figure`; nothing is shown or saved."""
+
+import jax
+import numpy as np
+
+from gammajax.mixture import Source
+from gammajax.predict import Prediction, predict
+
+COLOURS = ["#d1495b", "#30638e", "#edae49", "#00798c", "#6f4e7c", "#8d96a3"]
+FRAMES = {"galactic": ("Galactic longitude", "Galactic latitude"), "icrs": ("Right ascension", "Declination")}
+BINS_PER_DECADE = 10
+DRAWS = 200  # of the posterior, for bands
+
+
+def plot_corner(result, truths: dict | None = None, **options):
+    """Marginal distributions in ones and twos, with 68 % intervals, 39 % and 86 % contours, and true values."""
+    from corner import corner
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    truths = result.truths if truths is None else truths
+    numbers = result._numbers()
+    columns, labels, marks, titles = [], [], [], []
+    for label, (name, index) in numbers.items():
+        values = result.samples[name][(slice(None), *index)].astype(float)
+        factor, power = _scale(np.median(values))
+        unit = " ".join(part for part in (power, result.units.get(name, "")) if part)
+        columns.append(values / factor)
+        labels.append(f"{label} [{unit}]" if unit else label)
+        titles.append(_interval(values / factor))
+        truth = np.asarray(truths[name])[index] if name in truths else None
+        marks.append(None if truth is None else float(truth) / factor)
+    count = len(columns)
+    size = 2.4 * count + 1.2
+    with rc_context({"font.size": 11, "axes.linewidth": 0.8}):
+        figure = Figure(figsize=(size, size), layout="none")
+        corner(
+            np.stack(columns, axis=1),
+            fig=figure,
+            labels=labels,
+            truths=marks if any(mark is not None for mark in marks) else None,
+            truth_color=COLOURS[0],
+            color=COLOURS[1],
+            bins=30,
+            smooth=1.0,
+            smooth1d=1.0,
+            levels=(0.393, 0.865),
+            quantiles=(0.1587, 0.5, 0.8413),
+            plot_datapoints=count < 3,
+            fill_contours=True,
+            max_n_ticks=4,
+            labelpad=0.08,
+            **options,
+        )
+    for i, title in enumerate(titles):
+        figure.axes[i * (count + 1)].set_title(title, fontsize=11)
+    figure.subplots_adjust(left=0.6 / size + 0.08, bottom=0.6 / size + 0.08, right=0.97, top=0.94)
+    return figure
+
+
+def plot_counts(posterior, result, *, key=None, events: int = 100_000, radius: float | None = None):
+    """Counts against the model: by reconstructed energy with residuals, and on the sky.
+
+    Bands hold 68 % of the posterior's expected counts (module [`gammajax.predict`][]), from `events` simulated events
+    of each component; error bars are the square root of the counts. The sky map is smoothed; contours hold half
+    and 90 % of the expected counts of each source. `radius` [deg] of the map, by default the whole field.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    key = jax.random.key(0) if key is None else key
+    samples = result.samples
+    drawn = len(next(iter(samples.values())))
+    chosen = np.linspace(0, drawn - 1, min(drawn, DRAWS)).astype(int)
+    low = min(observation.energy_min for observation in posterior.observations)
+    high = max(observation.energy_max for observation in posterior.observations)
+    edges = np.geomspace(low, high, 1 + max(4, round(BINS_PER_DECADE * np.log10(high / low))))
+    # the first and the last event may lie on the edge in single precision
+    edges[[0, -1]] *= [1 - 1e-6, 1 + 1e-6]
+    prediction = predict(key, posterior, {name: values[chosen] for name, values in samples.items()}, edges, events)
+    with rc_context({"font.size": 11, "axes.linewidth": 0.8, "axes.titlesize": 12}):
+        figure = Figure(figsize=(13.0, 5.6), layout="constrained")
+        left, right = figure.subfigures(1, 2, width_ratios=(1.0, 1.05))
+        _spectrum(left, posterior, prediction)
+        _sky(right, posterior, prediction, radius)
+    return figure
+
+
+def _spectrum(figure, posterior, prediction: Prediction):
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    edges = prediction.edges
+    counts = np.histogram(np.asarray(posterior.events.energy), edges)[0]
+    middle = np.sqrt(edges[1:] * edges[:-1])
+    total = np.quantile(prediction.counts.sum(1), [0.1587, 0.5, 0.8413], axis=0)
+    for i, name in enumerate(prediction.names):
+        band = np.quantile(prediction.counts[:, i], [0.1587, 0.5, 0.8413], axis=0)
+        _band(top, edges, band, COLOURS[i % len(COLOURS)], name)
+    _band(top, edges, total, "black", "total")
+    some = counts > 0
+    top.errorbar(
+        middle[some], counts[some], np.sqrt(counts[some]), fmt="o", ms=4, color="black", label="data", zorder=5, lw=1
+    )
+    top.set(xscale="log", yscale="log", ylabel="counts per bin", xlim=edges[[0, -1]])
+    top.set_ylim(0.3, 3.0 * max(counts.max(), total[1].max()))
+    top.legend(frameon=False)
+    top.set_title("counts by reconstructed energy")
+    # bins where a count is a rare event say nothing in standard deviations
+    shown = total[1] > 1.0
+    pull = (counts - total[1])[shown] / np.sqrt(total[1][shown])
+    half = (total[[0, 2]] - total[1]) / np.sqrt(np.maximum(total[1], 1.0))
+    bottom.stairs(np.where(shown, half[1], 0), edges, baseline=np.where(shown, half[0], 0), fill=True, color="0.8")
+    bottom.axhline(0.0, color="0.4", lw=0.8)
+    bottom.errorbar(middle[shown], pull, 1.0, fmt="o", ms=4, color="black", lw=1)
+    limit = max(3.5, 1.2 * np.abs(pull).max(initial=0.0) + 1.0)
+    bottom.set(ylim=(-limit, limit), xlabel="reconstructed energy [TeV]", ylabel="(data - model)\n/ $\\sqrt{model}$")
+    bottom.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def _band(axes, edges, band, colour, label):
+    axes.stairs(band[2], edges, baseline=band[0], fill=True, color=colour, alpha=0.3, lw=0)
+    axes.stairs(band[1], edges, color=colour, lw=1.5, label=label, baseline=None)
+
+
+def _sky(figure, posterior, prediction: Prediction, radius):
+    from matplotlib.colors import PowerNorm
+    from scipy.ndimage import gaussian_filter
+
+    axes = figure.subplots()
+    observations = posterior.observations
+    lat0 = np.mean([float(o.lat) for o in observations])
+    lon0 = float(observations[0].lon)
+    lon0 += np.mean([_wrap(float(o.lon) - lon0) for o in observations])
+    stretch = np.cos(np.radians(lat0))
+    if radius is None:
+        radius = max(
+            o.offset_max + max(abs(_wrap(float(o.lon) - lon0)) * stretch, abs(float(o.lat) - lat0))
+            for o in observations
+        )
+    # longitudes near lon0, so that fields across 0 or 360 deg stay in one piece
+    sides = (lon0 + np.linspace(-radius, radius, 121) / stretch, lat0 + np.linspace(-radius, radius, 121))
+
+    def histogram(events, weights=None):
+        lon = lon0 + _wrap(np.asarray(events.lon, float) - lon0)
+        return np.histogram2d(np.asarray(events.lat), lon, sides[::-1], weights=weights)[0]
+
+    counts = gaussian_filter(histogram(posterior.events), 1.5)
+    pixel = (2.0 * radius / 120) ** 2
+    image = axes.pcolormesh(*sides, counts / pixel, cmap="magma", norm=PowerNorm(0.5, vmin=0.0), rasterized=True)
+    figure.colorbar(image, ax=axes, label="counts per square degree", shrink=0.85)
+    components = posterior.model(posterior.reference_parameters).components
+    centres = [0.5 * (side[1:] + side[:-1]) for side in sides]
+    handles = []
+    for i, name in enumerate(prediction.names):
+        if isinstance(components[name], Source):
+            expected = gaussian_filter(histogram(prediction.events[i], prediction.weights[i]), 1.5)
+            levels = np.unique([_level(expected, part) for part in (0.9, 0.5)])
+            contours = axes.contour(*centres, expected, levels, colors="white", linewidths=1.2, linestyles=("--", "-"))
+            handle = contours.legend_elements()[0][-1]
+            handle.set_label(f"{name}: 50 % and 90 % of its counts")
+            handles.append(handle)
+    handles += axes.plot(
+        [lon0 + _wrap(float(o.lon) - lon0) for o in observations],
+        [float(o.lat) for o in observations],
+        "+",
+        color="cyan",
+        ms=10,
+        label="pointings",
+    )
+    axes.legend(handles=handles, loc="lower left", fontsize=9, facecolor="black", framealpha=0.6, labelcolor="white")
+    labels = FRAMES[observations[0].frame]
+    axes.set(xlim=sides[0][[-1, 0]], ylim=sides[1][[0, -1]], aspect=1.0 / stretch, title="counts on the sky, smoothed")
+    axes.set(xlabel=f"{labels[0]} [deg]", ylabel=f"{labels[1]} [deg]")
+
+
+def _wrap(angle):
+    return (np.asarray(angle) + 180.0) % 360.0 - 180.0
+
+
+def _level(values, part):
+    """Level above which lies this part of a map."""
+    falling = np.sort(values.ravel())[::-1]
+    return falling[np.searchsorted(np.cumsum(falling), part * falling.sum())]
+
+
+def _scale(value) -> tuple[float, str]:
+    """Power of ten to take out of numbers too small or large to read, and its label."""
+    exponent = int(np.floor(np.log10(abs(value)))) if value else 0
+    return (1.0, "") if -3 <= exponent <= 4 else (10.0**exponent, f"$10^{{{exponent}}}$")
+
+
+def _interval(values) -> str:
+    """Median and 68 % interval, to two digits of the uncertainty."""
+    low, median, high = np.quantile(values, [0.1587, 0.5, 0.8413])
+    spread = max(min(high - median, median - low), 1e-300)
+    digits = int(np.clip(1 - np.floor(np.log10(spread)), 0, 8))
+    return f"${median:.{digits}f}^{{+{high - median:.{digits}f}}}_{{-{median - low:.{digits}f}}}$"

@@ -1,0 +1,245 @@
+"""Posterior: a model, priors and events, as pure functions of a dict of parameters."""
+
+from collections.abc import Callable, Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from numpyro.distributions import Distribution
+
+from gammajax.engines import ENGINES, BackgroundEngine, DirectEngine, KernelEngine, Rows
+from gammajax.events import Events
+from gammajax.likelihood import mixture_density, sum_of_logs
+from gammajax.mixture import InstrumentBackground, Mixture, Source
+from gammajax.observation import Observation
+
+Parameters = dict[str, Float[Array, "..."]]
+
+
+class Posterior(eqx.Module):
+    """Posterior of the parameters of `model`, given events.
+
+    **Arguments:**
+
+    - `model`: function from a dict of parameters to a [`gammajax.Mixture`][]; ties and transforms are Python.
+    - `priors`: numpyro distribution for each parameter.
+    - `observations`, `events`: what was observed; `observations` may be the pair that `gammajax.io.read_gadf` returns.
+    - `engine`: "kernel" or "direct", for all sources or by name of component. By default "kernel", and "direct" for
+      components whose morphology depends on a parameter.
+    - `per_decade`: true-energy nodes per decade; `bands`: nodes kept per event (default: what the response needs).
+
+    A mixture with weights has the mixture likelihood, one without the extended likelihood.
+
+    Raises `ValueError` when an event cannot come from any component, when a prior leaves the range of a spectrum, when
+    a component expects no events, and when a kernel engine is asked for a morphology that is free.
+
+    All methods are pure: they work under `jax.jit`, `jax.grad` and `jax.vmap`.
+    """
+
+    model: Callable[[Parameters], Mixture] = eqx.field(static=True)
+    priors: dict[str, Distribution]
+    observations: tuple[Observation, ...]
+    events: Events
+    engines: dict[str, KernelEngine | DirectEngine | BackgroundEngine]
+    valid: Bool[Array, " row"]
+    reference: Float[Array, " row"]
+    reference_parameters: Parameters
+
+    def __init__(
+        self,
+        model: Callable[[Parameters], Mixture],
+        priors: dict[str, Distribution],
+        observations: Sequence[Observation],
+        events: Events | None = None,
+        *,
+        engine: str | dict[str, str] | None = None,
+        per_decade: float = 50.0,
+        bands: int | None = None,
+    ):
+        if events is None:
+            events, observations = observations
+        observations = (observations,) if isinstance(observations, Observation) else tuple(observations)
+        self.model, self.priors, self.observations = model, dict(priors), observations
+        start = {name: _quantile(prior, 0.5) for name, prior in self.priors.items()}
+        mixture = model(start)
+        if not isinstance(mixture, Mixture):
+            raise ValueError(f"the model must return a gammajax.Mixture, not {type(mixture).__name__}")
+        free = _explore_priors(model, self.priors, start, mixture)
+        rows = Rows.init(events, observations, per_decade, bands)
+        self.engines = _prepare(mixture, observations, rows, engine, free)
+        self.valid = jnp.asarray(rows.valid)
+        # on the device once: leaves on the host would travel with every call
+        self.events = jax.tree.map(jnp.asarray, events)
+        self.reference_parameters = start
+        self.reference = jnp.ones(rows.index.size)
+        counts = self.expected_counts(start)
+        for name, count in counts.items():
+            if not float(count.sum()) > 0:
+                raise ValueError(f"component {name!r} expects no events in the selection")
+        self.reference = self._density(start)
+        impossible = np.flatnonzero(np.asarray(~(self.reference > 0)) & rows.valid)
+        if impossible.size:
+            row = impossible[0]
+            raise ValueError(
+                f"event {rows.index[row]} ({rows.energy[row]:.4g} TeV at {rows.lon[row]:.4f}, {rows.lat[row]:.4f} deg, "
+                f"observation {observations[rows.observation[row]].obs_id}) cannot come from any component; "
+                f"{impossible.size} such events: restrict energy_range or offset_max to where the response is defined"
+            )
+
+    def expected_counts(self, parameters: Parameters) -> dict[str, Float[Array, " observation"]]:
+        """Expected counts of every component in the selection of every observation, by its absolute flux."""
+        components = self.model(parameters).components
+        return {name: self.engines[name].expected_counts(part) for name, part in components.items()}
+
+    def log_likelihood_ratio(self, parameters: Parameters) -> Float[Array, ""]:
+        """log L relative to the reference density of every event: what samplers use, accurate in single precision."""
+        value = sum_of_logs(self._density(parameters), self.reference, self.valid)
+        mixture = self.model(parameters)
+        if mixture.fractions is None:
+            value = value - (self._total(parameters) - self._total(self.reference_parameters))
+        return value
+
+    def log_likelihood(self, parameters: Parameters) -> Float[Array, ""]:
+        """log L (module [`gammajax.likelihood`][]); in single precision its last digits are lost for many events."""
+        return self.log_likelihood_ratio(parameters) + self.log_reference
+
+    @property
+    def log_reference(self) -> Float[Array, ""]:
+        """log L at the reference parameters: `log_likelihood` minus `log_likelihood_ratio`."""
+        value = sum_of_logs(self.reference, jnp.ones_like(self.reference), self.valid)
+        extended = self.model(self.reference_parameters).fractions is None
+        return value - self._total(self.reference_parameters) if extended else value
+
+    def log_prior(self, parameters: Parameters) -> Float[Array, ""]:
+        """Logarithm of the prior density."""
+        return sum((prior.log_prob(parameters[name]).sum() for name, prior in self.priors.items()), start=jnp.zeros(()))
+
+    def prior_transform(self, u: Float[Array, " parameter"]) -> Parameters:
+        """Parameters at a point of the unit cube, in the order of the priors (for nested sampling)."""
+        return {name: prior.icdf(u[i]) for i, (name, prior) in enumerate(self.priors.items())}
+
+    def sample_prior(self, key: PRNGKeyArray) -> Parameters:
+        """One draw from the prior."""
+        keys = jax.random.split(key, len(self.priors))
+        return {name: prior.sample(k) for k, (name, prior) in zip(keys, self.priors.items(), strict=True)}
+
+    def with_reference(self, parameters: Parameters) -> "Posterior":
+        """The same posterior with another reference point; near the best fit the ratio is most accurate."""
+        return eqx.tree_at(
+            lambda p: (p.reference, p.reference_parameters), self, (self._density(parameters), dict(parameters))
+        )
+
+    def _density(self, parameters):
+        """Density of every row: of the mixture, or the total intensity for absolute fluxes."""
+        mixture = self.model(parameters)
+        intensities = jnp.stack(
+            [self.engines[name].intensity(part) for name, part in mixture.components.items()]
+        )
+        if mixture.fractions is None:
+            return intensities.sum(0)
+        counts = jnp.stack([self.engines[name].expected_counts(part).sum() for name, part in mixture.components.items()])
+        return mixture_density(intensities, counts, mixture.fractions)
+
+    def _total(self, parameters):
+        return sum((counts.sum() for counts in self.expected_counts(parameters).values()), start=jnp.zeros(()))
+
+
+def intensity(
+    component: Source | InstrumentBackground, observations, events: Events, engine: str = "kernel", **options
+) -> Float[Array, " event"]:
+    """Intensity lambda [TeV^-1 sr^-1] of one component at every event, by absolute flux.
+
+    `observations` is one observation or a list; `engine` "kernel" or "direct"; `options` as in [`gammajax.Posterior`][]
+    (`per_decade`, `bands`). Differentiable in the component's parameters; "kernel" in those of the spectrum only.
+    """
+    observations = _as_tuple(observations)
+    with jax.ensure_compile_time_eval():
+        rows = Rows.init(events, observations, **options)
+        built = _engine_type(component, engine).init(component, observations, rows)
+        inverse = np.empty(len(events), int)
+        inverse[rows.index[rows.valid]] = np.flatnonzero(rows.valid)
+    return built.intensity(component)[inverse]
+
+
+def expected_counts(
+    component: Source | InstrumentBackground, observations, engine: str = "kernel", **options
+) -> Float[Array, ""]:
+    """Expected counts N of one component, summed over the selections of one or several observations."""
+    observations = _as_tuple(observations)
+    with jax.ensure_compile_time_eval():
+        # counts do not depend on events: one in the middle of each selection stands in
+        energy = [np.sqrt(o.energy_min * o.energy_max) for o in observations]
+        lon, lat = [float(o.lon) for o in observations], [float(o.lat) for o in observations]
+        rows = Rows.init(Events(energy, lon, lat, np.arange(len(observations))), observations, **options)
+        built = _engine_type(component, engine).init(component, observations, rows)
+    return built.expected_counts(component).sum()
+
+
+def _as_tuple(observations):
+    return (observations,) if isinstance(observations, Observation) else tuple(observations)
+
+
+def _engine_type(component, name):
+    if isinstance(component, InstrumentBackground):
+        return BackgroundEngine
+    if name not in ENGINES:
+        raise ValueError(f"unknown engine {name!r}; the engines are {', '.join(ENGINES)}")
+    return ENGINES[name]
+
+
+def _prepare(mixture, observations, rows, engine, free):
+    """One engine for each component; components that share a morphology share its kernel."""
+    chosen = engine if isinstance(engine, dict) else {}
+    unknown = [name for name in chosen if name not in mixture.components]
+    if unknown:
+        raise ValueError(f"engine names unknown components {unknown}; the components are {list(mixture.names)}")
+    engines, kernels = {}, []
+    for name, component in mixture.components.items():
+        default = engine if isinstance(engine, str) else ("direct" if name in free else "kernel")
+        kind = _engine_type(component, chosen.get(name, default))
+        if kind is KernelEngine:
+            if name in free:
+                raise ValueError(
+                    f"the morphology of component {name!r} depends on parameter {free[name]!r}, but the kernel engine "
+                    "keeps it fixed; use engine='direct'"
+                )
+            same = [built for morphology, built in kernels if eqx.tree_equal(morphology, component.morphology) is True]
+            engines[name] = same[0] if same else kind.init(component, observations, rows)
+            kernels.append((component.morphology, engines[name]))
+        else:
+            engines[name] = kind.init(component, observations, rows)
+    return engines
+
+
+def _explore_priors(model, priors, start, mixture) -> dict[str, str]:
+    """Evaluate the model at the ends of every prior; return components whose morphology is free and the parameter.
+
+    Raises `ValueError` naming the prior when a spectrum refuses such a value.
+    """
+    free = {}
+    for name, prior in priors.items():
+        for probability in (0.0, 1.0):
+            value = _quantile(prior, probability)
+            try:
+                changed = model({**start, name: value})
+            except ValueError as error:
+                raise ValueError(f"the prior of {name!r} reaches {float(np.max(value)):g}: {error}") from error
+            for component, before in mixture.components.items():
+                after = changed.components[component]
+                if isinstance(before, Source) and not eqx.tree_equal(before.morphology, after.morphology):
+                    free[component] = name
+    return free
+
+
+def _quantile(prior, probability):
+    """Quantile of a prior; its ends are those of the support, or far in the tails where that is unbounded."""
+    bound = getattr(prior.support, "lower_bound" if probability == 0.0 else "upper_bound", None)
+    if probability in (0.0, 1.0) and bound is not None and np.all(np.isfinite(bound)):
+        return jnp.asarray(bound, float)
+    probability = min(max(probability, 1e-4), 1.0 - 1e-4)
+    try:
+        return jnp.asarray(prior.icdf(jnp.asarray(probability, float)), float)
+    except NotImplementedError:  # some numpyro distributions can only be sampled
+        return jnp.quantile(prior.sample(jax.random.key(0), (4096,)), probability, axis=0)

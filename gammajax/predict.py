@@ -1,0 +1,118 @@
+"""Predicted counts: what the instrument should have recorded, by reconstructed energy and for draws of the posterior.
+
+Each component is simulated once ([`gammajax.simulate`][], which shares nothing with the engines) and its photons are
+weighted for other parameters by the ratio of true spectra and brightnesses, which is exact:
+
+    counts in a bin = Sum over simulated events in it of  phi(E, Omega; theta) / Sum_m n_m phi_m(E, Omega) / N_m
+
+with n_m events simulated from phi_m, of which N_m are expected. Two spectra are simulated, the one at the median of
+the posterior and a power law that covers all energies, so that no draw asks for photons nobody simulated.
+Only expected totals come from the posterior. The position of a point source is kept at the median.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gammajax.events import Events
+from gammajax.mixture import Source
+from gammajax.morphology import Point
+from gammajax.simulate import simulate
+from gammajax.spectra import PowerLaw
+
+
+class Prediction(NamedTuple):
+    """Expected counts by draw, component and bin of reconstructed energy; and weighted events at the median.
+
+    `counts` [draw, component, bin] between `edges` [TeV]; `events` of each component and their `weights` at the median
+    of the posterior, which add up to the component's expected counts.
+    """
+
+    names: tuple[str, ...]
+    edges: np.ndarray
+    counts: np.ndarray
+    events: tuple[Events, ...]
+    weights: tuple[np.ndarray, ...]
+
+
+def predict(key, posterior, samples: dict, edges, events: int = 40_000) -> Prediction:
+    """Expected counts for `samples` {name: [draw, ...]} in bins between `edges` [TeV], from so many simulated events."""
+    median = {name: jnp.asarray(np.median(values, axis=0)) for name, values in samples.items()}
+    points = {name: jnp.concatenate([median[name][None], jnp.asarray(values)]) for name, values in samples.items()}
+    mixture = posterior.model(median)
+    totals = np.asarray(_expected(posterior, points), np.float64)
+    scale = np.ones_like(totals)
+    if mixture.fractions is not None:
+        fractions = np.asarray(_fractions(posterior.model, points), np.float64)
+        scale = posterior.events.energy.size * fractions / totals
+    counts, simulated, weights = [], [], []
+    for i, name in enumerate(mixture.names):
+        drawn, density = _simulate(jax.random.fold_in(key, i), posterior, mixture.components[name], name, events)
+        by_draw = _weights(posterior.model, name, points, drawn, jnp.asarray(1.0 / density))
+        by_draw = np.asarray(by_draw, np.float64) * scale[:, i, None]
+        bin_ = np.digitize(np.asarray(drawn.energy), edges) - 1
+        inside = (bin_ >= 0) & (bin_ < len(edges) - 1)
+        counts.append([np.bincount(bin_[inside], w[inside], len(edges) - 1) for w in by_draw[1:]])
+        simulated.append(drawn)
+        weights.append(by_draw[0])
+    return Prediction(
+        mixture.names, np.asarray(edges), np.stack(counts, axis=1), tuple(simulated), tuple(weights)
+    )
+
+
+def _simulate(key, posterior, component, name, number):
+    """Events of one component and the density [as phi] that they were drawn with, n_m phi_m / N_m summed."""
+    proposals = [component]
+    if isinstance(component, Source):
+        # no spectrum of a source is much flatter or steeper at the energies that matter
+        proposals.append(Source(PowerLaw(index=2.5, amplitude=1e-12), component.morphology))
+    share = number // len(proposals)
+    parts = [
+        simulate(jax.random.fold_in(key, m), proposal, posterior.observations, events=share)
+        for m, proposal in enumerate(proposals)
+    ]
+    columns = ("energy", "lon", "lat", "observation", "energy_true", "lon_true", "lat_true")
+    joined = {column: np.concatenate([getattr(part, column) for part in parts]) for column in columns}
+    first = [joined.pop(column) for column in columns[:4]]
+    drawn = Events(*first, **joined)
+    density = 0.0
+    for proposal in proposals:
+        expected = float(posterior.engines[name].expected_counts(proposal).sum())
+        density = density + share * np.asarray(_flux(proposal, drawn), np.float64) / expected
+    return drawn, density
+
+
+def _flux(component, events):
+    """Spectrum x brightness at the true energies and directions, in any unit that does not depend on parameters."""
+    energy = jnp.asarray(events.energy_true)
+    if not isinstance(component, Source):
+        return component.factor(energy)
+    flux = component.spectrum(energy) * 1e12  # far from the limits of single precision
+    if isinstance(component.morphology, Point):
+        return flux
+    brightness = component.morphology.brightness(jnp.asarray(events.lon_true), jnp.asarray(events.lat_true))
+    # the integrable peak of a cusp can be infinite at its very centre
+    return flux * jnp.minimum(brightness, 1e12)
+
+
+@eqx.filter_jit
+def _weights(model, name, points, events, inverse):
+    return jax.lax.map(lambda p: _flux(model(p).components[name], events) * inverse, points)
+
+
+@eqx.filter_jit
+def _expected(posterior, points):
+    """Expected counts [draw, component] by absolute flux."""
+
+    def one(p):
+        return jnp.stack([posterior.expected_counts(p)[name].sum() for name in posterior.model(p).names])
+
+    return jax.lax.map(one, points)
+
+
+@eqx.filter_jit
+def _fractions(model, points):
+    return jax.lax.map(lambda p: model(p).fractions, points)

@@ -1,0 +1,191 @@
+"""Result: posterior samples with their diagnostics and provenance, in an ArviZ data tree."""
+
+import json
+import os
+import tempfile
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+import numpy as np
+
+PACKAGES = ("gammajax", "jax", "numpyro", "equinox", "gammapy", "astropy")
+LEVELS = {"median": 0.5, "68% low": 0.1587, "68% high": 0.8413, "95% low": 0.0228, "95% high": 0.9772}
+
+
+class Result:
+    """Samples of a posterior, whatever sampler made them.
+
+    `tree` is an `xarray.DataTree` with the groups ArviZ expects: `posterior`, `sample_stats` and, when true values are
+    known, `constant_data`. Its attributes say how it was made: method, seed, versions, device, timings, messages.
+    """
+
+    def __init__(self, tree):
+        self.tree = tree
+
+    @classmethod
+    def from_samples(
+        cls,
+        samples: dict,
+        *,
+        method: str,
+        sample_stats: dict | None = None,
+        truths: dict | None = None,
+        units: dict[str, str] | None = None,
+        messages=(),
+        timings: dict[str, float] | None = None,
+        **attributes,
+    ) -> "Result":
+        """Result of arrays [chain, draw, ...] by name of parameter.
+
+        `truths`: known values; `units`: for labels; `timings` [s]; `attributes`: plain values to keep along, as `seed`.
+        Raises `ValueError` for samples that are not finite or not of equal chains and draws.
+        """
+        from arviz_base import from_dict
+
+        samples = {name: np.asarray(values) for name, values in samples.items()}
+        shapes = {values.shape[:2] for values in samples.values()}
+        if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+            raise ValueError(f"samples must be arrays [chain, draw, ...] of one length, not of {sorted(shapes)}")
+        for name, values in samples.items():
+            if not np.all(np.isfinite(values)):
+                raise ValueError(f"samples of {name!r} are not finite")
+        groups = {"posterior": samples}
+        if sample_stats:
+            groups["sample_stats"] = {name: np.asarray(values) for name, values in sample_stats.items()}
+        known = {name: np.asarray(value) for name, value in (truths or {}).items() if name in samples}
+        if known:
+            groups["constant_data"] = known
+        with warnings.catch_warnings():
+            # arviz wonders about more chains than draws; short runs are the caller's choice
+            warnings.filterwarnings("ignore", message="More chains", category=UserWarning)
+            tree = from_dict(groups)
+        for name, unit in (units or {}).items():
+            if name in tree["posterior"]:
+                tree["posterior"][name].attrs["units"] = unit
+        device = jax.devices()[0]
+        tree.attrs = {
+            "method": method,
+            "messages": json.dumps(list(messages)),
+            "timings": json.dumps({step: round(float(seconds), 3) for step, seconds in (timings or {}).items()}),
+            "versions": json.dumps({package: version(package) for package in PACKAGES}),
+            "device": f"{device.platform} {device.device_kind}",
+            **attributes,
+        }
+        return cls(tree)
+
+    @property
+    def samples(self) -> dict[str, np.ndarray]:
+        """Samples by parameter, chains joined: [draw, ...]."""
+        arrays = {str(name): array.to_numpy() for name, array in self.tree["posterior"].data_vars.items()}
+        return {name: values.reshape(-1, *values.shape[2:]) for name, values in arrays.items()}
+
+    @property
+    def truths(self) -> dict[str, np.ndarray]:
+        """Known true values, where given."""
+        if "constant_data" not in self.tree.children:
+            return {}
+        return {str(name): array.to_numpy() for name, array in self.tree["constant_data"].data_vars.items()}
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Units of the parameters that have one."""
+        arrays = self.tree["posterior"].data_vars.items()
+        return {str(name): array.attrs["units"] for name, array in arrays if "units" in array.attrs}
+
+    @property
+    def messages(self) -> list[str]:
+        """What the sampler warned about, in words."""
+        return json.loads(self.tree.attrs["messages"])
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Seconds spent in each step."""
+        return json.loads(self.tree.attrs["timings"])
+
+    def add_timings(self, timings: dict[str, float]) -> None:
+        """Put seconds of other steps before the sampler's own."""
+        self.tree.attrs["timings"] = json.dumps({**timings, **self.timings})
+
+    def summary(self):
+        """Table (`pandas.DataFrame`) with one row per number.
+
+        Columns: median, 68 % and 95 % equal-tailed intervals, mean, sd, bulk effective sample size, R-hat, and the truth
+        where it is known.
+        """
+        import pandas
+
+        ess, r_hat = self.diagnostics()
+        rows = {}
+        for label, (name, index) in self._numbers().items():
+            values = self.samples[name][(slice(None), *index)]
+            row = dict(zip(LEVELS, np.quantile(values, list(LEVELS.values())), strict=True))
+            row |= {"mean": values.mean(), "sd": values.std(ddof=1) if values.size > 1 else np.nan}
+            row |= {"ess_bulk": float(ess[name][index]), "r_hat": float(r_hat[name][index])}
+            if self.truths:
+                row["truth"] = float(self.truths[name][index]) if name in self.truths else np.nan
+            rows[label] = row
+        return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
+
+    def diagnostics(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Bulk effective sample size and R-hat of every parameter; NaN where there are too few draws."""
+        from arviz_stats import ess, rhat
+
+        posterior = self.tree["posterior"]
+        unknown = {str(name): np.full(a.shape[2:], np.nan) for name, a in posterior.data_vars.items()}
+        if posterior.sizes["draw"] < 4:
+            return unknown, unknown
+        size = {str(name): array.to_numpy() for name, array in ess(posterior.to_dataset()).data_vars.items()}
+        if posterior.sizes["chain"] < 2:
+            return size, unknown
+        return size, {str(name): array.to_numpy() for name, array in rhat(posterior.to_dataset()).data_vars.items()}
+
+    def save(self, path) -> Path:
+        """Write a NetCDF file, first under a temporary name so that it is never half there."""
+        path = Path(path)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+        os.close(handle)
+        try:
+            self.tree.to_netcdf(temporary, engine="h5netcdf")
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        return path
+
+    @classmethod
+    def load(cls, path) -> "Result":
+        """Read a file that `save` wrote. Raises `FileNotFoundError`, or `ValueError` when it is something else."""
+        import xarray
+
+        path = Path(path)
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+        try:
+            tree = xarray.load_datatree(path, engine="h5netcdf")
+        except OSError as error:
+            raise ValueError(f"{path}: not a NetCDF file") from error
+        if "posterior" not in tree.children or "method" not in tree.attrs:
+            raise ValueError(f"{path}: not a result that gammajax wrote")
+        return cls(tree)
+
+    def plot_corner(self, truths: dict | None = None, **options):
+        """Corner plot (`matplotlib.figure.Figure`), see [`gammajax.plot.plot_corner`][]."""
+        from gammajax.plot import plot_corner
+
+        return plot_corner(self, truths, **options)
+
+    def _numbers(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Label, name of parameter and index of every number."""
+        numbers = {}
+        for name, values in self.samples.items():
+            for index in np.ndindex(values.shape[1:]):
+                numbers[name + "".join(f"[{i}]" for i in index)] = (name, index)
+        return numbers
+
+    def __repr__(self) -> str:
+        sizes = self.tree["posterior"].sizes
+        names = ", ".join(self.samples)
+        return f"Result({self.tree.attrs['method']}: {names}; {sizes['chain']} chains x {sizes['draw']} draws)"

@@ -1,0 +1,8 @@
+"""Samplers: how a posterior is explored. Each is `sampler(key, posterior, *, options) -> Result`.
+
+A sampler sees a posterior through its pure methods only. Adding one is one file and a row here.
+"""
+
+from gammajax.samplers.nuts import nuts as nuts
+from gammajax.samplers.optimise import Fit as Fit
+from gammajax.samplers.optimise import fit as fit

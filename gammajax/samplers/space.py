@@ -1,0 +1,60 @@
+"""Unconstrained space: one flat vector of all parameters, each mapped to the whole real line.
+
+The map of a parameter is numpyro's `biject_to` of its prior's support. The vector holds parameters in the order of
+their sorted names, which is the one jax gives to dicts.
+"""
+
+import math
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+from numpyro.distributions import Distribution, biject_to
+
+Priors = dict[str, Distribution]
+
+
+def constrained(
+    priors: Priors, x: Float[Array, " dimension"]
+) -> tuple[dict[str, Float[Array, "..."]], Float[Array, ""]]:
+    """Parameters at `x` and the logarithm of the Jacobian determinant |d parameters / d x|."""
+    parameters, log_jacobian, first = {}, jnp.zeros((), x.dtype), 0
+    for name in sorted(priors):
+        transform, shape = _transform(priors[name])
+        size = math.prod(shape)
+        y = x[first : first + size].reshape(shape)
+        parameters[name] = transform(y)
+        log_jacobian = log_jacobian + transform.log_abs_det_jacobian(y, parameters[name]).sum()
+        first += size
+    return parameters, log_jacobian
+
+
+def unconstrained(priors: Priors, parameters: dict) -> Float[Array, " dimension"]:
+    """The vector of given parameters; infinite where one is at the edge of its prior.
+
+    Raises `ValueError` when the names are not those of the priors.
+    """
+    if set(parameters) != set(priors):
+        raise ValueError(f"the parameters are {sorted(priors)}, not {sorted(parameters)}")
+    parts = [_transform(priors[name])[0].inv(jnp.asarray(parameters[name], float)) for name in sorted(priors)]
+    return jnp.concatenate([jnp.ravel(part) for part in parts])
+
+
+def labels(parameters: dict) -> list[str]:
+    """Name of every number in the parameters, in sorted order: "mass", "weight[0]", "weight[1]"."""
+    result = []
+    for name in sorted(parameters):
+        size = jnp.size(parameters[name])
+        result += [name] if jnp.ndim(parameters[name]) == 0 else [f"{name}[{i}]" for i in range(size)]
+    return result
+
+
+def log_density(posterior, x: Float[Array, " dimension"], jacobian: bool) -> Float[Array, ""]:
+    """Logarithm of likelihood ratio x prior at `x`; with `jacobian` as a density in `x`, else in the parameters."""
+    parameters, log_jacobian = constrained(posterior.priors, x)
+    value = posterior.log_likelihood_ratio(parameters) + posterior.log_prior(parameters)
+    return value + log_jacobian if jacobian else value
+
+
+def _transform(prior):
+    transform = biject_to(prior.support)
+    return transform, transform.inverse_shape(prior.batch_shape + prior.event_shape)

@@ -1,0 +1,263 @@
+"""Simulation: events from a model, drawn from the continuous response.
+
+Nothing here is shared with the engines. True energies come from the spectrum, true directions from the morphology, and
+each photon is detected with probability effective area / envelope, displaced by the point spread function, given a
+reconstructed energy and kept if it lies in the selection. Numbers follow by thinning, so no expected count enters.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from gammajax.events import Events
+from gammajax.mixture import InstrumentBackground, Mixture, Source
+from gammajax.observation import Observation
+from gammajax.sky import DEGREE, deproject, displace
+
+BATCH = 2**16
+ENERGIES_PER_DECADE = 1000
+
+
+def simulate(
+    key: PRNGKeyArray,
+    model: Mixture | Source | InstrumentBackground,
+    observations: Sequence[Observation] | Observation,
+    *,
+    events: int | None = None,
+    poisson: bool = False,
+) -> Events:
+    """Random events of a model, with truth columns, in the selections of `observations`.
+
+    - Without `events`, fluxes are absolute and the total is a Poisson number.
+    - With `events`, that many are drawn (`poisson=True`: a Poisson number with that mean) and divided among components
+      by the mixture's weights, at random; a single component gets them all.
+
+    Truth columns of background events repeat their reconstructed values. Raises `ValueError` for a total without
+    weights, or a component that gives no events in the selection.
+    """
+    observations = (observations,) if isinstance(observations, Observation) else tuple(observations)
+    if not isinstance(model, Mixture):
+        model = Mixture(component=model, weights=None if events is None else {})
+    key_total, key_split, key_order, *keys = jax.random.split(key, 3 + len(model.parts))
+    numbers = [None] * len(keys)
+    if events is not None:
+        if model.fractions is None:
+            raise ValueError("a total number of events needs a mixture with weights; leave out events= for fluxes")
+        total = int(jax.random.poisson(key_total, events)) if poisson else int(events)
+        numbers = _split(key_split, total, np.asarray(model.fractions, np.float64))
+    elif model.fractions is not None:
+        raise ValueError("a mixture with weights has no absolute flux: give the number of events= to simulate")
+    tables = []
+    for i, (component, number) in enumerate(zip(model.parts, numbers, strict=True)):
+        columns = _component(keys[i], component, observations, number, model.names[i])
+        tables.append(np.concatenate([columns, np.full((1, columns.shape[1]), i)]))
+    table = np.concatenate(tables, axis=1)
+    if table.shape[1] == 0:
+        raise ValueError("the model gave no event in this livetime; raise the livetime or the flux")
+    table = table[:, np.asarray(jax.random.permutation(key_order, table.shape[1]))]
+    energy, lon, lat, energy_true, lon_true, lat_true, observation, component = table
+    return Events(
+        energy,
+        lon,
+        lat,
+        observation.astype(int),
+        energy_true=energy_true,
+        lon_true=lon_true,
+        lat_true=lat_true,
+        component=component.astype(int),
+    )
+
+
+def _split(key, total, fractions):
+    """Multinomial numbers of events of each component."""
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    return generator.multinomial(total, fractions / fractions.sum()).tolist()
+
+
+def _component(key, component, observations, number, name):
+    """Columns [8 - 1, event] of one component: `number` events, or a Poisson number for None."""
+    kind = _BackgroundSampler if isinstance(component, InstrumentBackground) else _SourceSampler
+    samplers = [kind.init(component, observation) for observation in observations]
+    rates = np.array([float(sampler.proposals) for sampler in samplers])
+    if not rates.sum() > 0:
+        raise ValueError(f"component {name!r} gives no events in the selection")
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    if number is None:
+        return _draw(key, samplers, observations, generator.poisson(rates))
+    found, parts = 0, []
+    efficiency = 0.5
+    for attempt in range(200):
+        if found >= number:
+            break
+        proposals = int(1.05 * (number - found) / efficiency) + 1000
+        columns = _draw(jax.random.fold_in(key, attempt), samplers, observations, generator.multinomial(proposals, rates / rates.sum()))
+        efficiency = max(columns.shape[1] / proposals, 1e-5)
+        # observations follow one another: shuffle before cutting to the number
+        parts.append(columns[:, generator.permutation(columns.shape[1])])
+        found += columns.shape[1]
+    if found < number:
+        raise ValueError(f"component {name!r} gives hardly any events in the selection ({found} of {number})")
+    return np.concatenate(parts, axis=1)[:, :number] if parts else np.zeros((7, 0))
+
+
+def _draw(key, samplers, observations, proposals):
+    """All accepted events from given numbers of proposals in each observation."""
+    parts = []
+    for number, (sampler, observation, count) in enumerate(zip(samplers, observations, proposals, strict=True)):
+        for batch in range(-(-int(count) // BATCH)):
+            key, subkey = jax.random.split(key)
+            columns, keep = _batch(sampler, observation, subkey, BATCH)
+            keep = np.asarray(keep) & (np.arange(BATCH) < count - batch * BATCH)
+            chosen = np.asarray(columns, np.float64)[:, keep]
+            parts.append(np.concatenate([chosen, np.full((1, chosen.shape[1]), number)]))
+    return np.concatenate(parts, axis=1) if parts else np.zeros((7, 0))
+
+
+@eqx.filter_jit
+def _batch(sampler, observation, key, size: int):
+    columns, keep = sampler.draw(key, observation, size)
+    energy, lon, lat = columns[:3]
+    keep = keep & (energy >= observation.energy_min) & (energy <= observation.energy_max)
+    return columns, keep & observation.selected(lon, lat)
+
+
+class _SourceSampler(eqx.Module):
+    """Photons of one source in one observation: energies in tiny bins of flux x envelope of the effective area."""
+
+    source: Source
+    log_edges: jax.Array
+    cumulative: jax.Array  # from the highest energy down, so that rare high energies are resolved
+    envelope: jax.Array
+    proposals: jax.Array
+
+    @classmethod
+    def init(cls, source, observation):
+        axis, offsets = observation.response.effective_area.axes
+        low, high = axis.lower, axis.upper
+        count = int(np.ceil((high - low) / np.log(10.0) * ENERGIES_PER_DECADE)) + 1
+        nodes = np.asarray(axis.nodes, np.float64)
+        # the area is linear between the table's nodes: with these among the edges its maximum is at an edge
+        log_edges = np.unique(np.concatenate([np.linspace(low, high, count), nodes[(nodes > low) & (nodes < high)]]))
+        at = np.append(np.clip(np.asarray(offsets.nodes), offsets.lower, offsets.upper), [0.0, offsets.lower, offsets.upper])
+        inner = np.exp(np.clip(log_edges, low + 1e-6, high - 1e-6))
+        area = np.asarray(observation.response.area(inner[:, None], at[None, :])).max(1)
+        envelope = np.maximum(area[1:], area[:-1]) * 1.001
+        flux = np.asarray(source.spectrum.integral(jnp.asarray(np.exp(log_edges))), np.float64)
+        rate = np.maximum(flux, 0.0) * envelope
+        falling = np.concatenate([[0.0], np.cumsum(rate[::-1])])
+        total = falling[-1]
+        return cls(
+            source,
+            jnp.asarray(log_edges[::-1].copy()),
+            jnp.asarray(falling / (total if total > 0 else 1.0)),
+            jnp.asarray(envelope[::-1].copy()),
+            jnp.asarray(total) * observation.livetime,
+        )
+
+    def draw(self, key, observation, size):
+        keys = jax.random.split(key, 7)
+        bin_ = _locate(self.cumulative, _uniform(keys[0], size))
+        fraction = jax.random.uniform(keys[1], (size,))
+        energy_true = jnp.exp(self.log_edges[bin_] + fraction * (self.log_edges[bin_ + 1] - self.log_edges[bin_]))
+        lon_true, lat_true = self.source.morphology.sample(keys[2], size)
+        offset = observation.offset(lon_true, lat_true)
+        response = observation.response
+        detected = jax.random.uniform(keys[3], (size,)) * self.envelope[bin_] < response.area(energy_true, offset)
+        rad = response.psf.sample(keys[4], energy_true, offset)
+        lon, lat = displace(lon_true, lat_true, rad, jax.random.uniform(keys[5], (size,), maxval=360.0))
+        energy = response.energy_dispersion.sample(keys[6], energy_true, offset)
+        return jnp.stack([energy, lon, lat, energy_true, lon_true, lat_true]), detected
+
+
+class _BackgroundSampler(eqx.Module):
+    """Background in one observation: energy layers between the nodes of the table, thinned to its exact value.
+
+    Within a layer and a square of sky the rate is at most its value at the corners of the table's cells.
+    """
+
+    background: InstrumentBackground
+    log_edges: jax.Array
+    cumulative: jax.Array
+    envelope: jax.Array
+    half_width: float = eqx.field(static=True)
+    squares: int = eqx.field(static=True)
+    proposals: jax.Array
+
+    @classmethod
+    def init(cls, background, observation):
+        axis = observation.response.background.log_rate.axes[0] if observation.response.background else None
+        if axis is None:
+            raise ValueError(f"observation {observation.obs_id} has no background response (BKG_2D or BKG_3D)")
+        low, high = max(axis.lower, np.log(observation.energy_min)), min(axis.upper, np.log(observation.energy_max))
+        if not low < high:
+            raise ValueError(f"observation {observation.obs_id}: the background response does not cover the energies")
+        nodes = np.asarray(axis.nodes, np.float64)
+        nodes = nodes[(nodes > low) & (nodes < high)]
+        log_edges = np.unique(np.concatenate([np.arange(low, high, 0.1), [high], nodes]))
+        # equal-area squares of sky small against the table's cells; corners bound the logarithm's linear interpolation
+        half_width, squares = observation.offset_max, max(8, int(np.ceil(observation.offset_max / 0.1)))
+        corners = np.linspace(-half_width, half_width, 2 * squares + 1)
+        x, y = np.meshgrid(corners, corners)
+        lon, lat = deproject(jnp.asarray(x), jnp.asarray(y), observation.lon, observation.lat)
+        energy = np.exp(np.clip(log_edges, axis.lower + 1e-6, axis.upper - 1e-6))
+
+        def layer(e):
+            rate = observation.background(jnp.full(lon.shape, e), lon, lat)
+            return rate * background.factor(e) * e
+
+        at_corner = np.asarray(jax.lax.map(layer, jnp.asarray(energy)), np.float64)
+        # maximum over the corners of a square, the middle of its sides included
+        square = _corner_maximum(at_corner, 2)
+        envelope = 1.02 * np.maximum(square[1:], square[:-1])  # kinks of the table inside a square
+        pixel = (2.0 * half_width / squares * DEGREE) ** 2
+        rate = envelope * np.diff(log_edges)[:, None, None] * pixel
+        rate, envelope = rate[::-1], envelope[::-1]
+        falling = np.concatenate([[0.0], np.cumsum(rate.ravel())])
+        return cls(
+            background,
+            jnp.asarray(log_edges[::-1].copy()),
+            jnp.asarray(falling / (falling[-1] if falling[-1] > 0 else 1.0)),
+            jnp.asarray(envelope.ravel()),
+            float(half_width),
+            squares,
+            jnp.asarray(falling[-1]),
+        )
+
+    def draw(self, key, observation, size):
+        keys = jax.random.split(key, 5)
+        cell = _locate(self.cumulative, _uniform(keys[0], size))
+        layer, square = cell // self.squares**2, cell % self.squares**2
+        u, v, w = (jax.random.uniform(k, (size,)) for k in keys[1:4])
+        energy = jnp.exp(self.log_edges[layer] + u * (self.log_edges[layer + 1] - self.log_edges[layer]))
+        step = 2.0 * self.half_width / self.squares
+        x = (square % self.squares + v) * step - self.half_width
+        y = (square // self.squares + w) * step - self.half_width
+        lon, lat = deproject(x, y, observation.lon, observation.lat)
+        rate = observation.background(energy, lon, lat) * self.background.factor(energy) * energy
+        keep = jax.random.uniform(keys[4], (size,)) * self.envelope[cell] < rate
+        return jnp.stack([energy, lon, lat, energy, lon, lat]), keep
+
+
+def _corner_maximum(values, step):
+    """Maximum over the (step + 1)^2 points of every square of a grid of corners."""
+    last = values.shape[-1] - 1
+    stacked = [
+        values[:, i : last - step + i + 1 : step, j : last - step + j + 1 : step]
+        for i in range(step + 1)
+        for j in range(step + 1)
+    ]
+    return np.max(stacked, axis=0)
+
+
+def _locate(cumulative, u):
+    return jnp.clip(jnp.searchsorted(cumulative, u, side="right") - 1, 0, cumulative.size - 2)
+
+
+def _uniform(key, size):
+    """Uniform numbers with full floating resolution near zero, where the rare events are."""
+    coarse, fine = jax.random.split(key)
+    return jax.random.uniform(coarse, (size,)) + jax.random.uniform(fine, (size,)) * 2.0**-23

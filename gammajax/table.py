@@ -1,0 +1,95 @@
+"""Multilinear tables: the one way instrument responses and templates are interpolated.
+
+Interpolation is linear between nodes and, like gammapy's, continues linearly outside the first and
+last node up to the edges of the table. Outside the edges a table is zero.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+
+class Axis(eqx.Module):
+    """One axis of a [`Table`][]: increasing nodes and the interval where the table is defined.
+
+    Nodes are in the coordinate in which interpolation is linear (ln TeV for energies).
+    Raises `ValueError` when the nodes are not finite and strictly increasing.
+    """
+
+    nodes: Float[Array, " node"]
+    lower: float = eqx.field(static=True)
+    upper: float = eqx.field(static=True)
+    uniform: bool = eqx.field(static=True)
+
+    def __init__(self, nodes, lower: float | None = None, upper: float | None = None):
+        nodes = np.asarray(nodes, dtype=np.float64)
+        if nodes.ndim != 1 or nodes.size == 0 or not np.all(np.isfinite(nodes)) or np.any(np.diff(nodes) <= 0):
+            raise ValueError("the nodes of a table axis must be finite and strictly increasing")
+        self.lower = float(nodes[0] if lower is None else lower)
+        self.upper = float(nodes[-1] if upper is None else upper)
+        steps = np.diff(nodes)
+        # 1e-4 of a step: files hold edges in single precision
+        self.uniform = bool(nodes.size > 2 and np.ptp(steps) < 1e-4 * steps.mean())
+        self.nodes = jnp.asarray(nodes)
+
+    def locate(self, x: Float[Array, "*shape"]) -> tuple[Int[Array, "*shape"], Float[Array, "*shape"]]:
+        """Index of the cell below `x` and the (unclipped) fraction of the way to the next node."""
+        n = self.nodes.size
+        if n == 1:
+            return jnp.zeros(x.shape, jnp.int32), jnp.zeros_like(x)
+        if self.uniform:
+            step = (self.nodes[-1] - self.nodes[0]) / (n - 1)
+            position = (x - self.nodes[0]) / step
+            index = jnp.clip(jnp.floor(position), 0, n - 2).astype(jnp.int32)
+            return index, position - index
+        index = jnp.clip(jnp.searchsorted(self.nodes, x, side="right") - 1, 0, n - 2).astype(jnp.int32)
+        return index, (x - self.nodes[index]) / (self.nodes[index + 1] - self.nodes[index])
+
+    def inside(self, x: Float[Array, "*shape"]) -> Bool[Array, "*shape"]:
+        """Whether `x` lies where the table is defined (edges included)."""
+        return (x >= self.lower) & (x <= self.upper)
+
+
+class Table(eqx.Module):
+    """Values on the product of axes, interpolated multilinearly.
+
+    `values` has one dimension per axis and may have trailing dimensions, which are carried along.
+    Raises `ValueError` when the shapes do not agree.
+    """
+
+    axes: tuple[Axis, ...]
+    values: Float[Array, "..."]
+
+    def __init__(self, axes, values):
+        self.axes = tuple(axes)
+        self.values = jnp.asarray(values)
+        expected = tuple(axis.nodes.size for axis in self.axes)
+        if self.values.shape[: len(expected)] != expected:
+            raise ValueError(f"table values have shape {self.values.shape}, the axes need {expected}")
+
+    def __call__(self, *coordinates, outside: float | None = 0.0) -> Float[Array, "..."]:
+        """Interpolate at broadcastable `coordinates`, one per axis; `outside=None` extrapolates."""
+        coordinates = jnp.broadcast_arrays(*[jnp.asarray(c, self.values.dtype) for c in coordinates])
+        located = [axis.locate(x) for axis, x in zip(self.axes, coordinates, strict=True)]
+        trailing = self.values.ndim - len(self.axes)
+        result = 0.0
+        for corner in range(2 ** len(self.axes)):
+            bits = [(corner >> d) & 1 for d in range(len(self.axes))]
+            weight = 1.0
+            index = []
+            for bit, axis, (i, fraction) in zip(bits, self.axes, located, strict=True):
+                if axis.nodes.size == 1:
+                    weight = weight * (1.0 - bit)
+                    index.append(i)
+                else:
+                    weight = weight * (fraction if bit else 1.0 - fraction)
+                    index.append(i + bit)
+            weight = jnp.asarray(weight, self.values.dtype)
+            result = result + weight[(...,) + (None,) * trailing] * self.values[tuple(index)]
+        if outside is None:
+            return result
+        inside = True
+        for axis, x in zip(self.axes, coordinates, strict=True):
+            inside = inside & axis.inside(x)
+        return jnp.where(inside[(...,) + (None,) * trailing], result, jnp.asarray(outside, self.values.dtype))

@@ -1,0 +1,181 @@
+"""Observations with embedded responses or those of a file; orientation of the field of view."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import equinox as eqx
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.coordinates import AltAz, EarthLocation, SkyCoord
+from astropy.time import Time
+from gammapy.irf import load_irf_dict_from_file
+from gammapy.utils.coordinates import FoVAltAzFrame, sky_to_fov
+
+import gammajax.io
+from gammajax.io import ctao, observation
+from gammajax.io.exclusion import exclusion_map
+from gammajax.io.pointing import fov_angle
+
+DATA = Path(gammajax.io.__file__).parents[1] / "data"
+LOCATION = EarthLocation.from_geodetic(16.5 * u.deg, -23.27 * u.deg, 1835 * u.m)
+TIME = Time(53343.93, format="mjd", scale="tt")
+
+
+def test_import_is_light():
+    code = "import sys, gammajax.io; print({'gammapy', 'astropy', 'regions', 'matplotlib'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("site", ["South", "north"])
+def test_embedded_response_against_gammapy(site):
+    response = ctao(site, pointing=(0.0, 0.0)).response
+    import gammajax.io.irf as irf
+
+    path = next(
+        p for p in (irf.Path(irf.__file__).parents[1] / "data").glob("Prod5*") if site.lower() in p.name.lower()
+    )
+    irfs = load_irf_dict_from_file(path)
+    random = np.random.default_rng(2)
+    energy, offset = np.exp(random.uniform(np.log(0.1), np.log(50.0), 300)), random.uniform(0.0, 3.0, 300)
+    rad, migra = random.uniform(0.0, 0.2, 300), random.uniform(0.7, 1.3, 300)
+    at = {"energy_true": energy * u.TeV, "offset": offset * u.deg}
+    edisp = irfs["edisp"]
+    edisp.normalize()
+    lon, lat = offset * np.cos(7 * offset), offset * np.sin(7 * offset)
+    psf = irfs["psf"].evaluate(rad=rad * u.deg, **at)
+    rate = irfs["bkg"].evaluate(energy=energy * u.TeV, fov_lon=lon * u.deg, fov_lat=lat * u.deg)
+    for value, expected in [
+        (eqx.filter_jit(response.area)(energy, offset), irfs["aeff"].evaluate(**at).to_value("cm2")),
+        (eqx.filter_jit(response.psf.density)(energy, offset, rad), psf.to_value("sr-1")),
+        (eqx.filter_jit(response.background.rate)(energy, lon, lat), rate.to_value("s-1 TeV-1 sr-1")),
+    ]:
+        np.testing.assert_allclose(value, expected, rtol=3e-4, atol=1e-6 * expected.max())
+    # the profiles are noisy: a step from zero to the peak within one migra bin of 0.01
+    expected = edisp.evaluate(migra=migra, **at).to_value("") / energy
+    value = eqx.filter_jit(response.energy_dispersion.density)(energy * migra, energy, offset)
+    np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-4 * expected.max())
+
+
+def test_observation_values():
+    run = ctao(
+        "SOUTH",
+        20 * u.deg,
+        50 * u.h,
+        pointing=SkyCoord(0.5, -1.0, unit="deg", frame="galactic"),
+        frame="galactic",
+        livetime=2 * u.h,
+        energy_range=[200, 5000] * u.GeV,
+        offset_max=150 * u.arcmin,
+        obs_id="7",
+    )
+    np.testing.assert_allclose([run.lon, run.lat, run.livetime], [0.5, -1.0, 7200.0], rtol=1e-6)
+    np.testing.assert_allclose([run.energy_min, run.energy_max, run.offset_max], [0.2, 5.0, 2.5])
+    assert run.obs_id == "7" and run.frame == "galactic"
+    other = ctao(pointing=(1 * u.deg, 60 * u.arcmin))
+    assert other.response is run.response and float(other.livetime) == 180000.0
+
+
+def test_shared_fixture(ctao_south):
+    assert ctao_south.frame == "galactic" and ctao_south.offset_max == 3.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"site": "East"}, "site='East'.*embedded: site='South', zenith=20, hours=50; site='North'.*read_irf"),
+        ({"zenith": 40}, "no embedded CTAO response for site='South', zenith=40, hours=50"),
+        ({"hours": 5}, "hours=5"),
+        ({"pointing": 3.0}, "pointing must be"),
+        ({"livetime": -1.0}, "livetime must be positive"),
+        ({"energy_range": (1.0, 0.1)}, "energy range must be increasing"),
+        ({"frame": "fk5"}, "frame must be"),
+    ],
+)
+def test_wrong_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ctao(**{"pointing": (0.0, 0.0), **arguments})
+
+
+@pytest.mark.parametrize("frame", ["icrs", "galactic"])
+def test_fov_coordinates_against_gammapy(frame):
+    pointing = SkyCoord(83.6, 21.5, unit="deg")
+    run = ctao(pointing=pointing, frame=frame)
+    sky = pointing.directional_offset_by(np.arange(0, 360, 30) * u.deg, np.linspace(0.1, 3.0, 12) * u.deg)
+    lon, lat = sky_to_fov(sky.ra, sky.dec, pointing.ra, pointing.dec)
+    there = sky.transform_to(frame).spherical
+    fov_lon, fov_lat = eqx.filter_jit(run.fov_coordinates)(there.lon.deg, there.lat.deg)
+    np.testing.assert_allclose(fov_lon, lon.deg, atol=1e-4)
+    np.testing.assert_allclose(fov_lat, lat.deg, atol=1e-4)
+
+
+@pytest.mark.parametrize("frame", ["icrs", "galactic"])
+def test_altaz_rate_against_gammapy(frame, tmp_path, write):
+    path = write(tmp_path / "irf.fits", "aeff", "edisp", "psf_king", "bkg_altaz")
+    pointing = SkyCoord(83.6, 21.5, unit="deg")
+    there = pointing.transform_to(frame).spherical
+    angle = fov_angle(there.lon.deg, there.lat.deg, frame, "ALTAZ", LOCATION, TIME)
+    run = observation(path, pointing=pointing, livetime=100.0, frame=frame, fov_angle=angle)
+    sky = pointing.directional_offset_by(np.arange(0, 360, 30) * u.deg, np.linspace(0.1, 3.0, 12) * u.deg)
+    origin = pointing.transform_to(AltAz(location=LOCATION, obstime=TIME))
+    fov = sky.transform_to(FoVAltAzFrame(origin=origin, location=LOCATION, obstime=TIME))
+    table = load_irf_dict_from_file(path)["bkg"]
+    expected = table.evaluate(energy=1 * u.TeV, fov_lon=fov.fov_lon, fov_lat=fov.fov_lat).to_value("s-1 TeV-1 sr-1")
+    there = sky.transform_to(frame).spherical
+    value = eqx.filter_jit(run.background)(np.ones(12), there.lon.deg, there.lat.deg)
+    np.testing.assert_allclose(value, 100.0 * expected, rtol=1e-4)
+    with pytest.raises(ValueError, match="FOVALIGN = ALTAZ.*pass fov_angle"):
+        observation(path, pointing=pointing, livetime=100.0)
+    with pytest.raises(ValueError, match="FOVALIGN is 'TILTED'"):
+        fov_angle(0.0, 0.0, "icrs", "TILTED")
+
+
+def test_future_times_need_no_network():
+    angle = fov_angle(83.6, 21.5, "icrs", "ALTAZ", LOCATION, Time(66000.1, format="mjd", scale="tt"))
+    assert np.isfinite(angle)
+
+
+DS9 = "galactic\ncircle(0.5,0.2,0.4)\nbox(359.0,-1.0,1.0,0.2,30)\n"
+
+
+@pytest.mark.parametrize("form", ["text", "path", "regions", "mask"])
+def test_exclusion(form, tmp_path):
+    from gammapy.maps import Map, RegionGeom, WcsGeom
+    from regions import Regions
+
+    regions = Regions.parse(DS9, format="ds9")
+    (tmp_path / "a.reg").write_text(DS9)
+    geom = WcsGeom.create(skydir=(0.0, 0.0), frame="galactic", binsz=0.01, width=5.0)
+    given = {
+        "text": DS9,
+        "path": tmp_path / "a.reg",
+        "regions": list(regions),
+        "mask": Map.from_geom(geom, data=~geom.region_mask(regions).data),
+    }[form]
+    run = ctao(pointing=(0.0, 0.0), frame="galactic", exclusion=given, offset_max=2.0)
+    random = np.random.default_rng(3)
+    lon, lat = random.uniform(-2.0, 2.0, 4000), random.uniform(-2.0, 2.0, 4000)
+    sky = SkyCoord(lon, lat, unit="deg", frame="galactic")
+    expected = RegionGeom.from_regions(regions).contains(sky) if form != "mask" else geom.region_mask(regions).data
+    if form == "mask":
+        expected = np.asarray(given.get_by_coord(sky)) == 0
+    value = np.asarray(eqx.filter_jit(run.exclusion)(lon, lat))
+    assert expected.sum() > 100
+    # the raster has pixels of 0.02 deg
+    assert np.mean(value != expected) < 0.01
+    inside = eqx.filter_jit(run.selected)(lon, lat)
+    np.testing.assert_array_equal(inside, (np.asarray(run.offset(lon, lat)) <= 2.0) & ~value)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ("none.reg", FileNotFoundError, "none.reg: no such region file"),
+        ("image\ncircle(1,2,3)", ValueError, "must be made of sky regions, not CirclePixelRegion"),
+        ([1.0], ValueError, "must be made of sky regions, not float"),
+    ],
+)
+def test_wrong_exclusion(given, error, message):
+    with pytest.raises(error, match=message):
+        exclusion_map(given, 0.0, 0.0, "icrs", 1.0)

@@ -1,0 +1,279 @@
+"""Data stores: real runs against gammapy, a small synthetic store, and the round trip of simulated events."""
+
+import re
+
+import equinox as eqx
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.io import fits
+from gammapy.data import DataStore
+
+from gammajax.events import Events, check_events
+from gammajax.io import ctao, read_events, read_gadf, write_events
+
+RANDOM = np.random.default_rng(5)
+
+
+def scatter(observations, size=300):
+    """Events at random within 1.4 deg of the pointings, with all truth columns."""
+    index = RANDOM.integers(0, len(observations), size)
+    lon = np.array([float(o.lon) for o in observations])[index] + RANDOM.uniform(-1, 1, size)
+    lat = np.array([float(o.lat) for o in observations])[index] + RANDOM.uniform(-1, 1, size)
+    energy = RANDOM.uniform(0.2, 10.0, size)
+    shift = RANDOM.normal(0.0, 0.01, size)
+    component = RANDOM.integers(0, 3, size)
+    return Events(
+        energy,
+        lon,
+        lat,
+        index,
+        energy_true=energy * 1.1,
+        lon_true=lon + shift,
+        lat_true=lat - shift,
+        component=component,
+    )
+
+
+@pytest.fixture(scope="module")
+def runs():
+    arguments = {"frame": "galactic", "livetime": 1800.0}
+    return [ctao(pointing=(40.0, 0.0), obs_id="11", **arguments), ctao(pointing=(40.0, 1.0), obs_id="12", **arguments)]
+
+
+@pytest.fixture
+def store(tmp_path, runs, write):
+    """Folder of a complete store: the synthetic response and 300 events in the two runs 11 and 12."""
+    write_events(tmp_path, scatter(runs), runs)
+    irf = write(tmp_path / "irf.fits", "aeff", "edisp", "psf_3gauss", "bkg_altaz")
+    types = {
+        "aeff": ("aeff_2d", "EFFECTIVE AREA"),
+        "edisp": ("edisp_2d", "ENERGY DISPERSION"),
+        "psf": ("psf_3gauss", "PSF_2D_GAUSS"),
+        "bkg": ("bkg_3d", "BACKGROUND"),
+    }
+    with fits.open(tmp_path / "hdu-index.fits.gz") as index:
+        columns = index[1].columns.names
+        rows = [tuple(row) for row in index[1].data]
+    rows += [(i, t, c, ".", irf.name, name) for i in (11, 12) for t, (c, name) in types.items()]
+    table = fits.BinTableHDU.from_columns(
+        [
+            fits.Column(name, "K" if name == "OBS_ID" else "32A", array=np.array(column))
+            for name, column in zip(columns, zip(*rows, strict=True), strict=True)
+        ],
+        header=fits.Header({"HDUCLAS1": "INDEX", "HDUCLAS2": "HDU"}),
+        name="HDU_INDEX",
+    )
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(tmp_path / "hdu-index.fits.gz", overwrite=True)
+    for name in ("obs_11.fits.gz", "obs_12.fits.gz"):
+        edit(tmp_path / name, "EVENTS", GEOLON=16.5, GEOLAT=-23.3, ALTITUDE=1800.0)
+    return tmp_path
+
+
+def edit(path, hdu, /, row=None, column=None, value=None, **keywords):
+    with fits.open(path) as hdus:
+        hdus[hdu].header.update(keywords)
+        if column:
+            hdus[hdu].data[column][row] = value
+        hdus.writeto(path, overwrite=True)
+
+
+def test_synthetic_store(store, runs):
+    data = read_gadf(store, frame="galactic", offset_max=1.0 * u.deg, energy_range=[500, 8000] * u.GeV, labels=True)
+    check_events(data.events, data.observations)
+    written = read_events(store, runs)
+    keep = np.zeros(len(written), bool)
+    for number, run in enumerate(data.observations):
+        offset = np.asarray(run.offset(written.lon, written.lat))
+        keep |= (written.observation == number) & (offset <= 1.0) & (written.energy > 0.5) & (written.energy < 8.0)
+    assert keep.sum() == len(data.events) > 50
+    order = np.argsort(written.observation[keep], kind="stable")
+    np.testing.assert_allclose(data.events.lon, written.lon[keep][order], atol=1e-9)
+    np.testing.assert_array_equal(data.events.energy, written.energy[keep][order])
+    np.testing.assert_array_equal(data.events.component, written.component[keep][order])
+    assert [run.obs_id for run in data.observations] == ["11", "12"]
+    assert data.observations[0].response is data.observations[1].response
+    assert data.observations[0].fov_angle != data.observations[1].fov_angle  # aligned with the zenith
+    single = read_gadf(store, 12)
+    assert single.observations[0].energy_min == pytest.approx(0.1)  # of the background table
+    assert single.events.component is None
+
+
+def test_safe_energies_and_dead_time(store):
+    before = read_gadf(store, [11]).observations[0]
+    edit(store / "irf.fits", "EFFECTIVE AREA", LO_THRES=0.7, HI_THRES=5.0)
+    edit(store / "obs_11.fits.gz", "EVENTS", LIVETIME=1600.0)
+    events, (run,) = read_gadf(store, [11], energy_range=(0.3, 3.0))
+    assert (run.energy_min, run.energy_max, float(run.livetime)) == (0.7, 3.0, 1600.0)
+    assert events.energy.min() > 0.7 and events.energy.max() < 3.0
+    # background rates count per on-time
+    at = np.ones(1), *(np.array([float(c)]) for c in (run.lon, run.lat))
+    rates = [eqx.filter_jit(o.background)(*at) for o in (run, before)]
+    np.testing.assert_allclose(*rates, rtol=1e-4)
+    with pytest.raises(ValueError, match="run 11: no energies are left, its safe range is 0.7 to 5 TeV"):
+        read_gadf(store, [11], energy_range=(0.1, 0.5))
+
+
+def test_events_outside_good_time_are_dropped(store):
+    everything = read_gadf(store, [11]).events
+    for row in range(3):
+        edit(store / "obs_11.fits.gz", "EVENTS", row, "TIME", 2000.0)
+    assert 0 < len(everything) - len(read_gadf(store, [11]).events) <= 3
+
+
+def test_exclusion_cuts_events_and_observation_alike(store):
+    region = "galactic\ncircle(40,0.5,0.6)\n"
+    events, observations = read_gadf(store, frame="galactic", exclusion=region)
+    whole = read_gadf(store, frame="galactic").events
+    assert 0 < len(events) < len(whole)
+    for number, run in enumerate(observations):
+        mine = events[events.observation == number]
+        assert np.all(eqx.filter_jit(run.selected)(mine.lon, mine.lat))
+    distance = np.hypot(events.lon - 40.0, events.lat - 0.5)
+    assert distance.min() > 0.6 - 0.02
+
+
+def break_index(store):
+    (store / "hdu-index.fits.gz").write_bytes(b"nothing")
+
+
+def remove_psf(store):
+    with fits.open(store / "hdu-index.fits.gz") as hdus:
+        hdus[1].data = hdus[1].data[hdus[1].data["HDU_TYPE"] != "psf"]
+        hdus.writeto(store / "hdu-index.fits.gz", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "arguments", "error", "message"),
+    [
+        (None, {"obs_ids": [11, 99]}, ValueError, r"no observations \[99\]; available: 11, 12"),
+        (None, {"obs_ids": []}, ValueError, "available: 11, 12"),
+        (None, {"energy_range": (19.0, 19.5)}, ValueError, r"no event is left within 2 deg .*11: 19 to 19\.5 TeV"),
+        (break_index, {}, ValueError, "the index files cannot be read"),
+        (remove_psf, {}, ValueError, "run 11: .*psf"),
+        (lambda s: (s / "hdu-index.fits.gz").unlink(), {}, FileNotFoundError, "no hdu-index.fits.gz in the folder"),
+        (lambda s: (s / "irf.fits").write_bytes(b"x"), {}, ValueError, "the response functions cannot be read"),
+        (lambda s: (s / "obs_12.fits.gz").unlink(), {}, ValueError, "run 12: .*obs_12.fits.gz"),
+        (
+            lambda s: edit(s / "obs_12.fits.gz", "EVENTS", 3, "ENERGY", np.nan),
+            {},
+            ValueError,
+            "run 12, row 3 of EVENTS: ENERGY is not finite",
+        ),
+        (
+            lambda s: edit(s / "obs_11.fits.gz", "EVENTS", 2, "ENERGY", -1.0),
+            {},
+            ValueError,
+            "run 11, row 2 of EVENTS: ENERGY is not positive",
+        ),
+        (
+            lambda s: edit(s / "obs_11.fits.gz", "EVENTS", 5, "RA", np.nan),
+            {},
+            ValueError,
+            "run 11, row 5 of EVENTS: RA is not finite",
+        ),
+    ],
+)
+def test_bad_stores(damage, arguments, error, message, store):
+    if damage:
+        damage(store)
+    with pytest.raises(error, match=message):
+        read_gadf(store, **arguments)
+
+
+def test_missing_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOMEWHERE", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path}/none: no such folder")):
+        read_gadf("$SOMEWHERE/none")
+
+
+def test_a_site_is_needed_for_zenith_alignment_only(store):
+    with fits.open(store / "obs_11.fits.gz") as hdus:
+        del hdus["EVENTS"].header["GEOLON"]
+        hdus.writeto(store / "obs_11.fits.gz", overwrite=True)
+    with pytest.raises(ValueError, match="run 11: .*FOVALIGN = ALTAZ.*GEOLON"):
+        read_gadf(store, [11])
+    edit(store / "irf.fits", "BACKGROUND", FOVALIGN="RADEC")
+    assert read_gadf(store, [11]).observations[0].fov_angle == 0.0
+
+
+@pytest.mark.parametrize("frame", ["icrs", "galactic"])
+def test_round_trip_is_exact(frame, tmp_path):
+    # equal obs_id: numbered by their place
+    runs = [ctao(pointing=(40.0, lat), frame=frame) for lat in (0.0, 1.0, 2.0)]
+    events = scatter(runs)
+    write_events(tmp_path / "new" / "folder", events, runs)
+    back = read_events(tmp_path / "new" / "folder", runs)
+    for name in vars(events):
+        np.testing.assert_array_equal(getattr(back, name), getattr(events, name), err_msg=name)
+    plain = Events(events.energy, events.lon, events.lat, events.observation)
+    with pytest.raises(FileExistsError, match="obs_0.fits.gz exists; pass overwrite=True"):
+        write_events(tmp_path / "new" / "folder", plain, runs)
+    write_events(tmp_path / "new" / "folder", plain, runs, overwrite=True)
+    back = read_events(tmp_path / "new" / "folder", runs)
+    assert back.component is None and back.lon_true is None
+    assert sorted(p.name[:3] for p in (tmp_path / "new" / "folder").iterdir()) == ["hdu", "obs", "obs", "obs", "obs"]
+
+
+def test_gammapy_reads_what_we_write(tmp_path, runs):
+    events = scatter(runs)
+    write_events(tmp_path, events, runs)
+    store = DataStore.from_dir(tmp_path)
+    assert list(store.obs_ids) == [11, 12]
+    run = store.obs(12, required_irf=[])
+    mine = events[events.observation == 1]
+    np.testing.assert_allclose(run.events.galactic.l.deg, mine.lon, atol=1e-9)
+    np.testing.assert_array_equal(run.events.energy.to_value("TeV"), mine.energy)
+    assert run.observation_live_time_duration.to_value("s") == pytest.approx(1800.0)
+    assert run.pointing.fixed_icrs.galactic.b.deg == pytest.approx(1.0, abs=1e-6)
+
+
+def test_reading_the_wrong_file(tmp_path, runs):
+    with pytest.raises(FileNotFoundError, match="obs_11.fits.gz: no such file"):
+        read_events(tmp_path, runs)
+    write_events(tmp_path, scatter(runs), runs)
+    moved = [ctao(pointing=(41.0, 0.0), frame="galactic", obs_id="11"), runs[1]]
+    with pytest.raises(ValueError, match="the pointing is not that of observation 11"):
+        read_events(tmp_path, moved)
+    (tmp_path / "obs_11.fits.gz").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="not a readable event file"):
+        read_events(tmp_path, runs)
+    with pytest.raises(ValueError, match="events belong to 2 observations, 1 are given"):
+        write_events(tmp_path, scatter(runs), runs[:1])
+
+
+def test_hess(gammapy_data):
+    data = read_gadf(gammapy_data / "hess-dl3-dr1", [23523], offset_max=1.5)
+    check_events(data.events, data.observations)
+    run, expected = data.observations[0], DataStore.from_dir(gammapy_data / "hess-dl3-dr1").obs(23523)
+    assert (run.energy_min, run.energy_max) == pytest.approx((0.870963589956081, 100.0))
+    # one event of the run comes 6 ms after its good time
+    selected = expected.events.select_energy([run.energy_min, 100.0] * u.TeV).select_time(
+        expected.gti.time_intervals[0]
+    )
+    np.testing.assert_allclose(data.events.energy, selected.table["ENERGY"][selected.offset.deg <= 1.5])
+    # background: rate per on-time, mirrored longitude
+    sky = expected.pointing.fixed_icrs.directional_offset_by(np.arange(0, 360, 45) * u.deg, 1.2 * u.deg)
+    fov = sky.transform_to(expected.get_fov_frame(expected.tmid, expected.bkg.fov_alignment))
+    rate = expected.bkg.evaluate(energy=2 * u.TeV, fov_lon=-fov.fov_lon, fov_lat=fov.fov_lat)
+    counts = (rate * expected.gti.time_sum).to_value("TeV-1 sr-1")
+    np.testing.assert_allclose(
+        eqx.filter_jit(run.background)(np.full(8, 2.0), sky.ra.deg, sky.dec.deg), counts, rtol=1e-3
+    )
+    # tabulated point spread function: near gammapy's, which is normalised less exactly
+    at = {"energy_true": 2 * u.TeV, "offset": 0.7 * u.deg}
+    rad = np.array([0.0, 0.03, 0.1, 0.2])
+    value = eqx.filter_jit(run.response.psf.density)(np.full(4, 2.0), np.full(4, 0.7), rad)
+    np.testing.assert_allclose(value, expected.psf.evaluate(rad=rad * u.deg, **at).to_value("sr-1"), rtol=0.02)
+
+
+def test_first_data_challenge(gammapy_data, monkeypatch):
+    monkeypatch.setenv("CALDB", str(gammapy_data / "cta-1dc/caldb"))
+    monkeypatch.setenv("GAMMAPY_DATA", str(gammapy_data))
+    with pytest.warns(UserWarning, match="not to 1; it was normalised") as record:
+        data = read_gadf(gammapy_data / "cta-1dc/index/gps", frame="galactic", energy_range=(0.2, 50.0), labels=True)
+    assert len(record) == 2  # energy dispersion and point spread function, once for the three runs
+    assert all("irf_file.fits" in str(warning.message) for warning in record)
+    check_events(data.events, data.observations)
+    assert len({id(run.response) for run in data.observations}) == 1
+    assert (data.events.component == 1).mean() > 0.5  # the background's label
