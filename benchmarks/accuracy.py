@@ -6,10 +6,10 @@ spatial models; expected counts against gammapy's `MapDataset.npred`. And the in
 over the selected region against its own expected counts. Last line: JSON.
 """
 
+import time
 import warnings
 from importlib import resources
 
-import jax
 import numpy as np
 
 import gammajax as gj
@@ -17,7 +17,7 @@ from benchmarks.report import report
 from gammajax.sky import displace
 
 ENERGY_RANGE, OFFSET_MAX, LIVETIME, INDEX = (0.1, 60.0), 3.0, 3600.0, 2.5
-ENERGIES = np.geomspace(0.11, 55.0, 12)
+ENERGIES = np.geomspace(0.11, 55.0, 9)
 OFFSETS = {"on axis": 0.0, "off axis": 1.7}
 
 
@@ -48,7 +48,7 @@ def observation():
 def test_events(offset, largest):
     """Events on rings about the source, at every energy, inside the field of view."""
     rad = np.concatenate([[0.0, 0.003], np.geomspace(0.01, largest, 14)])
-    angle = np.array([10.0, 130.0, 250.0])
+    angle = np.array([10.0, 160.0])
     e, r, a = (x.ravel() for x in np.meshgrid(ENERGIES, rad, angle, indexing="ij"))
     lon, lat = (np.asarray(x, float) for x in displace(np.full(r.shape, offset), np.zeros(r.shape), r, a))
     keep = np.hypot(lon, lat) < OFFSET_MAX - 0.02
@@ -84,9 +84,9 @@ def reference_intensity(irfs, source, events):
     morphology = source.morphology
     index, amplitude = float(source.spectrum.index), float(source.spectrum.amplitude)
     centre = np.array([float(morphology.lon), float(morphology.lat)])
-    nodes, weights = np.polynomial.legendre.leggauss(28)
+    nodes, weights = np.polynomial.legendre.leggauss(20)
     t, w = 0.5 * (nodes + 1.0), 0.5 * weights
-    angle = np.radians((np.arange(40) + 0.5) * 9.0)
+    angle = np.radians((np.arange(24) + 0.5) * 15.0)
 
     if isinstance(morphology, gj.Einasto):
         alpha, r_s, distance = float(morphology.alpha), float(morphology.r_s), float(morphology.distance)
@@ -119,7 +119,7 @@ def reference_intensity(irfs, source, events):
     result = np.zeros(len(events))
     for k in range(len(events)):
         energy = events.energy[k]
-        true = np.geomspace(max(energy / 2.9, 0.0127), min(energy / 0.3, 195.0), 260)
+        true = np.geomspace(max(energy / 2.9, 0.0127), min(energy / 0.3, 195.0), 4000 if isinstance(morphology, gj.Point) else 700)
         flux = amplitude * true**-index
         lon, lat = np.radians(events.lon[k]), np.radians(events.lat[k])
         if isinstance(morphology, gj.Point):
@@ -148,6 +148,13 @@ def reference_intensity(irfs, source, events):
         dispersion = irfs["edisp"].evaluate(
             energy_true=e * u.TeV, migra=energy / e * u.one, offset=offset * u.deg
         ).value
+        # gammapy cuts negative extrapolations off: what is left is normalised at the mean offset of this event
+        mean = (offset * measure).sum((1, 2)) / measure.sum((1, 2))
+        migra = irfs["edisp"].axes["migra"].center
+        total = irfs["edisp"].evaluate(
+            energy_true=true[:, None] * u.TeV, migra=migra[None, :], offset=mean[:, None] * u.deg
+        ).value.sum(1) * irfs["edisp"].axes["migra"].bin_width[0].value
+        dispersion = dispersion / np.where(total > 0, total, 1.0)[:, None, None]
         inner = (area * spread * dispersion / e * measure).sum((1, 2))
         result[k] = LIVETIME * np.trapezoid(flux * inner * true, np.log(true))
     return result
@@ -208,28 +215,39 @@ def gammapy_counts(irfs, source):
     return float(counts.data[:, inside].sum())
 
 
-def closure(observation, source, key):
+def closure(observation, source):
     """Integral of the kernel's intensity over the selected region, relative to expected counts, minus one.
 
-    Gauss-Legendre in ln E', equal-area rings and spokes about the source or the pointing.
+    Gauss-Legendre in ln E' and along spokes from the source to the edge of the region.
     """
     morphology = source.morphology
-    nodes, weights = np.polynomial.legendre.leggauss(6)
-    edges = np.log(np.geomspace(*ENERGY_RANGE, 36))
+    nodes, weights = np.polynomial.legendre.leggauss(3)
+    # fine enough for the uneven dispersion table
+    edges = np.log(np.geomspace(*ENERGY_RANGE, 401))
     half, middle = 0.5 * np.diff(edges), 0.5 * (edges[1:] + edges[:-1])
     energy = np.exp(middle[:, None] + half[:, None] * nodes).ravel()
     energy_weight = (half[:, None] * weights).ravel() * energy
-    wide = isinstance(morphology, gj.Einasto)
-    centre = (0.0, 0.0) if wide else (float(morphology.lon), float(morphology.lat))
-    # crowd the rings where the source is bright
-    largest = OFFSET_MAX if wide else min(1.2, OFFSET_MAX - np.hypot(*centre)) if isinstance(morphology, gj.Point) else OFFSET_MAX - np.hypot(*centre)
-    breaks = np.concatenate([[0.0], np.geomspace(0.003, largest, 26)])
+    centre = (float(morphology.lon), float(morphology.lat))
+    # rings about the source: whole ones, and spokes that end on the edge of the region
+    spokes = 8 if not isinstance(morphology, gj.Einasto) else 24
+    angle = (np.arange(spokes) + 0.5) * (360.0 / spokes)
+    low, high = np.zeros(spokes), np.full(spokes, 2.0 * OFFSET_MAX)
+    for _ in range(40):
+        reach = 0.5 * (low + high)
+        there = displace(np.full(spokes, centre[0]), np.zeros(spokes), reach, angle)
+        inside = np.asarray(observation.offset(*there)) < OFFSET_MAX
+        low, high = np.where(inside, reach, low), np.where(inside, high, reach)
+    breaks = np.concatenate([[0.0], np.geomspace(0.004, 1.0, 24)])
+    if isinstance(morphology, gj.Point):
+        breaks = np.minimum(breaks, 0.9) if centre[0] else breaks
+        breaks = np.unique(breaks * 0.35)
     half, middle = 0.5 * np.diff(breaks), 0.5 * (breaks[1:] + breaks[:-1])
-    rad = (middle[:, None] + half[:, None] * nodes).ravel()
-    rad_weight = (half[:, None] * weights).ravel() * np.sin(np.radians(rad)) * np.pi / 180.0
-    angle = (np.arange(24) + 0.5) * 15.0
-    e, r, a = (x.ravel() for x in np.meshgrid(energy, rad, angle, indexing="ij"))
-    weight = (energy_weight[:, None, None] * rad_weight[:, None] * np.full(24, 2.0 * np.pi / 24)).ravel()
+    t, t_weight = (middle[:, None] + half[:, None] * nodes).ravel(), (half[:, None] * weights).ravel()
+    rad = t[:, None] * reach
+    rad_weight = t_weight[:, None] * reach * np.sin(np.radians(rad)) * np.pi / 180.0 * (2.0 * np.pi / spokes)
+    shape = (energy.size, *rad.shape)
+    e, r, a = (np.broadcast_to(x, shape).ravel() for x in (energy[:, None, None], rad, angle))
+    weight = (energy_weight[:, None, None] * rad_weight).ravel()
     lon, lat = (np.asarray(x, float) for x in displace(np.full(r.shape, centre[0]), np.full(r.shape, centre[1]), r, a))
     value = np.asarray(gj.intensity(source, observation, gj.Events(e, lon, lat)), float)
     return float((value * weight).sum() / float(gj.expected_counts(source, observation)) - 1.0)
@@ -242,6 +260,7 @@ def main():
     bright, faint, outside, npred, closures, rows = [], [], [], [], [], {}
     for place, offset in OFFSETS.items():
         for name, source in sources(offset).items():
+            began = time.perf_counter()
             morphology = source.morphology
             largest = {"point": 0.6, "gaussian 0.05": 0.6, "gaussian 0.3": 1.25, "einasto": 2.5}[name]
             events = test_events(offset, largest)
@@ -249,7 +268,7 @@ def main():
             direct = np.asarray(gj.intensity(source, observed, events, engine="direct"), float)
             high, low = relative_errors(kernel, direct, events.energy)
             row = {"kernel_max": high.max(), "kernel_median": np.median(high), "kernel_max_1e-6": low.max()}
-            some = np.random.default_rng(1).permutation(len(events))[:60]
+            some = np.random.default_rng(1).permutation(len(events))[:40]
             some = some[direct[some] > 1e-6 * direct.max()] if name != "einasto" else some
             few = events[some]
             outer = np.abs(direct[some] / reference_intensity(irfs, source, few) - 1.0)
@@ -262,10 +281,10 @@ def main():
                 ratio = float(gj.expected_counts(source, observed)) / gammapy_counts(irfs, source) - 1.0
                 row["npred"] = abs(ratio)
                 npred.append(abs(ratio))
-            row["closure"] = closure(observed, source, jax.random.key(0))
+            row["closure"] = closure(observed, source)
             closures.append(abs(row["closure"]))
             rows[f"{name}, {place}"] = {key: float(f"{value:.3g}") for key, value in row.items()}
-            print(f"{name}, {place}:", rows[f"{name}, {place}"], flush=True)
+            print(f"{time.perf_counter() - began:.0f} s {name}, {place}:", rows[f"{name}, {place}"], flush=True)
     bright, faint, outside = (np.concatenate(x) for x in (bright, faint, outside))
     figures = {
         "max_rel_err": max(bright.max(), outside.max()),

@@ -1,14 +1,20 @@
-"""Configuration of a run: a YAML file, checked, and turned into observations, a model function and priors."""
+"""Configuration of a run: what a YAML file may say, and the model function and priors that it stands for."""
 
 import difflib
+import inspect
 from collections.abc import Callable
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 
 import numpyro.distributions as dist
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    create_model,
+    model_validator,
+)
 
 from gammajax import darkmatter, mixture, morphology, spectra
 
@@ -32,17 +38,13 @@ class Strict(BaseModel):
                     raise ValueError(unknown("key", key, known))
         return values
 
-    def options(self, parameters: dict, *skipped: str) -> dict[str, Any]:
-        """Fields that are set, with names of parameters replaced by their values."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields if name not in (*skipped, "type")}
-        given = {name: value for name, value in fields.items() if value is not None}
-        return {name: parameters[value] if isinstance(value, str) else value for name, value in given.items()}
-
 
 def unknown(kind: str, name: str, known) -> str:
     """Message for an unknown name, with the nearest known one or all of them."""
     near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return f"unknown {kind} {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}")
+    return f"unknown {kind} {name!r}; " + (
+        f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+    )
 
 
 class CtaoObservations(Strict):
@@ -77,133 +79,77 @@ class Simulation(Strict):
     simulate: bool | PositiveInt
 
 
-class PowerLaw(Strict):
-    """Power law."""
-
-    type: Literal["power-law"]
-    index: Value
-    amplitude: Value = 1e-12
-    reference: Value = 1.0
-
-
-class LogParabola(Strict):
-    """Log parabola."""
-
-    type: Literal["log-parabola"]
-    alpha: Value
-    beta: Value
-    amplitude: Value = 1e-12
-    reference: Value = 1.0
-
-
-class ExpCutoff(Strict):
-    """Power law with exponential cut-off."""
-
-    type: Literal["exp-cutoff"]
-    index: Value
-    lambda_: Value
-    amplitude: Value = 1e-12
-    reference: Value = 1.0
-
-
-class DarkMatter(Strict):
-    """Annihilation into one channel."""
-
-    type: Literal["dark-matter"]
-    channel: str
-    mass: Value
-    sigma_v: Value | None = None
-    j_factor: Value | None = None
-
-
-class Point(Strict):
-    """Point source."""
-
-    type: Literal["point"]
-    lon: Value
-    lat: Value
-
-
-class Gaussian(Strict):
-    """Gaussian."""
-
-    type: Literal["gaussian"]
-    lon: Value
-    lat: Value
-    sigma: Value
-
-
-class Disk(Strict):
-    """Disk."""
-
-    type: Literal["disk"]
-    lon: Value
-    lat: Value
-    r_0: Value
-    edge: Value | None = None
-
-
-class Einasto(Strict):
-    """Annihilation in an Einasto halo."""
-
-    type: Literal["einasto"]
-    lon: Value | None = None
-    lat: Value | None = None
-    alpha: Value | None = None
-    r_s: Value | None = None
-    distance: Value | None = None
-
-
-BUILDERS: dict[str, Callable] = {
+# what `type:` may say; the keys of each section are the arguments of the class
+SPECTRA: dict[str, Callable] = {
     "power-law": spectra.PowerLaw,
     "log-parabola": spectra.LogParabola,
     "exp-cutoff": spectra.ExponentialCutoffPowerLaw,
     "dark-matter": darkmatter.DarkMatter,
+}
+MORPHOLOGIES: dict[str, Callable] = {
     "point": morphology.Point,
     "gaussian": morphology.Gaussian,
     "disk": morphology.Disk,
     "einasto": morphology.Einasto,
-    "background": mixture.InstrumentBackground,
 }
+WORDS = ("type", "channel")  # text that is never the name of a parameter
+
+
+class Part(Strict):
+    """Section that stands for an object of the model."""
+
+    type: str
+
+    def arguments(self, parameters: dict) -> dict[str, Any]:
+        """Arguments of the object, with names of parameters replaced by their values."""
+        return {
+            name: parameters[value] if isinstance(value, str) and name not in WORDS else value
+            for name, value in self
+            if name != "type"
+        }
+
+    def references(self) -> list[str]:
+        """Names of the parameters used."""
+        return [value for name, value in self if isinstance(value, str) and name not in WORDS]
+
+
+def _part(tag: str, kind: Callable) -> type[Part]:
+    """Section whose keys are the arguments of a class."""
+    fields: dict[str, Any] = {"type": (Literal[tag], ...)}  # pyright: ignore[reportInvalidTypeForm]
+    for name, argument in inspect.signature(kind).parameters.items():
+        required = argument.default is inspect.Parameter.empty
+        fields[name] = (str if name in WORDS else Value, ... if required else argument.default)
+    return create_model(tag, __base__=Part, **fields)
+
+
+def _one_of(kinds: dict[str, Callable]) -> Any:
+    parts = tuple(_part(tag, kind) for tag, kind in kinds.items())
+    return Annotated[Union[parts], Field(discriminator="type")]  # noqa: UP007
 
 
 class Source(Strict):
     """Source of photons."""
 
     type: Literal["source"]
-    spectrum: Annotated[PowerLaw | LogParabola | ExpCutoff | DarkMatter, Field(discriminator="type")]
-    morphology: Annotated[Point | Gaussian | Disk | Einasto, Field(discriminator="type")]
+    spectrum: _one_of(SPECTRA)  # pyright: ignore[reportInvalidTypeForm]
+    morphology: _one_of(MORPHOLOGIES)  # pyright: ignore[reportInvalidTypeForm]
 
-    def build(self, parameters):
+    def build(self, parameters: dict) -> mixture.Source:
         """The component at these parameters."""
-        spectrum, shape = self.spectrum, self.morphology
-        kept = {"channel": spectrum.channel} if isinstance(spectrum, DarkMatter) else {}
-        return mixture.Source(
-            BUILDERS[spectrum.type](**kept, **spectrum.options(parameters, *kept)),
-            BUILDERS[shape.type](**shape.options(parameters)),
-        )
+        spectrum = SPECTRA[self.spectrum.type](**self.spectrum.arguments(parameters))
+        return mixture.Source(spectrum, MORPHOLOGIES[self.morphology.type](**self.morphology.arguments(parameters)))
 
     def references(self) -> list[str]:
-        """Names of parameters used."""
-        fields = [(name, value) for part in (self.spectrum, self.morphology) for name, value in part]
-        return [value for name, value in fields if isinstance(value, str) and name not in ("type", "channel")]
+        """Names of the parameters used."""
+        return self.spectrum.references() + self.morphology.references()
 
 
-class Background(Strict):
+class Background(_part("background", mixture.InstrumentBackground)):
     """The instrument's own background."""
 
-    type: Literal["background"]
-    norm: Value | None = None
-    tilt: Value | None = None
-    reference: Value | None = None
-
-    def build(self, parameters):
+    def build(self, parameters: dict) -> mixture.InstrumentBackground:
         """The component at these parameters."""
-        return BUILDERS["background"](**self.options(parameters))
-
-    def references(self) -> list[str]:
-        """Names of parameters used."""
-        return [value for name, value in self if isinstance(value, str) and name != "type"]
+        return mixture.InstrumentBackground(**self.arguments(parameters))
 
 
 class Model(Strict):
@@ -316,65 +262,3 @@ class Config(Strict):
     def units(self) -> dict[str, str]:
         """Units of the parameters that have one."""
         return {name: p.unit for name, p in self.parameters.items() if p.unit is not None}
-
-
-def builtin(name: str) -> str:
-    """Text of a built-in configuration: "galactic-centre", "crab" or "template"."""
-    return (resources.files("gammajax") / "configs" / f"{name}.yaml").read_text()
-
-
-def load(source: str) -> Config:
-    """Configuration from the path of a YAML file or the name of a built-in one.
-
-    Raises `FileNotFoundError`, or `ValueError` in one line that says where and what is wrong.
-    """
-    names = [f.name.removesuffix(".yaml") for f in (resources.files("gammajax") / "configs").iterdir()]
-    if source in names:
-        return parse(builtin(source), source)
-    path = Path(source).expanduser()
-    if not path.is_file():
-        known = unknown("configuration", source, [n for n in names if n != "template"])
-        raise FileNotFoundError(f"{source}: no such file" + ("" if path.suffix in (".yaml", ".yml") else f"; {known}"))
-    return parse(path.read_text(), str(path))
-
-
-def parse(text: str, name: str = "configuration") -> Config:
-    """Configuration from YAML text; `name` is what errors call it."""
-    try:
-        values = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{name}: must hold sections such as observations, model and parameters")
-    try:
-        return Config(**values) if all(isinstance(key, str) for key in values) else Config.model_validate(values)
-    except ValidationError as error:
-        raise ValueError(f"{name}: {_one_line(error)}") from error
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-12 is a number, as it is in every other language."""
-
-
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", __import__("re").compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-def _one_line(error: ValidationError) -> str:
-    """The first problem of a configuration: where, what."""
-    problem = error.errors(include_url=False)[0]
-    tags = {*BUILDERS, "source", "ctao", "gadf", "int", "float", "str", "bool", "constrained-int", "list[int]"}
-    place = ".".join(str(part) for part in problem["loc"] if part not in tags)
-    context = problem.get("ctx", {})
-    if problem["type"] == "union_tag_invalid":
-        known = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]
-        message = unknown(context["discriminator"].strip("'"), context["tag"], known)
-    elif problem["type"] == "value_error":
-        message = str(context["error"])
-    else:
-        message = problem["msg"][0].lower() + problem["msg"][1:]
-        if problem["type"] not in ("missing", "union_tag_not_found"):
-            message += f", not {problem['input']!r}"
-    return f"{place}: {message}" if place else message

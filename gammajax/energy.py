@@ -4,6 +4,10 @@ The response is needed at a few nodes only, spaced by about the energy resolutio
 and lines. So the spectrum is integrated exactly over sub-bins between the nodes, and each sub-bin's photons are
 shared among the four nearest nodes with cubic Lagrange weights, the transpose of interpolating the response to
 the sub-bin. Weights add up to one: photons are conserved, and the result is differentiable in edge energies.
+
+Tabulated dispersions are uneven from one bin of migra to the next, on a scale much finer than the nodes. So a
+response enters not by its values at the nodes but by its least-squares projection from the sub-bins (`project`):
+with it the sum over nodes equals the sum over sub-bins for every spectrum that is smooth between nodes.
 """
 
 import equinox as eqx
@@ -13,15 +17,17 @@ from jaxtyping import Array, Float
 
 from gammajax.spectra import Spectrum, energy_edges
 
-SUB_BINS = 4
+SUB_BINS = 8
 
 
 class EnergyNodes(eqx.Module):
-    """Logarithmic nodes of true energy [TeV] and the matrix that shares sub-bin fluxes among them."""
+    """Logarithmic nodes of true energy [TeV], and the matrices between them and their sub-bins."""
 
     energy: Float[Array, " energy"]
     edges: Float[Array, " edge"]
+    sub_energy: Float[Array, " bin"]
     share: Float[Array, "energy bin"]
+    project: Float[Array, "energy bin"]
     log_step: float = eqx.field(static=True)
 
     def __init__(self, energy_min: float, energy_max: float, per_decade: float):
@@ -39,6 +45,8 @@ class EnergyNodes(eqx.Module):
                     weight = np.prod([(x - other) / (node - other) for other in others])
                     share[first + node, interval * SUB_BINS + sub] = weight
         self.energy, self.edges, self.share = jnp.asarray(energy), jnp.asarray(edges), jnp.asarray(share)
+        self.sub_energy = jnp.asarray(np.sqrt(edges[1:] * edges[:-1]))
+        self.project = jnp.asarray(np.linalg.solve(share @ share.T, share))
         self.log_step = float(np.log(10.0) / per_decade)
 
     def flux(self, spectrum: Spectrum) -> Float[Array, " energy"]:

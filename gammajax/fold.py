@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.fft import irfft2, rfft2
+from scipy.interpolate import CubicSpline
 from scipy.special import j0
 
 from gammajax.morphology import Morphology, pixel_fractions
@@ -43,8 +45,8 @@ def offset_nodes(low: float, high: float, step: float) -> np.ndarray:
 
 @eqx.filter_jit
 def psf_radius(psf: PSF, energy, offset) -> Float[Array, "..."]:
-    """Radius [deg] that holds all but 1e-5 of the point spread function, at most 3 deg."""
-    return jnp.minimum(psf.quantile(energy, offset, jnp.full(jnp.shape(energy), 1.0 - 1e-5)), 3.0)
+    """Radius [deg] that holds all but 2e-7 of the point spread function, at most 3 deg."""
+    return jnp.minimum(psf.quantile(energy, offset, jnp.full(jnp.shape(energy), 1.0 - 2e-7)), 3.0)
 
 
 def psf_transform(psf: PSF, energy: Float[np.ndarray, " energy"], offset: float, step: float, size: int):
@@ -61,10 +63,10 @@ def psf_transform(psf: PSF, energy: Float[np.ndarray, " energy"], offset: float,
     rad = outer[:, None] * t**2
     density = _density(psf, jnp.asarray(energy)[:, None], jnp.full((energy.size, 1), offset), jnp.asarray(rad))
     ring = np.asarray(density, np.float64) * 2.0 * np.pi * rad * SQUARE_DEGREE * (2.0 * outer[:, None] * t * weight)
-    result = np.empty((energy.size, *frequency.shape), np.float32)
+    result = np.empty((energy.size, *frequency.shape))
     for e in range(energy.size):
         radial = j0(2.0 * np.pi * k[:, None] * rad[e]) @ ring[e]
-        result[e] = np.interp(frequency, k, radial / radial[0])
+        result[e] = CubicSpline(k, radial / radial[0])(frequency)
     return result
 
 
@@ -78,13 +80,11 @@ def _quantile(psf, energy, offset, probability):
     return psf.quantile(energy, offset, probability)
 
 
-@eqx.filter_jit
-def convolve(fractions: Float[Array, "y x"], transform: Float[Array, "energy ky kx"]) -> Float[Array, "energy y x"]:
-    """Spline coefficients [deg^-2 sr^-1 ...] of pixel-integrated `fractions` folded with a transform."""
+def convolve(fractions: Float[np.ndarray, "y x"], transform: Float[np.ndarray, "energy ky kx"]) -> Float[np.ndarray, "energy y x"]:
+    """Spline coefficients of pixel-integrated `fractions` folded with a transform (in double precision, on the host)."""
     size = fractions.shape[0]
-    pixel = jnp.sinc(jnp.fft.fftfreq(size))[:, None] * jnp.sinc(jnp.fft.rfftfreq(size))[None, :]
-    image = jnp.fft.rfft2(fractions) / pixel * spline_filter(size)
-    return jnp.fft.irfft2(image * transform, s=(size, size))
+    image = rfft2(np.asarray(fractions, np.float64)) * spline_filter(size)
+    return np.stack([irfft2(image * row, s=(size, size), workers=-1) for row in transform])
 
 
 def spline_taps(grid: Grid, lon, lat):
@@ -137,26 +137,27 @@ class FoldPlan:
         else:
             self.lon, self.lat, self.radius = morphology.lon, morphology.lat, radius + margin
         # a smooth source is resolved down to its far tails, a source with edges down to the narrowest response
-        step = sigma / 3.0 if scale > 0 else sigma
+        step = sigma / 5.0 if scale > 0 else sigma
         self.grid = Grid(self.lon, self.lat, max(step, 2.0 * self.radius / 900.0), self.radius)
         self.offsets = offset_nodes(
             max(0.0, centre_offset - self.radius), centre_offset + self.radius, 0.25 if self.radius < 2.0 else 0.5
         )
         self.fractions = pixel_fractions(morphology, self.grid)
-        # the response is folded at every node for small sources, at twelve energies per decade for wide ones
+        # the response is folded at every node for small sources, at eight energies per decade for wide ones
         log_step = math.log10(energy[1] / energy[0])
-        self.stride = 1 if self.grid.size <= 250 else max(1, round(1.0 / (12.0 * log_step)))
+        self.stride = 1 if self.grid.size <= 250 else max(1, round(1.0 / (8.0 * log_step)))
         count = math.ceil((energy.size - 1) / self.stride) + 1
         self.energy = energy[0] * 10.0 ** (np.arange(count) * self.stride * log_step)
 
     def coefficients(self, observation: Observation) -> Float[Array, "pixel energy offset"]:
         """Spline coefficients [sr^-1] of h_m S folded with P at every fold energy and offset node."""
-        weight = _pixel_hats(observation, self.grid, jnp.asarray(self.offsets))
+        weight = np.asarray(_pixel_hats(observation, self.grid, jnp.asarray(self.offsets)))
+        fractions = np.asarray(self.fractions)
         top = float(observation.response.effective_area.axes[0].upper)
         energy = np.minimum(self.energy, math.exp(top))
         maps = []
         for m, offset in enumerate(self.offsets):
             transform = psf_transform(observation.response.psf, energy, float(offset), self.grid.step, self.grid.size)
-            folded = convolve(self.fractions * weight[..., m], jnp.asarray(transform))
-            maps.append(folded.reshape(energy.size, -1).T / self.grid.solid_angle)
-        return jnp.stack(maps, axis=-1)
+            folded = convolve(fractions * weight[..., m], transform) / self.grid.solid_angle
+            maps.append(folded.reshape(energy.size, -1).astype(np.float32))
+        return jnp.asarray(np.stack(maps).transpose(2, 1, 0))

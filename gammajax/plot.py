@@ -9,7 +9,7 @@ from gammajax.predict import Prediction, predict
 COLOURS = ["#d1495b", "#30638e", "#edae49", "#00798c", "#6f4e7c", "#8d96a3"]
 FRAMES = {"galactic": ("Galactic longitude", "Galactic latitude"), "icrs": ("Right ascension", "Declination")}
 BINS_PER_DECADE = 10
-DRAWS = 200  # of the posterior, for bands
+DRAWS = 100  # of the posterior, for bands
 
 
 def plot_corner(result, truths: dict | None = None, **options):
@@ -27,7 +27,7 @@ def plot_corner(result, truths: dict | None = None, **options):
         unit = " ".join(part for part in (power, result.units.get(name, "")) if part)
         columns.append(values / factor)
         labels.append(f"{label} [{unit}]" if unit else label)
-        titles.append(_interval(values / factor))
+        titles.append(f"{label} = {_interval(values / factor)}" + (f" {unit}" if unit else ""))
         truth = np.asarray(truths[name])[index] if name in truths else None
         marks.append(None if truth is None else float(truth) / factor)
     count = len(columns)
@@ -42,14 +42,14 @@ def plot_corner(result, truths: dict | None = None, **options):
             truth_color=COLOURS[0],
             color=COLOURS[1],
             bins=30,
-            smooth=1.0,
+            smooth=1.2,
             smooth1d=1.0,
             levels=(0.393, 0.865),
             quantiles=(0.1587, 0.5, 0.8413),
-            plot_datapoints=count < 3,
+            plot_datapoints=False,
             fill_contours=True,
             max_n_ticks=4,
-            labelpad=0.08,
+            labelpad=-0.04,
             **options,
         )
     for i, title in enumerate(titles):
@@ -58,12 +58,12 @@ def plot_corner(result, truths: dict | None = None, **options):
     return figure
 
 
-def plot_counts(posterior, result, *, key=None, events: int = 100_000, radius: float | None = None):
+def plot_counts(posterior, result, *, key=None, events: int | None = None, radius: float | None = None):
     """Counts against the model: by reconstructed energy with residuals, and on the sky.
 
-    Bands hold 68 % of the posterior's expected counts (module [`gammajax.predict`][]), from `events` simulated events
-    of each component; error bars are the square root of the counts. The sky map is smoothed; contours hold half
-    and 90 % of the expected counts of each source. `radius` [deg] of the map, by default the whole field.
+    Bands hold 68 % of the posterior's expected counts (module [`gammajax.predict`][]), from `events` simulated
+    events of each component; error bars are the square root of the counts. The sky map is smoothed; contours hold half
+    and 80 % of the expected counts of each source. `radius` [deg] of the map, by default the whole field.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -106,13 +106,14 @@ def _spectrum(figure, posterior, prediction: Prediction):
     top.set_title("counts by reconstructed energy")
     # bins where a count is a rare event say nothing in standard deviations
     shown = total[1] > 1.0
-    pull = (counts - total[1])[shown] / np.sqrt(total[1][shown])
+    # both the data and the simulation behind the model fluctuate
+    pull = (counts - total[1])[shown] / np.sqrt(total[1] + prediction.variance)[shown]
     half = (total[[0, 2]] - total[1]) / np.sqrt(np.maximum(total[1], 1.0))
     bottom.stairs(np.where(shown, half[1], 0), edges, baseline=np.where(shown, half[0], 0), fill=True, color="0.8")
     bottom.axhline(0.0, color="0.4", lw=0.8)
     bottom.errorbar(middle[shown], pull, 1.0, fmt="o", ms=4, color="black", lw=1)
     limit = max(3.5, 1.2 * np.abs(pull).max(initial=0.0) + 1.0)
-    bottom.set(ylim=(-limit, limit), xlabel="reconstructed energy [TeV]", ylabel="(data - model)\n/ $\\sqrt{model}$")
+    bottom.set(ylim=(-limit, limit), xlabel="reconstructed energy [TeV]", ylabel="(data - model)\n/ error")
     bottom.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
@@ -152,11 +153,11 @@ def _sky(figure, posterior, prediction: Prediction, radius):
     handles = []
     for i, name in enumerate(prediction.names):
         if isinstance(components[name], Source):
-            expected = gaussian_filter(histogram(prediction.events[i], prediction.weights[i]), 1.5)
-            levels = np.unique([_level(expected, part) for part in (0.9, 0.5)])
+            expected = gaussian_filter(histogram(prediction.events[i], prediction.weights[i]), 2.0)
+            levels = np.unique([_level(expected, part) for part in (0.8, 0.5)])
             contours = axes.contour(*centres, expected, levels, colors="white", linewidths=1.2, linestyles=("--", "-"))
             handle = contours.legend_elements()[0][-1]
-            handle.set_label(f"{name}: 50 % and 90 % of its counts")
+            handle.set_label(f"{name}: 50 % and 80 % of its counts")
             handles.append(handle)
     handles += axes.plot(
         [lon0 + _wrap(float(o.lon) - lon0) for o in observations],
@@ -169,6 +170,7 @@ def _sky(figure, posterior, prediction: Prediction, radius):
     axes.legend(handles=handles, loc="lower left", fontsize=9, facecolor="black", framealpha=0.6, labelcolor="white")
     labels = FRAMES[observations[0].frame]
     axes.set(xlim=sides[0][[-1, 0]], ylim=sides[1][[0, -1]], aspect=1.0 / stretch, title="counts on the sky, smoothed")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value % 360.0:g}")
     axes.set(xlabel=f"{labels[0]} [deg]", ylabel=f"{labels[1]} [deg]")
 
 

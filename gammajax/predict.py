@@ -23,23 +23,30 @@ from gammajax.morphology import Point
 from gammajax.simulate import simulate
 from gammajax.spectra import PowerLaw
 
+SIMULATED = (100_000, 400_000)  # events of a component: smooth maps, and a bound on time
+
 
 class Prediction(NamedTuple):
     """Expected counts by draw, component and bin of reconstructed energy; and weighted events at the median.
 
-    `counts` [draw, component, bin] between `edges` [TeV]; `events` of each component and their `weights` at the median
-    of the posterior, which add up to the component's expected counts.
+    `counts` [draw, component, bin] between `edges` [TeV], with the `variance` [bin] of their sum from the finite number
+    of simulated events; `events` of each component and their `weights` at the median of the posterior, which add up to
+    the component's expected counts.
     """
 
     names: tuple[str, ...]
     edges: np.ndarray
     counts: np.ndarray
+    variance: np.ndarray
     events: tuple[Events, ...]
     weights: tuple[np.ndarray, ...]
 
 
-def predict(key, posterior, samples: dict, edges, events: int = 40_000) -> Prediction:
-    """Expected counts for `samples` {name: [draw, ...]} in bins between `edges` [TeV], from so many simulated events."""
+def predict(key, posterior, samples: dict, edges, events: int | None = None) -> Prediction:
+    """Expected counts for `samples` {name: [draw, ...]} between `edges` [TeV].
+
+    `events` are simulated of each component, by default enough to be more exact than the data.
+    """
     median = {name: jnp.asarray(np.median(values, axis=0)) for name, values in samples.items()}
     points = {name: jnp.concatenate([median[name][None], jnp.asarray(values)]) for name, values in samples.items()}
     mixture = posterior.model(median)
@@ -47,19 +54,22 @@ def predict(key, posterior, samples: dict, edges, events: int = 40_000) -> Predi
     scale = np.ones_like(totals)
     if mixture.fractions is not None:
         fractions = np.asarray(_fractions(posterior.model, points), np.float64)
-        scale = posterior.events.energy.size * fractions / totals
-    counts, simulated, weights = [], [], []
+        scale = np.count_nonzero(np.asarray(posterior.valid)) * fractions / totals
+    counts, simulated, weights, variance = [], [], [], 0.0
     for i, name in enumerate(mixture.names):
-        drawn, density = _simulate(jax.random.fold_in(key, i), posterior, mixture.components[name], name, events)
-        by_draw = _weights(posterior.model, name, points, drawn, jnp.asarray(1.0 / density))
-        by_draw = np.asarray(by_draw, np.float64) * scale[:, i, None]
-        bin_ = np.digitize(np.asarray(drawn.energy), edges) - 1
-        inside = (bin_ >= 0) & (bin_ < len(edges) - 1)
-        counts.append([np.bincount(bin_[inside], w[inside], len(edges) - 1) for w in by_draw[1:]])
+        number = int(np.clip(4 * (scale * totals)[0, i], *SIMULATED)) if events is None else events
+        drawn, density = _simulate(jax.random.fold_in(key, i), posterior, mixture.components[name], name, number)
+        inverse = jnp.asarray(1.0 / density)
+        # bin 0 and the last one lie outside the edges
+        bin_ = np.digitize(np.asarray(drawn.energy), edges)
+        by_draw = _counts(posterior.model, name, points, drawn, inverse, jnp.asarray(bin_), len(edges) + 1)
+        counts.append((np.asarray(by_draw, np.float64) * scale[:, i, None])[1:, 1:-1])
+        at_median = np.asarray(_weights(posterior.model, name, median, drawn, inverse), np.float64) * scale[0, i]
+        variance = variance + np.bincount(bin_, at_median**2, len(edges) + 1)[1:-1]
         simulated.append(drawn)
-        weights.append(by_draw[0])
+        weights.append(at_median)
     return Prediction(
-        mixture.names, np.asarray(edges), np.stack(counts, axis=1), tuple(simulated), tuple(weights)
+        mixture.names, np.asarray(edges), np.stack(counts, axis=1), variance, tuple(simulated), tuple(weights)
     )
 
 
@@ -99,8 +109,18 @@ def _flux(component, events):
 
 
 @eqx.filter_jit
-def _weights(model, name, points, events, inverse):
-    return jax.lax.map(lambda p: _flux(model(p).components[name], events) * inverse, points)
+def _weights(model, name, point, events, inverse):
+    return _flux(model(point).components[name], events) * inverse
+
+
+@eqx.filter_jit
+def _counts(model, name, points, events, inverse, bin_, bins):
+    """Sums of weights [draw, bin], one draw at a time: the weights of all would not fit."""
+
+    def one(point):
+        return jnp.bincount(bin_, _weights(model, name, point, events, inverse), length=bins)
+
+    return jax.lax.map(one, points)
 
 
 @eqx.filter_jit

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from gammajax.psf import PSF
 from gammajax.sky import separation
-from gammajax.table import Axis, Table
+from gammajax.table import Axis, Table, extend
 
 
 class EnergyDispersion(eqx.Module):
@@ -24,7 +24,10 @@ class EnergyDispersion(eqx.Module):
     def __init__(self, energy_axis: Axis, offset_axis: Axis, migra_axis: Axis, values):
         """Normalise `values` [energy_true, offset, migra]; profiles that are zero stay zero."""
         migra = np.asarray(migra_axis.nodes, np.float64)
-        values = np.maximum(np.asarray(values, np.float64), 0.0)
+        # extrapolated to the pointing as gammapy does, but once, here: what comes out negative is cut off and the rest
+        # normalised, where gammapy cuts it off and leaves an integral above one
+        offset_axis, values = extend(offset_axis, np.asarray(values, np.float64), dimension=1)
+        values = np.maximum(values, 0.0)
         steps = 0.5 * np.diff(migra) * (values[..., 1:] + values[..., :-1])
         cumulative = np.concatenate([np.zeros_like(values[..., :1]), np.cumsum(steps, -1)], -1)
         total = cumulative[..., -1:]
@@ -38,7 +41,7 @@ class EnergyDispersion(eqx.Module):
         migra = jnp.asarray(energy / energy_true)
         axis = self.profile.axes[2]
         value = self.profile(jnp.log(energy_true), offset, migra, outside=None)
-        return jnp.where(axis.inside(migra), jnp.maximum(value, 0.0), 0.0) / energy_true
+        return jnp.where(axis.inside(migra), value, 0.0) / energy_true
 
     def probability(self, energy_min, energy_max, energy_true, offset) -> Float[Array, "..."]:
         """Probability to reconstruct between `energy_min` and `energy_max` [TeV]."""

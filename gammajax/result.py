@@ -111,8 +111,8 @@ class Result:
     def summary(self):
         """Table (`pandas.DataFrame`) with one row per number.
 
-        Columns: median, 68 % and 95 % equal-tailed intervals, mean, sd, bulk effective sample size, R-hat, and the truth
-        where it is known.
+        Columns: median, 68 % and 95 % equal-tailed intervals, mean, sd, bulk effective sample size, R-hat, and the
+        truth where it is known.
         """
         import pandas
 

@@ -6,7 +6,6 @@ are off by at most theta^2/8 (0.1 % at 5 deg from the centre).
 """
 
 import math
-from functools import partial
 
 import equinox as eqx
 import jax
@@ -137,11 +136,13 @@ def spline_weights(fraction: Float[Array, "..."]) -> Float[Array, "... 4"]:
     ) / 6.0
 
 
-@partial(jax.jit, static_argnames="size")
-def spline_filter(size: int) -> Float[Array, "ky kx"]:
-    """Fourier multiplier (rfft2 layout) that turns samples into cubic B-spline coefficients."""
+def spline_filter(size: int) -> Float[np.ndarray, "ky kx"]:
+    """Fourier multiplier (rfft2 layout) from averages over pixels to coefficients of the cubic B-spline.
+
+    It divides by the transforms of the pixel and of the sampled spline.
+    """
 
     def transform(frequency):
-        return 3.0 / (2.0 + jnp.cos(2.0 * jnp.pi * frequency))
+        return 3.0 / (2.0 + np.cos(2.0 * np.pi * frequency)) / np.sinc(frequency)
 
-    return transform(jnp.fft.fftfreq(size))[:, None] * transform(jnp.fft.rfftfreq(size))[None, :]
+    return transform(np.fft.fftfreq(size))[:, None] * transform(np.fft.rfftfreq(size))[None, :]

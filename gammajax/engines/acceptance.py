@@ -4,7 +4,9 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.fft import irfft2, rfft2
 
+from gammajax.energy import EnergyNodes
 from gammajax.fold import hats, offset_nodes, psf_radius, psf_transform, selected_fractions, spline_taps
 from gammajax.observation import Observation
 from gammajax.sky import DEGREE, Grid, displace
@@ -14,16 +16,19 @@ ANGLES = np.arange(96) * (360.0 / 96.0)
 
 
 @eqx.filter_jit
-def energy_probability(observation: Observation, energy: Float[Array, " energy"], offset) -> Float[Array, "energy ..."]:
-    """Effective area [cm^2] times the probability to be reconstructed in the selected energies, [energy, *offset]."""
-    offset = jnp.asarray(offset)
-    energy = energy.reshape(-1, *(1,) * offset.ndim)
-    offset = jnp.broadcast_to(offset, jnp.broadcast_shapes(energy.shape, offset.shape))
-    energy = jnp.broadcast_to(energy, offset.shape)
+def energy_probability(observation: Observation, nodes: EnergyNodes, offset: Float[Array, "*offset"]):
+    """Effective area [cm^2] at the nodes times the probability of the selected energies, shape [energy, *offset]."""
+
+    def at_energies(energy):
+        shape = (energy.size, *offset.shape)
+        column = jnp.broadcast_to(energy.reshape(-1, *(1,) * offset.ndim), shape)
+        return column, jnp.broadcast_to(offset, shape)
+
     probability = observation.response.energy_dispersion.probability(
-        observation.energy_min, observation.energy_max, energy, offset
+        jnp.asarray(observation.energy_min), jnp.asarray(observation.energy_max), *at_energies(nodes.sub_energy)
     )
-    return observation.response.area(energy, offset) * jnp.maximum(probability, 0.0)
+    projected = jnp.tensordot(nodes.project, probability, 1)
+    return observation.response.area(*at_energies(nodes.energy)) * jnp.maximum(projected, 0.0)
 
 
 @eqx.filter_jit
@@ -72,12 +77,13 @@ def field_probability(
     probe = np.full(energy.shape, 0.5 * observation.offset_max)
     margin = float(np.asarray(psf_radius(psf, jnp.asarray(energy), jnp.asarray(probe))).max())
     grid = Grid(observation.lon, observation.lat, step, observation.offset_max + 1.2 * margin)
-    selected = jnp.fft.rfft2(selected_fractions(observation, grid))
+    selected = rfft2(np.asarray(selected_fractions(observation, grid), np.float64))
     offset = observation.offset(*grid.directions())
     nodes = offset_nodes(0.0, observation.offset_max + 1.2 * margin, 0.5)
-    weight = hats(offset, nodes)
-    result = jnp.zeros((energy.size, grid.size, grid.size))
+    weight = np.asarray(hats(offset, jnp.asarray(nodes)))
+    result = np.zeros((energy.size, grid.size, grid.size))
     for m, node in enumerate(nodes):
-        transform = jnp.asarray(psf_transform(psf, energy, float(node), grid.step, grid.size))
-        result = result + weight[..., m] * jnp.fft.irfft2(selected * transform, s=(grid.size, grid.size))
-    return grid, jnp.clip(result, 0.0, 1.0)
+        transform = psf_transform(psf, energy, float(node), grid.step, grid.size)
+        for e in range(energy.size):
+            result[e] += weight[..., m] * irfft2(selected * transform[e], s=(grid.size, grid.size), workers=-1)
+    return grid, jnp.asarray(np.clip(result, 0.0, 1.0))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gammajax.energy import EnergyNodes
+from gammajax.energy import SUB_BINS, EnergyNodes
 from gammajax.engines.acceptance import energy_probability, field_probability, point_probability
 from gammajax.engines.rows import Rows
 from gammajax.fold import hats, psf_radius
@@ -78,15 +78,24 @@ class DirectEngine(eqx.Module):
                 energy, lon, lat, start = row
                 node = start + jnp.arange(self.band)
                 energy_true = self.nodes.energy[node]
+                dispersion = self._dispersion(observation, energy, start)
                 if isinstance(source.morphology, Point):
-                    kernel = _point(source.morphology, observation, energy, lon, lat, energy_true)
+                    kernel = _point(source.morphology, observation, dispersion, lon, lat, energy_true)
                 else:
-                    kernel = _extended(source.morphology, observation, rad, energy, lon, lat, energy_true)
-                return observation.livetime * kernel @ flux[node]
+                    kernel = _extended(source.morphology, observation, rad, dispersion, lon, lat, energy_true)
+                return jnp.maximum(observation.livetime * kernel @ flux[node], 0.0)
 
             values = jax.lax.map(jax.checkpoint(one), columns, batch_size=8)
             result = result.at[members].set(values.astype(result.dtype))
         return result
+
+    def _dispersion(self, observation, energy, start) -> Float[Array, "band offset"]:
+        """D(E'|E_j) [TeV^-1] projected to the nodes, at the offset nodes of its table (it is linear between them)."""
+        table = observation.response.energy_dispersion
+        bins = (self.band - 1) * SUB_BINS
+        sub = jax.lax.dynamic_slice(self.nodes.sub_energy, (start * SUB_BINS,), (bins,))
+        project = jax.lax.dynamic_slice(self.nodes.project, (start, start * SUB_BINS), (self.band, bins))
+        return project @ table.density(energy, sub[:, None], table.profile.axes[1].nodes[None, :])
 
     def expected_counts(self, source: Source) -> Float[Array, " observation"]:
         """Expected counts in the selection of every observation."""
@@ -97,9 +106,9 @@ class DirectEngine(eqx.Module):
             if isinstance(morphology, Point):
                 inside = point_probability(observation, self.nodes.energy, morphology.lon, morphology.lat)
                 offset = observation.offset(morphology.lon, morphology.lat)
-                exposure = energy_probability(observation, self.nodes.energy, offset) * inside
+                exposure = energy_probability(observation, self.nodes, offset) * inside
             else:
-                exposure = _extended_exposure(morphology, observation, self.nodes.energy, *maps)
+                exposure = _extended_exposure(morphology, observation, self.nodes, *maps)
             counts.append(observation.livetime * exposure @ flux)
         return jnp.stack(counts)
 
@@ -117,15 +126,23 @@ def _radial_quadrature(observation, energy):
     return jnp.asarray(rad), jnp.asarray((half[:, None] * weights).ravel())
 
 
-def _point(morphology, observation, energy, lon, lat, energy_true):
+def _point(morphology, observation, dispersion, lon, lat, energy_true):
     offset = jnp.broadcast_to(observation.offset(morphology.lon, morphology.lat), energy_true.shape)
     rad = jnp.broadcast_to(separation(lon, lat, morphology.lon, morphology.lat), energy_true.shape)
     response = observation.response
     spread = response.psf.density(energy_true, offset, rad)
-    return response.area(energy_true, offset) * spread * response.energy_dispersion.density(energy, energy_true, offset)
+    return response.area(energy_true, offset) * spread * _at_offset(response, dispersion, offset[0])
 
 
-def _extended(morphology, observation, quadrature, energy, lon, lat, energy_true):
+def _at_offset(response, dispersion, offset):
+    """Interpolate [band, offset node] to offsets, shape [band, *offset]."""
+    axis = response.energy_dispersion.profile.axes[1]
+    index, fraction = axis.locate(offset)
+    low = dispersion[:, index]
+    return low + fraction * (dispersion[:, jnp.minimum(index + 1, axis.nodes.size - 1)] - low)
+
+
+def _extended(morphology, observation, quadrature, dispersion, lon, lat, energy_true):
     rad, weight = quadrature
     angle = (jnp.arange(ANGLES) + 0.5) * (360.0 / ANGLES)
     true_lon, true_lat = displace(lon, lat, rad[:, None], angle[None, :])
@@ -137,15 +154,14 @@ def _extended(morphology, observation, quadrature, energy, lon, lat, energy_true
     o = jnp.broadcast_to(offset, shape)
     response = observation.response
     spread = response.psf.density(e, o, jnp.broadcast_to(rad[:, None], shape))
-    detector = response.area(e, o) * response.energy_dispersion.density(energy, e, o)
-    return (spread * detector * brightness).sum((1, 2))
+    return (spread * response.area(e, o) * _at_offset(response, dispersion, offset) * brightness).sum((1, 2))
 
 
-def _extended_exposure(morphology, observation, energy, log_coarse, grid: Grid, inside):
+def _extended_exposure(morphology, observation, nodes, log_coarse, grid: Grid, inside):
     """Int S A Dbar V over the sky: pixels are sorted into fine hats of offset, where A and Dbar are interpolated."""
     fractions = pixel_fractions(morphology, grid)
-    nodes = np.arange(0.0, grid.size * grid.step / np.sqrt(2.0) + 0.2, 0.1)
-    weight = hats(observation.offset(*grid.directions()), nodes).reshape(-1, nodes.size)
+    offsets = np.arange(0.0, grid.size * grid.step / np.sqrt(2.0) + 0.2, 0.1)
+    weight = hats(observation.offset(*grid.directions()), offsets).reshape(-1, offsets.size)
     by_offset = (inside * fractions).reshape(inside.shape[0], -1) @ weight
-    at_energy = jax.vmap(lambda column: jnp.interp(jnp.log(energy), log_coarse, column), 1, 1)(by_offset)
-    return (energy_probability(observation, energy, jnp.asarray(nodes)) * at_energy).sum(-1)
+    at_energy = jax.vmap(lambda column: jnp.interp(jnp.log(nodes.energy), log_coarse, column), 1, 1)(by_offset)
+    return (energy_probability(observation, nodes, jnp.asarray(offsets)) * at_energy).sum(-1)

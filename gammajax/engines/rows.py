@@ -112,7 +112,7 @@ def _bands(observations, nodes, events):
         for offset in np.linspace(0.0, observation.offset_max, 4):
             response = _area_times_dispersion(observation.response, jnp.asarray(edges), nodes.energy, jnp.asarray(offset))
             for slope in (0.0, -2.5):  # flux per ln E of spectra from hard to soft
-                weight = np.asarray(response, np.float64) * (true / true[0]) ** slope
+                weight = np.maximum(np.asarray(response, np.float64), 0.0) * (true / true[0]) ** slope
                 total = weight.sum(1, keepdims=True)
                 cumulative = np.cumsum(weight, 1) / np.where(total > 0, total, 1.0)
                 some = total[:, 0] > 0

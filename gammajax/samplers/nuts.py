@@ -1,10 +1,11 @@
 """NUTS: Hamiltonian Monte Carlo that chooses its path lengths (Hoffman & Gelman 2014, arXiv:1111.4246).
 
-The method of choice for smooth posteriors with one peak. The kernel is numpyro's; all chains move together, so that
-one pass over the events serves all of them, and the posterior travels as an argument of the compiled step, never as a
-constant inside it.
+The method of choice for smooth posteriors with one peak. The kernel is numpyro's. The posterior travels as an argument
+of the compiled step, never as a constant inside it. On accelerators all chains move together, so that one pass over
+the events serves all of them; on a CPU one after the other, which saves them from waiting for the longest path.
 """
 
+import json
 import time
 import warnings
 from functools import lru_cache
@@ -135,8 +136,13 @@ def _kernel(warmup, target_accept, max_tree_depth) -> _Kernel:
 
     @eqx.filter_jit
     def block(posterior, state):
+        def all_chains(state):
+            if jax.default_backend() == "cpu":
+                return jax.lax.map(lambda chain: next_(chain, (posterior,)), state)
+            return jax.vmap(lambda chain: next_(chain, (posterior,)))(state)
+
         def one(state, _):
-            state = jax.vmap(lambda chain: next_(chain, (posterior,)))(state)
+            state = all_chains(state)
             parameters = jax.vmap(lambda x: constrained(posterior.priors, x)[0])(state.z)
             stats = {
                 "diverging": state.diverging,
@@ -154,8 +160,6 @@ def _kernel(warmup, target_accept, max_tree_depth) -> _Kernel:
 
 def _diagnose(result, chains, divergences):
     """Warnings of the diagnostics, kept with the result."""
-    import json
-
     ess, r_hat = result.diagnostics()
     messages = []
     worst = {name: float(np.max(value)) for name, value in r_hat.items() if np.max(value) > R_HAT_MAX}
@@ -169,7 +173,9 @@ def _diagnose(result, chains, divergences):
             f"few effective draws: below {ESS_PER_CHAIN} per chain ({listed}); intervals are rough, draw more"
         )
     if divergences:
-        messages.append(f"{divergences} divergent transitions: parts of the posterior may be missed; raise target_accept")
+        messages.append(
+            f"{divergences} divergent transitions: the posterior may be missed in parts; raise target_accept"
+        )
     result.tree.attrs["messages"] = json.dumps(messages)
     for message in messages:
         warnings.warn(message, stacklevel=3)

@@ -48,6 +48,14 @@ class Fit(eqx.Module):
     converged: bool
     messages: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """Parameters with standard deviations, in a line."""
+        flat, _ = ravel_pytree((self.parameters, self.standard_deviations))
+        values, deviations = np.split(np.asarray(flat), 2)
+        rows = zip(self.names, values, deviations, strict=True)
+        state = "" if self.converged else ", not converged"
+        return "Fit(" + ", ".join(f"{n} = {v:.5g} +- {d:.2g}" for n, v, d in rows) + state + ")"
+
 
 class Peak(NamedTuple):
     """Maximum found in the unconstrained space; `posterior` takes its likelihood relative to it."""
@@ -198,10 +206,13 @@ def _local(posterior, x, jacobian: bool):
     """The posterior relative to `x`, and value, gradient and Hessian there."""
     posterior = posterior.with_reference(constrained(posterior.priors, x)[0])
 
-    def density(x):
-        return log_density(posterior, x, jacobian)
+    def gradient(x):
+        value, slope = jax.value_and_grad(lambda x: log_density(posterior, x, jacobian))(x)
+        return slope, (value, slope)
 
-    return posterior, density(x), jax.grad(density)(x), jax.hessian(density)(x)
+    # forward over reverse, in one pass with what it differentiates
+    hessian, (value, slope) = jax.jacfwd(gradient, has_aux=True)(x)
+    return posterior, value, slope, hessian
 
 
 @eqx.filter_jit
