@@ -103,10 +103,10 @@ def reference_intensity(irfs, source, events):
 
         theta = np.radians(np.concatenate([np.geomspace(1e-4, 5.0, 150), np.linspace(5.5, 179.9, 200)]))
         table = np.array([line_of_sight(x) for x in theta])
-        total = np.trapezoid(2.0 * np.pi * np.sin(theta) * table * theta, np.log(theta))
+        sphere = np.trapezoid(2.0 * np.pi * np.sin(theta) * table * theta, np.log(theta))
 
         def brightness(separation):
-            return np.exp(np.interp(np.log(np.maximum(separation, 1e-6)), np.log(theta), np.log(table))) / total
+            return np.exp(np.interp(np.log(np.maximum(separation, 1e-6)), np.log(theta), np.log(table))) / sphere
 
     elif isinstance(morphology, gj.Gaussian):
         sigma = np.radians(float(morphology.sigma))
@@ -148,12 +148,14 @@ def reference_intensity(irfs, source, events):
         dispersion = irfs["edisp"].evaluate(
             energy_true=e * u.TeV, migra=energy / e * u.one, offset=offset * u.deg
         ).value
-        # gammapy cuts negative extrapolations off: what is left is normalised at the mean offset of this event
+        # gammapy cuts negative extrapolations off: what is left is normalised, at the mean offset of this event
         mean = (offset * measure).sum((1, 2)) / measure.sum((1, 2))
-        migra = irfs["edisp"].axes["migra"].center
+        coarse = np.linspace(0, true.size - 1, 300).astype(int)
+        migra = np.linspace(0.005, 2.995, 2991)
         total = irfs["edisp"].evaluate(
-            energy_true=true[:, None] * u.TeV, migra=migra[None, :], offset=mean[:, None] * u.deg
-        ).value.sum(1) * irfs["edisp"].axes["migra"].bin_width[0].value
+            energy_true=true[coarse, None] * u.TeV, migra=migra[None, :], offset=mean[coarse, None] * u.deg
+        )
+        total = np.interp(true, true[coarse], 1e-3 * total.value.sum(1))
         dispersion = dispersion / np.where(total > 0, total, 1.0)[:, None, None]
         inner = (area * spread * dispersion / e * measure).sum((1, 2))
         result[k] = LIVETIME * np.trapezoid(flux * inner * true, np.log(true))

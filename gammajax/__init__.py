@@ -16,6 +16,10 @@ from gammajax.posterior import Posterior as Posterior
 from gammajax.posterior import expected_counts as expected_counts
 from gammajax.posterior import intensity as intensity
 from gammajax.response import Response as Response
+from gammajax.result import Result as Result
+from gammajax.samplers import Fit as Fit
+from gammajax.samplers import fit as fit
+from gammajax.samplers import nuts as nuts
 from gammajax.simulate import simulate as simulate
 from gammajax.spectra import ExponentialCutoffPowerLaw as ExponentialCutoffPowerLaw
 from gammajax.spectra import LogParabola as LogParabola

@@ -21,7 +21,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(soft_wrap=True)
+# files and pipes have no width of their own
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 110)
 BAD_INPUT = 2
 
 
@@ -183,7 +184,7 @@ def _show(summary, units) -> None:
     table = Table(title="posterior", title_justify="left")
     known = "truth" in summary
     for column in ("parameter", "median", "68 %", "95 %", *(["truth"] if known else []), "ESS", "R-hat"):
-        table.add_column(column, justify="left" if column == "parameter" else "right")
+        table.add_column(column, justify="left" if column == "parameter" else "right", no_wrap=True)
     for name, row in summary.iterrows():
         unit = units.get(str(name).split("[")[0], "").replace("$", "")
         table.add_row(

@@ -32,15 +32,18 @@ class YieldTable(eqx.Module):
 
     def evaluate(self, log_mass, u) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """dN/du and N(>u) per annihilation at log10 x = u."""
-        nodes = jnp.asarray(self.log_mass)
+        # copies: jax gives a host array that jit closes over the precision of its first use in the process
+        nodes, x, densities, integrals = (
+            jnp.asarray(np.array(array, jnp.result_type(float)))
+            for array in (self.log_mass, self.log10_x, self.density, self.above)
+        )
         i = jnp.clip(jnp.searchsorted(nodes, log_mass, side="right") - 1, 0, nodes.size - 2)
         width = nodes[i + 1] - nodes[i]
         t = (log_mass - nodes[i]) / width
         lower = jnp.stack([(1.0 + 2.0 * t) * (1.0 - t) ** 2, t * (1.0 - t) ** 2 * width])
         upper = jnp.stack([t**2 * (3.0 - 2.0 * t), t**2 * (t - 1.0) * width])
-        density = jnp.asarray(self.density)[i] @ lower + jnp.asarray(self.density)[i + 1] @ upper
-        above = jnp.asarray(self.above)[i] @ lower + jnp.asarray(self.above)[i + 1] @ upper
-        x = jnp.asarray(self.log10_x)
+        density = densities[i] @ lower + densities[i + 1] @ upper
+        above = integrals[i] @ lower + integrals[i + 1] @ upper
         inside = jnp.clip(u, x[0], x[-1])
         n = jnp.clip(jnp.searchsorted(x, inside, side="right") - 1, 0, x.size - 2)
         step = x[n + 1] - x[n]

@@ -4,18 +4,26 @@
     extended  log L = -Sum_i N_i + Sum_k log Sum_i lambda_i(x_k)
 """
 
+import functools
+import operator
+from collections.abc import Sequence
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 
 def mixture_density(
-    intensities: Float[Array, "component row"],
+    intensities: Sequence[Float[Array, " row"]] | Float[Array, "component row"],
     counts: Float[Array, " component"],
     fractions: Float[Array, " component"],
 ) -> Float[Array, " row"]:
     """Probability density [TeV^-1 sr^-1] of each event: Sum_i w_i lambda_i / N_i."""
-    return ((fractions / counts).astype(intensities.dtype)[:, None] * intensities).sum(0)
+    scales = fractions / counts
+    # added one by one: stacked into a matrix they would be copied
+    return functools.reduce(
+        operator.add, (scale.astype(row.dtype) * row for scale, row in zip(scales, intensities, strict=True))
+    )
 
 
 def sum_of_logs(
@@ -47,4 +55,5 @@ def accurate_sum(values: Float[Array, " row"]) -> Float[Array, ""]:
 
 @accurate_sum.defjvp
 def _accurate_sum_jvp(primals, tangents):
-    return accurate_sum(*primals), accurate_sum(*tangents)
+    # a plain sum: its transpose is a broadcast, that of the tree would undo the tree step by step
+    return accurate_sum(*primals), tangents[0].sum()

@@ -29,8 +29,19 @@ class Morphology(eqx.Module):
         """Fraction of the flux per solid angle [sr^-1] in a direction [deg]."""
 
     @abc.abstractmethod
-    def sample(self, key: PRNGKeyArray, size: int) -> tuple[Float[Array, " size"], Float[Array, " size"]]:
-        """Random directions (lon, lat) [deg], drawn from the continuous morphology."""
+    def sample(
+        self, key: PRNGKeyArray, size: int, reach: ScalarLike = 180.0
+    ) -> tuple[Float[Array, " size"], Float[Array, " size"]]:
+        """Random directions (lon, lat) [deg], drawn from the continuous morphology.
+
+        A morphology much larger than the field of view may draw only those within `reach` [deg] of its centre, the
+        part `containment(reach)` of its flux.
+        """
+
+    def containment(self, reach: ScalarLike) -> ScalarLike:
+        """Part of the flux that `sample` with this `reach` stands for; 1 where it takes no account of it."""
+        del reach
+        return 1.0
 
     @property
     @abc.abstractmethod
@@ -52,7 +63,7 @@ class Point(Morphology):
     def brightness(self, lon, lat):
         raise TypeError("a point source has no surface brightness; use the point spread function at its position")
 
-    def sample(self, key, size):
+    def sample(self, key, size, reach=180.0):
         return jnp.full(size, self.lon), jnp.full(size, self.lat)
 
     @property
@@ -81,7 +92,7 @@ class Gaussian(Morphology):
         norm = -2.0 * jnp.pi * sigma**2 * jnp.expm1(-2.0 / sigma**2)
         return jnp.exp(-2.0 * (half / sigma) ** 2) / norm
 
-    def sample(self, key, size):
+    def sample(self, key, size, reach=180.0):
         key_radius, key_angle = jax.random.split(key)
         sigma = DEGREE * self.sigma
         u = jax.random.uniform(key_radius, (size,))
@@ -120,7 +131,7 @@ class Disk(Morphology):
         width = jnp.maximum(self.edge, 1e-6) / 2.326
         return 0.5 * (1.0 - jax.scipy.special.erf((rad - self.r_0) / width))
 
-    def sample(self, key, size):
+    def sample(self, key, size, reach=180.0):
         # a smooth rim moves no flux to first order: draw from a table of the radial distribution
         rad = jnp.linspace(0.0, 1.0, 4096) * self.radius
         return _sample_radial(key, size, self.lon, self.lat, rad, self._inside(rad))
@@ -176,9 +187,14 @@ class Einasto(Morphology):
         value = jnp.exp(jnp.interp(jnp.log(distance), jnp.log(rad[1:]), jnp.log(profile[1:])))
         return value / _radial_integral(rad, profile)[-1]
 
-    def sample(self, key, size):
+    def sample(self, key, size, reach=180.0):
         rad, profile = self._table()
-        return _sample_radial(key, size, self.lon, self.lat, rad, profile)
+        return _sample_radial(key, size, self.lon, self.lat, rad, profile, self.containment(reach))
+
+    def containment(self, reach):
+        rad, profile = self._table()
+        cumulative = _radial_integral(rad, profile)
+        return jnp.interp(reach, rad, cumulative) / cumulative[-1]
 
     @property
     def radius(self):
@@ -217,7 +233,7 @@ class TemplateMap(Morphology):
         inside = (ix >= 0) & (iy >= 0) & (ix <= last) & (iy <= last)
         return jnp.where(inside, self.values[jnp.clip(iy, 0, last), jnp.clip(ix, 0, last)], 0.0)
 
-    def sample(self, key, size):
+    def sample(self, key, size, reach=180.0):
         key_pixel, key_x, key_y = jax.random.split(key, 3)
         cumulative = jnp.cumsum(self.values.ravel())
         u = jax.random.uniform(key_pixel, (size,)) * cumulative[-1]
@@ -266,11 +282,11 @@ def _radial_integral(rad, profile):
     return jnp.concatenate([jnp.zeros(1), jnp.cumsum(jnp.pi * (profile[1:] + profile[:-1]) * jnp.diff(cap))])
 
 
-def _sample_radial(key, size, lon, lat, rad, profile):
-    """Random directions about (lon, lat) from a radial profile given at fine nodes `rad`, linear in cap area."""
+def _sample_radial(key, size, lon, lat, rad, profile, part=1.0):
+    """Random directions about (lon, lat) from a radial profile at fine nodes `rad`, the inner `part` of its flux."""
     key_radius, key_angle = jax.random.split(key)
     cumulative = _radial_integral(rad, profile)
-    u = jax.random.uniform(key_radius, (size,)) * cumulative[-1]
+    u = jax.random.uniform(key_radius, (size,)) * part * cumulative[-1]
     i = jnp.clip(jnp.searchsorted(cumulative, u, side="right") - 1, 0, rad.size - 2)
     cap = 2.0 * jnp.sin(0.5 * DEGREE * rad) ** 2
     # the profile is linear in the cap area within a step: invert the quadratic

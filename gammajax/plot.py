@@ -1,5 +1,7 @@
 """Plots. Each returns a `matplotlib.figure.Figure`; nothing is shown or saved."""
 
+from typing import Any
+
 import jax
 import numpy as np
 
@@ -27,13 +29,14 @@ def plot_corner(result, truths: dict | None = None, **options):
         unit = " ".join(part for part in (power, result.units.get(name, "")) if part)
         columns.append(values / factor)
         labels.append(f"{label} [{unit}]" if unit else label)
-        titles.append(f"{label} = {_interval(values / factor)}" + (f" {unit}" if unit else ""))
+        # long units stand at the axis only
+        titles.append(f"{label} = {_interval(values / factor)}" + (f" {unit}" if unit and len(unit) < 10 else ""))
         truth = np.asarray(truths[name])[index] if name in truths else None
         marks.append(None if truth is None else float(truth) / factor)
     count = len(columns)
     size = 2.4 * count + 1.2
     with rc_context({"font.size": 11, "axes.linewidth": 0.8}):
-        figure = Figure(figsize=(size, size), layout="none")
+        figure = Figure(figsize=(size, size))
         corner(
             np.stack(columns, axis=1),
             fig=figure,
@@ -49,7 +52,7 @@ def plot_corner(result, truths: dict | None = None, **options):
             plot_datapoints=False,
             fill_contours=True,
             max_n_ticks=4,
-            labelpad=-0.04,
+            labelpad=0.02,
             **options,
         )
     for i, title in enumerate(titles):
@@ -80,9 +83,9 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
     prediction = predict(key, posterior, {name: values[chosen] for name, values in samples.items()}, edges, events)
     with rc_context({"font.size": 11, "axes.linewidth": 0.8, "axes.titlesize": 12}):
         figure = Figure(figsize=(13.0, 5.6), layout="constrained")
-        left, right = figure.subfigures(1, 2, width_ratios=(1.0, 1.05))
-        _spectrum(left, posterior, prediction)
-        _sky(right, posterior, prediction, radius)
+        halves: Any = figure.subfigures(1, 2, width_ratios=(1.0, 1.05))
+        _spectrum(halves[0], posterior, prediction)
+        _sky(halves[1], posterior, prediction, radius)
     return figure
 
 

@@ -134,12 +134,11 @@ class Posterior(eqx.Module):
     def _density(self, parameters):
         """Density of every row: of the mixture, or the total intensity for absolute fluxes."""
         mixture = self.model(parameters)
-        intensities = jnp.stack(
-            [self.engines[name].intensity(part) for name, part in mixture.components.items()]
-        )
+        parts = mixture.components.items()
+        intensities = [self.engines[name].intensity(part) for name, part in parts]
         if mixture.fractions is None:
-            return intensities.sum(0)
-        counts = jnp.stack([self.engines[name].expected_counts(part).sum() for name, part in mixture.components.items()])
+            return sum(intensities[1:], start=intensities[0])
+        counts = jnp.stack([self.engines[name].expected_counts(part).sum() for name, part in parts])
         return mixture_density(intensities, counts, mixture.fractions)
 
     def _total(self, parameters):
@@ -241,5 +240,5 @@ def _quantile(prior, probability):
     probability = min(max(probability, 1e-4), 1.0 - 1e-4)
     try:
         return jnp.asarray(prior.icdf(jnp.asarray(probability, float)), float)
-    except NotImplementedError:  # some numpyro distributions can only be sampled
+    except (NotImplementedError, ImportError):  # some numpyro distributions can only be sampled
         return jnp.quantile(prior.sample(jax.random.key(0), (4096,)), probability, axis=0)

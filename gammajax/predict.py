@@ -23,7 +23,7 @@ from gammajax.morphology import Point
 from gammajax.simulate import simulate
 from gammajax.spectra import PowerLaw
 
-SIMULATED = (100_000, 400_000)  # events of a component: smooth maps, and a bound on time
+SIMULATED = (60_000, 300_000)  # events of a component: smooth maps, and a bound on time
 
 
 class Prediction(NamedTuple):
@@ -55,7 +55,7 @@ def predict(key, posterior, samples: dict, edges, events: int | None = None) -> 
     if mixture.fractions is not None:
         fractions = np.asarray(_fractions(posterior.model, points), np.float64)
         scale = np.count_nonzero(np.asarray(posterior.valid)) * fractions / totals
-    counts, simulated, weights, variance = [], [], [], 0.0
+    counts, simulated, weights, variance = [], [], [], np.zeros(len(edges) - 1)
     for i, name in enumerate(mixture.names):
         number = int(np.clip(4 * (scale * totals)[0, i], *SIMULATED)) if events is None else events
         drawn, density = _simulate(jax.random.fold_in(key, i), posterior, mixture.components[name], name, number)
@@ -85,10 +85,9 @@ def _simulate(key, posterior, component, name, number):
         for m, proposal in enumerate(proposals)
     ]
     columns = ("energy", "lon", "lat", "observation", "energy_true", "lon_true", "lat_true")
-    joined = {column: np.concatenate([getattr(part, column) for part in parts]) for column in columns}
-    first = [joined.pop(column) for column in columns[:4]]
-    drawn = Events(*first, **joined)
-    density = 0.0
+    joined: dict = {column: np.concatenate([getattr(part, column) for part in parts]) for column in columns}
+    drawn = Events(**joined)
+    density = np.zeros(len(drawn))
     for proposal in proposals:
         expected = float(posterior.engines[name].expected_counts(proposal).sum())
         density = density + share * np.asarray(_flux(proposal, drawn), np.float64) / expected

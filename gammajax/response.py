@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from gammajax.psf import PSF
 from gammajax.sky import separation
-from gammajax.table import Axis, Table, extend
+from gammajax.table import Axis, Table, extend, refine
 
 
 class EnergyDispersion(eqx.Module):
@@ -24,9 +24,15 @@ class EnergyDispersion(eqx.Module):
     def __init__(self, energy_axis: Axis, offset_axis: Axis, migra_axis: Axis, values):
         """Normalise `values` [energy_true, offset, migra]; profiles that are zero stay zero."""
         migra = np.asarray(migra_axis.nodes, np.float64)
-        # extrapolated to the pointing as gammapy does, but once, here: what comes out negative is cut off and the rest
-        # normalised, where gammapy cuts it off and leaves an integral above one
-        offset_axis, values = extend(offset_axis, np.asarray(values, np.float64), dimension=1)
+        values = np.asarray(values, np.float64)
+        if offset_axis.nodes[0] > 0:
+            # Extrapolated to the pointing as gammapy does, but once, here: what comes out negative is cut off and the
+            # rest normalised, where gammapy leaves an integral above one. The order matters: gammapy cuts after it has
+            # interpolated in energy, so that is done first, four times finer than the table.
+            total = values.sum(-1, keepdims=True)
+            values = values / np.where(total > 0, total, 1.0)
+            energy_axis, values = refine(energy_axis, values, dimension=0, factor=4)
+            offset_axis, values = extend(offset_axis, values, dimension=1)
         values = np.maximum(values, 0.0)
         steps = 0.5 * np.diff(migra) * (values[..., 1:] + values[..., :-1])
         cumulative = np.concatenate([np.zeros_like(values[..., :1]), np.cumsum(steps, -1)], -1)

@@ -130,7 +130,7 @@ class Result:
 
     def diagnostics(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Bulk effective sample size and R-hat of every parameter; NaN where there are too few draws."""
-        from arviz_stats import ess, rhat
+        from arviz_stats.sampling_diagnostics import ess, rhat
 
         posterior = self.tree["posterior"]
         unknown = {str(name): np.full(a.shape[2:], np.nan) for name, a in posterior.data_vars.items()}

@@ -129,6 +129,7 @@ class _SourceSampler(eqx.Module):
     """Photons of one source in one observation: energies in tiny bins of flux x envelope of the effective area."""
 
     source: Source
+    reach: jax.Array  # directions farther from the centre of the source cannot reach the field of view
     log_edges: jax.Array
     cumulative: jax.Array  # from the highest energy down, so that rare high energies are resolved
     envelope: jax.Array
@@ -144,18 +145,20 @@ class _SourceSampler(eqx.Module):
         log_edges = np.unique(np.concatenate([np.linspace(low, high, count), nodes[(nodes > low) & (nodes < high)]]))
         at = np.append(np.clip(np.asarray(offsets.nodes), offsets.lower, offsets.upper), [0.0, offsets.lower, offsets.upper])
         inner = np.exp(np.clip(log_edges, low + 1e-6, high - 1e-6))
-        area = np.asarray(observation.response.area(inner[:, None], at[None, :])).max(1)
+        area = np.asarray(_area(observation.response, jnp.asarray(inner), jnp.asarray(at))).max(1)
         envelope = np.maximum(area[1:], area[:-1]) * 1.001
         flux = np.asarray(source.spectrum.integral(jnp.asarray(np.exp(log_edges))), np.float64)
         rate = np.maximum(flux, 0.0) * envelope
         falling = np.concatenate([[0.0], np.cumsum(rate[::-1])])
         total = falling[-1]
+        reach = _reach(source.morphology, observation)
         return cls(
             source,
+            reach,
             jnp.asarray(log_edges[::-1].copy()),
             jnp.asarray(falling / (total if total > 0 else 1.0)),
             jnp.asarray(envelope[::-1].copy()),
-            jnp.asarray(total) * observation.livetime,
+            jnp.asarray(total) * observation.livetime * source.morphology.containment(reach),
         )
 
     def draw(self, key, observation, size):
@@ -163,7 +166,7 @@ class _SourceSampler(eqx.Module):
         bin_ = _locate(self.cumulative, _uniform(keys[0], size))
         fraction = jax.random.uniform(keys[1], (size,))
         energy_true = jnp.exp(self.log_edges[bin_] + fraction * (self.log_edges[bin_ + 1] - self.log_edges[bin_]))
-        lon_true, lat_true = self.source.morphology.sample(keys[2], size)
+        lon_true, lat_true = self.source.morphology.sample(keys[2], size, self.reach)
         offset = observation.offset(lon_true, lat_true)
         response = observation.response
         detected = jax.random.uniform(keys[3], (size,)) * self.envelope[bin_] < response.area(energy_true, offset)
@@ -204,12 +207,7 @@ class _BackgroundSampler(eqx.Module):
         x, y = np.meshgrid(corners, corners)
         lon, lat = deproject(jnp.asarray(x), jnp.asarray(y), observation.lon, observation.lat)
         energy = np.exp(np.clip(log_edges, axis.lower + 1e-6, axis.upper - 1e-6))
-
-        def layer(e):
-            rate = observation.background(jnp.full(lon.shape, e), lon, lat)
-            return rate * background.factor(e) * e
-
-        at_corner = np.asarray(jax.lax.map(layer, jnp.asarray(energy)), np.float64)
+        at_corner = np.asarray(_layers(observation, background, jnp.asarray(energy), lon, lat), np.float64)
         # maximum over the corners of a square, the middle of its sides included
         square = _corner_maximum(at_corner, 2)
         envelope = 1.02 * np.maximum(square[1:], square[:-1])  # kinks of the table inside a square
@@ -240,6 +238,31 @@ class _BackgroundSampler(eqx.Module):
         rate = observation.background(energy, lon, lat) * self.background.factor(energy) * energy
         keep = jax.random.uniform(keys[4], (size,)) * self.envelope[cell] < rate
         return jnp.stack([energy, lon, lat, energy, lon, lat]), keep
+
+
+@eqx.filter_jit
+def _reach(morphology, observation):
+    """Largest separation [deg] from the centre of a morphology that the point spread function carries into view."""
+    axis = observation.response.effective_area.axes[0]
+    energy = jnp.exp(jnp.linspace(axis.lower, axis.upper, 24))
+    offset = jnp.full(energy.shape, observation.offset_max)
+    spread = observation.response.psf.quantile(energy, offset, jnp.full(energy.shape, 1.0 - 2e-7)).max()
+    return observation.offset(morphology.lon, morphology.lat) + observation.offset_max + jnp.minimum(spread, 10.0)
+
+
+@eqx.filter_jit
+def _area(response, energy, offset):
+    return response.area(energy[:, None], offset[None, :])
+
+
+@eqx.filter_jit
+def _layers(observation, background, energy, lon, lat):
+    """Background [sr^-1] per ln E' at layers of energy and directions."""
+
+    def layer(e):
+        return observation.background(jnp.full(lon.shape, e), lon, lat) * background.factor(e) * e
+
+    return jax.lax.map(layer, energy)
 
 
 def _corner_maximum(values, step):

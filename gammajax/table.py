@@ -95,15 +95,26 @@ class Table(eqx.Module):
         return jnp.where(inside[(...,) + (None,) * trailing], result, jnp.asarray(outside, self.values.dtype))
 
 
+def refine(axis: Axis, values: np.ndarray, dimension: int, factor: int) -> tuple[Axis, np.ndarray]:
+    """Axis and values with `factor` - 1 more nodes between neighbours, interpolated linearly."""
+    nodes = np.asarray(axis.nodes, np.float64)
+    position = np.arange((nodes.size - 1) * factor + 1) / factor
+    return _resample(axis, np.interp(position, np.arange(nodes.size), nodes), values, dimension)
+
+
 def extend(axis: Axis, values: np.ndarray, dimension: int) -> tuple[Axis, np.ndarray]:
     """Axis and values with nodes added at the ends of the axis (not below zero), extrapolated linearly."""
     nodes = np.asarray(axis.nodes, np.float64)
     ends = [end for end in (max(axis.lower, 0.0), axis.upper) if not np.any(np.isclose(nodes, end, atol=1e-6))]
-    if nodes.size < 2 or not ends:
+    if nodes.size < 2:
         return axis, values
-    extended = np.unique(np.concatenate([nodes, ends]))
-    index = np.clip(np.searchsorted(nodes, extended, side="right") - 1, 0, nodes.size - 2)
-    fraction = (extended - nodes[index]) / (nodes[index + 1] - nodes[index])
+    return _resample(axis, np.unique(np.concatenate([nodes, ends])), values, dimension)
+
+
+def _resample(axis, new, values, dimension):
+    nodes = np.asarray(axis.nodes, np.float64)
+    index = np.clip(np.searchsorted(nodes, new, side="right") - 1, 0, nodes.size - 2)
+    fraction = (new - nodes[index]) / (nodes[index + 1] - nodes[index])
     shape = [-1 if d == dimension else 1 for d in range(values.ndim)]
     low, high = np.take(values, index, dimension), np.take(values, index + 1, dimension)
-    return Axis(extended, axis.lower, axis.upper), low + fraction.reshape(shape) * (high - low)
+    return Axis(new, axis.lower, axis.upper), low + fraction.reshape(shape) * (high - low)

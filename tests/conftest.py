@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 
@@ -21,3 +22,46 @@ def ctao_south():
     from gammajax.io import ctao
 
     return ctao("South", pointing=(0.0, 0.0), frame="galactic", livetime=50 * 3600.0)
+
+
+@pytest.fixture(scope="session")
+def response():
+    """A small smooth response: Gaussian spread and dispersion, all changing with energy and offset."""
+    import jax.numpy as jnp
+
+    import gammajax as gj
+    from gammajax.psf import GaussPSF
+    from gammajax.response import Background, EnergyDispersion
+    from gammajax.table import Axis, Table
+
+    energy, offset = np.geomspace(0.1, 30.0, 12), np.linspace(0.0, 5.0, 6)
+    migra, background_energy = np.linspace(0.4, 1.8, 71), np.geomspace(0.3, 10.0, 8)
+    e, o = energy[:, None], offset[None, :]
+    true = Axis(np.log(energy)), Axis(offset)
+    width = 0.12 * e**-0.2 * (1.0 + 0.08 * o)
+    spread = 0.1 + 0.02 * o[..., None] + 0.0 * e[..., None]
+    rate = -2.7 * np.log(background_energy)[:, None] - 0.15 * o**2 + np.log(0.05)
+    return gj.Response(
+        Table(true, 1e9 * e**0.6 * np.exp(-0.05 * o**2)),
+        GaussPSF(Table(true, width[..., None]), Table(true, np.ones((12, 6, 1)))),
+        EnergyDispersion(*true, Axis(migra), np.exp(-0.5 * ((migra - 0.97) / spread) ** 2)),
+        Background(Table((Axis(np.log(background_energy)), Axis(offset)), jnp.asarray(rate))),
+    )
+
+
+@pytest.fixture(scope="session")
+def make_observation(response):
+    """`make_observation(lon=..., ...)`: ten hours with the small response at 0.5 to 8 TeV, within 2 deg."""
+    import gammajax as gj
+
+    def make(lon=0.0, lat=0.0, livetime=36000.0, **changes):
+        selection = {"energy_min": 0.5, "energy_max": 8.0, "offset_max": 2.0, "frame": "galactic"}
+        return gj.Observation(lon, lat, livetime, response, **{**selection, **changes})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def observation(make_observation):
+    """One observation of ten hours at the origin."""
+    return make_observation()

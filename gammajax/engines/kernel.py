@@ -168,7 +168,7 @@ class _FoldedResponse(eqx.Module):
     detector: _DetectorResponse
     grid: Grid
     stride: int = eqx.field(static=True)
-    coefficients: Float[Array, "pixel energy offset"]
+    coefficients: Float[Array, "pixel fold_energy offset"]
     exposure: Float[Array, " energy"]
 
     @classmethod

@@ -157,7 +157,7 @@ def _climb(posterior, start, jacobian: bool):
         x, state, best, lowest, stalled, count = carry
         value, gradient = value_and_grad(x, state=state)
         updates, state = solver.update(gradient, state, x, value=value, grad=gradient, value_fn=objective)
-        x = optax.apply_updates(x, updates)
+        x = x + updates
         reached = optax.tree.get(state, "value").astype(lowest.dtype)
         better = reached < lowest
         # Newton steps follow: a hundredth in log L is near enough

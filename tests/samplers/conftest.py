@@ -1,0 +1,72 @@
+"""Posteriors with known answers, with the methods that samplers use."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+import pytest
+
+
+class Toy(eqx.Module):
+    """A log-likelihood written out by hand."""
+
+    function: object = eqx.field(static=True)
+    priors: dict
+    reference_parameters: dict
+    data: jax.Array
+
+    def log_likelihood_ratio(self, parameters):
+        return self.function(parameters, self.data)
+
+    @property
+    def log_reference(self):
+        return jnp.zeros(())
+
+    def log_prior(self, parameters):
+        return sum(prior.log_prob(parameters[name]).sum() for name, prior in self.priors.items())
+
+    def sample_prior(self, key):
+        keys = jax.random.split(key, len(self.priors))
+        return {name: self.priors[name].sample(k) for name, k in zip(sorted(self.priors), keys, strict=True)}
+
+    def with_reference(self, parameters):
+        return eqx.tree_at(lambda toy: toy.reference_parameters, self, dict(parameters))
+
+
+CENTRE = jnp.array([1.0, -2.0, 0.5])
+PRECISION = jnp.array([[50.0, 20.0, 0.0], [20.0, 40.0, -5.0], [0.0, -5.0, 2.0]])
+
+
+def quadratic(p, _):
+    x = jnp.concatenate([p["position"], p["size"][None]]) - CENTRE
+    return -0.5 * x @ PRECISION @ x
+
+
+def counting(p, counts):
+    """On counts of signal + background, off counts of five times the background; zero at the best fit."""
+    on, off = p["signal"] + p["background"], 5.0 * p["background"]
+    n_on, n_off = counts[0], counts[1]
+    return n_on * jnp.log(on / n_on) - on + n_on + n_off * jnp.log(off / n_off) - off + n_off
+
+
+@pytest.fixture
+def make_toy():
+    def make(function, priors, start, data=()):
+        return Toy(function, priors, {k: jnp.asarray(v, float) for k, v in start.items()}, jnp.asarray(data, float))
+
+    return make
+
+
+@pytest.fixture
+def gaussian(make_toy):
+    """Posterior whose mean and precision are closed forms: priors of sd 10 add 1/100 to the precision."""
+    priors = {"size": dist.Normal(0.0, 10.0), "position": dist.Normal(jnp.zeros(2), 10.0).to_event(1)}
+    toy = make_toy(quadratic, priors, {"position": jnp.zeros(2), "size": 0.0})
+    precision = PRECISION + jnp.eye(3) / 100.0
+    return toy, jnp.linalg.solve(precision, PRECISION @ CENTRE), jnp.linalg.inv(precision)
+
+
+@pytest.fixture
+def on_off(make_toy):
+    priors = {"signal": dist.Uniform(0.0, 1000.0), "background": dist.Uniform(0.0, 500.0)}
+    return make_toy(counting, priors, {"signal": 500.0, "background": 250.0}, [120.0, 300.0])

@@ -1,0 +1,81 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from conftest import Toy, counting
+
+from gammajax.samplers import fit
+
+
+def test_gaussian_posterior_is_found_exactly(gaussian):
+    toy, mean, covariance = gaussian
+    best = fit(toy)
+    assert best.converged and best.messages == ()
+    assert best.names == ("position[0]", "position[1]", "size")
+    found = np.concatenate([best.parameters["position"], best.parameters["size"][None]])
+    np.testing.assert_allclose(found, mean, atol=1e-4)
+    np.testing.assert_allclose(best.covariance, covariance, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(best.standard_deviations["size"], np.sqrt(covariance[2, 2]), rtol=1e-4)
+    assert repr(best).endswith("size = 0.49898 +- 0.9)")
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_counts_and_their_errors(wide):
+    # with flat priors: background 300/5, signal 120 - 60; errors of counts propagate linearly
+    with jax.enable_x64(wide):
+        priors = {"signal": dist.Uniform(0.0, 1000.0), "background": dist.Uniform(0.0, 500.0)}
+        start = {"signal": jnp.asarray(500.0), "background": jnp.asarray(250.0)}
+        best = fit(Toy(counting, priors, start, jnp.asarray([120.0, 300.0])))
+    assert best.converged
+    assert best.parameters["signal"] == pytest.approx(60.0, rel=1e-4)
+    assert best.parameters["background"] == pytest.approx(60.0, rel=1e-4)
+    expected = [[300.0 / 25.0, -300.0 / 25.0], [-300.0 / 25.0, 120.0 + 300.0 / 25.0]]
+    np.testing.assert_allclose(best.covariance, expected, rtol=2e-3)
+    assert best.log_posterior == pytest.approx(-np.log(1000.0) - np.log(500.0), abs=1e-4)
+
+
+def test_maximum_is_that_of_the_density_of_the_parameters(make_toy):
+    # n = 1 count under a log-uniform prior: density x^1 exp(-x) / x has its maximum where x -> 0, not at x = 1
+    toy = make_toy(lambda p, _: 3.0 * jnp.log(p["x"]) - p["x"], {"x": dist.LogUniform(0.01, 100.0)}, {"x": 10.0})
+    assert fit(toy).parameters["x"] == pytest.approx(2.0, rel=1e-3)
+
+
+def test_constant_terms_as_large_as_a_real_likelihood(make_toy):
+    # an offset of 1e4 hides all but 1e-3 of log L in single precision; the fit must still end, near the maximum
+    toy = make_toy(lambda p, _: 1e4 - 50.0 * (p["x"] - 0.3) ** 2, {"x": dist.Uniform(-5.0, 5.0)}, {"x": 4.0})
+    best = fit(toy)
+    assert best.parameters["x"] == pytest.approx(0.3, abs=0.02)
+    assert best.standard_deviations["x"] == pytest.approx(0.1, rel=0.02)
+
+
+def test_the_higher_of_two_peaks(make_toy):
+    def two(p, _):
+        return jnp.logaddexp(-0.5 * ((p["x"] - 8.0) / 0.3) ** 2 + 30.0, -0.5 * ((p["x"] + 6.0) / 2.0) ** 2)
+
+    toy = make_toy(two, {"x": dist.Uniform(-10.0, 10.0)}, {"x": -6.0})
+    assert fit(toy).parameters["x"] == pytest.approx(8.0, abs=1e-2)
+
+
+def test_a_maximum_at_the_edge_is_said(make_toy):
+    toy = make_toy(lambda p, _: -100.0 * p["x"], {"x": dist.Uniform(0.0, 1.0)}, {"x": 0.5})
+    with pytest.warns(UserWarning, match="'x' lies at the edge of its prior"):
+        best = fit(toy)
+    assert best.messages
+
+
+def test_simplex(make_toy):
+    # Dirichlet posterior: the mode is (n + a - 1) / (N + sum(a) - 3)
+    counts = jnp.array([20.0, 30.0, 50.0])
+    prior = {"weight": dist.Dirichlet(jnp.array([2.0, 2.0, 2.0]))}
+    best = fit(make_toy(lambda p, _: (counts * jnp.log(p["weight"])).sum(), prior, {"weight": jnp.ones(3) / 3}))
+    np.testing.assert_allclose(best.parameters["weight"], (counts + 1.0) / 103.0, rtol=1e-3)
+    np.testing.assert_allclose(best.covariance.sum(0), 0.0, atol=1e-6)
+
+
+def test_wrong_starts(on_off):
+    with pytest.raises(ValueError, match=r"the parameters are \['background', 'signal'\]"):
+        fit(on_off, initial={"signal": 1.0})
+    with pytest.raises(ValueError, match="not finite at the initial parameters"):
+        fit(on_off, initial={"signal": 1.0, "background": 501.0})
+    assert fit(on_off, initial={"signal": 1.0, "background": 100.0}).converged

@@ -1,0 +1,89 @@
+import warnings
+
+import jax
+import pandas
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from gammajax import __version__
+from gammajax.cli import app
+from gammajax.configs import builtin, load
+from gammajax.result import Result
+
+FILES = ["config.yaml", "corner.png", "counts.png", "posterior.nc", "run.log", "summary.csv"]
+
+
+@pytest.fixture
+def invoke(monkeypatch, tmp_path):
+    """Run a command in an empty folder; the precision it chooses is put back."""
+    monkeypatch.chdir(tmp_path)
+    wide = jax.config.jax_enable_x64
+
+    def run(*arguments):
+        return CliRunner().invoke(app, [str(a) for a in arguments])
+
+    yield run
+    jax.config.update("jax_enable_x64", wide)
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A run of a few seconds: one pointing, a point source, 300 events, few draws."""
+    values = yaml.safe_load(builtin("template"))
+    values["observations"] |= {"pointings": [[0.0, 0.5]], "energy_range": [0.5, 20.0], "offset_max": 1.5}
+    values["events"] = {"simulate": 300}
+    values["model"]["components"]["signal"]["morphology"] = {"type": "point", "lon": 0.0, "lat": 0.0}
+    values["sampler"] = {"draws": 100, "warmup": 50, "chains": 2}
+    values["precision"] = 32
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_run(invoke, small, tmp_path):
+    out = tmp_path / "results" / "small"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # few draws; the command prints its warnings
+        answer = invoke("run", small, "--no-progress", "--seed", 3)
+    assert answer.exit_code == 0, answer.output
+    assert "300 events in 1 observations" in answer.output and "done in" in answer.output
+    assert sorted(file.name for file in out.iterdir()) == FILES
+    assert [file.name for file in out.parent.iterdir()] == ["small"]  # nothing temporary is left
+    result = Result.load(out / "posterior.nc")
+    assert result.truths["index"] == 2.3 and result.tree.attrs["seed"] == 3
+    table = pandas.read_csv(out / "summary.csv", index_col=0)
+    assert list(table.index) == ["fraction", "index"]
+    resolved = load(str(out / "config.yaml"))
+    assert resolved.seed == 3 and resolved.model == load(str(small)).model
+    log = (out / "run.log").read_text()
+    assert "version of jax" in log and "time for sampling" in log and "seed: 3" in log
+    # the folder is there now
+    answer = invoke("run", small)
+    assert answer.exit_code == 2 and "already there" in answer.stderr and "--overwrite" in answer.stderr
+
+
+def test_errors_are_one_red_line(invoke, small, tmp_path, monkeypatch):
+    small.write_text(small.read_text().replace("offset_max", "ofset_max"))
+    answer = invoke("run", small)
+    assert answer.exit_code == 2
+    assert "unknown key 'ofset_max'; did you mean 'offset_max'?" in answer.stderr
+    assert answer.stderr.count("\n") == 1 and "Traceback" not in answer.output
+    assert not (tmp_path / "results").exists()
+    assert "no such file" in invoke("run", "nothing.yaml").stderr
+    monkeypatch.delenv("GAMMAPY_DATA", raising=False)
+    answer = invoke("run", "crab")
+    assert answer.exit_code == 2 and "set GAMMAPY_DATA" in answer.stderr and answer.stderr.count("\n") == 1
+    assert not list((tmp_path / "results").iterdir())
+
+
+def test_template_is_valid(invoke, tmp_path):
+    answer = invoke("init", "mine.yaml")
+    assert answer.exit_code == 0 and "gammajax run mine.yaml" in answer.output
+    assert load(str(tmp_path / "mine.yaml")) == load("template")
+    answer = invoke("init", "mine.yaml")
+    assert answer.exit_code == 2 and "already there" in answer.stderr
+
+
+def test_version(invoke):
+    assert invoke("version").output.strip() == __version__

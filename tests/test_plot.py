@@ -1,0 +1,72 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+import gammajax as gj
+from gammajax.plot import _interval, _level, _scale, _wrap, plot_counts
+from gammajax.predict import predict
+from gammajax.result import Result
+
+
+def model(p):
+    return gj.Mixture(
+        signal=gj.Source(gj.PowerLaw(index=p["index"]), gj.Point(0.3, 0.0)),
+        background=gj.InstrumentBackground(),
+        weights={"signal": p["fraction"]},
+    )
+
+
+@pytest.fixture(scope="module")
+def posterior():
+    observation = gj.io.ctao(
+        pointing=(0.0, 0.0), frame="galactic", livetime=3600.0, energy_range=(0.5, 20.0), offset_max=1.5
+    )
+    truth = {"index": jnp.asarray(2.5), "fraction": jnp.asarray(0.3)}
+    events = gj.simulate(jax.random.key(5), model(truth), observation, events=1000)
+    priors = {"index": dist.Normal(2.5, 0.5), "fraction": dist.Beta(1.0, 3.0)}
+    return gj.Posterior(model, priors, [observation], events)
+
+
+@pytest.fixture(scope="module")
+def result():
+    generator = np.random.default_rng(0)
+    samples = {"index": generator.normal(2.5, 0.05, (2, 20)), "fraction": generator.normal(0.3, 0.01, (2, 20))}
+    return Result.from_samples(samples, method="test")
+
+
+def test_predicted_counts(posterior):
+    # bins over the whole selection hold all counts: 1000 by the weights; shapes against a fresh simulation
+    draws = {"index": np.array([2.2, 2.8, 2.8]), "fraction": np.array([0.2, 0.3, 0.4])}
+    edges = np.array([0.5, 1.0, 2.0, 5.0, 20.0])
+    prediction = predict(jax.random.key(1), posterior, draws, edges, events=20_000)
+    assert prediction.names == ("signal", "background")
+    # 20000 weighted events: 4 standard errors of about 1 %
+    np.testing.assert_allclose(prediction.counts[:, 0].sum(1), [200.0, 300.0, 400.0], rtol=0.04)
+    np.testing.assert_allclose(prediction.counts[:, 1].sum(1), [800.0, 700.0, 600.0], rtol=0.04)
+    np.testing.assert_allclose(prediction.weights[0].sum(), 300.0, rtol=0.04)
+    for draw in (0, 1):
+        source = model({k: jnp.asarray(v[draw]) for k, v in draws.items()}).components["signal"]
+        fresh = gj.simulate(jax.random.key(2 + draw), source, posterior.observations, events=20_000)
+        counts = np.histogram(fresh.energy, edges)[0]
+        expected = prediction.counts[draw, 0] / prediction.counts[draw, 0].sum()
+        assert np.all(np.abs(counts / 20_000 - expected) < 5.0 * np.sqrt(2.0 * expected / 20_000))
+
+
+def test_counts_figure(posterior, result):
+    figure = plot_counts(posterior, result, events=5_000)
+    spectrum, residuals, sky = figure.axes[0], figure.axes[1], figure.axes[2]
+    assert spectrum.get_yscale() == "log" and residuals.get_xlabel() == "reconstructed energy [TeV]"
+    assert [text.get_text() for text in spectrum.get_legend().get_texts()] == ["signal", "background", "total", "data"]
+    assert sky.get_xlabel() == "Galactic longitude [deg]"
+    low, high = sky.get_xlim()
+    assert low > high  # longitude increases to the left
+    figure.canvas.draw()
+
+
+def test_helpers():
+    assert _wrap(np.array([359.0, 181.0, 10.0])).tolist() == [-1.0, -179.0, 10.0]
+    assert _level(np.array([[4.0, 3.0], [2.0, 1.0]]), 0.65) == 3.0
+    assert _scale(4.2e-11) == (1e-11, "$10^{-11}$") and _scale(3.0) == (1.0, "")
+    assert _interval(np.linspace(0.0, 1.0, 1001)) == "$0.50^{+0.34}_{-0.34}$"

@@ -1,0 +1,73 @@
+import jax
+import numpy as np
+import pytest
+
+from gammajax.result import Result
+
+
+@pytest.fixture
+def result():
+    generator = np.random.default_rng(1)
+    samples = {"mass": generator.normal(2.0, 0.1, (4, 500)), "weight": generator.normal(0.0, 1.0, (4, 500, 2))}
+    return Result.from_samples(
+        samples,
+        method="test",
+        sample_stats={"diverging": np.zeros((4, 500), bool)},
+        truths={"mass": 2.0},
+        units={"mass": "TeV"},
+        messages=["all well"],
+        timings={"sampling": 1.5},
+        seed=3,
+    )
+
+
+def test_summary(result):
+    table = result.summary()
+    assert list(table.index) == ["mass", "weight[0]", "weight[1]"]
+    row = table.loc["mass"]
+    # 2000 independent draws: 5 standard errors
+    assert row["median"] == pytest.approx(2.0, abs=5 * 1.25 * 0.1 / 2000**0.5)
+    assert row["68% high"] - row["68% low"] == pytest.approx(0.2, rel=0.1)
+    assert row["95% high"] - row["95% low"] == pytest.approx(0.4, rel=0.1)
+    assert row["ess_bulk"] > 1500 and row["r_hat"] < 1.01 and row["truth"] == 2.0
+    assert np.isnan(table.loc["weight[0]", "truth"])
+    assert repr(result) == "Result(test: mass, weight; 4 chains x 500 draws)"
+
+
+def test_save_and_load(result, tmp_path):
+    path = result.save(tmp_path / "posterior.nc")
+    assert [file.name for file in tmp_path.iterdir()] == ["posterior.nc"]
+    again = Result.load(path)
+    assert again.tree.identical(result.tree)
+    assert again.messages == ["all well"] and again.timings == {"sampling": 1.5} and again.units == {"mass": "TeV"}
+    assert again.truths["mass"] == 2.0
+    result.save(path)  # over a file that was there
+
+
+def test_wrong_files(result, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        Result.load(tmp_path / "nothing.nc")
+    (tmp_path / "text.nc").write_text("text")
+    with pytest.raises(ValueError, match="not a NetCDF file"):
+        Result.load(tmp_path / "text.nc")
+    with pytest.raises(FileNotFoundError):
+        result.save(tmp_path / "missing" / "posterior.nc")
+
+
+def test_wrong_samples():
+    with pytest.raises(ValueError, match="'x' are not finite"):
+        Result.from_samples({"x": np.full((2, 10), np.nan)}, method="test")
+    with pytest.raises(ValueError, match="of one length"):
+        Result.from_samples({"x": np.ones((2, 10)), "y": np.ones((2, 11))}, method="test")
+
+
+def test_corner(result):
+    figure = result.plot_corner()
+    assert len(figure.axes) == 9
+    assert figure.axes[0].get_title().startswith("mass = $") and figure.axes[0].get_title().endswith("$ TeV")
+    assert figure.axes[6].get_xlabel() == "mass [TeV]"
+
+
+def test_few_draws_have_no_diagnostics():
+    result = Result.from_samples({"x": np.asarray(jax.random.normal(jax.random.key(0), (1, 3)))}, method="test")
+    assert np.isnan(result.summary().loc["x", "r_hat"])
