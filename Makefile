@@ -8,7 +8,7 @@ SOURCES := gammajax $(wildcard tests benchmarks tools)
 .PHONY: demo test lint docs bench clean
 
 demo: $(VENV)/.installed
-	$(BIN)/gammajax run galactic-centre --out results/galactic-centre
+	$(BIN)/gammajax run galactic-centre --out results/galactic-centre --overwrite
 
 # Two worker processes; `make test WORKERS=8` on a larger machine.
 WORKERS ?= 2

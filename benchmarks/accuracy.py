@@ -65,7 +65,7 @@ def relative_errors(value, truth, energy):
 
 
 def gammapy_irfs():
-    """gammapy's IRF objects for the embedded South file, dispersion normalised by gammapy."""
+    """Gammapy's IRF objects for the embedded South file, dispersion normalised by gammapy."""
     from gammapy.irf import load_irf_dict_from_file
 
     name = "Prod5-South-20deg-AverageAz-14MSTs37SSTs.180000s-v0.1.fits.gz"
@@ -77,7 +77,7 @@ def gammapy_irfs():
 
 
 def reference_intensity(irfs, source, events):
-    """lambda by numpy quadrature: energies by trapezoid in ln E, directions in polar coordinates of size sigma(E)."""
+    """Lambda by numpy quadrature: energies by trapezoid in ln E, directions in polar coordinates of size sigma(E)."""
     import astropy.units as u
     from scipy.integrate import quad
 
@@ -119,7 +119,9 @@ def reference_intensity(irfs, source, events):
     result = np.zeros(len(events))
     for k in range(len(events)):
         energy = events.energy[k]
-        true = np.geomspace(max(energy / 2.9, 0.0127), min(energy / 0.3, 195.0), 4000 if isinstance(morphology, gj.Point) else 700)
+        true = np.geomspace(
+            max(energy / 2.9, 0.0127), min(energy / 0.3, 195.0), 4000 if isinstance(morphology, gj.Point) else 700
+        )
         flux = amplitude * true**-index
         lon, lat = np.radians(events.lon[k]), np.radians(events.lat[k])
         if isinstance(morphology, gj.Point):
@@ -127,12 +129,12 @@ def reference_intensity(irfs, source, events):
             separation = np.full_like(offset, _separation(lon, lat, *np.radians(centre)))
             measure = np.ones_like(offset)
         else:
-            width = irfs["psf"].evaluate_parameters(true * u.TeV, np.full(true.size, np.hypot(events.lon[k], events.lat[k])) * u.deg)
+            width = irfs["psf"].evaluate_parameters(
+                true * u.TeV, np.full(true.size, np.hypot(events.lon[k], events.lat[k])) * u.deg
+            )
             sigma_psf = np.radians(width["sigma_1"].to_value("deg"))
             separation = sigma_psf[:, None, None] * 5.5 * t[None, :, None] * np.ones(angle.size)
-            lat_true = np.arcsin(
-                np.sin(lat) * np.cos(separation) + np.cos(lat) * np.sin(separation) * np.cos(angle)
-            )
+            lat_true = np.arcsin(np.sin(lat) * np.cos(separation) + np.cos(lat) * np.sin(separation) * np.cos(angle))
             lon_true = lon + np.arctan2(
                 np.sin(angle) * np.sin(separation) * np.cos(lat), np.cos(separation) - np.sin(lat) * np.sin(lat_true)
             )
@@ -145,9 +147,9 @@ def reference_intensity(irfs, source, events):
         parameters = irfs["psf"].evaluate_parameters(energy_true=e * u.TeV, offset=offset * u.deg)
         s = parameters["sigma_1"].to_value("rad")  # one Gaussian in these files; its norm is made one
         spread = np.exp(-0.5 * (separation / s) ** 2) / (2.0 * np.pi * s**2)
-        dispersion = irfs["edisp"].evaluate(
-            energy_true=e * u.TeV, migra=energy / e * u.one, offset=offset * u.deg
-        ).value
+        dispersion = (
+            irfs["edisp"].evaluate(energy_true=e * u.TeV, migra=energy / e * u.one, offset=offset * u.deg).value
+        )
         # gammapy cuts negative extrapolations off: what is left is normalised, at the mean offset of this event
         mean = (offset * measure).sum((1, 2)) / measure.sum((1, 2))
         coarse = np.linspace(0, true.size - 1, 300).astype(int)

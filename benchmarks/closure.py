@@ -40,7 +40,9 @@ def observations():
 
 def against_nuts(observed, events):
     """Largest difference of fit and NUTS: means in standard deviations, and ratio of standard deviations minus one."""
-    posterior = gj.Posterior(model, PRIORS, observed, gj.simulate(jax.random.key(9), model(TRUTH), observed, events=events))
+    posterior = gj.Posterior(
+        model, PRIORS, observed, gj.simulate(jax.random.key(9), model(TRUTH), observed, events=events)
+    )
     best = gj.fit(posterior)
     result = gj.nuts(jax.random.key(1), posterior, warmup=300, draws=500, chains=2, progress=False)
     figures = {}

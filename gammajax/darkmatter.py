@@ -10,10 +10,10 @@ from importlib import resources
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, ScalarLike
+from jaxtyping import Array, Float
 
 from gammajax.mixture import is_concrete
-from gammajax.spectra import Spectrum, parameter, scalar
+from gammajax.spectra import Scalar, Spectrum, parameter, scalar
 
 GEV_PER_TEV = 1e3
 
@@ -56,7 +56,10 @@ class YieldTable(eqx.Module):
 
 @lru_cache(maxsize=1)
 def _embedded():
-    with resources.as_file(resources.files("gammajax") / "data" / "pppc4dmid_gammas.npz") as path, np.load(path) as table:
+    with (
+        resources.as_file(resources.files("gammajax") / "data" / "pppc4dmid_gammas.npz") as path,
+        np.load(path) as table,
+    ):
         codes = table["dn_dlog10x"]
         values = np.where(codes == 0, 0.0, np.exp(table["log_offset"] + table["log_step"] * codes))
         return table["mass"], table["log10_x"], [str(name) for name in table["channels"]], values
@@ -94,9 +97,9 @@ class DarkMatter(Spectrum):
     """
 
     channel: str = eqx.field(static=True)
-    mass: ScalarLike = parameter()
-    sigma_v: ScalarLike = eqx.field(converter=scalar, default=2.2e-26)
-    j_factor: ScalarLike = eqx.field(converter=scalar, default=1e23)
+    mass: Scalar = parameter()
+    sigma_v: Scalar = eqx.field(converter=scalar, default=2.2e-26)
+    j_factor: Scalar = eqx.field(converter=scalar, default=1e23)
 
     def __check_init__(self):
         table = yield_table(self.channel)

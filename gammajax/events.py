@@ -1,5 +1,7 @@
 """Events: reconstructed energy and direction, and the observation each belongs to."""
 
+from typing import Any
+
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
@@ -26,7 +28,7 @@ class Events(eqx.Module):
     component: Int[np.ndarray, " event"] | None = None
 
     def __init__(
-        self, energy, lon, lat, observation=0, *, energy_true=None, lon_true=None, lat_true=None, component=None
+        self, energy, lon, lat, observation: Any = 0, *, energy_true=None, lon_true=None, lat_true=None, component=None
     ):
         self.energy = _column("energy", energy)
         size = self.energy.size

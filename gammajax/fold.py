@@ -13,7 +13,6 @@ pixel's transform, so that pixels blur nothing. The result is kept as cubic B-sp
 import math
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -80,8 +79,10 @@ def _quantile(psf, energy, offset, probability):
     return psf.quantile(energy, offset, probability)
 
 
-def convolve(fractions: Float[np.ndarray, "y x"], transform: Float[np.ndarray, "energy ky kx"]) -> Float[np.ndarray, "energy y x"]:
-    """Spline coefficients of pixel-integrated `fractions` folded with a transform (in double precision, on the host)."""
+def convolve(
+    fractions: Float[np.ndarray, "y x"], transform: Float[np.ndarray, "energy ky kx"]
+) -> Float[np.ndarray, "energy y x"]:
+    """Spline coefficients of pixel-integrated `fractions` folded with a transform (on the host, double precision)."""
     size = fractions.shape[0]
     image = rfft2(np.asarray(fractions, np.float64)) * spline_filter(size)
     return np.stack([irfft2(image * row, s=(size, size), workers=-1) for row in transform])
@@ -106,12 +107,14 @@ def selected_fractions(observation: Observation, grid: Grid, oversample: int = 6
     return grid.average(observation.selected, oversample)
 
 
+@eqx.filter_jit
 def spline_integral_weights(fractions: Float[Array, "y x"]) -> Float[Array, "y x"]:
     """Integral [pixel] of each pixel's cubic B-spline over a region given by pixel `fractions`."""
     taps = np.array([1.0, 76.0, 230.0, 76.0, 1.0]) / 384.0  # quartic B-spline at the integers
     padded = jnp.pad(fractions, 2)
-    rows = sum(tap * padded[i : i + fractions.shape[0]] for i, tap in enumerate(taps))
-    return sum(tap * rows[:, i : i + fractions.shape[1]] for i, tap in enumerate(taps))
+    height, width = fractions.shape
+    rows = jnp.stack([tap * padded[i : i + height] for i, tap in enumerate(taps)]).sum(0)
+    return jnp.stack([tap * rows[:, i : i + width] for i, tap in enumerate(taps)]).sum(0)
 
 
 @eqx.filter_jit
@@ -137,7 +140,7 @@ class FoldPlan:
         else:
             self.lon, self.lat, self.radius = morphology.lon, morphology.lat, radius + margin
         # a smooth source is resolved down to its far tails, a source with edges down to the narrowest response
-        step = sigma / 5.0 if scale > 0 else sigma
+        step = sigma / 5.0 if scale > 0 else 1.4 * sigma
         self.grid = Grid(self.lon, self.lat, max(step, 2.0 * self.radius / 900.0), self.radius)
         self.offsets = offset_nodes(
             max(0.0, centre_offset - self.radius), centre_offset + self.radius, 0.25 if self.radius < 2.0 else 0.5

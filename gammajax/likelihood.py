@@ -1,7 +1,7 @@
 """Likelihoods of events under a mixture, as sums over events of the logarithm of an intensity.
 
-    mixture   log L = Sum_k log Sum_i w_i lambda_i(x_k) / N_i
-    extended  log L = -Sum_i N_i + Sum_k log Sum_i lambda_i(x_k)
+mixture   log L = Sum_k log Sum_i w_i lambda_i(x_k) / N_i
+extended  log L = -Sum_i N_i + Sum_k log Sum_i lambda_i(x_k)
 """
 
 import functools
@@ -40,7 +40,7 @@ def sum_of_logs(
 @jax.custom_jvp
 def accurate_sum(values: Float[Array, " row"]) -> Float[Array, ""]:
     """Sum in double precision where that is switched on, otherwise pairwise with compensation (Knuth's two-sum)."""
-    if jax.config.jax_enable_x64:
+    if jnp.result_type(float) == jnp.float64:
         return values.astype(jnp.float64).sum()
     error = jnp.zeros((), values.dtype)
     while values.size > 1:

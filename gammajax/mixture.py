@@ -4,10 +4,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, ScalarLike
+from jax.core import Tracer
+from jaxtyping import Array, Float
 
 from gammajax.morphology import Morphology
-from gammajax.spectra import Spectrum, parameter, scalar
+from gammajax.spectra import Scalar, Spectrum, scalar
 
 
 class Source(eqx.Module):
@@ -23,9 +24,9 @@ class InstrumentBackground(eqx.Module):
     It is a rate per reconstructed energy and direction, so it is never convolved with the response.
     """
 
-    norm: ScalarLike = eqx.field(converter=scalar, default=1.0)
-    tilt: ScalarLike = eqx.field(converter=scalar, default=0.0)
-    reference: ScalarLike = eqx.field(converter=scalar, default=1.0)
+    norm: Scalar = eqx.field(converter=scalar, default=1.0)
+    tilt: Scalar = eqx.field(converter=scalar, default=0.0)
+    reference: Scalar = eqx.field(converter=scalar, default=1.0)
 
     def factor(self, energy) -> Float[Array, "..."]:
         """Factor on the rate of the response file at reconstructed `energy` [TeV]."""
@@ -69,7 +70,7 @@ class Mixture(eqx.Module):
 
 def is_concrete(*values) -> bool:
     """Whether values can be looked at, that is, none is being traced by jit, grad or vmap."""
-    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
 
 
 def _complete_weights(weights, names):

@@ -12,17 +12,17 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, ScalarLike
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from gammajax.sky import DEGREE, Grid, deproject, displace, separation
-from gammajax.spectra import parameter, scalar
+from gammajax.spectra import Scalar, parameter, scalar
 
 
 class Morphology(eqx.Module):
     """Interface of all morphologies; `lon`, `lat` [deg] is the centre, in the observations' frame."""
 
-    lon: eqx.AbstractVar[ScalarLike]
-    lat: eqx.AbstractVar[ScalarLike]
+    lon: eqx.AbstractVar[Scalar]
+    lat: eqx.AbstractVar[Scalar]
 
     @abc.abstractmethod
     def brightness(self, lon, lat) -> Float[Array, "..."]:
@@ -30,7 +30,7 @@ class Morphology(eqx.Module):
 
     @abc.abstractmethod
     def sample(
-        self, key: PRNGKeyArray, size: int, reach: ScalarLike = 180.0
+        self, key: PRNGKeyArray, size: int, reach: Scalar | float = 180.0
     ) -> tuple[Float[Array, " size"], Float[Array, " size"]]:
         """Random directions (lon, lat) [deg], drawn from the continuous morphology.
 
@@ -38,7 +38,7 @@ class Morphology(eqx.Module):
         part `containment(reach)` of its flux.
         """
 
-    def containment(self, reach: ScalarLike) -> ScalarLike:
+    def containment(self, reach: Scalar | float) -> Scalar | float:
         """Part of the flux that `sample` with this `reach` stands for; 1 where it takes no account of it."""
         del reach
         return 1.0
@@ -57,8 +57,8 @@ class Morphology(eqx.Module):
 class Point(Morphology):
     """A point source at (lon, lat) [deg]."""
 
-    lon: ScalarLike = parameter()
-    lat: ScalarLike = parameter()
+    lon: Scalar = parameter()
+    lat: Scalar = parameter()
 
     def brightness(self, lon, lat):
         raise TypeError("a point source has no surface brightness; use the point spread function at its position")
@@ -81,9 +81,9 @@ class Gaussian(Morphology):
     The von Mises-Fisher form of a Gaussian on the sphere, as in gammapy's `GaussianSpatialModel`; `sigma` [deg].
     """
 
-    lon: ScalarLike = parameter()
-    lat: ScalarLike = parameter()
-    sigma: ScalarLike = parameter()
+    lon: Scalar = parameter()
+    lat: Scalar = parameter()
+    sigma: Scalar = parameter()
 
     def brightness(self, lon, lat):
         sigma = DEGREE * self.sigma
@@ -117,10 +117,10 @@ class Disk(Morphology):
     position and radius; gammapy's `DiskSpatialModel` defines the same edge.
     """
 
-    lon: ScalarLike = parameter()
-    lat: ScalarLike = parameter()
-    r_0: ScalarLike = parameter()
-    edge: ScalarLike = eqx.field(converter=scalar, default=0.01)
+    lon: Scalar = parameter()
+    lat: Scalar = parameter()
+    r_0: Scalar = parameter()
+    edge: Scalar = eqx.field(converter=scalar, default=0.01)
 
     def brightness(self, lon, lat):
         area = 4.0 * jnp.pi * jnp.sin(0.5 * DEGREE * self.r_0) ** 2
@@ -153,11 +153,11 @@ class Einasto(Morphology):
     Cirelli et al. 2011 (arXiv:1012.4515), in galactic coordinates.
     """
 
-    lon: ScalarLike = eqx.field(converter=scalar, default=0.0)
-    lat: ScalarLike = eqx.field(converter=scalar, default=0.0)
-    alpha: ScalarLike = eqx.field(converter=scalar, default=0.17)
-    r_s: ScalarLike = eqx.field(converter=scalar, default=28.44)
-    distance: ScalarLike = eqx.field(converter=scalar, default=8.33)
+    lon: Scalar = eqx.field(converter=scalar, default=0.0)
+    lat: Scalar = eqx.field(converter=scalar, default=0.0)
+    alpha: Scalar = eqx.field(converter=scalar, default=0.17)
+    r_s: Scalar = eqx.field(converter=scalar, default=28.44)
+    distance: Scalar = eqx.field(converter=scalar, default=8.33)
 
     def profile(self, rad: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Integral of rho^2 along the line of sight at `rad` [deg] from the centre (arbitrary unit)."""
@@ -212,8 +212,8 @@ class TemplateMap(Morphology):
     Raises `ValueError` for values that are negative, not finite or all zero.
     """
 
-    lon: ScalarLike = parameter()
-    lat: ScalarLike = parameter()
+    lon: Scalar
+    lat: Scalar
     grid: Grid
     values: Float[Array, "pixel pixel"]
 
@@ -253,13 +253,13 @@ class TemplateMap(Morphology):
 
 
 @eqx.filter_jit
-def pixel_fractions(morphology: Morphology, grid: Grid, oversample: int = 3) -> Float[Array, "pixel pixel"]:
+def pixel_fractions(morphology: Morphology, grid: Grid, order: int = 3) -> Float[Array, "pixel pixel"]:
     """Fraction of the flux in every pixel of `grid`, integrated over the pixel and not sampled at its centre.
 
-    Each pixel is an average over `oversample`^2 points; the pixels next to the centre of the source, where
-    halos have their cusp, over 51^2.
+    Gauss-Legendre quadrature with `order`^2 points; in the pixels next to the centre of the source, where
+    halos have their cusp, an average over 51^2.
     """
-    density = grid.average(morphology.brightness, oversample)
+    density = grid.smooth_average(morphology.brightness, order)
     # refine 5 x 5 pixels about the centre of the source
     x, y = grid.pixel(morphology.lon, morphology.lat)
     half, fine = 2, 51
@@ -282,7 +282,7 @@ def _radial_integral(rad, profile):
     return jnp.concatenate([jnp.zeros(1), jnp.cumsum(jnp.pi * (profile[1:] + profile[:-1]) * jnp.diff(cap))])
 
 
-def _sample_radial(key, size, lon, lat, rad, profile, part=1.0):
+def _sample_radial(key, size, lon, lat, rad, profile, part: Scalar | float = 1.0):
     """Random directions about (lon, lat) from a radial profile at fine nodes `rad`, the inner `part` of its flux."""
     key_radius, key_angle = jax.random.split(key)
     cumulative = _radial_integral(rad, profile)
@@ -297,5 +297,3 @@ def _sample_radial(key, size, lon, lat, rad, profile, part=1.0):
     area = cap[i] + jnp.clip(2.0 * rest / jnp.maximum(profile[i] + root, 1e-30), 0.0, step)
     distance = 2.0 / DEGREE * jnp.arcsin(jnp.sqrt(jnp.clip(0.5 * area, 0.0, 1.0)))
     return displace(lon, lat, distance, jax.random.uniform(key_angle, (size,), maxval=360.0))
-
-

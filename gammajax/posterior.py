@@ -1,6 +1,7 @@
 """Posterior: a model, priors and events, as pure functions of a dict of parameters."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import Distribution
 
-from gammajax.engines import ENGINES, BackgroundEngine, DirectEngine, KernelEngine, Rows
+from gammajax.engines import ENGINES, BackgroundEngine, Engine, KernelEngine, Rows
 from gammajax.events import Events
 from gammajax.likelihood import mixture_density, sum_of_logs
 from gammajax.mixture import InstrumentBackground, Mixture, Source
@@ -42,26 +43,26 @@ class Posterior(eqx.Module):
     priors: dict[str, Distribution]
     observations: tuple[Observation, ...]
     events: Events
-    engines: dict[str, KernelEngine | DirectEngine | BackgroundEngine]
+    engines: dict[str, Engine]
     valid: Bool[Array, " row"]
     reference: Float[Array, " row"]
     reference_parameters: Parameters
+    names: tuple[str, ...] = eqx.field(static=True)  # order of the priors: jax sorts dicts
 
     def __init__(
         self,
         model: Callable[[Parameters], Mixture],
         priors: dict[str, Distribution],
-        observations: Sequence[Observation],
+        observations: Any,
         events: Events | None = None,
         *,
         engine: str | dict[str, str] | None = None,
         per_decade: float = 50.0,
         bands: int | None = None,
     ):
-        if events is None:
-            events, observations = observations
-        observations = (observations,) if isinstance(observations, Observation) else tuple(observations)
+        observations, events = _data(observations, events)
         self.model, self.priors, self.observations = model, dict(priors), observations
+        self.names = tuple(priors)
         start = {name: _quantile(prior, 0.5) for name, prior in self.priors.items()}
         mixture = model(start)
         if not isinstance(mixture, Mixture):
@@ -74,11 +75,11 @@ class Posterior(eqx.Module):
         self.events = jax.tree.map(jnp.asarray, events)
         self.reference_parameters = start
         self.reference = jnp.ones(rows.index.size)
-        counts = self.expected_counts(start)
+        counts = eqx.filter_jit(Posterior.expected_counts)(self, start)
         for name, count in counts.items():
             if not float(count.sum()) > 0:
                 raise ValueError(f"component {name!r} expects no events in the selection")
-        self.reference = self._density(start)
+        self.reference = eqx.filter_jit(Posterior._density)(self, start)
         impossible = np.flatnonzero(np.asarray(~(self.reference > 0)) & rows.valid)
         if impossible.size:
             row = impossible[0]
@@ -94,7 +95,7 @@ class Posterior(eqx.Module):
         return {name: self.engines[name].expected_counts(part) for name, part in components.items()}
 
     def log_likelihood_ratio(self, parameters: Parameters) -> Float[Array, ""]:
-        """log L relative to the reference density of every event: what samplers use, accurate in single precision."""
+        """Value of log L relative to the reference: what samplers use, accurate in single precision."""
         value = sum_of_logs(self._density(parameters), self.reference, self.valid)
         mixture = self.model(parameters)
         if mixture.fractions is None:
@@ -102,28 +103,30 @@ class Posterior(eqx.Module):
         return value
 
     def log_likelihood(self, parameters: Parameters) -> Float[Array, ""]:
-        """log L (module [`gammajax.likelihood`][]); in single precision its last digits are lost for many events."""
+        """Value of log L (module [`gammajax.likelihood`][]); single precision loses its last digits for many events."""
         return self.log_likelihood_ratio(parameters) + self.log_reference
 
     @property
     def log_reference(self) -> Float[Array, ""]:
-        """log L at the reference parameters: `log_likelihood` minus `log_likelihood_ratio`."""
+        """Value of log L at the reference parameters: `log_likelihood` minus `log_likelihood_ratio`."""
         value = sum_of_logs(self.reference, jnp.ones_like(self.reference), self.valid)
         extended = self.model(self.reference_parameters).fractions is None
         return value - self._total(self.reference_parameters) if extended else value
 
     def log_prior(self, parameters: Parameters) -> Float[Array, ""]:
         """Logarithm of the prior density."""
-        return sum((prior.log_prob(parameters[name]).sum() for name, prior in self.priors.items()), start=jnp.zeros(()))
+        return sum(
+            (jnp.sum(prior.log_prob(parameters[name])) for name, prior in self.priors.items()), start=jnp.zeros(())
+        )
 
-    def prior_transform(self, u: Float[Array, " parameter"]) -> Parameters:
+    def prior_transform(self, u: Float[Array, " parameter"]) -> dict[str, Any]:
         """Parameters at a point of the unit cube, in the order of the priors (for nested sampling)."""
-        return {name: prior.icdf(u[i]) for i, (name, prior) in enumerate(self.priors.items())}
+        return {name: self.priors[name].icdf(u[i]) for i, name in enumerate(self.names)}
 
     def sample_prior(self, key: PRNGKeyArray) -> Parameters:
         """One draw from the prior."""
-        keys = jax.random.split(key, len(self.priors))
-        return {name: prior.sample(k) for k, (name, prior) in zip(keys, self.priors.items(), strict=True)}
+        keys = jax.random.split(key, len(self.names))
+        return {name: jnp.asarray(self.priors[name].sample(k)) for k, name in zip(keys, self.names, strict=True)}
 
     def with_reference(self, parameters: Parameters) -> "Posterior":
         """The same posterior with another reference point; near the best fit the ratio is most accurate."""
@@ -176,11 +179,20 @@ def expected_counts(
     return built.expected_counts(component).sum()
 
 
-def _as_tuple(observations):
+def _data(observations, events) -> tuple[tuple[Observation, ...], Events]:
+    """Observations and events, from the two or from the pair that read_gadf returns."""
+    if events is None:
+        if not (isinstance(observations, tuple) and len(observations) == 2 and isinstance(observations[0], Events)):
+            raise ValueError("give observations and events, or the pair (events, observations) of read_gadf")
+        events, observations = observations
+    return _as_tuple(observations), events
+
+
+def _as_tuple(observations) -> tuple[Observation, ...]:
     return (observations,) if isinstance(observations, Observation) else tuple(observations)
 
 
-def _engine_type(component, name):
+def _engine_type(component, name) -> type[Engine]:
     if isinstance(component, InstrumentBackground):
         return BackgroundEngine
     if name not in ENGINES:

@@ -131,7 +131,9 @@ class TablePSF(PSF):
         self.cumulative = Table(axes, cumulative / safe)
 
     def _total(self, energy_true, offset):
-        ones = jnp.broadcast_to(self.cumulative.axes[2].nodes[-1], jnp.broadcast_shapes(energy_true.shape, offset.shape))
+        ones = jnp.broadcast_to(
+            self.cumulative.axes[2].nodes[-1], jnp.broadcast_shapes(energy_true.shape, offset.shape)
+        )
         return jnp.maximum(self.cumulative(jnp.log(energy_true), offset, ones, outside=None), 1e-6)
 
     def density(self, energy_true, offset, rad):
@@ -158,5 +160,5 @@ class TablePSF(PSF):
         high = jnp.take_along_axis(values, index[..., None] + 1, -1)[..., 0]
         fraction = jnp.clip((probability - low) / jnp.maximum(high - low, 1e-12), 0.0, 1.0)
         # the density is nearly constant within a step, so the containment grows with rad^2
-        r2 = axes[2].nodes**2
+        r2 = axes[2].nodes ** 2
         return jnp.sqrt(r2[index] + fraction * (r2[index + 1] - r2[index]))

@@ -94,7 +94,12 @@ def _component(key, component, observations, number, name):
         if found >= number:
             break
         proposals = int(1.05 * (number - found) / efficiency) + 1000
-        columns = _draw(jax.random.fold_in(key, attempt), samplers, observations, generator.multinomial(proposals, rates / rates.sum()))
+        columns = _draw(
+            jax.random.fold_in(key, attempt),
+            samplers,
+            observations,
+            generator.multinomial(proposals, rates / rates.sum()),
+        )
         efficiency = max(columns.shape[1] / proposals, 1e-5)
         # observations follow one another: shuffle before cutting to the number
         parts.append(columns[:, generator.permutation(columns.shape[1])])
@@ -143,7 +148,9 @@ class _SourceSampler(eqx.Module):
         nodes = np.asarray(axis.nodes, np.float64)
         # the area is linear between the table's nodes: with these among the edges its maximum is at an edge
         log_edges = np.unique(np.concatenate([np.linspace(low, high, count), nodes[(nodes > low) & (nodes < high)]]))
-        at = np.append(np.clip(np.asarray(offsets.nodes), offsets.lower, offsets.upper), [0.0, offsets.lower, offsets.upper])
+        at = np.append(
+            np.clip(np.asarray(offsets.nodes), offsets.lower, offsets.upper), [0.0, offsets.lower, offsets.upper]
+        )
         inner = np.exp(np.clip(log_edges, low + 1e-6, high - 1e-6))
         area = np.asarray(_area(observation.response, jnp.asarray(inner), jnp.asarray(at))).max(1)
         envelope = np.maximum(area[1:], area[:-1]) * 1.001

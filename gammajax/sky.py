@@ -104,10 +104,21 @@ class Grid(eqx.Module):
 
     def average(self, function, oversample: int) -> Float[Array, "pixel pixel"]:
         """Mean of `function(lon, lat)` over `oversample`^2 evenly placed points in every pixel."""
-        shift = (np.arange(oversample) + 0.5) / oversample - 0.5
-        x, y = (jnp.asarray(s.ravel()) for s in np.meshgrid(shift, shift))
-        total = jax.lax.map(lambda s: function(*self.directions(*s)).astype(self.lon.dtype), (x, y))
-        return total.mean(0)
+        return self._mean(function, (np.arange(oversample) + 0.5) / oversample, np.full(oversample, 1.0 / oversample))
+
+    def smooth_average(self, function, order: int) -> Float[Array, "pixel pixel"]:
+        """Mean of `function(lon, lat)` over every pixel by Gauss-Legendre quadrature with `order`^2 points.
+
+        Even points would leave a Gaussian narrower than the pixels' transform says: 0.3 % at 1e-4 of its peak.
+        """
+        nodes, weights = np.polynomial.legendre.leggauss(order)
+        return self._mean(function, 0.5 * (nodes + 1.0), 0.5 * weights)
+
+    def _mean(self, function, position, weight):
+        x, y = (jnp.asarray(p.ravel() - 0.5) for p in np.meshgrid(position, position))
+        weights = jnp.asarray(np.outer(weight, weight).ravel(), self.lon.dtype)
+        total = jax.lax.map(lambda s: s[2] * function(*self.directions(*s[:2])).astype(self.lon.dtype), (x, y, weights))
+        return total.sum(0)
 
     def pixel(self, lon, lat) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """Fractional pixel coordinates (x, y) of directions; integers are pixel centres."""
@@ -131,9 +142,7 @@ def fast_size(n: int) -> int:
 def spline_weights(fraction: Float[Array, "..."]) -> Float[Array, "... 4"]:
     """Cubic B-spline weights of the nodes -1, 0, 1, 2 at `fraction` between nodes 0 and 1."""
     f, g = fraction, 1.0 - fraction
-    return jnp.stack(
-        [g**3, 4.0 - 3.0 * f**2 * (1.0 + g), 4.0 - 3.0 * g**2 * (1.0 + f), f**3], axis=-1
-    ) / 6.0
+    return jnp.stack([g**3, 4.0 - 3.0 * f**2 * (1.0 + g), 4.0 - 3.0 * g**2 * (1.0 + f), f**3], axis=-1) / 6.0
 
 
 def spline_filter(size: int) -> Float[np.ndarray, "ky kx"]:

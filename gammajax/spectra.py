@@ -7,18 +7,23 @@ uses integrals only, so that edges and lines conserve photons. Adding a spectrum
 
 import abc
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, ScalarLike
+from jaxtyping import Array, Float
+
+if TYPE_CHECKING:  # type checkers do not know that fields convert plain numbers
+    Scalar = Any
+else:
+    Scalar = Float[Array | np.ndarray, ""]
 
 NODES, WEIGHTS = (array.tolist() for array in np.polynomial.legendre.leggauss(12))
 
 
-def scalar(value) -> ScalarLike:
+def scalar(value) -> Scalar:
     """A floating scalar leaf. Plain numbers stay on the host, so that inside jit they can still be looked at."""
     if isinstance(value, jax.Array):
         return value.astype(jnp.result_type(float))
@@ -48,9 +53,9 @@ class PowerLaw(Spectrum):
     `amplitude` [TeV^-1 cm^-2 s^-1], `reference` [TeV]. The bin integral is exact, through index = 1.
     """
 
-    index: ScalarLike = parameter()
-    amplitude: ScalarLike = eqx.field(converter=scalar, default=1e-12)
-    reference: ScalarLike = eqx.field(converter=scalar, default=1.0)
+    index: Scalar = parameter()
+    amplitude: Scalar = eqx.field(converter=scalar, default=1e-12)
+    reference: Scalar = eqx.field(converter=scalar, default=1.0)
 
     def __call__(self, energy):
         return self.amplitude * jnp.exp(-self.index * jnp.log(energy / self.reference))
@@ -59,7 +64,9 @@ class PowerLaw(Spectrum):
         log_edges = jnp.log(edges / self.reference)
         width = jnp.diff(log_edges)
         slope = 1.0 - self.index
-        return self.amplitude * self.reference * jnp.exp(slope * log_edges[:-1]) * width * _mean_exponential(slope * width)
+        return (
+            self.amplitude * self.reference * jnp.exp(slope * log_edges[:-1]) * width * _mean_exponential(slope * width)
+        )
 
 
 class LogParabola(Spectrum):
@@ -68,10 +75,10 @@ class LogParabola(Spectrum):
     `amplitude` [TeV^-1 cm^-2 s^-1], `reference` [TeV].
     """
 
-    alpha: ScalarLike = parameter()
-    beta: ScalarLike = parameter()
-    amplitude: ScalarLike = eqx.field(converter=scalar, default=1e-12)
-    reference: ScalarLike = eqx.field(converter=scalar, default=1.0)
+    alpha: Scalar = parameter()
+    beta: Scalar = parameter()
+    amplitude: Scalar = eqx.field(converter=scalar, default=1e-12)
+    reference: Scalar = eqx.field(converter=scalar, default=1.0)
 
     def __call__(self, energy):
         x = jnp.log(energy / self.reference)
@@ -87,10 +94,10 @@ class ExponentialCutoffPowerLaw(Spectrum):
     `amplitude` [TeV^-1 cm^-2 s^-1], `reference` [TeV], `lambda_` [TeV^-1] the inverse cut-off energy.
     """
 
-    index: ScalarLike = parameter()
-    lambda_: ScalarLike = parameter()
-    amplitude: ScalarLike = eqx.field(converter=scalar, default=1e-12)
-    reference: ScalarLike = eqx.field(converter=scalar, default=1.0)
+    index: Scalar = parameter()
+    lambda_: Scalar = parameter()
+    amplitude: Scalar = eqx.field(converter=scalar, default=1e-12)
+    reference: Scalar = eqx.field(converter=scalar, default=1.0)
 
     def __call__(self, energy):
         return self.amplitude * jnp.exp(-self.index * jnp.log(energy / self.reference) - self.lambda_ * energy)
@@ -108,7 +115,7 @@ class TabulatedSpectrum(Spectrum):
 
     energy: Float[Array, " node"]
     flux: Float[Array, " node"]
-    norm: ScalarLike = eqx.field(converter=scalar, default=1.0)
+    norm: Scalar = eqx.field(converter=scalar, default=1.0)
 
     def __init__(self, energy, flux, norm=1.0):
         energy, flux = np.asarray(energy, float), np.asarray(flux, float)

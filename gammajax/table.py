@@ -73,7 +73,7 @@ class Table(eqx.Module):
         coordinates = jnp.broadcast_arrays(*[jnp.asarray(c, self.values.dtype) for c in coordinates])
         located = [axis.locate(x) for axis, x in zip(self.axes, coordinates, strict=True)]
         trailing = self.values.ndim - len(self.axes)
-        result = 0.0
+        result = jnp.zeros((), self.values.dtype)
         for corner in range(2 ** len(self.axes)):
             bits = [(corner >> d) & 1 for d in range(len(self.axes))]
             weight = 1.0
@@ -89,7 +89,7 @@ class Table(eqx.Module):
             result = result + weight[(...,) + (None,) * trailing] * self.values[tuple(index)]
         if outside is None:
             return result
-        inside = True
+        inside = jnp.ones((), bool)
         for axis, x in zip(self.axes, coordinates, strict=True):
             inside = inside & axis.inside(x)
         return jnp.where(inside[(...,) + (None,) * trailing], result, jnp.asarray(outside, self.values.dtype))

@@ -72,7 +72,7 @@ def _circle_inside(offset, rad, offset_max):
 def field_probability(
     observation: Observation, energy: Float[np.ndarray, " energy"], step: float = 0.03
 ) -> tuple[Grid, Float[Array, "energy y x"]]:
-    """As [`point_probability`][] for every pixel of a grid about the pointing: the selection folded with the response."""
+    """As [`point_probability`][] for every pixel of a grid about the pointing: the selection folded with the PSF."""
     psf = observation.response.psf
     probe = np.full(energy.shape, 0.5 * observation.offset_max)
     margin = float(np.asarray(psf_radius(psf, jnp.asarray(energy), jnp.asarray(probe))).max())

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from gammajax.engines.engine import Engine
 from gammajax.engines.rows import Rows
 from gammajax.fold import selected_fractions
 from gammajax.mixture import InstrumentBackground
@@ -14,7 +15,7 @@ from gammajax.sky import Grid
 ENERGIES_PER_DECADE, PANEL_POINTS, STEP = 40, 3, 0.05
 
 
-class BackgroundEngine(eqx.Module):
+class BackgroundEngine(Engine):
     """Rate of the response at every row, and its integral over the region at fine reconstructed energies."""
 
     rate: Float[Array, " row"]
@@ -35,7 +36,10 @@ class BackgroundEngine(eqx.Module):
             grids.append(selection_integral(observation))
         # observations may cover different energies: the same number of nodes for all
         size = max(energy.size for energy, _ in grids)
-        padded = [[np.pad(a, (0, size - a.size), mode=mode) for a, mode in zip(pair, ("edge", "constant"), strict=True)] for pair in grids]
+        padded = [
+            [np.pad(a, (0, size - a.size), mode=mode) for a, mode in zip(pair, ("edge", "constant"), strict=True)]
+            for pair in grids
+        ]
         energy, counts = (np.stack(arrays) for arrays in zip(*padded, strict=True))
         return cls(jnp.asarray(rate), jnp.asarray(rows.energy), jnp.asarray(energy), jnp.asarray(counts))
 
@@ -66,18 +70,20 @@ def selection_integral(observation) -> tuple[np.ndarray, np.ndarray]:
     half, middle = 0.5 * np.diff(edges), 0.5 * (edges[1:] + edges[:-1])
     energy = np.exp(middle[:, None] + half[:, None] * nodes).ravel()
     width = (half[:, None] * weights).ravel() * energy
-    oversample = 4
     grid = Grid(observation.lon, observation.lat, STEP, observation.offset_max)
-    lon, lat = grid.directions()
-    fraction = selected_fractions(observation, grid, oversample) * grid.solid_angle
-    inside = np.flatnonzero(np.asarray(fraction).ravel() > 0)
-    lon, lat, fraction = (jnp.ravel(a)[inside] for a in (lon, lat, fraction))
-    return energy, np.asarray(_rates(observation, jnp.asarray(energy), lon, lat, fraction), np.float64) * width
+    return energy, np.asarray(_rates(observation, grid, jnp.asarray(energy)), np.float64) * width
 
 
 @eqx.filter_jit
-def _rates(observation, energy, lon, lat, fraction):
-    return jax.lax.map(lambda e: (observation.background(jnp.full(lon.shape, e), lon, lat) * fraction).sum(), energy)
+def _rates(observation, grid, energy):
+    """Background [s^-1 TeV^-1 ...] over the livetime, integrated over the selected region, at each energy."""
+    lon, lat = grid.directions()
+    fraction = selected_fractions(observation, grid, 4) * grid.solid_angle
+
+    def rate(e):
+        return (observation.background(jnp.full(lon.shape, e), lon, lat) * fraction).sum()
+
+    return jax.lax.map(rate, energy)
 
 
 @eqx.filter_jit

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from gammajax.energy import SUB_BINS, EnergyNodes
 from gammajax.engines.acceptance import energy_probability, field_probability, point_probability
+from gammajax.engines.engine import Engine
 from gammajax.engines.rows import Rows
 from gammajax.fold import hats, psf_radius
 from gammajax.mixture import Source
@@ -25,7 +26,7 @@ PANELS = np.array([0.0, 0.6, 1.2, 1.8, 2.5, 3.5, 5.0, 8.0, 13.0, 21.0, 34.0, 60.
 PANEL_POINTS = 5
 
 
-class DirectEngine(eqx.Module):
+class DirectEngine(Engine):
     """Events with their bands, and the acceptance maps for expected counts."""
 
     nodes: EnergyNodes

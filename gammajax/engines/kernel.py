@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from gammajax.energy import SUB_BINS, EnergyNodes
 from gammajax.engines.acceptance import point_probability
+from gammajax.engines.engine import Engine
 from gammajax.engines.rows import Rows
 from gammajax.fold import FoldPlan, selected_fractions, spline_integral_weights, spline_taps
 from gammajax.mixture import Source, is_concrete
@@ -26,7 +27,7 @@ from gammajax.table import Axis
 CHUNK = 4096  # events per step of the set-up: bounds its memory
 
 
-class KernelEngine(eqx.Module):
+class KernelEngine(Engine):
     """Banded kernel of one source for all events.
 
     `kernel` [cm^2 s TeV^-1 sr^-1]; `exposure` [cm^2 s] by observation and node, within the selection.
@@ -94,15 +95,16 @@ class _DetectorResponse(eqx.Module):
         return cls(*_tabulate(observation, nodes, jnp.asarray(offsets), jnp.asarray(y)), Axis(y))
 
     def __call__(self, energy, energy_true, node) -> Float[Array, "event band offset"]:
-        """t A D [cm^2 s TeV^-1] for events at `energy` and the nodes of their bands."""
+        """T A D [cm^2 s TeV^-1] for events at `energy` and the nodes of their bands."""
         y = energy[:, None] / energy_true
         index, fraction = self.y.locate(y)
         below, above = self.dispersion[node, index], self.dispersion[node, index + 1]
         density = below + fraction[..., None] * (above - below)
         return self.area[node] * jnp.where(self.y.inside(y)[..., None], density, 0.0) / energy_true[..., None]
 
+    @eqx.filter_jit
     def exposure(self, observation: Observation, energy: Float[Array, " energy"]) -> Float[Array, "energy offset"]:
-        """t A times the integral of D over the selected energies: of the very table that events use."""
+        """T A times the integral of D over the selected energies: of the very table that events use."""
         nodes, values = self.y.nodes, self.dispersion
         steps = 0.5 * jnp.diff(nodes)[:, None] * (values[:, 1:] + values[:, :-1])
         cumulative = jnp.pad(jnp.cumsum(steps, 1), ((0, 0), (1, 0), (0, 0)))
@@ -178,10 +180,10 @@ class _FoldedResponse(eqx.Module):
         detector = _DetectorResponse.init(observation, nodes, jnp.asarray(plan.offsets))
         # integrate the very spline that the events are evaluated with
         selected = spline_integral_weights(selected_fractions(observation, plan.grid)).ravel() * plan.grid.solid_angle
-        inside = jnp.einsum("pem,p->em", coefficients, selected)
+        inside = np.einsum("pem,p->em", np.asarray(coefficients), np.asarray(selected))
         position = np.arange(nodes.energy.size) / plan.stride
         below = np.minimum(position.astype(int), inside.shape[0] - 2) if inside.shape[0] > 1 else position.astype(int)
-        fraction = jnp.asarray(position - below)[:, None]
+        fraction = (position - below)[:, None]
         inside = inside[below] * (1.0 - fraction) + inside[np.minimum(below + 1, inside.shape[0] - 1)] * fraction
         exposure = (detector.exposure(observation, nodes.energy) * inside).sum(-1)
         return cls(detector, plan.grid, plan.stride, coefficients, exposure)

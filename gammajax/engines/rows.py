@@ -41,7 +41,8 @@ class Rows(eqx.Module):
         check_events(events, observations)
         nodes = EnergyNodes(*true_energy_range(observations), per_decade)
         groups, low, high = _bands(observations, nodes, events)
-        needed = int((high - low).max()) + 1
+        # sizes are rounded up, so that data sets of about the same size share compiled functions
+        needed = -(-(int((high - low).max()) + 1) // 4) * 4
         band = min(needed if bands is None else bands, nodes.energy.size)
         size = len(events)
         block = int(np.clip(2 ** np.floor(np.log2(max(size / 400, 1))), 32, 1024))
@@ -56,6 +57,11 @@ class Rows(eqx.Module):
             # a band wider than needed is centred on it, a narrower one keeps its middle
             first = low[group] - (band - (high[group] - low[group] + 1)) // 2
             start += [int(np.clip(first, 0, nodes.energy.size - band))] * blocks
+        unit = 2 ** max(0, int(np.log2(len(start) / 16)))
+        for _ in range(-len(start) % unit):
+            order.append(np.resize(order[-1], block))
+            start.append(start[-1])
+            valid.append(np.zeros(block, bool))
         index = np.concatenate(order)
         return cls(
             nodes,
@@ -89,7 +95,7 @@ def true_energy_range(observations) -> tuple[float, float]:
     low, high = min(lows), max(highs)
     if not low < high:
         raise ValueError(
-            f"the selected energies need true energies of {low:.4g} to {high:.4g} TeV, which the response does not cover"
+            f"the selection needs true energies of {low:.4g} to {high:.4g} TeV, which the response does not cover"
         )
     return low, high
 
@@ -110,7 +116,9 @@ def _bands(observations, nodes, events):
             continue
         seen.add(key)
         for offset in np.linspace(0.0, observation.offset_max, 4):
-            response = _area_times_dispersion(observation.response, jnp.asarray(edges), nodes.energy, jnp.asarray(offset))
+            response = _area_times_dispersion(
+                observation.response, jnp.asarray(edges), nodes.energy, jnp.asarray(offset)
+            )
             for slope in (0.0, -2.5):  # flux per ln E of spectra from hard to soft
                 weight = np.maximum(np.asarray(response, np.float64), 0.0) * (true / true[0]) ** slope
                 total = weight.sum(1, keepdims=True)

@@ -17,8 +17,8 @@ from jaxtyping import Array, Float
 
 from gammajax.samplers.space import constrained, labels, log_density, unconstrained
 
-CANDIDATES = 16  # the prior median and draws of the prior, of which the best is the first start
-STARTS = 4
+CANDIDATES = 64  # the prior median and draws of the prior, of which the best are climbed from
+STARTS, ENOUGH = 4, 2  # a posterior of mass has several peaks: at least two climbs, until two have converged
 ITERATIONS = 200
 NEWTON_STEPS = 25
 # estimated distance to the maximum, in standard deviations of the Laplace approximation
@@ -110,13 +110,14 @@ def fit(posterior, *, initial: dict | None = None) -> Fit:
 
 def find_peak(posterior, initial: dict | None = None, *, jacobian: bool) -> Peak:
     """Maximum of the density in the parameters, or with `jacobian` in the unconstrained space; raises as `fit` does."""
-    best, best_value = None, -np.inf
+    best, best_value, converged = None, -np.inf, 0
     for start in _starts(posterior, initial, jacobian):
         peak = _newton(posterior, _climb(posterior, start, jacobian), jacobian)
         value = float(_value(posterior, jnp.asarray(peak.x), jacobian))
         if best is None or (peak.converged, value) > (best.converged, best_value):
             best, best_value = peak, value
-        if best.converged:
+        converged += peak.converged
+        if converged == ENOUGH:
             break
     assert best is not None  # there is a start
     return best

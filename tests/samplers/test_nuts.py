@@ -51,16 +51,6 @@ def test_same_key_same_draws(on_off):
     assert not np.array_equal(first["signal"], other["signal"])
 
 
-def test_simplex(make_toy):
-    counts = jnp.array([20.0, 30.0, 50.0])
-    prior = {"weight": dist.Dirichlet(jnp.ones(3))}
-    toy = make_toy(lambda p, _: (counts * jnp.log(p["weight"])).sum(), prior, {"weight": jnp.ones(3) / 3})
-    samples = nuts(jax.random.key(5), toy, **SHORT).samples["weight"]
-    assert samples.shape == (2000, 3)
-    np.testing.assert_allclose(samples.sum(1), 1.0, rtol=1e-5)
-    np.testing.assert_allclose(samples.mean(0), (counts + 1.0) / 103.0, atol=0.006)  # 4 x 0.05 / sqrt(1000)
-
-
 def test_bad_chains_are_said(make_toy):
     # a funnel, whose neck no step size fits, and far too few draws
     def funnel(p, _):

@@ -1,0 +1,30 @@
+"""The interface of all engines."""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+from jaxtyping import Array, Float
+
+from gammajax.engines.rows import Rows
+
+
+class Engine(eqx.Module):
+    """Intensities and expected counts of one component of a mixture.
+
+    `init` does once, eagerly, all that does not depend on the parameters. The other two are pure: a sampler calls
+    them, with the component as its parameters make it.
+    """
+
+    @classmethod
+    @abc.abstractmethod
+    def init(cls, source: Any, observations, rows: Rows) -> "Engine":
+        """Prepare for the events in `rows`."""
+
+    @abc.abstractmethod
+    def intensity(self, source: Any) -> Float[Array, " row"]:
+        """Intensity [TeV^-1 sr^-1] of every row."""
+
+    @abc.abstractmethod
+    def expected_counts(self, source: Any) -> Float[Array, " observation"]:
+        """Expected counts in the selection of every observation."""

@@ -1,0 +1,71 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gammajax.likelihood import accurate_sum, mixture_density, sum_of_logs
+
+RANDOM = np.random.default_rng(0)
+# sums that lose digits when added one after the other
+VALUES = {
+    "of one sign": RANDOM.uniform(0.0, 1.0, 4_000),
+    "large offset": 1e3 + RANDOM.normal(size=4_097),
+    "eight decades": 10.0 ** RANDOM.uniform(-4.0, 4.0, 3_999),
+    "one": np.array([3.5]),
+    "three": np.array([1e8, 1.0, 1.0]),
+}
+summed = jax.jit(accurate_sum)
+hypothetical = settings(max_examples=20, deadline=None, derandomize=True)
+
+
+@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize(("wide", "tolerance"), [(False, 1e-7), (True, 1e-12)])
+def test_accurate_sum_against_fsum(name, wide, tolerance):
+    with jax.enable_x64(wide):
+        values = jnp.asarray(VALUES[name])
+        assert float(summed(values)) == pytest.approx(math.fsum(np.asarray(values, np.float64)), rel=tolerance)
+
+
+def test_cancelling_terms():
+    # a plain sum in single precision is off by hundreds
+    big = RANDOM.normal(size=2_000).astype(np.float32) * 1e6
+    values = np.concatenate([big, -big, RANDOM.uniform(size=100).astype(np.float32)])
+    values = values[RANDOM.permutation(values.size)]
+    assert float(summed(jnp.asarray(values))) == pytest.approx(math.fsum(values.astype(float)), abs=0.2)
+
+
+def test_gradient_is_one():
+    np.testing.assert_array_equal(jax.jit(jax.grad(accurate_sum))(jnp.asarray(VALUES["eight decades"])), 1.0)
+    second = jax.jit(jax.hessian(lambda x: accurate_sum(x**2)))(jnp.arange(3.0))
+    np.testing.assert_allclose(second, 2.0 * np.eye(3))
+
+
+@hypothetical
+@given(st.lists(st.floats(-1e4, 1e4, width=32), min_size=37, max_size=37), st.permutations(range(37)))
+def test_order_does_not_matter(values, order):
+    values = np.array(values, np.float32)
+    limit = 1e-7 * np.abs(values).sum() + 1e-30
+    assert abs(float(summed(jnp.asarray(values))) - float(summed(jnp.asarray(values[list(order)])))) <= limit
+
+
+def test_vmap():
+    rows = jnp.asarray(RANDOM.normal(size=(3, 50)))
+    np.testing.assert_allclose(jax.jit(jax.vmap(accurate_sum))(rows), rows.sum(1), rtol=1e-4)
+
+
+def test_mixture_density_by_hand():
+    intensities = jnp.array([[1.0, 2.0, 0.0], [4.0, 0.0, 1.0]])
+    density = mixture_density(intensities, jnp.array([10.0, 20.0]), jnp.array([0.3, 0.7]))
+    np.testing.assert_allclose(density, [0.3 * 0.1 + 0.7 * 0.2, 0.3 * 0.2, 0.7 * 0.05], rtol=1e-6)
+
+
+def test_sum_of_logs_counts_valid_rows_only():
+    density, reference = jnp.array([2.0, 0.0, 6.0]), jnp.array([1.0, 4.0, 2.0])
+    valid = jnp.array([True, False, True])
+    value, gradient = jax.jit(jax.value_and_grad(sum_of_logs))(density, reference, valid)
+    assert value == pytest.approx(np.log(2.0) + np.log(3.0))
+    np.testing.assert_allclose(gradient, [0.5, 0.0, 1.0 / 6.0], rtol=1e-6)

@@ -1,0 +1,193 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from scipy.integrate import quad
+from scipy.stats import chisquare, kstest
+
+import gammajax as gj
+from gammajax.morphology import pixel_fractions
+from gammajax.sky import Grid
+
+ANGLES = np.arange(8) * 45.0 + 3.0
+# (morphology, radii that panels end at [deg], tolerance of the integral)
+RADIAL = {
+    "narrow Gaussian": (gj.Gaussian(83.6, 22.0, 0.05), np.linspace(0.0, 0.35, 36), 1e-4),
+    "Gaussian": (gj.Gaussian(266.4, -29.0, 0.4), np.linspace(0.0, 2.8, 36), 1e-5),
+    "wide Gaussian": (gj.Gaussian(10.0, 75.0, 30.0), np.linspace(0.0, 180.0, 60), 1e-5),
+    "disk": (gj.Disk(83.6, 22.0, 0.5), np.append(np.linspace(0.0, 0.48, 9), np.linspace(0.49, 0.51, 21)), 1e-4),
+    # a smooth rim adds photons to second order, (0.1 / 2.326 / 1.0)^2 / 2
+    "disk with a rim": (gj.Disk(0.0, 0.0, 1.0, 0.1), np.linspace(0.0, 1.3, 53), 1e-3),
+    "halo": (gj.Einasto(), np.append(0.0, np.geomspace(1e-4, 180.0, 150)), 1e-3),
+    "cored halo": (gj.Einasto(5.0, -10.0, alpha=0.3, r_s=20.0), np.append(0.0, np.geomspace(1e-4, 180.0, 150)), 1e-3),
+}
+NAMES = pytest.mark.parametrize("name", RADIAL)
+
+
+@eqx.filter_jit
+def brightness(morphology, lon, lat):
+    return morphology.brightness(lon, lat)
+
+
+@eqx.filter_jit
+def sample(morphology, key, size=4000):
+    return morphology.sample(key, size)
+
+
+def centre(morphology):
+    return SkyCoord(float(morphology.lon), float(morphology.lat), unit="deg")
+
+
+def radial(morphology, rad):
+    """Mean brightness [sr^-1] on circles about the centre, at directions that astropy finds."""
+    r, a = np.meshgrid(rad, ANGLES, indexing="ij")
+    at = centre(morphology).directional_offset_by(a * u.deg, r * u.deg)
+    value = brightness(morphology, jnp.asarray(at.ra.wrap_at(180 * u.deg).deg), jnp.asarray(at.dec.deg))
+    return np.asarray(value, np.float64).mean(1)
+
+
+def cumulative(morphology, edges):
+    """Flux within the radii `edges` [deg]."""
+    nodes, weights = np.polynomial.legendre.leggauss(6)
+    half, middle = 0.5 * np.diff(edges), 0.5 * (edges[1:] + edges[:-1])
+    rad = middle[:, None] + half[:, None] * nodes
+    value = radial(morphology, rad.ravel()).reshape(rad.shape)
+    rings = 2.0 * np.pi * np.sin(np.radians(rad)) * np.radians(half[:, None] * weights) * value
+    return np.concatenate([[0.0], np.cumsum(rings.sum(1))])
+
+
+@NAMES
+def test_brightness_integrates_to_one_and_samples_follow_it(name):
+    morphology, edges, tolerance = RADIAL[name]
+    flux = cumulative(morphology, edges)
+    assert flux[-1] == pytest.approx(1.0, abs=tolerance)
+    lon, lat = (np.asarray(column, float) for column in sample(morphology, jax.random.key(5)))
+    drawn = SkyCoord(lon, lat, unit="deg")
+    separation = centre(morphology).separation(drawn).deg
+    assert kstest(separation, lambda r: np.interp(r, edges, flux)).pvalue > 1e-3
+    assert kstest(centre(morphology).position_angle(drawn).deg / 360.0, "uniform").pvalue > 1e-3
+    # what the extent promises
+    assert separation.max() <= float(morphology.radius) * (1 + 1e-5)
+
+
+def test_point():
+    lon, lat = sample(gj.Point(12.0, -3.0), jax.random.key(0), 3)
+    np.testing.assert_array_equal(lon, 12.0)
+    np.testing.assert_array_equal(lat, -3.0)
+    with pytest.raises(TypeError, match="a point source has no surface brightness"):
+        gj.Point(0.0, 0.0).brightness(0.0, 0.0)
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.4, 3.0])
+def test_gaussian_against_gammapy(sigma):
+    from gammapy.modeling.models import GaussianSpatialModel
+
+    lon, lat = 40.0 + np.linspace(-3.0, 3.0, 7) * sigma, 20.0 + np.linspace(-1.0, 2.0, 7) * sigma
+    model = GaussianSpatialModel(lon_0=40 * u.deg, lat_0=20 * u.deg, sigma=sigma * u.deg, frame="galactic")
+    expected = model(lon * u.deg, lat * u.deg).to_value("sr-1")
+    value = brightness(gj.Gaussian(40.0, 20.0, sigma), jnp.asarray(lon), jnp.asarray(lat))
+    np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-6 * expected.max())
+
+
+@pytest.mark.parametrize("edge", [0.01, 0.2])
+def test_disk_against_gammapy(edge):
+    from gammapy.modeling.models import DiskSpatialModel
+
+    lon, lat = np.linspace(-1.2, 1.2, 33), np.linspace(-0.3, 0.4, 33)
+    model = DiskSpatialModel(
+        lon_0=0 * u.deg, lat_0=0 * u.deg, r_0=0.8 * u.deg, edge_width=edge / 0.8, frame="galactic"
+    )
+    expected = model(lon * u.deg, lat * u.deg).to_value("sr-1")
+    value = brightness(gj.Disk(0.0, 0.0, 0.8, edge), jnp.asarray(lon), jnp.asarray(lat))
+    np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-3 * expected.max())
+
+
+def test_halo_along_the_line_of_sight():
+    alpha, r_s, distance = 0.17, 28.44, 8.33
+
+    def line(angle):
+        def density2(log_l):
+            # l measured from the point of closest approach or from the observer
+            total = 0.0
+            for sign in (-1.0, 1.0):
+                along = distance * np.cos(np.radians(angle)) + sign * np.exp(log_l)
+                if along > 0:
+                    radius = np.hypot(np.exp(log_l), distance * np.sin(np.radians(angle)))
+                    total += np.exp(-4.0 / alpha * ((radius / r_s) ** alpha - 1.0)) * np.exp(log_l)
+            return total
+
+        last = np.log(distance * np.cos(np.radians(angle)))
+        return quad(density2, np.log(1e-7), last, epsrel=1e-8, limit=400)[0] + quad(
+            density2, last, np.log(2000.0), epsrel=1e-8, limit=400
+        )[0]
+
+    angles = np.array([0.003, 0.05, 1.0, 20.0, 80.0])
+    expected = np.array([line(angle) for angle in angles])
+    value = np.asarray(brightness(gj.Einasto(), jnp.asarray(angles), jnp.zeros(5)), np.float64)
+    np.testing.assert_allclose(value / value[2], expected / expected[2], rtol=2e-3)
+
+
+@pytest.fixture(scope="module")
+def template():
+    grid = Grid(30.0, 40.0, 0.25, 1.0)
+    x, y = np.meshgrid(np.arange(grid.size), np.arange(grid.size))
+    return gj.TemplateMap(grid, (x + 2 * y) % 5 + 0.5 * (x == 2))
+
+
+def test_template_integrates_to_one(template):
+    lon = 30.0 + (np.arange(600) + 0.5) / 600.0 * 4.0 - 2.0
+    lat = 40.0 + (np.arange(600) + 0.5) / 600.0 * 3.0 - 1.5
+    area = np.radians(4.0 / 600.0) * np.radians(3.0 / 600.0)
+    value = brightness(template, *map(jnp.asarray, np.meshgrid(lon, lat)))
+    total = (np.asarray(value, np.float64) * np.cos(np.radians(lat))[:, None]).sum() * area
+    assert total == pytest.approx(1.0, abs=2e-3)
+
+
+def test_template_samples_fill_its_pixels(template):
+    lon, lat = sample(template, jax.random.key(2), 5000)
+    x, y = (np.asarray(c) for c in template.grid.pixel(lon, lat))
+    size = template.grid.size
+    counts = np.bincount(np.rint(y).astype(int) * size + np.rint(x).astype(int), minlength=size**2)
+    expected = np.asarray(template.values, np.float64).ravel()
+    some = expected > 0
+    assert counts[~some].sum() == 0
+    assert chisquare(counts[some], expected[some] / expected.sum() * 5000).pvalue > 1e-3
+    # uniform within the pixels
+    assert kstest(x - np.rint(x) + 0.5, "uniform").pvalue > 1e-3
+
+
+@pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
+def test_bad_templates(bad):
+    grid = Grid(0.0, 0.0, 0.5, 1.0)
+    values = np.ones((grid.size, grid.size))
+    with pytest.raises(ValueError, match="finite, non-negative and not all zero"):
+        gj.TemplateMap(grid, 0.0 * values)
+    values[0, 0] = bad
+    with pytest.raises(ValueError, match="finite, non-negative"):
+        gj.TemplateMap(grid, values)
+    with pytest.raises(ValueError, match="the template has shape"):
+        gj.TemplateMap(grid, values[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "tolerance"), [("narrow Gaussian", 2e-5), ("Gaussian", 2e-5), ("disk", 2e-3), ("disk with a rim", 2e-3)]
+)
+def test_pixel_fractions_add_up(name, tolerance):
+    morphology = RADIAL[name][0]
+    grid = Grid(morphology.lon, morphology.lat, float(morphology.radius) / 20.0, 1.1 * float(morphology.radius))
+    fractions = pixel_fractions(morphology, grid)
+    assert float(fractions.sum()) == pytest.approx(1.0, abs=tolerance)
+
+
+def test_pixel_fractions_of_a_cusp():
+    grid = Grid(0.0, 0.0, 0.1, 2.0)
+    fractions = np.asarray(pixel_fractions(gj.Einasto(), grid), np.float64)
+    x, y = np.meshgrid(grid.coordinates, grid.coordinates)
+    for radius in (0.5, 1.5):
+        inside = cumulative(gj.Einasto(), np.append(0.0, np.geomspace(1e-4, radius, 80)))[-1]
+        # pixels cut by the circle by their part inside it
+        part = np.clip((radius - np.hypot(x, y)) / 0.1 + 0.5, 0.0, 1.0)
+        assert (fractions * part).sum() == pytest.approx(inside, rel=5e-3)
