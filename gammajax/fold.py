@@ -85,7 +85,7 @@ def convolve(
     """Spline coefficients of pixel-integrated `fractions` folded with a transform (on the host, double precision)."""
     size = fractions.shape[0]
     image = rfft2(np.asarray(fractions, np.float64)) * spline_filter(size)
-    return np.stack([irfft2(image * row, s=(size, size), workers=-1) for row in transform])
+    return np.stack([np.asarray(irfft2(image * row, s=(size, size), workers=-1)) for row in transform])
 
 
 def spline_taps(grid: Grid, lon, lat):

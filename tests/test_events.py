@@ -96,7 +96,10 @@ def test_good_events_pass(pair):
         ({"observation": [0, 2, 1]}, "event 1 belongs to observation 2, there are 2 observations"),
         ({"lon": [0.0, 2.1, 0.2]}, r"event 1 lies 2\.10. deg from the pointing, outside .* observation first"),
         ({"lon": [0.0, 0.0, -1.6]}, "event 2 lies 2.121 deg .* observation second"),
-        ({"energy": [1.0, 0.4, 1.0]}, "event 1 has 0.4 TeV, outside the energy range 0.5 to 8 TeV of observation first"),
+        (
+            {"energy": [1.0, 0.4, 1.0]},
+            "event 1 has 0.4 TeV, outside the energy range 0.5 to 8 TeV of observation first",
+        ),
         ({"energy": [1.0, 1.0, 9.0]}, "event 2 has 9 TeV, outside the energy range .* observation second"),
     ],
 )

@@ -97,9 +97,7 @@ def test_disk_against_gammapy(edge):
     from gammapy.modeling.models import DiskSpatialModel
 
     lon, lat = np.linspace(-1.2, 1.2, 33), np.linspace(-0.3, 0.4, 33)
-    model = DiskSpatialModel(
-        lon_0=0 * u.deg, lat_0=0 * u.deg, r_0=0.8 * u.deg, edge_width=edge / 0.8, frame="galactic"
-    )
+    model = DiskSpatialModel(lon_0=0 * u.deg, lat_0=0 * u.deg, r_0=0.8 * u.deg, edge_width=edge / 0.8, frame="galactic")
     expected = model(lon * u.deg, lat * u.deg).to_value("sr-1")
     value = brightness(gj.Disk(0.0, 0.0, 0.8, edge), jnp.asarray(lon), jnp.asarray(lat))
     np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-3 * expected.max())
@@ -120,9 +118,10 @@ def test_halo_along_the_line_of_sight():
             return total
 
         last = np.log(distance * np.cos(np.radians(angle)))
-        return quad(density2, np.log(1e-7), last, epsrel=1e-8, limit=400)[0] + quad(
-            density2, last, np.log(2000.0), epsrel=1e-8, limit=400
-        )[0]
+        return (
+            quad(density2, np.log(1e-7), last, epsrel=1e-8, limit=400)[0]
+            + quad(density2, last, np.log(2000.0), epsrel=1e-8, limit=400)[0]
+        )
 
     angles = np.array([0.003, 0.05, 1.0, 20.0, 80.0])
     expected = np.array([line(angle) for angle in angles])

@@ -111,7 +111,9 @@ def test_background_of_three_dimensions_by_hand():
 
 def test_background_does_not_extrapolate_above_its_maximum():
     # bin centres; the logarithm rises steeply from a nearly empty cell
-    background = Background(Table((Axis(np.log([0.5, 10.0])), Axis([0.5, 1.5], 0.0, 2.0)), np.array([[-60.0, 0.0]] * 2)))
+    background = Background(
+        Table((Axis(np.log([0.5, 10.0])), Axis([0.5, 1.5], 0.0, 2.0)), np.array([[-60.0, 0.0]] * 2))
+    )
     rate = eqx.filter_jit(background.rate)(jnp.array([1.0, 1.0]), jnp.array([2.0, 0.0]), jnp.zeros(2))
     assert rate[0] <= 1.0 and rate[1] < 1e-20
 

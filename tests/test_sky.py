@@ -102,11 +102,15 @@ def test_grid(centre):
 
 def test_grid_averages_over_pixels():
     grid = Grid(0.0, 0.0, step=0.5, radius=2.0)
-    # a function linear in x has its central value as the mean, a quadratic one gains step^2 / 12
-    linear = grid.average(lambda lon, lat: project(lon, lat, 0.0, 0.0)[0], 4)
-    np.testing.assert_allclose(linear[0], grid.coordinates, atol=1e-5)
-    square = grid.average(lambda lon, lat: project(lon, lat, 0.0, 0.0)[0] ** 2, 16)
-    np.testing.assert_allclose(square[0], grid.coordinates**2 + 0.5**2 / 12.0, rtol=5e-3)
+
+    def power(n):
+        return lambda lon, lat: sky.project(lon, lat, 0.0, 0.0)[0] ** n
+
+    even, smooth = jax.jit(lambda: (grid.average(power(1), 4), grid.smooth_average(power(4), 3)))()
+    x, half = np.asarray(grid.coordinates), 0.25
+    np.testing.assert_allclose(even[0], x, atol=1e-5)
+    # three Gauss-Legendre points integrate polynomials up to the fifth power
+    np.testing.assert_allclose(smooth[0], ((x + half) ** 5 - (x - half) ** 5) / (10.0 * half), rtol=1e-4)
 
 
 @hypothetical

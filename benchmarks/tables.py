@@ -1,0 +1,65 @@
+"""Write benchmarks/RESULTS.md from the JSON files in benchmarks/results: `python -m benchmarks.tables`."""
+
+import json
+
+from benchmarks.report import RESULTS
+
+ABOUT = {
+    "accuracy": (
+        "python -m benchmarks.accuracy",
+        "Relative errors. Cases: `kernel_*` kernel against direct where the intensity exceeds 1e-4 (and 1e-6) of its "
+        "maximum at that energy; `direct_*` direct against numpy quadrature with gammapy's IRF objects; `npred` expected "
+        "counts against "
+        "gammapy's `MapDataset`; `closure` integral of the kernel's intensity over the selected region against its own "
+        "expected counts, minus one. Target: 1 % (3 % down to 1e-6), median 0.2 %, npred 0.5 %, closure 1e-4.",
+    ),
+    "closure": (
+        "python -m benchmarks.closure --events 1000000 --seeds 20",
+        "Pulls of the fit on simulated events (truth: 2 % signal, 2 TeV). Target: mean within 0.7, standard deviation "
+        "0.7 to 1.3. `against_nuts_1e5`: mean of NUTS minus that of the fit in its standard deviations, and ratio of the two.",
+    ),
+    "likelihood": (
+        "python -m benchmarks.likelihood --events 1000000 --bands 48",
+        "`read_s` is `jnp.sum` over the kernel in the same process. Target: `value_and_grad_s` at most 3 times it; "
+        "`setup_s` at most 30 on two cores.",
+    ),
+    "simulate": ("python -m benchmarks.simulate", "Target: 3e5 events per second on two cores."),
+}
+
+
+def number(value) -> str:
+    """Four significant digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def rows(figures: dict) -> list[str]:
+    """Markdown tables: scalars first, then each dict of dicts as a table of its own."""
+    plain = {k: v for k, v in figures.items() if not isinstance(v, dict | list)}
+    lines = ["| " + " | ".join(plain) + " |", "|" + " --- |" * len(plain)]
+    lines += ["| " + " | ".join(number(v) for v in plain.values()) + " |", ""]
+    for name, table in figures.items():
+        if not isinstance(table, dict):
+            continue
+        heads = list(dict.fromkeys(k for row in table.values() for k, v in row.items() if not isinstance(v, list)))
+        lines += [f"| {name} | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(heads)]
+        for key, row in table.items():
+            lines.append(f"| {key} | " + " | ".join(number(row.get(h, "")) for h in heads) + " |")
+        lines.append("")
+    return lines
+
+
+def main():
+    """Read every result and write the page."""
+    lines = ["# Results", "", "Written by `python -m benchmarks.tables` from the files in `results`.", ""]
+    for path in sorted(RESULTS.glob("*.json")):
+        figures = json.loads(path.read_text())
+        machine = figures.pop("machine")
+        command, about = ABOUT[path.stem.rsplit("-", 1)[0]]
+        versions = ", ".join(f"{k} {v}" for k, v in machine.items() if k not in ("device", "processor"))
+        lines += [f"## {path.stem}", "", f"`{command}`", "", about, ""]
+        lines += [f"Machine: {machine['processor']}; {machine['device']}; {versions}.", "", *rows(figures)]
+    (RESULTS.parent / "RESULTS.md").write_text("\n".join(lines).rstrip() + "\n")
+
+
+if __name__ == "__main__":
+    main()

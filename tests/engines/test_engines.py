@@ -1,0 +1,228 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import gammajax as gj
+from gammajax.engines import ENGINES, BackgroundEngine, Rows
+from gammajax.sky import Grid, displace
+
+PER_DECADE = 25.0
+SPECTRUM = gj.PowerLaw(2.3, 1e-11)
+
+
+def template():
+    grid = Grid(0.3, 0.2, 0.2, 0.5)
+    x, y = np.meshgrid(grid.coordinates, grid.coordinates)
+    return gj.TemplateMap(grid, np.exp(-0.5 * (x**2 + (y - 0.1) ** 2) / 0.2**2))
+
+
+# (morphology, size [deg], tolerance of kernel against direct). Rims and pixels are sharper than the 32 directions that
+# the direct engine takes about an event
+SOURCES = {
+    "point": (gj.Point(0.3, 0.2), 0.15, 1e-3),
+    "point off axis": (gj.Point(-1.1, 1.2), 0.15, 1e-3),
+    "narrow Gaussian": (gj.Gaussian(0.3, 0.2, 0.03), 0.15, 1e-2),
+    "Gaussian": (gj.Gaussian(-0.7, 0.2, 0.3), 0.4, 1e-2),
+    "disk": (gj.Disk(0.3, 0.2, 0.5, 0.1), 0.4, 1e-2),
+    "halo": (gj.Einasto(0.3, 0.2), 0.5, 1e-2),
+    "template": (template(), 0.3, 1e-2),
+}
+NAMES = pytest.mark.parametrize("name", SOURCES)
+
+
+def source(name):
+    return gj.Source(SPECTRUM, SOURCES[name][0])
+
+
+def events(name):
+    """Forty events about the source, at three energies: the blocks of the engines are padded by energy."""
+    random = np.random.default_rng(0)
+    morphology, size, _ = SOURCES[name]
+    rad, angle = size * np.sqrt(-2.0 * np.log(random.uniform(0.01, 1.0, 40))), random.uniform(0.0, 360.0, 40)
+    lon, lat = (np.asarray(c, float) for c in displace(float(morphology.lon), float(morphology.lat), rad, angle))
+    inside = np.hypot(lon, lat) < 1.99
+    return gj.Events(np.resize([0.6, 1.7, 7.0], 40)[inside], lon[inside], lat[inside])
+
+
+@pytest.fixture(scope="module")
+def built(observation):
+    """`built(name, engine)`: engine of a source, made once."""
+    made = {}
+
+    def build(name, engine):
+        if (name, engine) not in made:
+            rows = Rows.init(events(name), [observation], PER_DECADE)
+            made[name, engine] = rows, ENGINES[engine].init(source(name), [observation], rows)
+        return made[name, engine]
+
+    return build
+
+
+@eqx.filter_jit
+def evaluate(engine, source):
+    return engine.intensity(source), engine.expected_counts(source)
+
+
+@pytest.fixture(scope="module")
+def values(built):
+    """`values(name, engine)`: intensity of the events and expected counts."""
+    made = {}
+
+    def value(name, engine):
+        if (name, engine) not in made:
+            rows, ready = built(name, engine)
+            intensity, counts = evaluate(ready, source(name))
+            made[name, engine] = rows.to_events(intensity), float(counts[0])
+        return made[name, engine]
+
+    return value
+
+
+@NAMES
+def test_kernel_agrees_with_direct(name, values):
+    kernel, direct = values(name, "kernel")[0], values(name, "direct")[0]
+    seen = direct > 1e-4 * direct.max()
+    assert seen.sum() > 20
+    np.testing.assert_allclose(kernel[seen], direct[seen], rtol=SOURCES[name][2])
+
+
+@NAMES
+def test_expected_counts_agree(name, values):
+    kernel, direct = values(name, "kernel")[1], values(name, "direct")[1]
+    assert kernel == pytest.approx(direct, rel=3e-3)
+
+
+@pytest.mark.parametrize("name", ["point", "point off axis"])
+def test_point_source_against_a_plain_integral(name, values, observation):
+    # lambda = t Int phi A P D dE, on a fine grid of true energies
+    morphology, made = SOURCES[name][0], events(name)
+    energy = np.geomspace(0.1001, 29.99, 3000)
+    response = observation.response
+    lon, lat = float(morphology.lon), float(morphology.lat)
+    offset = jnp.full(energy.shape, np.degrees(np.arccos(np.cos(np.radians(lon)) * np.cos(np.radians(lat)))))
+
+    @eqx.filter_jit
+    def detected(response, reconstructed, rad):
+        spread = response.psf.density(jnp.asarray(energy), offset, jnp.full(energy.shape, rad))
+        area = response.area(jnp.asarray(energy), offset)
+        return area * spread * response.energy_dispersion.density(reconstructed, jnp.asarray(energy), offset)
+
+    expected = []
+    for e, l, b in zip(made.energy, made.lon, made.lat, strict=True):
+        rad = np.hypot((l - lon) * np.cos(np.radians(0.5 * (b + lat))), b - lat)
+        kernel = np.asarray(detected(response, jnp.asarray(e), jnp.asarray(rad)), np.float64)
+        expected.append(36000.0 * np.trapezoid(1e-11 * energy**-2.3 * kernel * energy, np.log(energy)))
+    for engine in ENGINES:
+        value = values(name, engine)[0]
+        seen = value > 1e-4 * value.max()
+        np.testing.assert_allclose(value[seen], np.array(expected)[seen], rtol=5e-3)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("name", ["point", "Gaussian"])
+def test_gradient_in_spectral_parameters(name, engine, built):
+    rows, ready = built(name, engine)
+
+    @eqx.filter_jit
+    def log_likelihood(ready, p):
+        changed = gj.Source(gj.LogParabola(p["alpha"], p["beta"], p["amplitude"] * 1e-11), SOURCES[name][0])
+        return jnp.log(ready.intensity(changed)).sum() - ready.expected_counts(changed).sum()
+
+    at = {"alpha": jnp.asarray(2.3), "beta": jnp.asarray(0.1), "amplitude": jnp.asarray(1.0)}
+    gradient = jax.grad(lambda p: log_likelihood(ready, p))(at)
+    for parameter, value in at.items():
+        ends = [float(log_likelihood(ready, {**at, parameter: value + sign * 5e-3})) for sign in (1.0, -1.0)]
+        # single precision, and the third derivative over a step of 5e-3
+        limit = 1e-6 * abs(ends[0]) / 1e-2 + 1e-3 * abs(float(gradient[parameter]))
+        assert float(gradient[parameter]) == pytest.approx((ends[0] - ends[1]) / 1e-2, abs=limit)
+
+
+def test_gradient_in_position_and_extension(make_observation):
+    # in double precision from the response on
+    with jax.enable_x64(True):
+        observation = jax.tree.map(lambda x: jnp.asarray(x, x.dtype if x.dtype == bool else float), make_observation())
+        made = events("Gaussian")[:6]
+        rows = Rows.init(made, [observation], PER_DECADE)
+        at = jnp.array([-0.7, 0.2, 0.3])
+
+        def build(p):
+            return gj.Source(SPECTRUM, gj.Gaussian(*p))
+
+        ready = ENGINES["direct"].init(build(at), [observation], rows)
+
+        @eqx.filter_jit
+        def log_likelihood(ready, p):
+            changed = build(p)
+            value = jnp.log(ready.intensity(changed)) * jnp.asarray(rows.valid)
+            return value.sum() - ready.expected_counts(changed).sum()
+
+        gradient = jax.grad(lambda p: log_likelihood(ready, p))(at)
+        for i in range(3):
+            step = 1e-5 * np.eye(3)[i]
+            expected = (log_likelihood(ready, at + step) - log_likelihood(ready, at - step)) / 2e-5
+            assert float(gradient[i]) == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_order_of_events_does_not_matter(engine, values, observation):
+    made = events("point")
+    order = np.random.default_rng(1).permutation(len(made))
+    value = gj.intensity(source("point"), observation, made[order], engine, per_decade=PER_DECADE)
+    np.testing.assert_allclose(value, values("point", engine)[0][order], rtol=1e-5)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_intensity_works_under_jit(engine, values, observation):
+    @jax.jit
+    def scaled(amplitude):
+        changed = gj.Source(gj.PowerLaw(2.3, amplitude), SOURCES["point"][0])
+        counts = gj.expected_counts(changed, observation, engine, per_decade=PER_DECADE)
+        return gj.intensity(changed, observation, events("point"), engine, per_decade=PER_DECADE), counts
+
+    intensity, counts = scaled(2e-11)
+    np.testing.assert_allclose(intensity, 2.0 * values("point", engine)[0], rtol=1e-5)
+    assert float(counts) == pytest.approx(2.0 * values("point", engine)[1], rel=1e-5)
+
+
+def test_observations_keep_their_own_response_and_livetime(observation, make_observation, values):
+    # the second half of the events in an observation twice as long
+    made = events("point")
+    number = (np.arange(len(made)) >= 20).astype(int)
+    both = gj.Events(made.energy, made.lon, made.lat, number)
+    pair = [observation, make_observation(livetime=72000.0)]
+    value = gj.intensity(source("point"), pair, both, per_decade=PER_DECADE)
+    np.testing.assert_allclose(value, values("point", "kernel")[0] * (1 + number), rtol=1e-4)
+    counts = gj.expected_counts(source("point"), pair, per_decade=PER_DECADE)
+    assert float(counts) == pytest.approx(3.0 * values("point", "kernel")[1], rel=1e-4)
+
+
+def test_background_counts_and_rates(observation):
+    background = gj.InstrumentBackground(norm=2.0, tilt=0.3)
+    made = events("Gaussian")
+    value = gj.intensity(background, observation, made, per_decade=PER_DECADE)
+    expected = (
+        2.0
+        * made.energy**-0.3
+        * np.asarray(observation.background(*map(jnp.asarray, (made.energy, made.lon, made.lat))))
+    )
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    # quadrature in energy and offset, in which the table is round
+    energy, offset = np.geomspace(0.5, 8.0, 2001), np.linspace(0.0, 2.0, 401)
+    e, o = (jnp.asarray(a) for a in np.meshgrid(energy, offset, indexing="ij"))
+    rate = np.asarray(eqx.filter_jit(observation.background)(e, o, jnp.zeros_like(o)), np.float64)
+    rate *= 2.0 * energy[:, None] ** -0.3 * 2 * np.pi * np.sin(np.radians(offset)) * np.radians(1.0)
+    total = np.trapezoid(np.trapezoid(rate, offset, axis=1) * energy, np.log(energy))
+    assert float(gj.expected_counts(background, observation, per_decade=PER_DECADE)) == pytest.approx(total, rel=2e-3)
+
+
+def test_errors(observation, response):
+    made = events("point")
+    with pytest.raises(ValueError, match="unknown engine 'fast'; the engines are kernel, direct"):
+        gj.intensity(source("point"), observation, made, "fast")
+    with pytest.raises(ValueError, match="the kernel engine needs a fixed morphology"):
+        jax.jit(lambda lon: gj.expected_counts(gj.Source(SPECTRUM, gj.Point(lon, 0.0)), observation))(0.0)
+    without = eqx.tree_at(lambda o: o.response.background, observation, None)
+    with pytest.raises(ValueError, match="observation 0 has no background response"):
+        BackgroundEngine.init(gj.InstrumentBackground(), [without], Rows.init(made, [without], PER_DECADE))
