@@ -227,13 +227,13 @@ def closure(observation, source):
     morphology = source.morphology
     nodes, weights = np.polynomial.legendre.leggauss(3)
     # fine enough for the uneven dispersion table
-    edges = np.log(np.geomspace(*ENERGY_RANGE, 401))
+    edges = np.log(np.geomspace(*ENERGY_RANGE, 251))
     half, middle = 0.5 * np.diff(edges), 0.5 * (edges[1:] + edges[:-1])
     energy = np.exp(middle[:, None] + half[:, None] * nodes).ravel()
     energy_weight = (half[:, None] * weights).ravel() * energy
     centre = (float(morphology.lon), float(morphology.lat))
     # rings about the source: whole ones, and spokes that end on the edge of the region
-    spokes = 8 if not isinstance(morphology, gj.Einasto) else 24
+    spokes = 8 if not isinstance(morphology, gj.Einasto) else 16
     angle = (np.arange(spokes) + 0.5) * (360.0 / spokes)
     low, high = np.zeros(spokes), np.full(spokes, 2.0 * OFFSET_MAX)
     for _ in range(40):
@@ -241,7 +241,7 @@ def closure(observation, source):
         there = displace(np.full(spokes, centre[0]), np.zeros(spokes), reach, angle)
         inside = np.asarray(observation.offset(*there)) < OFFSET_MAX
         low, high = np.where(inside, reach, low), np.where(inside, high, reach)
-    breaks = np.concatenate([[0.0], np.geomspace(0.004, 1.0, 24)])
+    breaks = np.concatenate([[0.0], np.geomspace(0.002, 1.0, 64 if isinstance(morphology, gj.Einasto) else 28)])
     if isinstance(morphology, gj.Point):
         breaks = np.minimum(breaks, 0.9) if centre[0] else breaks
         breaks = np.unique(breaks * 0.35)

@@ -8,15 +8,15 @@ ABOUT = {
     "accuracy": (
         "python -m benchmarks.accuracy",
         "Relative errors. Cases: `kernel_*` kernel against direct where the intensity exceeds 1e-4 (and 1e-6) of its "
-        "maximum at that energy; `direct_*` direct against numpy quadrature with gammapy's IRF objects; `npred` expected "
-        "counts against "
+        "maximum at that energy; `direct_*` direct against numpy quadrature with gammapy's IRF objects; `npred` "
+        "expected counts against "
         "gammapy's `MapDataset`; `closure` integral of the kernel's intensity over the selected region against its own "
         "expected counts, minus one. Target: 1 % (3 % down to 1e-6), median 0.2 %, npred 0.5 %, closure 1e-4.",
     ),
     "closure": (
         "python -m benchmarks.closure --events 1000000 --seeds 20",
         "Pulls of the fit on simulated events (truth: 2 % signal, 2 TeV). Target: mean within 0.7, standard deviation "
-        "0.7 to 1.3. `against_nuts_1e5`: mean of NUTS minus that of the fit in its standard deviations, and ratio of the two.",
+        "0.7 to 1.3. `against_nuts_1e5`: shift of NUTS from the fit in standard deviations, and the ratio.",
     ),
     "likelihood": (
         "python -m benchmarks.likelihood --events 1000000 --bands 48",

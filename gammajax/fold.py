@@ -135,17 +135,19 @@ class FoldPlan:
         margin = float(np.asarray(psf_radius(psf, jnp.asarray(e), jnp.asarray(o))).max())
         sigma = math.hypot(scale, float(contained.min()))
         field = observation.offset_max + margin
-        if centre_offset + radius + margin > field and radius > 0.5 * observation.offset_max:
+        wide = centre_offset + radius + margin > field and radius > 0.5 * observation.offset_max
+        if wide:
             self.lon, self.lat, self.radius, centre_offset = observation.lon, observation.lat, field, 0.0
         else:
             self.lon, self.lat, self.radius = morphology.lon, morphology.lat, radius + margin
-        # a smooth source is resolved down to its far tails, a source with edges down to the narrowest response
-        step = sigma / 5.0 if scale > 0 else 1.4 * sigma
+        # a smooth source is resolved down to its far tails, one with edges down to the narrowest response; a halo that
+        # fills the field has neither, but for its cusp
+        step = sigma / 5.0 if scale > 0 else (1.4 * sigma if wide else 0.7 * sigma)
         self.grid = Grid(self.lon, self.lat, max(step, 2.0 * self.radius / 900.0), self.radius)
         self.offsets = offset_nodes(
             max(0.0, centre_offset - self.radius), centre_offset + self.radius, 0.25 if self.radius < 2.0 else 0.5
         )
-        self.fractions = pixel_fractions(morphology, self.grid)
+        self.fractions = pixel_fractions(morphology, self.grid, 3 if wide else 8)
         # the response is folded at every node for small sources, at eight energies per decade for wide ones
         log_step = math.log10(energy[1] / energy[0])
         self.stride = 1 if self.grid.size <= 250 else max(1, round(1.0 / (8.0 * log_step)))

@@ -27,7 +27,7 @@ def scalar(value) -> Scalar:
     """A floating scalar leaf. Plain numbers stay on the host, so that inside jit they can still be looked at."""
     if isinstance(value, jax.Array):
         return value.astype(jnp.result_type(float))
-    return np.asarray(value, dtype=float)
+    return np.asarray(value, dtype=jnp.result_type(float))
 
 
 def parameter() -> Any:

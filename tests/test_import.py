@@ -11,7 +11,8 @@ before = jax.config.jax_enable_x64
 import gammajax
 from jax._src import xla_bridge
 
-loaded = [name for name in ("astropy", "gammapy", "matplotlib", "arviz", "arviz_base", "arviz_stats") if name in sys.modules]
+heavy = ("astropy", "gammapy", "matplotlib", "arviz", "arviz_base", "arviz_stats")
+loaded = [name for name in heavy if name in sys.modules]
 assert not loaded, f"importing gammajax loads {loaded}"
 assert not xla_bridge._backends, "importing gammajax starts a jax backend"
 assert jax.config.jax_enable_x64 == before, "importing gammajax changes the precision of jax"

@@ -180,8 +180,9 @@ class _FoldedResponse(eqx.Module):
         detector = _DetectorResponse.init(observation, nodes, jnp.asarray(plan.offsets))
         # integrate the very spline that the events are evaluated with
         selected = spline_integral_weights(selected_fractions(observation, plan.grid)).ravel() * plan.grid.solid_angle
-        # in double precision: there are a million terms
-        inside = np.stack([np.asarray(selected, np.float64) @ np.asarray(part) for part in coefficients.swapaxes(0, 1)])
+        # in double precision: the sum has up to a million terms
+        selected = np.asarray(selected, np.float64)
+        inside = np.stack([selected @ part for part in np.asarray(coefficients).transpose(1, 0, 2)])
         position = np.arange(nodes.energy.size) / plan.stride
         below = np.minimum(position.astype(int), inside.shape[0] - 2) if inside.shape[0] > 1 else position.astype(int)
         fraction = (position - below)[:, None]

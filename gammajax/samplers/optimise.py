@@ -17,12 +17,12 @@ from jaxtyping import Array, Float
 
 from gammajax.samplers.space import constrained, labels, log_density, unconstrained
 
-CANDIDATES = 64  # the prior median and draws of the prior, of which the best are climbed from
-STARTS, ENOUGH = 4, 2  # a posterior of mass has several peaks: at least two climbs, until two have converged
+CANDIDATES = 64  # the prior median and draws of the prior
+STARTS = 8  # half the best of them, half any: masses have several peaks, and the best draws may all sit at a wrong one
 ITERATIONS = 200
 NEWTON_STEPS = 25
 # estimated distance to the maximum, in standard deviations of the Laplace approximation
-FINISHED, CONVERGED = 1e-3, 0.05
+FINISHED, CONVERGED = 1e-4, 0.05
 
 
 class Fit(eqx.Module):
@@ -73,9 +73,11 @@ class Peak(NamedTuple):
 
 
 def fit(posterior, *, initial: dict | None = None) -> Fit:
-    """Maximise likelihood x prior, from `initial` parameters or the best of the prior median and some prior draws.
+    """Maximise likelihood x prior, from `initial` parameters or from the prior median and draws of the prior.
 
-    When the first start fails, others follow. A fit that did not converge says so in `messages` and by a warning.
+    It climbs from several of these and polishes the highest point reached. A fit that did not converge says so in
+    `messages` and by a warning.
+
     Raises `ValueError` for unknown parameters or when the posterior is not finite at any start.
     """
     peak = find_peak(posterior, initial, jacobian=False)
@@ -110,21 +112,21 @@ def fit(posterior, *, initial: dict | None = None) -> Fit:
 
 def find_peak(posterior, initial: dict | None = None, *, jacobian: bool) -> Peak:
     """Maximum of the density in the parameters, or with `jacobian` in the unconstrained space; raises as `fit` does."""
-    best, best_value, converged = None, -np.inf, 0
-    for start in _starts(posterior, initial, jacobian):
-        peak = _newton(posterior, _climb(posterior, start, jacobian), jacobian)
-        value = float(_value(posterior, jnp.asarray(peak.x), jacobian))
-        if best is None or (peak.converged, value) > (best.converged, best_value):
-            best, best_value = peak, value
-        converged += peak.converged
-        if converged == ENOUGH:
+    climbed = [_climb(posterior, start, jacobian) for start in _starts(posterior, initial, jacobian)]
+    values = np.array([float(_value(posterior, x, jacobian)) for x in climbed])
+    best = None
+    for i in np.argsort(-np.where(np.isfinite(values), values, -np.inf)):
+        peak = _newton(posterior, climbed[i], jacobian)
+        if best is None or peak.converged:
+            best = peak
+        if best.converged:
             break
     assert best is not None  # there is a start
     return best
 
 
 def _starts(posterior, initial, jacobian):
-    """Starting points, best first."""
+    """Starting points: the best candidates and, for variety, the first ones."""
     if initial is not None:
         x = unconstrained(posterior.priors, initial)
         if not (np.all(np.isfinite(x)) and np.isfinite(_value(posterior, x, jacobian))):
@@ -136,7 +138,8 @@ def _starts(posterior, initial, jacobian):
     x = jax.vmap(lambda p: unconstrained(posterior.priors, p))(points)
     values = np.where(np.isfinite(x).all(1), _values(posterior, x, jacobian), -np.inf)
     values = np.where(np.isnan(values), -np.inf, values)
-    order = np.argsort(-values)[:STARTS]
+    order = np.argsort(-values)
+    order = np.concatenate([order[: STARTS // 2], np.setdiff1d(np.arange(STARTS), order[: STARTS // 2])[: STARTS // 2]])
     if not np.isfinite(values[order[0]]):
         raise ValueError("the posterior is not finite anywhere in its priors; give initial parameters")
     return [x[i] for i in order if np.isfinite(values[i])]

@@ -1,0 +1,266 @@
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gammajax as gj
+from gammajax.engines import DirectEngine, KernelEngine
+
+PER_DECADE = 15.0
+OPTIONS = {"per_decade": PER_DECADE}
+
+
+def components(p):
+    return {
+        "signal": gj.Source(gj.PowerLaw(p["index"], p.get("amplitude", 1.0) * 1e-12), gj.Point(0.3, 0.2)),
+        "background": gj.InstrumentBackground(norm=30.0 * p.get("norm", 1.0), tilt=p["tilt"]),
+    }
+
+
+def weighted(p):
+    return gj.Mixture(**components(p), weights={"signal": p["weight"]})
+
+
+def absolute(p):
+    return gj.Mixture(**components(p))
+
+
+COMMON = {"index": dist.Uniform(1.5, 3.5), "tilt": dist.Normal(0.0, 0.2)}
+# (model, priors): with weights, and with absolute fluxes
+MODELS = {
+    "mixture": (weighted, {**COMMON, "weight": dist.Beta(2.0, 3.0)}),
+    "extended": (absolute, {**COMMON, "amplitude": dist.LogUniform(0.1, 10.0), "norm": dist.LogNormal(0.0, 0.3)}),
+}
+POINT = {"index": 2.1, "tilt": 0.1, "weight": 0.35, "amplitude": 1.4, "norm": 0.8}
+NAMES = pytest.mark.parametrize("name", MODELS)
+
+
+def point(name, **changes):
+    return {parameter: jnp.asarray({**POINT, **changes}[parameter]) for parameter in MODELS[name][1]}
+
+
+@pytest.fixture(scope="module")
+def observations(make_observation):
+    selection = {"energy_min": 1.0, "energy_max": 3.0}
+    return [make_observation(**selection), make_observation(lon=0.5, livetime=20000.0, obs_id="second", **selection)]
+
+
+@pytest.fixture(scope="module")
+def events(observations):
+    random = np.random.default_rng(0)
+    lon, lat = random.normal([0.3, 0.2], [0.2, 0.2], (60, 2)).T
+    return gj.Events(np.resize([1.1, 1.6, 2.8], 60), lon, lat, random.integers(0, 2, 60))
+
+
+@pytest.fixture(scope="module")
+def posteriors(observations, events):
+    return {name: gj.Posterior(*MODELS[name], observations, events, **OPTIONS) for name in MODELS}
+
+
+@eqx.filter_jit
+def call(posterior, method, p):
+    return getattr(posterior, method)(p)
+
+
+@NAMES
+def test_log_likelihood_by_hand(name, posteriors, observations, events):
+    p = point(name)
+    made = components(p)
+    intensity = [np.asarray(gj.intensity(c, observations, events, **OPTIONS), float) for c in made.values()]
+    counts = [float(gj.expected_counts(c, observations, **OPTIONS)) for c in made.values()]
+    if name == "mixture":
+        expected = np.log(0.35 * intensity[0] / counts[0] + 0.65 * intensity[1] / counts[1]).sum()
+    else:
+        expected = np.log(intensity[0] + intensity[1]).sum() - sum(counts)
+    assert float(call(posteriors[name], "log_likelihood", p)) == pytest.approx(expected, rel=1e-5)
+    found = call(posteriors[name], "expected_counts", p)
+    assert list(found) == ["background", "signal"]  # jit sorts dictionaries
+    for component, count in zip(made, counts, strict=True):
+        assert found[component].shape == (2,) and float(found[component].sum()) == pytest.approx(count, rel=1e-5)
+
+
+@NAMES
+def test_ratio_and_reference_make_the_likelihood(name, posteriors):
+    posterior = posteriors[name]
+    p, start = point(name), posterior.reference_parameters
+    assert float(call(posterior, "log_likelihood_ratio", start)) == pytest.approx(0.0, abs=1e-5)
+    ratio, whole = (float(call(posterior, method, p)) for method in ("log_likelihood_ratio", "log_likelihood"))
+    assert whole == pytest.approx(ratio + float(posterior.log_reference), rel=1e-6)
+    assert float(call(posterior, "log_likelihood", start)) == pytest.approx(float(posterior.log_reference), rel=1e-6)
+
+
+@NAMES
+def test_another_reference_changes_a_constant_only(name, posteriors):
+    posterior, here, there = posteriors[name], point(name), point(name, index=3.0, tilt=-0.3)
+    moved = posterior.with_reference(here)
+    np.testing.assert_array_equal(moved.reference_parameters["index"], here["index"])
+    assert float(call(moved, "log_likelihood_ratio", here)) == pytest.approx(0.0, abs=1e-5)
+    for p in (here, there):
+        one, other = (float(call(q, "log_likelihood", p)) for q in (posterior, moved))
+        assert one == pytest.approx(other, rel=1e-6)
+    shift = [
+        float(call(q, "log_likelihood_ratio", there) - call(q, "log_likelihood_ratio", here))
+        for q in (posterior, moved)
+    ]
+    assert shift[0] == pytest.approx(shift[1], rel=1e-4)
+
+
+@NAMES
+def test_transformations(name, posteriors):
+    posterior, p = posteriors[name], point(name)
+    gradient = eqx.filter_jit(eqx.filter_grad(lambda p, q: q.log_likelihood_ratio(p)))(p, posterior)
+    for parameter, value in p.items():
+        ends = [
+            float(call(posterior, "log_likelihood_ratio", {**p, parameter: value + sign * 5e-3}))
+            for sign in (1.0, -1.0)
+        ]
+        assert float(gradient[parameter]) == pytest.approx((ends[0] - ends[1]) / 1e-2, rel=5e-3, abs=0.02)
+    many = {parameter: value + jnp.linspace(0.0, 0.1, 3) for parameter, value in p.items()}
+    batch = eqx.filter_jit(lambda q, many: jax.vmap(q.log_likelihood_ratio)(many))(posterior, many)
+    for i in range(3):
+        one = call(posterior, "log_likelihood_ratio", {parameter: value[i] for parameter, value in many.items()})
+        assert float(batch[i]) == pytest.approx(float(one), rel=1e-4, abs=1e-3)
+
+
+def test_one_trace_per_shape(observations, events):
+    traces = []
+
+    def counting(p):
+        traces.append(1)
+        return weighted(p)
+
+    posterior = gj.Posterior(counting, MODELS["mixture"][1], observations, events, **OPTIONS)
+    compiled = jax.jit(lambda p: posterior.log_likelihood_ratio(p))
+    compiled(point("mixture"))
+    before = len(traces)
+    for index in (2.0, 2.5, 3.0):
+        compiled(point("mixture", index=index))
+    assert len(traces) == before
+
+
+def test_prior(posteriors):
+    posterior, p = posteriors["mixture"], point("mixture")
+    expected = -np.log(2.0) + dist.Normal(0.0, 0.2).log_prob(0.1) + dist.Beta(2.0, 3.0).log_prob(0.35)
+    assert float(posterior.log_prior(p)) == pytest.approx(float(expected), rel=1e-5)
+    drawn = posterior.sample_prior(jax.random.key(0))
+    assert set(drawn) == {"index", "tilt", "weight"} and 1.5 < drawn["index"] < 3.5 and 0 < drawn["weight"] < 1
+    again = posterior.sample_prior(jax.random.key(0))
+    assert all(drawn[parameter] == again[parameter] for parameter in drawn)
+
+
+def test_prior_transform(posteriors):
+    posterior = posteriors["extended"]
+    p = posterior.prior_transform(jnp.array([0.25, 0.5, 0.75, 0.5]))
+    assert list(p) == ["index", "tilt", "amplitude", "norm"]
+    expected = {"index": 2.0, "tilt": 0.0, "amplitude": 10.0**0.5, "norm": 1.0}
+    for parameter, value in expected.items():
+        assert float(p[parameter]) == pytest.approx(value, rel=1e-4, abs=1e-6)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.tuples(*[st.floats(1e-3, 1.0 - 1e-3)] * 4))
+def test_the_likelihood_is_finite_over_the_prior(posteriors, u):
+    posterior = posteriors["extended"]
+    p = {name: jnp.asarray(value) for name, value in zip(MODELS["extended"][1], u, strict=True)}
+    value = transformed(posterior, jnp.stack(list(p.values())))
+    assert np.isfinite(value)
+
+
+@eqx.filter_jit
+def transformed(posterior, u):
+    return posterior.log_likelihood_ratio(posterior.prior_transform(u))
+
+
+def test_weights_at_their_bounds_are_finite_or_minus_infinity(posteriors):
+    for weight in (0.0, 1.0):
+        value = float(call(posteriors["mixture"], "log_likelihood_ratio", point("mixture", weight=weight)))
+        assert not np.isnan(value)
+
+
+def free(p):
+    source = gj.Source(gj.PowerLaw(2.3), gj.Gaussian(p["lon"], 0.2, p["sigma"]))
+    return gj.Mixture(signal=source, background=gj.InstrumentBackground(), weights={"signal": 0.3})
+
+
+FREE = {"lon": dist.Uniform(0.1, 0.5), "sigma": dist.Uniform(0.1, 0.4)}
+
+
+def test_a_free_morphology_takes_the_direct_engine(observations, events):
+    posterior = gj.Posterior(free, FREE, observations[0], events[events.observation == 0], **OPTIONS)
+    assert isinstance(posterior.engines["signal"], DirectEngine)
+    # one observation needs no list, and the likelihood knows about the extension
+    value = [
+        float(call(posterior, "log_likelihood_ratio", {"lon": jnp.asarray(0.3), "sigma": jnp.asarray(s)}))
+        for s in (0.11, 0.39)
+    ]
+    assert np.all(np.isfinite(value)) and value[0] != value[1]
+
+
+@pytest.mark.parametrize("engine", ["kernel", {"signal": "kernel"}])
+def test_the_kernel_engine_refuses_a_free_morphology(observations, events, engine):
+    with pytest.raises(ValueError, match="the morphology of component 'signal' depends on parameter '(lon|sigma)'"):
+        gj.Posterior(free, FREE, observations, events, engine=engine, **OPTIONS)
+
+
+def test_components_share_the_kernel_of_their_morphology(observations, events):
+    def two(p):
+        place = gj.Point(0.3, 0.2)
+        hard, soft = (gj.Source(gj.PowerLaw(p["index"] + d), place) for d in (0.0, 1.0))
+        return gj.Mixture(hard=hard, soft=soft, weights={"hard": 0.5})
+
+    posterior = gj.Posterior(two, {"index": dist.Uniform(1.5, 2.5)}, observations, events, **OPTIONS)
+    assert isinstance(posterior.engines["hard"], KernelEngine)
+    assert posterior.engines["hard"] is posterior.engines["soft"]
+
+
+def test_a_pair_of_events_and_observations(observations, events):
+    posterior = gj.Posterior(*MODELS["mixture"], (events, observations), **OPTIONS)
+    assert len(posterior.observations) == 2 and isinstance(posterior.engines["signal"], KernelEngine)
+
+
+def with_mass(p):
+    return gj.Mixture(signal=gj.Source(gj.DarkMatter("W", mass=p["mass"]), gj.Point(0.3, 0.2)), weights={})
+
+
+def test_a_prior_beyond_the_table_is_named(observations, events):
+    with pytest.raises(ValueError, match="the prior of 'mass' reaches 0.01: mass 0.01 TeV is outside the table"):
+        gj.Posterior(with_mass, {"mass": dist.LogUniform(0.01, 50.0)}, observations, events, **OPTIONS)
+    with pytest.raises(ValueError, match="the prior of 'mass' reaches 500: mass 500 TeV is outside the table"):
+        gj.Posterior(with_mass, {"mass": dist.LogUniform(1.0, 500.0)}, observations, events, **OPTIONS)
+
+
+def test_an_impossible_event_is_named(observations):
+    # far from a point source, and nothing else in the model
+    made = gj.Events([1.1, 1.2], [0.3, -1.9], [0.2, 0.0])
+
+    def alone(p):
+        return gj.Mixture(signal=gj.Source(gj.PowerLaw(p["index"]), gj.Point(1.9, 0.0)), weights={})
+
+    message = r"event 1 \(1.2 TeV at -1.9000, 0.0000 deg, observation 0\) cannot come from any component; 1 such events"
+    with pytest.raises(ValueError, match=message):
+        gj.Posterior(alone, {"index": dist.Uniform(2.0, 3.0)}, observations, made, **OPTIONS)
+
+
+def test_a_component_that_expects_nothing_is_named(observations, events):
+    def dark(p):
+        source = gj.Source(gj.TabulatedSpectrum([0.01, 0.02], [1e-9, 1e-9], p["norm"]), gj.Point(0.3, 0.2))
+        return gj.Mixture(dark=source, background=gj.InstrumentBackground(), weights={"dark": 0.1})
+
+    with pytest.raises(ValueError, match="component 'dark' expects no events in the selection"):
+        gj.Posterior(dark, {"norm": dist.Uniform(1.0, 2.0)}, observations, events, **OPTIONS)
+
+
+def test_other_errors(observations, events):
+    model, priors = MODELS["mixture"]
+    with pytest.raises(ValueError, match="the model must return a gammajax.Mixture, not dict"):
+        gj.Posterior(components, priors, observations, events)
+    with pytest.raises(ValueError, match=r"engine names unknown components \['sgnal'\]"):
+        gj.Posterior(model, priors, observations, events, engine={"sgnal": "kernel"}, **OPTIONS)
+    with pytest.raises(ValueError, match="unknown engine 'quick'; the engines are kernel, direct"):
+        gj.Posterior(model, priors, observations, events, engine="quick", **OPTIONS)
+    with pytest.raises(ValueError, match="outside the energy range"):
+        gj.Posterior(model, priors, observations, gj.Events([5.0], [0.0], [0.0]))
