@@ -60,10 +60,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first", type=int, default=0, help="first seed")
     options = parser.parse_args()
     observed = observations()
     pulls, started = {name: [] for name in TRUTH}, time.perf_counter()
-    for seed in range(options.seeds):
+    for seed in range(options.first, options.first + options.seeds):
         events = gj.simulate(jax.random.key(seed), model(TRUTH), observed, events=options.events)
         best = gj.fit(gj.Posterior(model, PRIORS, observed, events))
         for name, truth in TRUTH.items():
