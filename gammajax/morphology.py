@@ -257,8 +257,10 @@ def pixel_fractions(morphology: Morphology, grid: Grid, order: int = 3) -> Float
     """Fraction of the flux in every pixel of `grid`, integrated over the pixel and not sampled at its centre.
 
     Gauss-Legendre quadrature with `order`^2 points; in the pixels next to the centre of the source, where
-    halos have their cusp, an average over 51^2.
+    halos have their cusp, an average over 51^2. Templates are cut exactly where two pixels overlap.
     """
+    if isinstance(morphology, TemplateMap):
+        return _overlaps(morphology, grid)
     density = grid.smooth_average(morphology.brightness, order)
     # refine 5 x 5 pixels about the centre of the source
     x, y = grid.pixel(morphology.lon, morphology.lat)
@@ -274,6 +276,32 @@ def pixel_fractions(morphology: Morphology, grid: Grid, order: int = 3) -> Float
     patch = morphology.brightness(*deproject(px, py, grid.lon, grid.lat)).mean((0, 1))
     density = jax.lax.dynamic_update_slice(density, patch.astype(density.dtype), (iy - half, ix - half))
     return density * grid.solid_angle
+
+
+def _overlaps(template, grid):
+    """Flux of a template in the pixels of another grid.
+
+    Its pixels are divided into squares no larger than those of the grid, which lie along its axes to a good
+    approximation: exactly when both grids share a centre.
+    """
+    own = template.grid
+    n = math.ceil(own.step / grid.step)
+    inner = jnp.asarray(((np.arange(own.size * n) + 0.5) / n - 0.5 * own.size) * own.step)
+    pixel = grid.pixel(*deproject(*jnp.meshgrid(inner, inner), own.lon, own.lat))
+    half = 0.5 * own.step / (grid.step * n)
+    flux = jnp.repeat(jnp.repeat(template.values, n, 0), n, 1) * (own.solid_angle / n**2)
+    # a square reaches into the pixel of its lower edge and the next
+    first = [jnp.round(p - half).astype(jnp.int32) for p in pixel]
+    beyond = [jnp.clip((p + half - i - 0.5) / (2.0 * half), 0.0, 1.0) for p, i in zip(pixel, first, strict=True)]
+    fractions = jnp.zeros((grid.size, grid.size), flux.dtype)
+    for dx in (0, 1):
+        for dy in (0, 1):
+            part = (beyond[0] if dx else 1.0 - beyond[0]) * (beyond[1] if dy else 1.0 - beyond[1])
+            ix, iy = first[0] + dx, first[1] + dy
+            inside = (ix >= 0) & (iy >= 0)  # negative indices would count from the other end
+            row, column = jnp.where(inside, iy, grid.size), jnp.where(inside, ix, grid.size)
+            fractions = fractions.at[row, column].add(flux * part, mode="drop")
+    return fractions
 
 
 def _radial_integral(rad, profile):

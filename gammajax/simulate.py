@@ -91,7 +91,7 @@ def _component(key, component, observations, number, name):
     found, parts = 0, []
     efficiency = 0.5
     for attempt in range(200):
-        if found >= number:
+        if found >= number or (found == 0 and attempt == 4):  # out of view: no use in trying on
             break
         proposals = int(1.05 * (number - found) / efficiency) + 1000
         columns = _draw(
