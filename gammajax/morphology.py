@@ -287,7 +287,8 @@ def _overlaps(template, grid):
     own = template.grid
     n = math.ceil(own.step / grid.step)
     inner = jnp.asarray(((np.arange(own.size * n) + 0.5) / n - 0.5 * own.size) * own.step)
-    pixel = grid.pixel(*deproject(*jnp.meshgrid(inner, inner), own.lon, own.lat))
+    x, y = jnp.meshgrid(inner, inner)
+    pixel = grid.pixel(*deproject(x, y, own.lon, own.lat))
     half = 0.5 * own.step / (grid.step * n)
     flux = jnp.repeat(jnp.repeat(template.values, n, 0), n, 1) * (own.solid_angle / n**2)
     # a square reaches into the pixel of its lower edge and the next
