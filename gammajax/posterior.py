@@ -252,5 +252,5 @@ def _quantile(prior, probability):
     probability = min(max(probability, 1e-4), 1.0 - 1e-4)
     try:
         return jnp.asarray(prior.icdf(jnp.asarray(probability, float)), float)
-    except (NotImplementedError, ImportError):  # some numpyro distributions can only be sampled
+    except (NotImplementedError, ImportError):  # some can only be sampled; Beta wants tensorflow_probability here
         return jnp.quantile(prior.sample(jax.random.key(0), (4096,)), probability, axis=0)

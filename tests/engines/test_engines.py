@@ -115,7 +115,7 @@ def test_template_is_the_sum_of_its_pixels(observation):
     expected = [
         float(total(observation, *map(jnp.asarray, at))) for at in zip(made.energy, made.lon, made.lat, strict=True)
     ]
-    np.testing.assert_allclose(value, expected, rtol=1.5e-2)  # edges that no grid follows, in their tails
+    np.testing.assert_allclose(value, expected, rtol=1e-2)
 
 
 @NAMES
