@@ -27,16 +27,20 @@ def model(p):
     )
 
 
-def median_seconds(function, *arguments, repeats=15):
-    """Median wall time of a compiled function, and the time of its first call."""
-    started = time.perf_counter()
-    jax.block_until_ready(function(*arguments))
-    first, times = time.perf_counter() - started, []
-    for _ in range(repeats):
+def median_seconds(calls, repeats=31):
+    """Median wall time of each compiled call, and the time of its first; taken in turn, so that all see one machine."""
+    first, times = [], []
+    for call in calls:
         started = time.perf_counter()
-        jax.block_until_ready(function(*arguments))
-        times.append(time.perf_counter() - started)
-    return float(np.median(times)), first
+        jax.block_until_ready(call())
+        first.append(time.perf_counter() - started)
+    for _ in range(repeats):
+        times.append([])
+        for call in calls:
+            started = time.perf_counter()
+            jax.block_until_ready(call())
+            times[-1].append(time.perf_counter() - started)
+    return np.median(times, 0).tolist(), first
 
 
 def main():
@@ -58,9 +62,10 @@ def main():
     kernel = posterior.engines["source"].kernel
     value = eqx.filter_jit(lambda posterior, p: posterior.log_likelihood_ratio(p))
     gradient = eqx.filter_jit(lambda posterior, p: jax.value_and_grad(posterior.log_likelihood_ratio)(p))
-    read_s, _ = median_seconds(jax.jit(jnp.sum), kernel)
-    value_s, _ = median_seconds(value, posterior, parameters)
-    value_and_grad_s, compile_s = median_seconds(gradient, posterior, parameters)
+    read = jax.jit(jnp.sum)
+    (read_s, value_s, value_and_grad_s), (*_, first) = median_seconds(
+        [lambda: read(kernel), lambda: value(posterior, parameters), lambda: gradient(posterior, parameters)]
+    )
     arrays = jax.tree.leaves((posterior.engines, posterior.valid, posterior.reference))
     report(
         "likelihood",
@@ -71,7 +76,7 @@ def main():
             "value_s": value_s,
             "value_and_grad_s": value_and_grad_s,
             "ratio_to_read": value_and_grad_s / read_s,
-            "compile_s": compile_s - value_and_grad_s,
+            "compile_s": first - value_and_grad_s,
             "setup_s": setup,
             "bytes_per_event": sum(array.nbytes for array in arrays) / options.events,
             "device": str(jax.devices()[0].device_kind),

@@ -39,17 +39,21 @@ def sum_of_logs(
 
 @jax.custom_jvp
 def accurate_sum(values: Float[Array, " row"]) -> Float[Array, ""]:
-    """Sum in double precision where that is switched on, otherwise pairwise with compensation (Knuth's two-sum)."""
+    """Sum in double precision where that is switched on, otherwise in a tree with compensation (Knuth's two-sum)."""
     if jnp.result_type(float) == jnp.float64:
         return values.astype(jnp.float64).sum()
     error = jnp.zeros((), values.dtype)
     while values.size > 1:
-        half = values.size // 2
-        a, b, odd = values[:half], values[half : 2 * half], values[2 * half :]
-        total = a + b
-        part = total - a
-        error = error + ((a - (total - part)) + (b - part)).sum()
-        values = jnp.concatenate([total, odd])
+        fold = min(16, values.size)
+        whole = values.size // fold * fold
+        first, *others = values[:whole].reshape(fold, -1)
+        total, lost = first, jnp.zeros_like(first)
+        for other in others:
+            before, total = total, total + other
+            part = total - before
+            lost = lost + ((before - (total - part)) + (other - part))
+        error = error + lost.sum()
+        values = jnp.concatenate([total, values[whole:]])
     return values.sum() + error
 
 

@@ -60,6 +60,8 @@ class KernelEngine(Engine):
                 padded = np.resize(chunk, size)  # one shape for all chunks: one compilation
                 columns = (rows.energy[padded], rows.lon[padded], rows.lat[padded], start[padded])
                 kernel[chunk] = _evaluate(local, rows.nodes, rows.band, *map(jnp.asarray, columns))[: chunk.size]
+        # transforms leave noise of either sign where there are no events
+        np.maximum(kernel, 0.0, out=kernel)
         # rows last: the product with the flux then runs along contiguous memory in both directions
         blocks = np.ascontiguousarray(kernel.reshape(-1, rows.block, rows.band).swapaxes(1, 2))
         return cls(rows.nodes, jnp.asarray(blocks), jnp.asarray(rows.start), jnp.stack(exposure))
@@ -68,8 +70,7 @@ class KernelEngine(Engine):
         """Intensity [TeV^-1 sr^-1] of every row."""
         flux = self.nodes.flux(source.spectrum).astype(self.kernel.dtype)
         window = self.start[:, None] + jnp.arange(self.kernel.shape[1])
-        # transforms leave noise of either sign where there are no events
-        return jnp.maximum(jnp.einsum("bjk,bj->bk", self.kernel, flux[window]).reshape(-1), 0.0)
+        return jnp.einsum("bj,bjk->bk", flux[window], self.kernel).reshape(-1)
 
     def expected_counts(self, source: Source) -> Float[Array, " observation"]:
         """Expected counts in the selection of every observation."""
