@@ -11,6 +11,8 @@ pixel's transform, so that pixels blur nothing. The result is kept as cubic B-sp
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -75,7 +77,8 @@ def _density(psf, energy, offset, rad):
 
 
 @eqx.filter_jit
-def _quantile(psf, energy, offset, probability):
+def psf_quantile(psf: PSF, energy, offset, probability) -> Float[Array, "..."]:
+    """Radius [deg] that holds a part of the point spread function; compiled."""
     return psf.quantile(energy, offset, probability)
 
 
@@ -118,51 +121,81 @@ def spline_integral_weights(fractions: Float[Array, "y x"]) -> Float[Array, "y x
 
 
 @eqx.filter_jit
-def _pixel_hats(observation, grid, nodes):
+def pixel_hats(observation, grid, nodes) -> Float[Array, "y x offset"]:
+    """Hat functions of offset at the pixel centres of a grid."""
     return hats(observation.offset(*grid.directions()), nodes)
 
 
+@dataclass(frozen=True)
 class FoldPlan:
-    """Grid, energies and offset nodes for folding one morphology in one observation (host side, not a pytree)."""
+    """Sizes for folding one morphology in one observation.
 
-    def __init__(self, morphology: Morphology, observation: Observation, energy: np.ndarray):
-        psf = observation.response.psf
-        radius, scale = float(morphology.radius), float(morphology.scale)
-        centre_offset = float(observation.offset(morphology.lon, morphology.lat))
-        probe = np.linspace(0.0, observation.offset_max, 5)
-        e, o = np.meshgrid(energy, probe, indexing="ij")
-        contained = np.asarray(_quantile(psf, jnp.asarray(e), jnp.asarray(o), jnp.full(e.shape, 0.393)))
-        margin = float(np.asarray(psf_radius(psf, jnp.asarray(e), jnp.asarray(o))).max())
-        sigma = math.hypot(scale, float(contained.min()))
-        field = observation.offset_max + margin
-        wide = centre_offset + radius + margin > field and radius > 0.5 * observation.offset_max
-        if wide:
-            self.lon, self.lat, self.radius, centre_offset = observation.lon, observation.lat, field, 0.0
-        else:
-            self.lon, self.lat, self.radius = morphology.lon, morphology.lat, radius + margin
-        # a smooth source is resolved down to its far tails, one with edges down to the narrowest response; a halo that
-        # fills the field has neither, but for its cusp
-        step = sigma / 5.0 if scale > 0 else (1.4 * sigma if wide else 0.7 * sigma)
-        self.grid = Grid(self.lon, self.lat, max(step, 2.0 * self.radius / 900.0), self.radius)
-        self.offsets = offset_nodes(
-            max(0.0, centre_offset - self.radius), centre_offset + self.radius, 0.25 if self.radius < 2.0 else 0.5
+    The grid of `step` [deg] reaches `radius` [deg] from the source; a source `wide` against the field of view has its
+    grid about the pointing instead. `offsets` [deg]: nodes of the hat functions.
+    """
+
+    step: float
+    radius: float
+    wide: bool
+    offsets: tuple[float, ...]
+
+    def grid(self, morphology: Morphology, observation: Observation) -> Grid:
+        """The grid, which moves with the source unless it is wide."""
+        centre = observation if self.wide else morphology
+        return Grid(centre.lon, centre.lat, self.step, self.radius)
+
+
+def fold_plan(
+    morphologies: Sequence[Morphology],
+    observation: Observation,
+    energy: Float[np.ndarray, " energy"],
+    smooth: float = 0.2,
+    edged: float = 0.7,
+) -> FoldPlan:
+    """Plan that serves all of `morphologies`: one source at several values of its parameters.
+
+    Steps are `smooth` sigma for a source without edges, so that it is resolved down to its far tails; `edged` sigma of
+    the narrowest response for one with edges; twice that for a halo that fills the field, which has only its cusp.
+    """
+    psf = observation.response.psf
+    radius = max(float(m.radius) for m in morphologies)
+    scale = min(float(m.scale) for m in morphologies)
+    centres = [float(observation.offset(m.lon, m.lat)) for m in morphologies]
+    e, o = np.meshgrid(energy, np.linspace(0.0, observation.offset_max, 5), indexing="ij")
+    contained = np.asarray(psf_quantile(psf, jnp.asarray(e), jnp.asarray(o), jnp.full(e.shape, 0.393)))
+    margin = float(np.asarray(psf_radius(psf, jnp.asarray(e), jnp.asarray(o))).max())
+    sigma = math.hypot(scale, float(contained.min()))
+    field = observation.offset_max + margin
+    wide = max(centres) + radius + margin > field and radius > 0.5 * observation.offset_max
+    extent = field if wide else radius + margin
+    if wide or len(morphologies) > 1:
+        nearest, farthest = 0.0, field
+    else:
+        nearest, farthest = max(0.0, centres[0] - extent), centres[0] + extent
+    step = sigma * (smooth if scale > 0 else edged * (2.0 if wide else 1.0))
+    offsets = offset_nodes(nearest, farthest, 0.25 if extent < 2.0 else 0.5)
+    return FoldPlan(max(step, 2.0 * extent / 900.0), extent, wide, tuple(offsets.tolist()))
+
+
+def fold_energies(energy: Float[np.ndarray, " energy"], stride: int) -> Float[np.ndarray, " fold_energy"]:
+    """Every `stride`-th node, and one at or beyond the last."""
+    step = math.log10(energy[1] / energy[0])
+    return energy[0] * 10.0 ** (np.arange(math.ceil((energy.size - 1) / stride) + 1) * stride * step)
+
+
+def fold_coefficients(
+    morphology: Morphology, observation: Observation, plan: FoldPlan, energy: Float[np.ndarray, " energy"]
+) -> Float[Array, "pixel energy offset"]:
+    """Spline coefficients [sr^-1] of h_m S folded with P at every energy and offset node; on the host."""
+    grid = plan.grid(morphology, observation)
+    fractions = np.asarray(pixel_fractions(morphology, grid, 3 if plan.wide else 8))
+    weight = np.asarray(pixel_hats(observation, grid, jnp.asarray(plan.offsets)))
+    top = math.exp(float(observation.response.effective_area.axes[0].upper))
+    maps = []
+    for m, offset in enumerate(plan.offsets):
+        transform = psf_transform(
+            observation.response.psf, np.minimum(energy, top), float(offset), grid.step, grid.size
         )
-        self.fractions = pixel_fractions(morphology, self.grid, 3 if wide else 8)
-        # the response is folded at every node for small sources, at eight energies per decade for wide ones
-        log_step = math.log10(energy[1] / energy[0])
-        self.stride = 1 if self.grid.size <= 250 else max(1, round(1.0 / (8.0 * log_step)))
-        count = math.ceil((energy.size - 1) / self.stride) + 1
-        self.energy = energy[0] * 10.0 ** (np.arange(count) * self.stride * log_step)
-
-    def coefficients(self, observation: Observation) -> Float[Array, "pixel energy offset"]:
-        """Spline coefficients [sr^-1] of h_m S folded with P at every fold energy and offset node."""
-        weight = np.asarray(_pixel_hats(observation, self.grid, jnp.asarray(self.offsets)))
-        fractions = np.asarray(self.fractions)
-        top = float(observation.response.effective_area.axes[0].upper)
-        energy = np.minimum(self.energy, math.exp(top))
-        maps = []
-        for m, offset in enumerate(self.offsets):
-            transform = psf_transform(observation.response.psf, energy, float(offset), self.grid.step, self.grid.size)
-            folded = convolve(fractions * weight[..., m], transform) / self.grid.solid_angle
-            maps.append(folded.reshape(energy.size, -1).astype(np.float32))
-        return jnp.asarray(np.stack(maps).transpose(2, 1, 0))
+        folded = convolve(fractions * weight[..., m], transform) / grid.solid_angle
+        maps.append(folded.reshape(energy.size, -1).astype(np.float32))
+    return jnp.asarray(np.stack(maps).transpose(2, 1, 0))

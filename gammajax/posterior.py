@@ -27,8 +27,8 @@ class Posterior(eqx.Module):
     - `model`: function from a dict of parameters to a [`gammajax.Mixture`][]; ties and transforms are Python.
     - `priors`: numpyro distribution for each parameter.
     - `observations`, `events`: what was observed; `observations` may be the pair that `gammajax.io.read_gadf` returns.
-    - `engine`: "kernel" or "direct", for all sources or by name of component. By default "kernel", and "direct" for
-      components whose morphology depends on a parameter.
+    - `engine`: "kernel", "fold" or "direct", for all sources or by name of component. By default "kernel", and "fold"
+      for components whose morphology depends on a parameter.
     - `per_decade`: true-energy nodes per decade; `bands`: nodes kept per event (default: what the response needs).
 
     A mixture with weights has the mixture likelihood, one without the extended likelihood.
@@ -67,9 +67,9 @@ class Posterior(eqx.Module):
         mixture = model(start)
         if not isinstance(mixture, Mixture):
             raise ValueError(f"the model must return a gammajax.Mixture, not {type(mixture).__name__}")
-        free = _explore_priors(model, self.priors, start, mixture)
+        free, variants = _explore_priors(model, self.priors, start, mixture)
         rows = Rows.init(events, observations, per_decade, bands)
-        self.engines = _prepare(mixture, observations, rows, engine, free)
+        self.engines = _prepare(mixture, observations, rows, engine, free, variants)
         self.valid = jnp.asarray(rows.valid)
         # on the device once: leaves on the host would travel with every call
         self.events = jax.tree.map(jnp.asarray, events)
@@ -153,8 +153,9 @@ def intensity(
 ) -> Float[Array, " event"]:
     """Intensity lambda [TeV^-1 sr^-1] of one component at every event, by absolute flux.
 
-    `observations` is one observation or a list; `engine` "kernel" or "direct"; `options` as in [`gammajax.Posterior`][]
-    (`per_decade`, `bands`). Differentiable in the component's parameters; "kernel" in those of the spectrum only.
+    `observations` is one observation or a list; `engine` "kernel", "fold" or "direct"; `options` as in
+    [`gammajax.Posterior`][] (`per_decade`, `bands`). Differentiable in the component's parameters;
+    "kernel" in those of the spectrum only.
     """
     observations = _as_tuple(observations)
     with jax.ensure_compile_time_eval():
@@ -200,7 +201,7 @@ def _engine_type(component, name) -> type[Engine]:
     return ENGINES[name]
 
 
-def _prepare(mixture, observations, rows, engine, free):
+def _prepare(mixture, observations, rows, engine, free, variants):
     """One engine for each component; components that share a morphology share its kernel."""
     chosen = engine if isinstance(engine, dict) else {}
     unknown = [name for name in chosen if name not in mixture.components]
@@ -208,28 +209,30 @@ def _prepare(mixture, observations, rows, engine, free):
         raise ValueError(f"engine names unknown components {unknown}; the components are {list(mixture.names)}")
     engines, kernels = {}, []
     for name, component in mixture.components.items():
-        default = engine if isinstance(engine, str) else ("direct" if name in free else "kernel")
+        default = engine if isinstance(engine, str) else ("fold" if name in free else "kernel")
         kind = _engine_type(component, chosen.get(name, default))
         if kind is KernelEngine:
             if name in free:
                 raise ValueError(
                     f"the morphology of component {name!r} depends on parameter {free[name]!r}, but the kernel engine "
-                    "keeps it fixed; use engine='direct'"
+                    "keeps it fixed; use engine='fold'"
                 )
             same = [built for morphology, built in kernels if eqx.tree_equal(morphology, component.morphology) is True]
             engines[name] = same[0] if same else kind.init(component, observations, rows)
             kernels.append((component.morphology, engines[name]))
         else:
-            engines[name] = kind.init(component, observations, rows)
+            engines[name] = kind.init(component, observations, rows, [other.components[name] for other in variants])
     return engines
 
 
-def _explore_priors(model, priors, start, mixture) -> dict[str, str]:
-    """Evaluate the model at the ends of every prior; return components whose morphology is free and the parameter.
+def _explore_priors(model, priors, start, mixture) -> tuple[dict[str, str], list[Mixture]]:
+    """Evaluate the model at the ends of every prior.
+
+    Returns components whose morphology is free with the parameter it depends on, and the mixtures at the ends.
 
     Raises `ValueError` naming the prior when a spectrum refuses such a value.
     """
-    free = {}
+    free, variants = {}, []
     for name, prior in priors.items():
         for probability in (0.0, 1.0):
             value = _quantile(prior, probability)
@@ -237,11 +240,12 @@ def _explore_priors(model, priors, start, mixture) -> dict[str, str]:
                 changed = model({**start, name: value})
             except ValueError as error:
                 raise ValueError(f"the prior of {name!r} reaches {float(np.max(value)):g}: {error}") from error
+            variants.append(changed)
             for component, before in mixture.components.items():
                 after = changed.components[component]
                 if isinstance(before, Source) and not eqx.tree_equal(before.morphology, after.morphology):
                     free[component] = name
-    return free
+    return free, variants
 
 
 def _quantile(prior, probability):

@@ -5,7 +5,9 @@ import pytest
 
 import gammajax as gj
 from gammajax.fold import (
-    FoldPlan,
+    fold_coefficients,
+    fold_energies,
+    fold_plan,
     hats,
     offset_nodes,
     psf_radius,
@@ -47,14 +49,13 @@ def folded(request, observation):
     name, morphology = request.param
     changed = eqx.tree_at(lambda o: o.response.psf, observation, psf(name))
     source, tolerance = MORPHOLOGIES[morphology]
-    plan = FoldPlan(source, changed, ENERGY)
-    return plan, plan.coefficients(changed), source, PSFS[name], tolerance
+    plan = fold_plan([source], changed, ENERGY)
+    grid = plan.grid(source, changed)
+    return grid, plan, fold_coefficients(source, changed, plan, ENERGY), source, PSFS[name], tolerance
 
 
 def test_variances_add(folded, observation):
-    plan, coefficients, morphology, (widths, amplitudes), tolerance = folded
-    assert plan.stride == 1
-    np.testing.assert_allclose(plan.energy, ENERGY, rtol=1e-6)
+    grid, plan, coefficients, morphology, (widths, amplitudes), tolerance = folded
     sigma = np.radians(width(widths, ENERGY))  # [energy, Gaussian]
     weight = np.array(amplitudes) * sigma**2
     weight /= weight.sum(1, keepdims=True)
@@ -63,7 +64,7 @@ def test_variances_add(folded, observation):
     rad = np.sqrt(2 * 9.2 * variance.min()) * np.linspace(0.0, 1.0, 60)
     angle = np.linspace(0.0, 3000.0, 60)
     lon, lat = displace(morphology.lon, morphology.lat, jnp.asarray(np.degrees(rad)), jnp.asarray(angle))
-    value = np.asarray(evaluate(coefficients, plan.grid, lon, lat), np.float64)
+    value = np.asarray(evaluate(coefficients, grid, lon, lat), np.float64)
     gaussians = np.exp(-0.5 * rad[:, None, None] ** 2 / variance) / (2 * np.pi * variance)
     expected = (weight * gaussians).sum(-1)
     seen = np.asarray(observation.selected(lon, lat))
@@ -72,9 +73,9 @@ def test_variances_add(folded, observation):
 
 
 def test_photons_are_conserved(folded):
-    plan, coefficients, _, _, _ = folded
-    inside = np.asarray(spline_integral_weights(jnp.ones((plan.grid.size, plan.grid.size)))).ravel()
-    total = np.einsum("pem,p->e", np.asarray(coefficients, np.float64), inside) * plan.grid.solid_angle
+    grid, plan, coefficients, _, _, _ = folded
+    inside = np.asarray(spline_integral_weights(jnp.ones((grid.size, grid.size)))).ravel()
+    total = np.einsum("pem,p->e", np.asarray(coefficients, np.float64), inside) * grid.solid_angle
     # the wide source's far side lies outside the grid
     np.testing.assert_allclose(total, 1.0, atol=3e-5)
 
@@ -103,6 +104,13 @@ def test_hats_are_a_partition_of_unity():
 
 
 def test_splines_outside_their_grid_are_zero(folded):
-    plan, coefficients, morphology, _, _ = folded
+    grid, plan, coefficients, morphology, _, _ = folded
     far = jnp.asarray(float(morphology.lat) + 2.0 * plan.radius)[None]
-    assert evaluate(coefficients, plan.grid, jnp.asarray(morphology.lon, jnp.float32)[None], far).max() == 0
+    assert evaluate(coefficients, grid, jnp.asarray(morphology.lon, jnp.float32)[None], far).max() == 0
+
+
+def test_fold_energies_reach_the_last_node():
+    nodes = np.geomspace(0.1, 10.0, 21)
+    every_third = fold_energies(nodes, 3)
+    np.testing.assert_allclose(every_third[:-1], nodes[::3])
+    assert nodes[-1] <= every_third[-1] < nodes[-1] * 10**0.3

@@ -1,6 +1,7 @@
 """Acceptance: the probability that a photon of given true energy and direction passes the event selection."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -8,11 +9,52 @@ from scipy.fft import irfft2, rfft2
 
 from gammajax.energy import EnergyNodes
 from gammajax.fold import hats, offset_nodes, psf_radius, psf_transform, selected_fractions, spline_taps
+from gammajax.morphology import Morphology, Point, pixel_fractions
 from gammajax.observation import Observation
 from gammajax.sky import DEGREE, Grid, displace
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
 ANGLES = np.arange(96) * (360.0 / 96.0)
+
+
+class Acceptance(eqx.Module):
+    """Exposure of one source within the selection of one observation, differentiable in its morphology.
+
+    `inside` [energy, pixel, pixel]: probability to be reconstructed in the selected region, at true energies
+    `log_energy` and the pixels of a grid about the pointing; None for a point source, which needs no grid.
+    """
+
+    observation: Observation
+    log_energy: Float[Array, " coarse"] | None
+    grid: Grid | None
+    inside: Float[Array, "coarse y x"] | None
+
+    @classmethod
+    def init(cls, morphology: Morphology, observation: Observation, nodes: EnergyNodes) -> "Acceptance":
+        """Fold the selection with the point spread function, at 24 energies; eager."""
+        if isinstance(morphology, Point):
+            return cls(observation, None, None, None)
+        energy = np.asarray(nodes.energy, np.float64)
+        coarse = energy[:: max(1, energy.size // 24)]
+        return cls(observation, jnp.asarray(np.log(coarse)), *field_probability(observation, coarse))
+
+    def __call__(self, morphology: Morphology, nodes: EnergyNodes) -> Float[Array, " energy"]:
+        """Livetime x Int S A Dbar V over the sky [cm^2 s] at the nodes.
+
+        Pixels are sorted into fine hats of offset, where A and Dbar are interpolated.
+        """
+        observation = self.observation
+        if isinstance(morphology, Point):
+            inside = point_probability(observation, nodes.energy, morphology.lon, morphology.lat)
+            offset = observation.offset(morphology.lon, morphology.lat)
+            return observation.livetime * energy_probability(observation, nodes, offset) * inside
+        fractions = pixel_fractions(morphology, self.grid)
+        offsets = np.arange(0.0, self.grid.size * self.grid.step / np.sqrt(2.0) + 0.2, 0.1)
+        weight = hats(observation.offset(*self.grid.directions()), offsets).reshape(-1, offsets.size)
+        by_offset = (self.inside * fractions).reshape(self.inside.shape[0], -1) @ weight
+        at_node = jax.vmap(lambda column: jnp.interp(jnp.log(nodes.energy), self.log_energy, column), 1, 1)(by_offset)
+        area = energy_probability(observation, nodes, jnp.asarray(offsets))
+        return observation.livetime * (area * at_node).sum(-1)
 
 
 @eqx.filter_jit

@@ -24,7 +24,7 @@ class BackgroundEngine(Engine):
     counts: Float[Array, "observation energy"]
 
     @classmethod
-    def init(cls, source: InstrumentBackground, observations, rows: Rows) -> "BackgroundEngine":
+    def init(cls, source: InstrumentBackground, observations, rows: Rows, variants=()) -> "BackgroundEngine":
         """Evaluate the background of every event's observation; eager."""
         rate = np.zeros(rows.index.size, np.float64)
         grids = []

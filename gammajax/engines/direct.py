@@ -13,13 +13,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gammajax.energy import SUB_BINS, EnergyNodes
-from gammajax.engines.acceptance import energy_probability, field_probability, point_probability
+from gammajax.engines.acceptance import Acceptance
 from gammajax.engines.engine import Engine
 from gammajax.engines.rows import Rows
-from gammajax.fold import hats, psf_radius
+from gammajax.fold import psf_quantile, psf_radius
 from gammajax.mixture import Source
-from gammajax.morphology import Point, pixel_fractions
-from gammajax.sky import DEGREE, Grid, displace, separation
+from gammajax.morphology import Point
+from gammajax.sky import DEGREE, displace, separation
 
 ANGLES = 32
 PANELS = np.array([0.0, 0.6, 1.2, 1.8, 2.5, 3.5, 5.0, 8.0, 13.0, 21.0, 34.0, 60.0, 110.0, 300.0])
@@ -39,7 +39,7 @@ class DirectEngine(Engine):
     rows: int = eqx.field(static=True)
 
     @classmethod
-    def init(cls, source: Source, observations, rows: Rows) -> "DirectEngine":
+    def init(cls, source: Source, observations, rows: Rows, variants=()) -> "DirectEngine":
         """Choose quadrature nodes for every observation; eager."""
         start = np.repeat(rows.start, rows.block)
         columns, members, rads, maps = [], [], [], []
@@ -49,11 +49,7 @@ class DirectEngine(Engine):
             members.append(jnp.asarray(mine))
             columns.append(tuple(jnp.asarray(c[mine]) for c in (rows.energy, rows.lon, rows.lat, start)))
             rads.append(_radial_quadrature(observation, energy))
-            if isinstance(source.morphology, Point):
-                maps.append(None)
-            else:
-                coarse = energy[:: max(1, energy.size // 24)]
-                maps.append((jnp.asarray(np.log(coarse)), *field_probability(observation, coarse)))
+            maps.append(Acceptance.init(source.morphology, observation, rows.nodes))
         return cls(
             rows.nodes,
             tuple(observations),
@@ -100,25 +96,15 @@ class DirectEngine(Engine):
 
     def expected_counts(self, source: Source) -> Float[Array, " observation"]:
         """Expected counts in the selection of every observation."""
-        flux = self.nodes.flux(source.spectrum)
-        counts = []
-        for observation, maps in zip(self.observations, self.acceptance, strict=True):
-            morphology = source.morphology
-            if isinstance(morphology, Point):
-                inside = point_probability(observation, self.nodes.energy, morphology.lon, morphology.lat)
-                offset = observation.offset(morphology.lon, morphology.lat)
-                exposure = energy_probability(observation, self.nodes, offset) * inside
-            else:
-                exposure = _extended_exposure(morphology, observation, self.nodes, *maps)
-            counts.append(observation.livetime * exposure @ flux)
-        return jnp.stack(counts)
+        exposure = jnp.stack([part(source.morphology, self.nodes) for part in self.acceptance])
+        return exposure @ self.nodes.flux(source.spectrum)
 
 
 def _radial_quadrature(observation, energy):
     """Radii [deg] and weights [deg] in panels of the narrowest to the widest point spread function."""
     probe = np.linspace(0.0, observation.offset_max, 5)
     e, o = (jnp.asarray(a) for a in np.meshgrid(energy, probe, indexing="ij"))
-    narrow = float(observation.response.psf.quantile(e, o, jnp.full(e.shape, 0.393)).min())
+    narrow = float(psf_quantile(observation.response.psf, e, o, jnp.full(e.shape, 0.393)).min())
     wide = float(psf_radius(observation.response.psf, e, o).max())
     edges = np.append(PANELS[PANELS * narrow < 0.9 * wide] * narrow, wide)
     nodes, weights = np.polynomial.legendre.leggauss(PANEL_POINTS)
@@ -156,13 +142,3 @@ def _extended(morphology, observation, quadrature, dispersion, lon, lat, energy_
     response = observation.response
     spread = response.psf.density(e, o, jnp.broadcast_to(rad[:, None], shape))
     return (spread * response.area(e, o) * _at_offset(response, dispersion, offset) * brightness).sum((1, 2))
-
-
-def _extended_exposure(morphology, observation, nodes, log_coarse, grid: Grid, inside):
-    """Int S A Dbar V over the sky: pixels are sorted into fine hats of offset, where A and Dbar are interpolated."""
-    fractions = pixel_fractions(morphology, grid)
-    offsets = np.arange(0.0, grid.size * grid.step / np.sqrt(2.0) + 0.2, 0.1)
-    weight = hats(observation.offset(*grid.directions()), offsets).reshape(-1, offsets.size)
-    by_offset = (inside * fractions).reshape(inside.shape[0], -1) @ weight
-    at_energy = jax.vmap(lambda column: jnp.interp(jnp.log(nodes.energy), log_coarse, column), 1, 1)(by_offset)
-    return (energy_probability(observation, nodes, jnp.asarray(offsets)) * at_energy).sum(-1)

@@ -18,8 +18,8 @@ class Engine(eqx.Module):
 
     @classmethod
     @abc.abstractmethod
-    def init(cls, source: Any, observations, rows: Rows) -> "Engine":
-        """Prepare for the events in `rows`."""
+    def init(cls, source: Any, observations, rows: Rows, variants=()) -> "Engine":
+        """Prepare for the events in `rows`; `variants` are the component at the ends of its parameters' priors."""
 
     @abc.abstractmethod
     def intensity(self, source: Any) -> Float[Array, " row"]:

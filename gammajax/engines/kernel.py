@@ -13,16 +13,23 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gammajax.energy import SUB_BINS, EnergyNodes
+from gammajax.energy import EnergyNodes
 from gammajax.engines.acceptance import point_probability
+from gammajax.engines.detector import DetectorResponse
 from gammajax.engines.engine import Engine
 from gammajax.engines.rows import Rows
-from gammajax.fold import FoldPlan, selected_fractions, spline_integral_weights, spline_taps
+from gammajax.fold import (
+    fold_coefficients,
+    fold_energies,
+    fold_plan,
+    selected_fractions,
+    spline_integral_weights,
+    spline_taps,
+)
 from gammajax.mixture import Source, is_concrete
 from gammajax.morphology import Point
 from gammajax.observation import Observation
 from gammajax.sky import Grid, separation
-from gammajax.table import Axis
 
 CHUNK = 4096  # events per step of the set-up: bounds its memory
 
@@ -39,12 +46,12 @@ class KernelEngine(Engine):
     exposure: Float[Array, "observation energy"]
 
     @classmethod
-    def init(cls, source: Source, observations, rows: Rows) -> "KernelEngine":
+    def init(cls, source: Source, observations, rows: Rows, variants=()) -> "KernelEngine":
         """Fold and evaluate; eager. `ValueError` when the morphology is being traced by a transformation."""
         morphology = source.morphology
         if not is_concrete(morphology):
             raise ValueError(
-                "the kernel engine needs a fixed morphology; for a free position or extension use engine='direct'"
+                "the kernel engine needs a fixed morphology; for a free position or extension use engine='fold'"
             )
         kernel = np.zeros((rows.index.size, rows.band), np.float32)
         start = np.repeat(rows.start, rows.block)
@@ -60,8 +67,6 @@ class KernelEngine(Engine):
                 padded = np.resize(chunk, size)  # one shape for all chunks: one compilation
                 columns = (rows.energy[padded], rows.lon[padded], rows.lat[padded], start[padded])
                 kernel[chunk] = _evaluate(local, rows.nodes, rows.band, *map(jnp.asarray, columns))[: chunk.size]
-        # transforms leave noise of either sign where there are no events
-        np.maximum(kernel, 0.0, out=kernel)
         # rows last: the product with the flux then runs along contiguous memory in both directions
         blocks = np.ascontiguousarray(kernel.reshape(-1, rows.block, rows.band).swapaxes(1, 2))
         return cls(rows.nodes, jnp.asarray(blocks), jnp.asarray(rows.start), jnp.stack(exposure))
@@ -70,80 +75,16 @@ class KernelEngine(Engine):
         """Intensity [TeV^-1 sr^-1] of every row."""
         flux = self.nodes.flux(source.spectrum).astype(self.kernel.dtype)
         window = self.start[:, None] + jnp.arange(self.kernel.shape[1])
-        return jnp.einsum("bj,bjk->bk", flux[window], self.kernel).reshape(-1)
+        # transforms leave noise of either sign where there are no events; single elements may rightly be negative
+        return jnp.maximum(jnp.einsum("bj,bjk->bk", flux[window], self.kernel).reshape(-1), 0.0)
 
     def expected_counts(self, source: Source) -> Float[Array, " observation"]:
         """Expected counts in the selection of every observation."""
         return self.exposure @ self.nodes.flux(source.spectrum)
 
 
-class _DetectorResponse(eqx.Module):
-    """t A_m(E_j) D_m(E'|E_j) at offset nodes m, with D projected to the nodes and tabulated in y = E'/E_j."""
-
-    area: Float[Array, "energy offset"]
-    dispersion: Float[Array, "energy y offset"]
-    y: Axis
-
-    @classmethod
-    def init(cls, observation: Observation, nodes: EnergyNodes, offsets: Float[Array, " offset"]):
-        """Tabulate at the offsets [deg]."""
-        migra = observation.response.energy_dispersion.profile.axes[2]
-        # a quarter of the table's bins: straight lines between its own kinks then lose 3e-4 at most
-        step = float(jnp.diff(migra.nodes).min()) / 4.0
-        reach = float(np.exp(2.0 * nodes.log_step))  # the projection mixes neighbouring nodes
-        low, high = migra.lower / reach, migra.upper * reach
-        y = np.linspace(low, high, int(np.ceil((high - low) / step)) + 1)
-        return cls(*_tabulate(observation, nodes, jnp.asarray(offsets), jnp.asarray(y)), Axis(y))
-
-    def __call__(self, energy, energy_true, node) -> Float[Array, "event band offset"]:
-        """T A D [cm^2 s TeV^-1] for events at `energy` and the nodes of their bands."""
-        y = energy[:, None] / energy_true
-        index, fraction = self.y.locate(y)
-        below, above = self.dispersion[node, index], self.dispersion[node, index + 1]
-        density = below + fraction[..., None] * (above - below)
-        return self.area[node] * jnp.where(self.y.inside(y)[..., None], density, 0.0) / energy_true[..., None]
-
-    @eqx.filter_jit
-    def exposure(self, observation: Observation, energy: Float[Array, " energy"]) -> Float[Array, "energy offset"]:
-        """T A times the integral of D over the selected energies: of the very table that events use."""
-        nodes, values = self.y.nodes, self.dispersion
-        steps = 0.5 * jnp.diff(nodes)[:, None] * (values[:, 1:] + values[:, :-1])
-        cumulative = jnp.pad(jnp.cumsum(steps, 1), ((0, 0), (1, 0), (0, 0)))
-
-        def below(limit):
-            y = jnp.clip(limit / energy, nodes[0], nodes[-1])
-            index, _ = self.y.locate(y)
-            row = jnp.arange(energy.size)
-            rest = y - nodes[index]
-            slope = (values[row, index + 1] - values[row, index]) / (nodes[index + 1] - nodes[index])[:, None]
-            return cumulative[row, index] + rest[:, None] * (values[row, index] + 0.5 * rest[:, None] * slope)
-
-        return self.area * (below(observation.energy_max) - below(observation.energy_min))
-
-
-@eqx.filter_jit
-def _tabulate(observation, nodes, offsets, y):
-    shape = (nodes.energy.size, offsets.size)
-    energy, offset = jnp.broadcast_to(nodes.energy[:, None], shape), jnp.broadcast_to(offsets, shape)
-    area = observation.livetime * observation.response.area(energy, offset)
-    reach = 8 * SUB_BINS  # the projection falls off within a few nodes
-    bins = nodes.sub_energy.size
-
-    def one_node(j):
-        first = jnp.clip(j * SUB_BINS - reach, 0, max(bins - 2 * reach, 0))
-        near = min(2 * reach, bins)
-        sub = jax.lax.dynamic_slice(nodes.sub_energy, (first,), (near,))
-        weight = jax.lax.dynamic_slice(nodes.project, (j, first), (1, near))[0]
-        density = observation.response.energy_dispersion.density(
-            (y * nodes.energy[j])[None, :, None], sub[:, None, None], offsets[None, None, :]
-        )
-        return nodes.energy[j] * jnp.tensordot(weight, density, 1)
-
-    return area, jax.lax.map(one_node, jnp.arange(nodes.energy.size))
-
-
 class _PointResponse(eqx.Module):
-    detector: _DetectorResponse
+    detector: DetectorResponse
     observation: Observation
     morphology: Point
     exposure: Float[Array, " energy"]
@@ -151,7 +92,7 @@ class _PointResponse(eqx.Module):
     @classmethod
     def init(cls, morphology, observation, nodes):
         offset = observation.offset(morphology.lon, morphology.lat)
-        detector = _DetectorResponse.init(observation, nodes, offset[None])
+        detector = DetectorResponse.init(observation, nodes, offset[None])
         inside = point_probability(observation, nodes.energy, morphology.lon, morphology.lat)
         exposure = detector.exposure(observation, nodes.energy)[:, 0] * inside
         return cls(detector, observation, morphology, exposure)
@@ -168,7 +109,7 @@ class _PointResponse(eqx.Module):
 
 
 class _FoldedResponse(eqx.Module):
-    detector: _DetectorResponse
+    detector: DetectorResponse
     grid: Grid
     stride: int = eqx.field(static=True)
     coefficients: Float[Array, "pixel fold_energy offset"]
@@ -176,20 +117,24 @@ class _FoldedResponse(eqx.Module):
 
     @classmethod
     def init(cls, morphology, observation, nodes):
-        plan = FoldPlan(morphology, observation, np.asarray(nodes.energy, np.float64))
-        coefficients = plan.coefficients(observation)
-        detector = _DetectorResponse.init(observation, nodes, jnp.asarray(plan.offsets))
+        energy = np.asarray(nodes.energy, np.float64)
+        plan = fold_plan([morphology], observation, energy)
+        grid = plan.grid(morphology, observation)
+        # the response is folded at every node for small sources, at eight energies per decade for wide ones
+        stride = 1 if grid.size <= 250 else max(1, round(np.log(10.0) / 8.0 / nodes.log_step))
+        coefficients = fold_coefficients(morphology, observation, plan, fold_energies(energy, stride))
+        detector = DetectorResponse.init(observation, nodes, jnp.asarray(plan.offsets))
         # integrate the very spline that the events are evaluated with
-        selected = spline_integral_weights(selected_fractions(observation, plan.grid)).ravel() * plan.grid.solid_angle
+        selected = spline_integral_weights(selected_fractions(observation, grid)).ravel() * grid.solid_angle
         # in double precision: the sum has up to a million terms
         selected = np.asarray(selected, np.float64)
         inside = np.stack([selected @ part for part in np.asarray(coefficients).transpose(1, 0, 2)])
-        position = np.arange(nodes.energy.size) / plan.stride
+        position = np.arange(nodes.energy.size) / stride
         below = np.minimum(position.astype(int), inside.shape[0] - 2) if inside.shape[0] > 1 else position.astype(int)
         fraction = (position - below)[:, None]
         inside = inside[below] * (1.0 - fraction) + inside[np.minimum(below + 1, inside.shape[0] - 1)] * fraction
         exposure = (detector.exposure(observation, nodes.energy) * inside).sum(-1)
-        return cls(detector, plan.grid, plan.stride, coefficients, exposure)
+        return cls(detector, grid, stride, coefficients, exposure)
 
     def spread(self, lon, lat, node, energy_true):
         """Folded brightness [sr^-1] of the events by offset node, linear in ln E between fold energies."""

@@ -85,6 +85,15 @@ def test_kernel_agrees_with_direct(name, values):
     np.testing.assert_allclose(kernel[seen], direct[seen], rtol=SOURCES[name][2])
 
 
+@NAMES
+def test_fold_agrees_with_direct(name, values):
+    (fold, counts), (direct, expected) = values(name, "fold"), values(name, "direct")
+    seen = direct > 1e-4 * direct.max()
+    np.testing.assert_allclose(fold[seen], direct[seen], rtol=1e-2)
+    assert np.median(np.abs(fold[seen] / direct[seen] - 1.0)) < 2e-3
+    assert counts == pytest.approx(expected, rel=3e-3)
+
+
 def test_template_is_the_sum_of_its_pixels(observation):
     grid = Grid(0.3, 0.2, 0.2, 0.5)
     x, y = np.meshgrid(grid.coordinates, grid.coordinates)
@@ -167,7 +176,8 @@ def test_gradient_in_spectral_parameters(engine, built):
         assert float(gradient[parameter]) == pytest.approx((ends[0] - ends[1]) / 1e-2, abs=limit)
 
 
-def test_gradient_in_position_extension_and_index(make_observation):
+@pytest.mark.parametrize("engine", ["fold", "direct"])
+def test_gradient_in_position_extension_and_index(engine, make_observation):
     # in double precision from the response on
     with jax.enable_x64(True):
         observation = make_observation(energy_min=1.0, energy_max=1.3, offset_max=1.0)
@@ -179,7 +189,7 @@ def test_gradient_in_position_extension_and_index(make_observation):
         def build(p):
             return gj.Source(gj.PowerLaw(p[3], 1e-11), gj.Gaussian(*p[:3]))
 
-        ready = ENGINES["direct"].init(build(at), [observation], rows)
+        ready = ENGINES[engine].init(build(at), [observation], rows)
 
         def log_likelihood(ready, p):
             changed = build(p)
@@ -250,7 +260,7 @@ def test_background_counts_and_rates(observation):
 
 def test_errors(observation, response):
     made = events("point")
-    with pytest.raises(ValueError, match="unknown engine 'fast'; the engines are kernel, direct"):
+    with pytest.raises(ValueError, match="unknown engine 'fast'; the engines are kernel, fold, direct"):
         gj.intensity(source("point"), observation, made, "fast")
     with pytest.raises(ValueError, match="the kernel engine needs a fixed morphology"):
         jax.jit(lambda lon: gj.expected_counts(gj.Source(SPECTRUM, gj.Point(lon, 0.0)), observation))(0.0)

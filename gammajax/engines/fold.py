@@ -1,0 +1,311 @@
+"""Fold engine: free positions, extensions and shapes, at a cost that hardly grows with the number of events.
+
+The fold of [`gammajax.fold`][] runs inside the likelihood. Responses are tabulated once at reconstructed energies E'_g;
+then, for the parameters at hand,
+
+    lambda(E'_g, Omega') = Sum_m [h_m S] (x) Sum_e P_em H_gem,    H_gem = Sum_j t A_m(E_j) D_m(E'_g|E_j) F_j T_je
+
+with T_je the interpolation of the point spread function between its energies E_e. Sums over m and e are done on Fourier
+transforms, so there is one inverse transform for every E'_g. The result is a tensor product of cubic B-splines in ln E'
+and on the sky, which is evaluated at the events. The grid moves with the source: its position is exact, not pixelised.
+
+A point source needs no transform: its spline is in ln E' and in the separation from the source.
+
+Tabulated dispersions are uneven on scales much finer than the E'_g. That is common to all directions, so each event
+carries the ratio of the exact to the interpolated spectrum at the offset where the source of `init` is, or for a wide
+source at its own offset.
+"""
+
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gammajax.energy import EnergyNodes
+from gammajax.engines.acceptance import Acceptance
+from gammajax.engines.detector import DetectorResponse
+from gammajax.engines.engine import Engine
+from gammajax.engines.rows import Rows
+from gammajax.fold import (
+    FoldPlan,
+    fold_energies,
+    fold_plan,
+    hats,
+    offset_nodes,
+    pixel_hats,
+    psf_quantile,
+    psf_radius,
+    psf_transform,
+)
+from gammajax.mixture import Source
+from gammajax.morphology import Point, pixel_fractions
+from gammajax.observation import Observation
+from gammajax.sky import separation, spline_filter, spline_weights
+
+CHUNK = 2**15  # rows per step of the evaluation: bounds its memory
+PADDING = 6  # spline nodes beyond the range, where end effects die out
+# energies per decade of the point spread function: cubic between them for small sources, whose tails feel its every
+# change, linear for those wide against it
+FINE, COARSE = 20.0, 8.0
+SMOOTH = 0.4  # grid steps per width of a smooth source
+
+
+class FoldEngine(Engine):
+    """Rows by observation, and the tabulated response of each observation."""
+
+    nodes: EnergyNodes
+    columns: tuple
+    members: tuple
+    ratios: tuple
+    responses: tuple
+    acceptance: tuple
+    rows: int = eqx.field(static=True)
+
+    @classmethod
+    def init(cls, source: Source, observations, rows: Rows, variants=()) -> "FoldEngine":
+        """Tabulate responses on grids that suit the source and all its `variants`; eager."""
+        morphologies = [source.morphology, *(variant.morphology for variant in variants)]
+        build = _PointFold if isinstance(source.morphology, Point) else _SkyFold
+        start, flux = np.repeat(rows.start, rows.block), rows.nodes.flux(source.spectrum)
+        columns, members, ratios, responses, acceptance = [], [], [], [], []
+        for number, observation in enumerate(observations):
+            mine = np.flatnonzero(rows.observation == number)
+            members.append(jnp.asarray(mine))
+            columns.append(tuple(jnp.asarray(column[mine]) for column in (rows.energy, rows.lon, rows.lat)))
+            response, detector = build.init(morphologies, observation, rows.nodes)
+            responses.append(response)
+            acceptance.append(Acceptance.init(source.morphology, observation, rows.nodes))
+            # photons of a wide source come from near where they are seen, those of others from their source
+            fixed = isinstance(response, _PointFold) or not response.plan.wide
+            place = [
+                np.full(mine.size, float(at)) if fixed else column[mine]
+                for at, column in ((source.morphology.lon, rows.lon), (source.morphology.lat, rows.lat))
+            ]
+            size = CHUNK if mine.size > CHUNK else mine.size
+            parts = []
+            for first in range(0, mine.size, CHUNK):
+                chunk = [np.resize(c[first : first + CHUNK], size) for c in (rows.energy[mine], *place, start[mine])]
+                parts.append(_ratios(response, detector, rows.nodes, rows.band, flux, *map(jnp.asarray, chunk)))
+            ratios.append(jnp.concatenate(parts)[: mine.size] if parts else jnp.zeros(0))
+        return cls(
+            rows.nodes,
+            tuple(columns),
+            tuple(members),
+            tuple(ratios),
+            tuple(responses),
+            tuple(acceptance),
+            rows.index.size,
+        )
+
+    def intensity(self, source: Source) -> Float[Array, " row"]:
+        """Intensity [TeV^-1 sr^-1] of every row."""
+        flux = self.nodes.flux(source.spectrum)
+        result = jnp.zeros(self.rows, flux.dtype)
+        for columns, members, ratio, response in zip(
+            self.columns, self.members, self.ratios, self.responses, strict=True
+        ):
+            if members.size:
+                values = ratio * response(source.morphology, flux, *columns)
+                # transforms leave noise of either sign where there are no events
+                result = result.at[members].set(jnp.maximum(values, 0.0).astype(result.dtype))
+        return result
+
+    def expected_counts(self, source: Source) -> Float[Array, " observation"]:
+        """Expected counts in the selection of every observation."""
+        exposure = jnp.stack([part(source.morphology, self.nodes) for part in self.acceptance])
+        return exposure @ self.nodes.flux(source.spectrum)
+
+
+@eqx.filter_jit
+def _ratios(response, detector, nodes, band: int, flux, energy, lon, lat, start):
+    """Exact over interpolated spectrum of reconstructed energies, for photons from the offset of (lon, lat)."""
+    reconstructed = response.reconstructed
+    at = hats(response.observation.offset(lon, lat), reconstructed.offsets)
+    node = start[:, None] + jnp.arange(band)
+    exact = jnp.einsum("kjm,km,kj->k", detector(energy, nodes.energy[node], node), at, flux[node])
+    coefficients = jnp.einsum("gjm,j->gm", reconstructed.values, flux)
+    where = reconstructed.position(energy)
+    index = jnp.floor(where).astype(jnp.int32)
+    taps = coefficients[index[:, None] + jnp.arange(-1, 3)]
+    smooth = jnp.einsum("ktm,km,kt->k", taps, at, spline_weights(where - index))
+    # where next to nothing is expected the ratio is noise
+    return jnp.where(smooth > 0, jnp.clip(exact / jnp.where(smooth > 0, smooth, 1.0), 0.5, 2.0), 1.0)
+
+
+class _Reconstructed(eqx.Module):
+    """T A_m D_m at reconstructed energies, as coefficients of a cubic B-spline in ln E' [cm^2 s TeV^-1]."""
+
+    first: float = eqx.field(static=True)
+    step: float = eqx.field(static=True)
+    offsets: Float[Array, " offset"]
+    values: Float[Array, "spline energy offset"]
+
+    @classmethod
+    def init(cls, detector: DetectorResponse, observation: Observation, nodes: EnergyNodes, offsets):
+        low, high = math.log(observation.energy_min), math.log(observation.energy_max)
+        count = math.ceil((high - low) / nodes.log_step) + 1 + 2 * PADDING
+        first = low - PADDING * nodes.log_step
+        energy = jnp.asarray(np.exp(first + nodes.log_step * np.arange(count)))
+        values = np.asarray(_detected(detector, energy, nodes.energy), np.float64)
+        values = np.einsum("gh,hjm->gjm", _spline_inverse(count), values)
+        return cls(first, nodes.log_step, jnp.asarray(offsets), jnp.asarray(values, nodes.energy.dtype))
+
+    def position(self, energy):
+        """Spline coordinate of reconstructed energies."""
+        return (jnp.log(energy) - self.first) / self.step
+
+
+class _PointFold(eqx.Module):
+    """Intensities of a point source: a spline in ln E' and in separation."""
+
+    observation: Observation
+    energy: Float[Array, " energy"]
+    reconstructed: _Reconstructed
+    inverse: Float[Array, "radius radius"]
+    step: float = eqx.field(static=True)
+
+    @classmethod
+    def init(cls, morphologies, observation, nodes):
+        psf, energy = observation.response.psf, np.asarray(nodes.energy, np.float64)
+        e, o = (jnp.asarray(a) for a in np.meshgrid(energy, np.linspace(0.0, observation.offset_max, 5), indexing="ij"))
+        step = 0.2 * float(psf_quantile(psf, e, o, jnp.full(e.shape, 0.393)).min())
+        margin = float(psf_radius(psf, e, o).max())
+        offsets = offset_nodes(0.0, observation.offset_max + margin, 0.25)
+        detector = DetectorResponse.init(observation, nodes, jnp.asarray(offsets))
+        reconstructed = _Reconstructed.init(detector, observation, nodes, offsets)
+        inverse = jnp.asarray(_spline_inverse(math.ceil(margin / step) + 1 + 2 * PADDING), nodes.energy.dtype)
+        return cls(observation, nodes.energy, reconstructed, inverse, step), detector
+
+    def __call__(self, morphology, flux, energy, lon, lat):
+        observation, count = self.observation, self.inverse.shape[0]
+        offset = observation.offset(morphology.lon, morphology.lat)
+        detected = self.reconstructed.values @ hats(offset, self.reconstructed.offsets)
+        # a mirror image beyond zero separation: the spread is even
+        rad = jnp.abs(jnp.arange(count) - PADDING) * self.step
+        shape = (flux.size, count)
+        spread = observation.response.psf.density(
+            jnp.broadcast_to(self.energy[:, None], shape), jnp.broadcast_to(offset, shape), jnp.broadcast_to(rad, shape)
+        )
+        coefficients = (detected * flux) @ (spread @ self.inverse)
+
+        def position(energy, lon, lat):
+            away = separation(lon, lat, morphology.lon, morphology.lat)
+            return self.reconstructed.position(energy), away / self.step + PADDING
+
+        return _evaluate(coefficients, position, energy, lon, lat)
+
+
+class _SkyFold(eqx.Module):
+    """Intensities of an extended source: a spline in ln E' and on a grid that moves with it.
+
+    `transform`: Fourier transform of the point spread function times the filters of pixels and splines.
+    """
+
+    observation: Observation
+    reconstructed: _Reconstructed
+    transform: Float[Array, "offset psf_energy ky kx"]
+    interpolate: Float[Array, "energy psf_energy"]
+    plan: FoldPlan = eqx.field(static=True)
+    window: int = eqx.field(static=True)
+
+    @classmethod
+    def init(cls, morphologies, observation, nodes):
+        energy = np.asarray(nodes.energy, np.float64)
+        plan = fold_plan(morphologies, observation, energy, SMOOTH)
+        interpolate, at = _psf_energies(energy, nodes.log_step, COARSE if plan.wide else FINE)
+        grid = plan.grid(morphologies[0], observation)
+        at = np.minimum(at, math.exp(float(observation.response.effective_area.axes[0].upper)))
+        psf, filter_ = observation.response.psf, spline_filter(grid.size) / grid.solid_angle
+        transform = np.stack(
+            [
+                (psf_transform(psf, at, float(offset), grid.step, grid.size) * filter_).astype(nodes.energy.dtype)
+                for offset in plan.offsets
+            ]
+        )
+        # hats that a source can touch, wherever it is
+        step, window = plan.offsets[1] - plan.offsets[0], len(plan.offsets)
+        if not plan.wide:
+            window = min(math.ceil(2.0 * plan.radius / step) + 2, window)
+        detector = DetectorResponse.init(observation, nodes, jnp.asarray(plan.offsets))
+        reconstructed = _Reconstructed.init(detector, observation, nodes, plan.offsets)
+        dtype = nodes.energy.dtype
+        response = cls(
+            observation, reconstructed, jnp.asarray(transform), jnp.asarray(interpolate, dtype), plan, window
+        )
+        return response, detector
+
+    def __call__(self, morphology, flux, energy, lon, lat):
+        grid = self.plan.grid(morphology, self.observation)
+        fractions = pixel_fractions(morphology, grid, 3 if self.plan.wide else 4)
+        offsets, first = self.reconstructed.offsets, 0
+        if self.window < offsets.size:
+            nearest = self.observation.offset(morphology.lon, morphology.lat) - self.plan.radius
+            first = jnp.clip(jnp.floor(nearest / (offsets[1] - offsets[0])), 0, offsets.size - self.window)
+            first = jax.lax.stop_gradient(first).astype(jnp.int32)
+        offsets = jax.lax.dynamic_slice(offsets, (first,), (self.window,))
+        weight = pixel_hats(self.observation, grid, offsets)
+
+        @jax.checkpoint
+        def term(m):
+            detected = jax.lax.dynamic_index_in_dim(self.reconstructed.values, first + m, 2, keepdims=False)
+            transform = jax.lax.dynamic_index_in_dim(self.transform, first + m, 0, keepdims=False)
+            image = jnp.fft.rfft2(fractions * weight[..., m])
+            return image * jnp.tensordot((detected * flux) @ self.interpolate, transform, 1)
+
+        total = sum((term(m) for m in range(1, self.window)), start=term(0))
+        coefficients = jnp.fft.irfft2(total, s=(grid.size, grid.size))
+
+        def position(energy, lon, lat):
+            x, y = grid.pixel(lon, lat)
+            return self.reconstructed.position(energy), y, x
+
+        return _evaluate(coefficients, position, energy, lon, lat)
+
+
+def _evaluate(coefficients, position, *columns):
+    """Tensor-product cubic B-spline at the positions of all rows; zero outside the coefficients."""
+    sizes = jnp.asarray(coefficients.shape)
+
+    def one(row):
+        where = jnp.stack(position(*row))
+        index = jnp.floor(where).astype(jnp.int32)
+        taps = jax.lax.dynamic_slice(coefficients, index - 1, (4,) * coefficients.ndim)
+        for fraction in (where - index)[::-1]:
+            taps = taps @ spline_weights(fraction)
+        return jnp.where(jnp.all((index >= 1) & (index + 2 < sizes)), taps, 0.0)
+
+    return jax.lax.map(jax.checkpoint(one), columns, batch_size=min(CHUNK, columns[0].size))
+
+
+@eqx.filter_jit
+def _detected(detector, energy, energy_true):
+    node = jnp.arange(energy_true.size)
+    shape = (energy.size, energy_true.size)
+    return detector(energy, jnp.broadcast_to(energy_true, shape), jnp.broadcast_to(node, shape))
+
+
+def _spline_inverse(count: int) -> np.ndarray:
+    """Coefficients of the cubic B-spline from values at its nodes; ends take the values themselves."""
+    matrix = (np.eye(count, k=-1) + 4.0 * np.eye(count) + np.eye(count, k=1)) / 6.0
+    matrix[[0, -1]] = np.eye(count)[[0, -1]]
+    return np.linalg.inv(matrix)
+
+
+def _psf_energies(energy, log_step, per_decade) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolation [energy, psf_energy] in ln E, cubic when fine and linear when coarse, and the energies [TeV]."""
+    stride = max(1, round(math.log(10.0) / per_decade / log_step))
+    at = fold_energies(energy, stride)
+    order = 4 if per_decade == FINE else 2
+    matrix = np.zeros((energy.size, at.size))
+    if stride == 1 or at.size < order:
+        return np.eye(energy.size), energy
+    for j in range(energy.size):
+        x = j / stride
+        first = min(max(int(x) - order // 2 + 1, 0), at.size - order)
+        for node in range(order):
+            others = [other for other in range(order) if other != node]
+            matrix[j, first + node] = np.prod([(x - first - other) / (node - other) for other in others])
+    return matrix, at
