@@ -1,8 +1,11 @@
 """gammajax: unbinned, differentiable likelihoods for the event data of gamma-ray telescopes."""
 
 from gammajax import io as io
+from gammajax.absorption import Absorption as Absorption
 from gammajax.darkmatter import DarkMatter as DarkMatter
 from gammajax.events import Events as Events
+from gammajax.lines import GaussianLine as GaussianLine
+from gammajax.lines import Line as Line
 from gammajax.mixture import InstrumentBackground as InstrumentBackground
 from gammajax.mixture import Mixture as Mixture
 from gammajax.mixture import Source as Source
@@ -21,9 +24,14 @@ from gammajax.samplers import Fit as Fit
 from gammajax.samplers import fit as fit
 from gammajax.samplers import nuts as nuts
 from gammajax.simulate import simulate as simulate
+from gammajax.spectra import BrokenPowerLaw as BrokenPowerLaw
 from gammajax.spectra import ExponentialCutoffPowerLaw as ExponentialCutoffPowerLaw
 from gammajax.spectra import LogParabola as LogParabola
 from gammajax.spectra import PowerLaw as PowerLaw
+from gammajax.spectra import ProductSpectrum as ProductSpectrum
+from gammajax.spectra import SmoothBrokenPowerLaw as SmoothBrokenPowerLaw
+from gammajax.spectra import SumSpectrum as SumSpectrum
+from gammajax.spectra import SuperExponentialCutoffPowerLaw4FGL as SuperExponentialCutoffPowerLaw4FGL
 from gammajax.spectra import TabulatedSpectrum as TabulatedSpectrum
 
 __version__ = "0.1.0"
