@@ -16,7 +16,7 @@ from pydantic import (
     model_validator,
 )
 
-from gammajax import darkmatter, mixture, morphology, spectra
+from gammajax import darkmatter, lines, mixture, morphology, shapes, spectra
 
 # a number, or the name of a parameter
 Value = float | str
@@ -84,12 +84,21 @@ SPECTRA: dict[str, Callable] = {
     "power-law": spectra.PowerLaw,
     "log-parabola": spectra.LogParabola,
     "exp-cutoff": spectra.ExponentialCutoffPowerLaw,
+    "broken-power-law": spectra.BrokenPowerLaw,
+    "smooth-broken-power-law": spectra.SmoothBrokenPowerLaw,
+    "super-exp-cutoff-4fgl": spectra.SuperExponentialCutoffPowerLaw4FGL,
+    "gaussian-line": lines.GaussianLine,
+    "line": lines.Line,
     "dark-matter": darkmatter.DarkMatter,
 }
 MORPHOLOGIES: dict[str, Callable] = {
     "point": morphology.Point,
     "gaussian": morphology.Gaussian,
-    "disk": morphology.Disk,
+    "generalized-gaussian": morphology.GeneralizedGaussian,
+    "disk": shapes.Disk,
+    "ring": shapes.Ring,
+    "shell": shapes.Shell,
+    "constant": shapes.Constant,
     "einasto": morphology.Einasto,
 }
 WORDS = ("type", "channel")  # text that is never the name of a parameter

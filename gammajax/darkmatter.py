@@ -6,14 +6,14 @@ Spectra are those of PPPC4DMID with electroweak corrections (Cirelli et al. 2011
 
 from functools import lru_cache
 from importlib import resources
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gammajax.mixture import is_concrete
-from gammajax.spectra import Scalar, Spectrum, parameter, scalar
+from gammajax.spectra import Scalar, Spectrum, is_concrete, parameter, scalar
 
 GEV_PER_TEV = 1e3
 
@@ -96,6 +96,7 @@ class DarkMatter(Spectrum):
     mass outside the table or below the channel's threshold.
     """
 
+    smooth: ClassVar[bool] = False
     channel: str = eqx.field(static=True)
     mass: Scalar = parameter()
     sigma_v: Scalar = eqx.field(converter=scalar, default=2.2e-26)

@@ -1,14 +1,13 @@
 """Model of the sky and its instrument: sources, background and the mixture of them."""
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from gammajax.morphology import Morphology
 from gammajax.spectra import Scalar, Spectrum, scalar
+from gammajax.spectra import is_concrete as is_concrete
 
 
 class Source(eqx.Module):
@@ -66,11 +65,6 @@ class Mixture(eqx.Module):
     def components(self) -> dict[str, Component]:
         """Components by name."""
         return dict(zip(self.names, self.parts, strict=True))
-
-
-def is_concrete(*values) -> bool:
-    """Whether values can be looked at, that is, none is being traced by jit, grad or vmap."""
-    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
 
 
 def _complete_weights(weights, names):

@@ -2,7 +2,12 @@
 
 A morphology has a surface brightness [sr^-1] that integrates to one over the sky, an extent (centre and radius that
 hold all of it) and draws random directions. [`gammajax.Point`][] alone has no surface brightness: engines evaluate
-the point spread function at its exact position.
+the point spread function at its exact position. Disks, rings and shells are
+in [`gammajax.shapes`][], maps in [`gammajax.templates`][].
+
+Names of parameters are gammapy's. Distances enter as chords, 2 sin(r / 2): they are the radii of the Lambert
+projection about the centre, which keeps areas, so that closed forms of the plane are normalised on the sphere too.
+At 1 deg from the centre a chord is shorter than its angle by a part in 1e5.
 """
 
 import abc
@@ -14,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gammajax.sky import DEGREE, Grid, deproject, displace, separation
-from gammajax.spectra import Scalar, parameter, scalar
+from gammajax.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, displace, project, separation
+from gammajax.spectra import Scalar, is_concrete, parameter, require_positive, scalar
 
 
 class Morphology(eqx.Module):
@@ -53,6 +58,90 @@ class Morphology(eqx.Module):
     def scale(self) -> Float[Array, ""]:
         """Size [deg] below which the morphology has no structure; 0 for cusps and edges."""
 
+    def pixel_fractions(self, grid: Grid, order: int) -> Float[Array, "pixel pixel"]:
+        """Fraction of the flux in every pixel; see the function [`gammajax.morphology.pixel_fractions`][]."""
+        density = grid.smooth_average(self.brightness, order)
+        # refine 5 x 5 pixels about the centre of the source
+        x, y = grid.pixel(self.lon, self.lat)
+        half, fine = 2, 51
+        ix = jnp.clip(jnp.round(x).astype(jnp.int32), half, grid.size - 1 - half)
+        iy = jnp.clip(jnp.round(y).astype(jnp.int32), half, grid.size - 1 - half)
+        near = np.arange(-half, half + 1)
+        shift = (np.arange(fine) + 0.5) / fine - 0.5
+        middle = 0.5 * (grid.size - 1)
+        px = (ix + near[None, None, None, :] + shift[None, :, None, None] - middle) * grid.step
+        py = (iy + near[None, None, :, None] + shift[:, None, None, None] - middle) * grid.step
+        px, py = jnp.broadcast_arrays(px, py)
+        patch = self.brightness(*deproject(px, py, grid.lon, grid.lat)).mean((0, 1))
+        density = jax.lax.dynamic_update_slice(density, patch.astype(density.dtype), (iy - half, ix - half))
+        return density * grid.solid_angle
+
+    def plot(self, ax=None, width: float | int | None = None, **options):
+        """Draw the surface brightness on a square of `width` [deg] about the centre and return the matplotlib axes.
+
+        By default the square holds all that is brighter than a hundredth of the maximum, and the colours are
+        logarithmic, over four decades at most, for a cusp; `options` go to `Axes.pcolormesh`.
+        """
+        import matplotlib.pyplot as plt
+        from matplotlib.colors import LogNorm
+
+        ax = plt.subplots(figsize=(5.8, 4.8), layout="constrained")[1] if ax is None else ax
+        half = _extent(self) if width is None else 0.5 * width
+        lon0, lat0 = float(self.lon), float(self.lat)
+        stretch = max(math.cos(math.radians(lat0)), 0.1)
+        side = np.linspace(-half, half, 401)
+        lon, lat = lon0 + side / stretch, np.clip(lat0 + side, -90.0, 90.0)
+        middle = np.meshgrid(*(0.5 * (edge[1:] + edge[:-1]) for edge in (lon, lat)))
+        value = np.asarray(_brightness(self, *map(jnp.asarray, middle)), np.float64) * SQUARE_DEGREE
+        if not {"norm", "vmin", "vmax"} & set(options):
+            top = value.max()
+            cusp = (value > 0.5 * top).mean() < 0.005
+            options.update({"norm": LogNorm(max(value.min(), 1e-4 * top), top)} if cusp else {"vmin": 0.0})
+        image = ax.pcolormesh(lon, lat, value, **{"cmap": "magma", "rasterized": True, **options})
+        ax.figure.colorbar(image, ax=ax, label="surface brightness [deg$^{-2}$]")
+        ax.set(xlim=lon[[-1, 0]], ylim=lat[[0, -1]], aspect=1.0 / stretch)
+        ax.set(xlabel="longitude [deg]", ylabel="latitude [deg]")
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value % 360.0:g}")
+        return ax
+
+
+class Elongated(Morphology):
+    """A radial profile stretched to ellipses; what it adds to the interface is the profile.
+
+    `e` is the eccentricity, 0 for circles; the parameter of size is that of the major axis, and the minor axis is
+    sqrt(1 - e^2) as long. `phi` [deg] is the position angle of the major axis, from north to increasing longitude.
+    The stretching is done in the Lambert projection about the centre, so it keeps the norm.
+    """
+
+    e: eqx.AbstractVar[Scalar]
+    phi: eqx.AbstractVar[Scalar]
+
+    @abc.abstractmethod
+    def profile(self, half2: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Brightness [sr^-1] of the circular morphology where sin^2(r / 2) = `half2`."""
+
+    @abc.abstractmethod
+    def sample_profile(self, key: PRNGKeyArray, size: int) -> Float[Array, " size"]:
+        """Random separations [deg] of the circular morphology."""
+
+    @property
+    def axis_ratio(self) -> Scalar:
+        """Minor by major axis, sqrt(1 - e^2)."""
+        return jnp.sqrt(1.0 - self.e**2)
+
+    def brightness(self, lon, lat):
+        along, across = _rotate(*project(lon, lat, self.lon, self.lat), self.phi)
+        half2 = 0.25 * SQUARE_DEGREE * (along**2 + (across / self.axis_ratio) ** 2)
+        return self.profile(half2) / self.axis_ratio
+
+    def sample(self, key, size, reach=180.0):
+        key_radius, key_angle = jax.random.split(key)
+        distance = chord(self.sample_profile(key_radius, size)) / DEGREE
+        turn = jax.random.uniform(key_angle, (size,), maxval=2.0 * jnp.pi)
+        # rotating by the angle between north and phi is its own inverse
+        x, y = _rotate(distance * jnp.cos(turn), self.axis_ratio * distance * jnp.sin(turn), self.phi)
+        return deproject(x, y, self.lon, self.lat)
+
 
 class Point(Morphology):
     """A point source at (lon, lat) [deg]."""
@@ -75,31 +164,33 @@ class Point(Morphology):
         return scalar(0.0)
 
 
-class Gaussian(Morphology):
-    """Symmetric Gaussian: S = exp((cos r - 1) / s^2) / (2 pi s^2 (1 - exp(-2 / s^2))), s = sigma in rad.
+class Gaussian(Elongated):
+    """Gaussian: S = exp((cos r - 1) / s^2) / (2 pi s^2 (1 - exp(-2 / s^2))), s = sigma in rad.
 
-    The von Mises-Fisher form of a Gaussian on the sphere, as in gammapy's `GaussianSpatialModel`; `sigma` [deg].
+    The von Mises-Fisher form of a Gaussian on the sphere, as in gammapy's `GaussianSpatialModel`; `sigma` [deg] along
+    the major axis, `e` and `phi` [deg] as in [`gammajax.morphology.Elongated`][], by default symmetric.
     """
 
     lon: Scalar = parameter()
     lat: Scalar = parameter()
     sigma: Scalar = parameter()
+    e: Scalar = eqx.field(converter=scalar, default=0.0)
+    phi: Scalar = eqx.field(converter=scalar, default=0.0)
 
-    def brightness(self, lon, lat):
+    def __check_init__(self):
+        require_positive(self, "sigma")
+        require_eccentricity(self)
+
+    def profile(self, half2):
         sigma = DEGREE * self.sigma
         # cos r - 1 = -2 sin^2(r/2), exact for small r
-        half = jnp.sin(0.5 * DEGREE * separation(lon, lat, self.lon, self.lat))
-        norm = -2.0 * jnp.pi * sigma**2 * jnp.expm1(-2.0 / sigma**2)
-        return jnp.exp(-2.0 * (half / sigma) ** 2) / norm
+        return jnp.exp(-2.0 * half2 / sigma**2) / (-2.0 * jnp.pi * sigma**2 * jnp.expm1(-2.0 / sigma**2))
 
-    def sample(self, key, size, reach=180.0):
-        key_radius, key_angle = jax.random.split(key)
+    def sample_profile(self, key, size):
         sigma = DEGREE * self.sigma
-        u = jax.random.uniform(key_radius, (size,))
+        u = jax.random.uniform(key, (size,))
         # sin^2(r/2) is exponential, truncated at 1
-        half2 = -0.5 * sigma**2 * jnp.log1p(u * jnp.expm1(-2.0 / sigma**2))
-        rad = 2.0 / DEGREE * jnp.arcsin(jnp.sqrt(jnp.clip(half2, 0.0, 1.0)))
-        return displace(self.lon, self.lat, rad, jax.random.uniform(key_angle, (size,), maxval=360.0))
+        return angle(-0.5 * sigma**2 * jnp.log1p(u * jnp.expm1(-2.0 / sigma**2)))
 
     @property
     def radius(self):
@@ -107,38 +198,47 @@ class Gaussian(Morphology):
 
     @property
     def scale(self):
-        return self.sigma
+        return self.sigma * self.axis_ratio
 
 
-class Disk(Morphology):
-    """Uniform disk of angular radius `r_0` [deg]: S = 1 / (2 pi (1 - cos r_0)) inside.
+class GeneralizedGaussian(Elongated):
+    """S = exp(-(d / r_0)^(1 / eta)) / (2 pi r_0^2 eta Gamma(2 eta)), d = 2 sin(r / 2) the chord of the separation.
 
-    `edge` [deg] smooths the rim (an error function of that width), which makes the disk differentiable in
-    position and radius; gammapy's `DiskSpatialModel` defines the same edge.
+    `eta` is the shape, between 0 and 1: towards 0 a disk, 0.5 a Gaussian with sigma = r_0 / sqrt(2), 1 an exponential;
+    `r_0` [deg] along the major axis, `e` and `phi` [deg] as in [`gammajax.morphology.Elongated`][]. gammapy's
+    `GeneralizedGaussianSpatialModel`, which has the separation in the place of the chord.
     """
 
     lon: Scalar = parameter()
     lat: Scalar = parameter()
     r_0: Scalar = parameter()
-    edge: Scalar = eqx.field(converter=scalar, default=0.01)
+    eta: Scalar = eqx.field(converter=scalar, default=0.5)
+    e: Scalar = eqx.field(converter=scalar, default=0.0)
+    phi: Scalar = eqx.field(converter=scalar, default=0.0)
 
-    def brightness(self, lon, lat):
-        area = 4.0 * jnp.pi * jnp.sin(0.5 * DEGREE * self.r_0) ** 2
-        return self._inside(separation(lon, lat, self.lon, self.lat)) / area
+    def __check_init__(self):
+        require_positive(self, "r_0", "eta")
+        if is_concrete(self.eta) and np.any(np.asarray(self.eta) > 1.0):
+            raise ValueError(f"eta of a GeneralizedGaussian must be at most 1, it is {np.asarray(self.eta)}")
+        require_eccentricity(self)
 
-    def _inside(self, rad):
-        # edge is the width from 5 to 95 %
-        width = jnp.maximum(self.edge, 1e-6) / 2.326
-        return 0.5 * (1.0 - jax.scipy.special.erf((rad - self.r_0) / width))
+    def profile(self, half2):
+        r_0 = DEGREE * self.r_0
+        positive = half2 > 0  # a power of zero has no gradient
+        log_ratio = 0.5 * jnp.log(4.0 * jnp.where(positive, half2, 1.0)) - jnp.log(r_0)
+        decay = jnp.where(positive, jnp.exp(log_ratio / self.eta), 0.0)
+        norm = 2.0 * jnp.pi * r_0**2 * self.eta * jnp.exp(jax.scipy.special.gammaln(2.0 * self.eta))
+        return jnp.exp(-decay) / norm
 
-    def sample(self, key, size, reach=180.0):
-        # a smooth rim moves no flux to first order: draw from a table of the radial distribution
-        rad = jnp.linspace(0.0, 1.0, 4096) * self.radius
-        return _sample_radial(key, size, self.lon, self.lat, rad, self._inside(rad))
+    def sample_profile(self, key, size):
+        # (d / r_0)^(1 / eta) has a gamma distribution
+        decay = jax.random.gamma(key, 2.0 * self.eta, (size,))
+        return angle((0.5 * DEGREE * self.r_0 * decay**self.eta) ** 2)
 
     @property
     def radius(self):
-        return self.r_0 + 2.0 * self.edge
+        # a gamma distribution with a shape of up to two has a part in 1e8 beyond 22
+        return jnp.minimum(1.01 * self.r_0 * 22.0**self.eta, 180.0)
 
     @property
     def scale(self):
@@ -189,7 +289,7 @@ class Einasto(Morphology):
 
     def sample(self, key, size, reach=180.0):
         rad, profile = self._table()
-        return _sample_radial(key, size, self.lon, self.lat, rad, profile, self.containment(reach))
+        return sample_radial(key, size, self.lon, self.lat, rad, profile, self.containment(reach))
 
     def containment(self, reach):
         rad, profile = self._table()
@@ -205,53 +305,6 @@ class Einasto(Morphology):
         return scalar(0.0)
 
 
-class TemplateMap(Morphology):
-    """A map of surface brightness on equal-area pixels, constant within each pixel.
-
-    `values` [y, x] on `grid` ([`gammajax.sky.Grid`][]), in any unit: normalised to one.
-    Raises `ValueError` for values that are negative, not finite or all zero.
-    """
-
-    lon: Scalar
-    lat: Scalar
-    grid: Grid
-    values: Float[Array, "pixel pixel"]
-
-    def __init__(self, grid: Grid, values):
-        values = np.asarray(values, float)
-        if values.shape != (grid.size, grid.size):
-            raise ValueError(f"the template has shape {values.shape}, its grid needs {(grid.size, grid.size)}")
-        if not np.all(np.isfinite(values)) or np.any(values < 0) or not np.any(values > 0):
-            raise ValueError("a template must be finite, non-negative and not all zero")
-        self.lon, self.lat, self.grid = grid.lon, grid.lat, grid
-        self.values = jnp.asarray(values / values.sum() / grid.solid_angle)
-
-    def brightness(self, lon, lat):
-        x, y = self.grid.pixel(lon, lat)
-        ix, iy = jnp.round(x).astype(jnp.int32), jnp.round(y).astype(jnp.int32)
-        last = self.grid.size - 1
-        inside = (ix >= 0) & (iy >= 0) & (ix <= last) & (iy <= last)
-        return jnp.where(inside, self.values[jnp.clip(iy, 0, last), jnp.clip(ix, 0, last)], 0.0)
-
-    def sample(self, key, size, reach=180.0):
-        key_pixel, key_x, key_y = jax.random.split(key, 3)
-        cumulative = jnp.cumsum(self.values.ravel())
-        u = jax.random.uniform(key_pixel, (size,)) * cumulative[-1]
-        pixel = jnp.minimum(jnp.searchsorted(cumulative, u, side="right"), cumulative.size - 1)
-        middle = 0.5 * (self.grid.size - 1)
-        x = pixel % self.grid.size + jax.random.uniform(key_x, (size,)) - 0.5
-        y = pixel // self.grid.size + jax.random.uniform(key_y, (size,)) - 0.5
-        return deproject((x - middle) * self.grid.step, (y - middle) * self.grid.step, self.grid.lon, self.grid.lat)
-
-    @property
-    def radius(self):
-        return scalar(self.grid.size * self.grid.step / math.sqrt(2.0))
-
-    @property
-    def scale(self):
-        return scalar(0.0)
-
-
 @eqx.filter_jit
 def pixel_fractions(morphology: Morphology, grid: Grid, order: int = 3) -> Float[Array, "pixel pixel"]:
     """Fraction of the flux in every pixel of `grid`, integrated over the pixel and not sampled at its centre.
@@ -259,50 +312,50 @@ def pixel_fractions(morphology: Morphology, grid: Grid, order: int = 3) -> Float
     Gauss-Legendre quadrature with `order`^2 points; in the pixels next to the centre of the source, where
     halos have their cusp, an average over 51^2. Templates are cut exactly where two pixels overlap.
     """
-    if isinstance(morphology, TemplateMap):
-        return _overlaps(morphology, grid)
-    density = grid.smooth_average(morphology.brightness, order)
-    # refine 5 x 5 pixels about the centre of the source
-    x, y = grid.pixel(morphology.lon, morphology.lat)
-    half, fine = 2, 51
-    ix = jnp.clip(jnp.round(x).astype(jnp.int32), half, grid.size - 1 - half)
-    iy = jnp.clip(jnp.round(y).astype(jnp.int32), half, grid.size - 1 - half)
-    near = np.arange(-half, half + 1)
-    shift = (np.arange(fine) + 0.5) / fine - 0.5
-    middle = 0.5 * (grid.size - 1)
-    px = (ix + near[None, None, None, :] + shift[None, :, None, None] - middle) * grid.step
-    py = (iy + near[None, None, :, None] + shift[:, None, None, None] - middle) * grid.step
-    px, py = jnp.broadcast_arrays(px, py)
-    patch = morphology.brightness(*deproject(px, py, grid.lon, grid.lat)).mean((0, 1))
-    density = jax.lax.dynamic_update_slice(density, patch.astype(density.dtype), (iy - half, ix - half))
-    return density * grid.solid_angle
+    return morphology.pixel_fractions(grid, order)
 
 
-def _overlaps(template, grid):
-    """Flux of a template in the pixels of another grid.
+@eqx.filter_jit
+def _brightness(morphology, lon, lat):
+    return morphology.brightness(lon, lat)
 
-    Its pixels are divided into squares no larger than those of the grid, which lie along its axes to a good
-    approximation: exactly when both grids share a centre.
-    """
-    own = template.grid
-    n = math.ceil(own.step / grid.step)
-    inner = jnp.asarray(((np.arange(own.size * n) + 0.5) / n - 0.5 * own.size) * own.step)
-    x, y = jnp.meshgrid(inner, inner)
-    pixel = grid.pixel(*deproject(x, y, own.lon, own.lat))
-    half = 0.5 * own.step / (grid.step * n)
-    flux = jnp.repeat(jnp.repeat(template.values, n, 0), n, 1) * (own.solid_angle / n**2)
-    # a square reaches into the pixel of its lower edge and the next
-    first = [jnp.round(p - half).astype(jnp.int32) for p in pixel]
-    beyond = [jnp.clip((p + half - i - 0.5) / (2.0 * half), 0.0, 1.0) for p, i in zip(pixel, first, strict=True)]
-    fractions = jnp.zeros((grid.size, grid.size), flux.dtype)
-    for dx in (0, 1):
-        for dy in (0, 1):
-            part = (beyond[0] if dx else 1.0 - beyond[0]) * (beyond[1] if dy else 1.0 - beyond[1])
-            ix, iy = first[0] + dx, first[1] + dy
-            inside = (ix >= 0) & (iy >= 0)  # negative indices would count from the other end
-            row, column = jnp.where(inside, iy, grid.size), jnp.where(inside, ix, grid.size)
-            fractions = fractions.at[row, column].add(flux * part, mode="drop")
-    return fractions
+
+def _extent(morphology) -> float:
+    """Radius [deg] beyond which nothing is brighter than a hundredth of the maximum, and a little more."""
+    rad = float(morphology.radius) * np.geomspace(1e-3, 1.0, 200)
+    angle = np.arange(24) * 15.0
+    circles = displace(morphology.lon, morphology.lat, jnp.asarray(rad)[:, None], jnp.asarray(angle))
+    value = np.asarray(_brightness(morphology, *circles)).max(1)
+    return min(1.15 * float(rad[value > 1e-2 * value.max()].max()), 90.0)
+
+
+def require_eccentricity(morphology) -> None:
+    """Raise `ValueError` when the eccentricity can be looked at and is not that of an ellipse."""
+    e = morphology.e
+    if is_concrete(e) and not np.all((np.asarray(e) >= 0) & (np.asarray(e) < 1)):
+        raise ValueError(f"e of a {type(morphology).__name__} must be from 0 to below 1, it is {np.asarray(e)}")
+
+
+def _rotate(x, y, phi):
+    """Coordinates along and across the position angle phi [deg] of (x, y), x to the east and y to the north."""
+    sine, cosine = jnp.sin(DEGREE * phi), jnp.cos(DEGREE * phi)
+    return x * sine + y * cosine, x * cosine - y * sine
+
+
+def chord(angle):
+    """Chord [rad] of an angle [deg]."""
+    return 2.0 * jnp.sin(0.5 * DEGREE * angle)
+
+
+def angle(half2):
+    """Angle r [deg] where sin^2(r / 2) = half2; from 0 to 180 with finite gradients at both ends."""
+    return 2.0 / DEGREE * jnp.arcsin(root(jnp.clip(half2, 0.0, 1.0 - 1e-7)))
+
+
+def root(x):
+    """Square root, zero for negative numbers, with finite gradients."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
 
 
 def _radial_integral(rad, profile):
@@ -311,11 +364,17 @@ def _radial_integral(rad, profile):
     return jnp.concatenate([jnp.zeros(1), jnp.cumsum(jnp.pi * (profile[1:] + profile[:-1]) * jnp.diff(cap))])
 
 
-def _sample_radial(key, size, lon, lat, rad, profile, part: Scalar | float = 1.0):
+def sample_radial(key, size, lon, lat, rad, profile, part: Scalar | float = 1.0):
     """Random directions about (lon, lat) from a radial profile at fine nodes `rad`, the inner `part` of its flux."""
     key_radius, key_angle = jax.random.split(key)
+    distance = sample_separation(key_radius, size, rad, profile, part)
+    return displace(lon, lat, distance, jax.random.uniform(key_angle, (size,), maxval=360.0))
+
+
+def sample_separation(key, size, rad, profile, part: Scalar | float = 1.0):
+    """Random separations [deg] of such a profile."""
     cumulative = _radial_integral(rad, profile)
-    u = jax.random.uniform(key_radius, (size,)) * part * cumulative[-1]
+    u = jax.random.uniform(key, (size,)) * part * cumulative[-1]
     i = jnp.clip(jnp.searchsorted(cumulative, u, side="right") - 1, 0, rad.size - 2)
     cap = 2.0 * jnp.sin(0.5 * DEGREE * rad) ** 2
     # the profile is linear in the cap area within a step: invert the quadratic
@@ -324,5 +383,4 @@ def _sample_radial(key, size, lon, lat, rad, profile, part: Scalar | float = 1.0
     slope = (profile[i + 1] - profile[i]) / jnp.maximum(step, 1e-30)
     root = jnp.sqrt(jnp.maximum(profile[i] ** 2 + 2.0 * slope * rest, 0.0))
     area = cap[i] + jnp.clip(2.0 * rest / jnp.maximum(profile[i] + root, 1e-30), 0.0, step)
-    distance = 2.0 / DEGREE * jnp.arcsin(jnp.sqrt(jnp.clip(0.5 * area, 0.0, 1.0)))
-    return displace(lon, lat, distance, jax.random.uniform(key_angle, (size,), maxval=360.0))
+    return 2.0 / DEGREE * jnp.arcsin(jnp.sqrt(jnp.clip(0.5 * area, 0.0, 1.0)))

@@ -63,8 +63,11 @@ def project(lon, lat, lon0, lat0) -> tuple[Float[Array, "..."], Float[Array, "..
     """Lambert azimuthal equal-area coordinates (x east, y north) [deg] about (lon0, lat0)."""
     u, v = offset_coordinates(lon, lat, lon0, lat0)
     u, v = DEGREE * u, DEGREE * v
-    scale = jnp.sqrt(2.0 / jnp.maximum(1.0 + jnp.cos(v) * jnp.cos(u), 1e-12)) / DEGREE
-    return scale * jnp.cos(v) * jnp.sin(u), scale * jnp.sin(v)
+    x, y, z = jnp.cos(v) * jnp.cos(u), jnp.cos(v) * jnp.sin(u), jnp.sin(v)
+    # 1 + x without cancellation near the antipode
+    both = jnp.where(x < 0, (y**2 + z**2) / (1.0 - jnp.minimum(x, 0.0)), 1.0 + x)
+    scale = jnp.sqrt(2.0 / jnp.maximum(both, 1e-30)) / DEGREE
+    return scale * y, scale * z
 
 
 def deproject(x, y, lon0, lat0) -> tuple[Float[Array, "..."], Float[Array, "..."]]:

@@ -3,16 +3,22 @@
 A spectrum has two methods: `spectrum(energy)` is the differential flux [TeV^-1 cm^-2 s^-1] and
 `spectrum.integral(edges)` the flux [cm^-2 s^-1] in the bins between increasing `edges` [TeV]. The likelihood
 uses integrals only, so that edges and lines conserve photons. Adding a spectrum means one such class.
+
+Names and conventions of the parameters are gammapy's. Spectra add up, `a + b`, and are multiplied by numbers and by
+functions of energy, `2.0 * a` and `a * Absorption(...)`. Lines are in [`gammajax.lines`][], absorption on the way to us
+in [`gammajax.absorption`][], dark-matter annihilation in [`gammajax.darkmatter`][].
 """
 
 import abc
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 if TYPE_CHECKING:  # type checkers do not know that fields convert plain numbers
@@ -21,6 +27,8 @@ else:
     Scalar = Float[Array | np.ndarray, ""]
 
 NODES, WEIGHTS = (array.tolist() for array in np.polynomial.legendre.leggauss(12))
+MEV_PER_TEV = 1e6
+SUB_BINS = 16  # of a bin, for products of spectra with edges
 
 
 def scalar(value) -> Scalar:
@@ -35,8 +43,24 @@ def parameter() -> Any:
     return eqx.field(converter=scalar)
 
 
+def is_concrete(*values) -> bool:
+    """Whether values can be looked at, that is, none is being traced by jit, grad or vmap."""
+    return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
+
+
+def require_positive(module, *names: str) -> None:
+    """Raise `ValueError` for the first of these parameters that can be looked at and is not positive."""
+    for name in names:
+        value = getattr(module, name)
+        if is_concrete(value) and not np.all(np.asarray(value) > 0):
+            raise ValueError(f"{name} of a {type(module).__name__} must be positive, it is {np.asarray(value)}")
+
+
 class Spectrum(eqx.Module):
     """Interface of all spectra."""
+
+    smooth: ClassVar[bool] = True  # no edges or lines within a bin
+    __array_ufunc__: ClassVar[None] = None  # numpy numbers leave the product to us
 
     @abc.abstractmethod
     def __call__(self, energy: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -45,6 +69,113 @@ class Spectrum(eqx.Module):
     @abc.abstractmethod
     def integral(self, edges: Float[Array, " edge"]) -> Float[Array, " energy"]:
         """Flux [cm^-2 s^-1] between neighbouring `edges` [TeV]."""
+
+    def integral_with(self, factor: Callable, edges: Float[Array, " edge"]) -> Float[Array, " energy"]:
+        """Flux [cm^-2 s^-1] between neighbouring `edges` [TeV] of this spectrum times `factor(energy)`.
+
+        Smooth spectra by Gauss-Legendre quadrature; others, whose edges and lines only their own integrals know, by
+        the integral over sixteen parts of every bin times the factor at their middle.
+        """
+        if self.smooth:
+            return _gauss_legendre(lambda energy: self(energy) * factor(energy), edges)
+        log_edges, part = jnp.log(edges), jnp.arange(SUB_BINS) / SUB_BINS
+        fine = (log_edges[:-1, None] + part * jnp.diff(log_edges)[:, None]).ravel()
+        fine = jnp.append(fine, log_edges[-1])
+        parts = self.integral(jnp.exp(fine)) * factor(jnp.exp(0.5 * (fine[1:] + fine[:-1])))
+        return parts.reshape(-1, SUB_BINS).sum(-1)
+
+    def __add__(self, other):
+        if not isinstance(other, Spectrum):
+            return NotImplemented
+        return SumSpectrum((*_parts(self), *_parts(other)))
+
+    def __radd__(self, other):
+        # sum() starts with the number zero
+        return self if isinstance(other, int) and other == 0 else NotImplemented
+
+    def __mul__(self, other):
+        number = isinstance(other, (int, float, np.number, np.ndarray, jax.Array)) and jnp.ndim(other) == 0
+        if not number and not (isinstance(other, eqx.Module) and callable(other)):
+            return NotImplemented
+        return ProductSpectrum(self, other)
+
+    __rmul__ = __mul__
+
+    def plot(self, energy_range: tuple, ax=None, energy_power: float | int = 2, **options):
+        """Draw E^energy_power dN/dE over `energy_range` [TeV] and return the matplotlib axes.
+
+        Averages over bins of 0.5 %, so that lines are seen; `options` go to `Axes.plot` (`label`, `color`).
+        """
+        import matplotlib.pyplot as plt
+
+        low, high = energy_range
+        if not 0 < low < high:
+            raise ValueError(f"energy_range must be two increasing positive energies [TeV], it is {energy_range}")
+        ax = plt.subplots(figsize=(6.4, 4.4), layout="constrained")[1] if ax is None else ax
+        edges = np.geomspace(low, high, 2 + math.ceil(math.log(high / low) / 0.005))
+        energy = np.sqrt(edges[1:] * edges[:-1])
+        # to double precision before E^2: single precision may underflow
+        flux = np.asarray(self.integral(jnp.asarray(edges)), np.float64) / np.diff(edges)
+        value = energy**energy_power * flux
+        ax.plot(energy, np.where(value > 0, value, np.nan), **{"lw": 2.0, **options})
+        ax.set(xscale="log", yscale="log", xlabel="energy [TeV]", ylabel=_flux_label(energy_power))
+        ax.set_xlim(low, high)
+        # a cut-off falls for ever: five decades show it; what was drawn before keeps its place
+        drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.get_lines()])
+        drawn = drawn[np.isfinite(drawn) & (drawn > 0)]
+        if drawn.size:
+            top = drawn.max()
+            ax.set_ylim(max(0.5 * drawn.min(), 1e-5 * top), 2.0 * top)
+        ax.grid(True, which="major", alpha=0.3, lw=0.6)
+        return ax
+
+
+class SumSpectrum(Spectrum):
+    """Sum of spectra, as `a + b` makes it."""
+
+    parts: tuple[Spectrum, ...]
+
+    def __check_init__(self):
+        if not self.parts:
+            raise ValueError("a sum of spectra needs at least one")
+
+    def __call__(self, energy):
+        return sum((part(energy) for part in self.parts[1:]), start=self.parts[0](energy))
+
+    def integral(self, edges):
+        return sum((part.integral(edges) for part in self.parts[1:]), start=self.parts[0].integral(edges))
+
+    def integral_with(self, factor, edges):
+        first, *rest = (part.integral_with(factor, edges) for part in self.parts)
+        return sum(rest, start=first)
+
+
+class ProductSpectrum(Spectrum):
+    """A spectrum times a number or a function of energy, as `2.0 * a` and `a * factor` make it.
+
+    `factor` is a number or an `equinox.Module` that maps energies [TeV] to numbers without a unit, such as
+    [`gammajax.Absorption`][] or a spectrum whose amplitude is read as such. The bin integral is exact for a number.
+    """
+
+    spectrum: Spectrum
+    factor: Any
+
+    def __init__(self, spectrum: Spectrum, factor):
+        self.spectrum, self.factor = spectrum, factor if callable(factor) else scalar(factor)
+
+    def __call__(self, energy):
+        return self.spectrum(energy) * (self.factor(energy) if callable(self.factor) else self.factor)
+
+    def integral(self, edges):
+        if callable(self.factor):
+            return self.spectrum.integral_with(self.factor, edges)
+        return self.factor * self.spectrum.integral(edges)
+
+    def integral_with(self, factor, edges):
+        own = self.factor
+        if not callable(own):
+            return own * self.spectrum.integral_with(factor, edges)
+        return self.spectrum.integral_with(lambda energy: own(energy) * factor(energy), edges)
 
 
 class PowerLaw(Spectrum):
@@ -61,12 +192,62 @@ class PowerLaw(Spectrum):
         return self.amplitude * jnp.exp(-self.index * jnp.log(energy / self.reference))
 
     def integral(self, edges):
-        log_edges = jnp.log(edges / self.reference)
-        width = jnp.diff(log_edges)
-        slope = 1.0 - self.index
-        return (
-            self.amplitude * self.reference * jnp.exp(slope * log_edges[:-1]) * width * _mean_exponential(slope * width)
-        )
+        return self.amplitude * _power_law_integral(self.index, self.reference, edges)
+
+
+class BrokenPowerLaw(Spectrum):
+    """dN/dE = amplitude (E / ebreak)^-index1 below `ebreak` [TeV] and amplitude (E / ebreak)^-index2 above.
+
+    `amplitude` [TeV^-1 cm^-2 s^-1] is the flux at the break. The bin integral is exact, each side of the break.
+    gammapy's `BrokenPowerLawSpectralModel`.
+    """
+
+    smooth: ClassVar[bool] = False
+    index1: Scalar = parameter()
+    index2: Scalar = parameter()
+    amplitude: Scalar = eqx.field(converter=scalar, default=1e-12)
+    ebreak: Scalar = eqx.field(converter=scalar, default=1.0)
+
+    def __check_init__(self):
+        require_positive(self, "ebreak")
+
+    def __call__(self, energy):
+        x = jnp.log(energy / self.ebreak)
+        return self.amplitude * jnp.exp(-jnp.where(x < 0, self.index1, self.index2) * x)
+
+    def integral(self, edges):
+        below = _power_law_integral(self.index1, self.ebreak, jnp.minimum(edges, self.ebreak))
+        above = _power_law_integral(self.index2, self.ebreak, jnp.maximum(edges, self.ebreak))
+        return self.amplitude * (below + above)
+
+
+class SmoothBrokenPowerLaw(Spectrum):
+    """dN/dE = amplitude (E / reference)^-index1 (1 + (E / ebreak)^(|index2 - index1| / beta))^(-+beta).
+
+    The sign is that of index2 - index1, so that the index is `index1` well below `ebreak` [TeV] and `index2` well
+    above; `beta` > 0 is the smoothness, and the change takes beta / |index2 - index1| in ln E. `amplitude`
+    [TeV^-1 cm^-2 s^-1], `reference` [TeV]. The norm jumps where the indices cross: keep them apart in a fit.
+    gammapy's `SmoothBrokenPowerLawSpectralModel`.
+    """
+
+    index1: Scalar = parameter()
+    index2: Scalar = parameter()
+    amplitude: Scalar = eqx.field(converter=scalar, default=1e-12)
+    ebreak: Scalar = eqx.field(converter=scalar, default=1.0)
+    reference: Scalar = eqx.field(converter=scalar, default=1.0)
+    beta: Scalar = eqx.field(converter=scalar, default=1.0)
+
+    def __check_init__(self):
+        require_positive(self, "ebreak", "reference", "beta")
+
+    def __call__(self, energy):
+        change = self.index2 - self.index1
+        bend = jax.nn.softplus(jnp.abs(change) / self.beta * jnp.log(energy / self.ebreak))
+        log_shape = -self.index1 * jnp.log(energy / self.reference) - self.beta * jnp.sign(change) * bend
+        return self.amplitude * jnp.exp(log_shape)
+
+    def integral(self, edges):
+        return _gauss_legendre(self, edges)
 
 
 class LogParabola(Spectrum):
@@ -89,18 +270,52 @@ class LogParabola(Spectrum):
 
 
 class ExponentialCutoffPowerLaw(Spectrum):
-    """dN/dE = amplitude (E / reference)^-index exp(-lambda E).
+    """dN/dE = amplitude (E / reference)^-index exp(-(lambda E)^alpha).
 
-    `amplitude` [TeV^-1 cm^-2 s^-1], `reference` [TeV], `lambda_` [TeV^-1] the inverse cut-off energy.
+    `amplitude` [TeV^-1 cm^-2 s^-1], `reference` [TeV], `lambda_` [TeV^-1] the inverse cut-off energy, zero for none;
+    `alpha` the sharpness of the cut-off (above one: super-exponential). gammapy's `ExpCutoffPowerLawSpectralModel`.
     """
 
     index: Scalar = parameter()
     lambda_: Scalar = parameter()
     amplitude: Scalar = eqx.field(converter=scalar, default=1e-12)
     reference: Scalar = eqx.field(converter=scalar, default=1.0)
+    alpha: Scalar = eqx.field(converter=scalar, default=1.0)
+
+    def __check_init__(self):
+        require_positive(self, "reference", "alpha")
 
     def __call__(self, energy):
-        return self.amplitude * jnp.exp(-self.index * jnp.log(energy / self.reference) - self.lambda_ * energy)
+        x = self.lambda_ * energy
+        # x^alpha with the gradient of x where lambda is zero
+        cutoff = x * jnp.exp((self.alpha - 1.0) * jnp.log(jnp.where(x > 0, x, 1.0)))
+        return self.amplitude * jnp.exp(-self.index * jnp.log(energy / self.reference) - cutoff)
+
+    def integral(self, edges):
+        return _gauss_legendre(self, edges)
+
+
+class SuperExponentialCutoffPowerLaw4FGL(Spectrum):
+    """dN/dE = amplitude (E / reference)^-index_1 exp(expfactor (reference^index_2 - E^index_2)), pulsars in 4FGL.
+
+    `amplitude` [TeV^-1 cm^-2 s^-1], `reference` [TeV]; `expfactor` [MeV^-index_2]: energies in the exponential are in
+    MeV, as in the catalogue (Abdollahi et al. 2020, arXiv:1902.10045, eq. 4) and in gammapy's
+    `SuperExpCutoffPowerLaw4FGLSpectralModel`.
+    """
+
+    amplitude: Scalar = eqx.field(converter=scalar, default=1e-12)
+    reference: Scalar = eqx.field(converter=scalar, default=1.0)
+    expfactor: Scalar = eqx.field(converter=scalar, default=1e-14)
+    index_1: Scalar = eqx.field(converter=scalar, default=1.5)
+    index_2: Scalar = eqx.field(converter=scalar, default=2.0)
+
+    def __check_init__(self):
+        require_positive(self, "reference")
+
+    def __call__(self, energy):
+        x = jnp.log(energy / self.reference)
+        strength = self.expfactor * jnp.exp(self.index_2 * jnp.log(MEV_PER_TEV * self.reference))
+        return self.amplitude * jnp.exp(-self.index_1 * x - strength * jnp.expm1(self.index_2 * x))
 
     def integral(self, edges):
         return _gauss_legendre(self, edges)
@@ -113,6 +328,7 @@ class TabulatedSpectrum(Spectrum):
     Raises `ValueError` for a table that is not increasing or not positive.
     """
 
+    smooth: ClassVar[bool] = False
     energy: Float[Array, " node"]
     flux: Float[Array, " node"]
     norm: Scalar = eqx.field(converter=scalar, default=1.0)
@@ -144,6 +360,25 @@ class TabulatedSpectrum(Spectrum):
         step = x - log_nodes[i]
         below = cumulative[i] + jnp.exp(log_power[i]) * step * _mean_exponential(slope[i] * step)
         return self.norm * jnp.diff(below)
+
+
+def _parts(spectrum) -> tuple[Spectrum, ...]:
+    return spectrum.parts if isinstance(spectrum, SumSpectrum) else (spectrum,)
+
+
+def _flux_label(power) -> str:
+    """Label of an axis of E^power dN/dE."""
+    energy = {0: "", 1: "$E$ "}.get(power, f"$E^{{{power:g}}}$ ")
+    unit = {0: "TeV$^{-1}$ ", 1: "", 2: "TeV "}.get(power, f"TeV$^{{{power - 1:g}}}$ ")
+    return f"{energy}$dN/dE$ [{unit}cm$^{{-2}}$ s$^{{-1}}$]"
+
+
+def _power_law_integral(index, reference, edges):
+    """Integral of (E / reference)^-index over each bin [TeV]; exact, through index = 1."""
+    log_edges = jnp.log(edges / reference)
+    width = jnp.diff(log_edges)
+    slope = 1.0 - index
+    return reference * jnp.exp(slope * log_edges[:-1]) * width * _mean_exponential(slope * width)
 
 
 def _mean_exponential(z):

@@ -1,5 +1,6 @@
 """Files: instrument responses, observations and events in the GADF formats. Nothing else imports gammapy or astropy."""
 
+from gammajax.io.absorption import read_absorption as read_absorption
 from gammajax.io.ctao import ctao as ctao
 from gammajax.io.ctao import observation as observation
 from gammajax.io.gadf import Data as Data
@@ -7,3 +8,4 @@ from gammajax.io.gadf import read_gadf as read_gadf
 from gammajax.io.irf import read_irf as read_irf
 from gammajax.io.store import read_events as read_events
 from gammajax.io.store import write_events as write_events
+from gammajax.io.template import read_template as read_template

@@ -18,6 +18,12 @@ SOURCES = {
     "point off axis": (gj.Point(-1.1, 1.2), 0.15, 1e-3),
     "Gaussian": (gj.Gaussian(-0.7, 0.2, 0.3), 0.4, 1e-2),
     "disk": (gj.Disk(0.3, 0.2, 0.5, 0.1), 0.4, 1e-2),
+    "elongated Gaussian": (gj.Gaussian(0.3, 0.2, 0.3, e=0.9, phi=40.0), 0.3, 1e-2),
+    "exponential": (gj.GeneralizedGaussian(0.3, 0.2, 0.15, 0.9), 0.4, 1e-2),
+    "elongated disk": (gj.Disk(0.3, 0.2, 0.5, 0.1, e=0.8, phi=40.0), 0.4, 1e-2),
+    "ring": (gj.Ring(0.3, 0.2, 0.4, 0.2, 0.1), 0.4, 1e-2),
+    "shell": (gj.Shell(0.3, 0.2, 0.4, 0.2), 0.4, 1e-2),
+    "constant": (gj.Constant(), 0.5, 1e-2),
     "halo": (gj.Einasto(0.3, 0.2), 0.5, 1e-2),
 }
 NAMES = pytest.mark.parametrize("name", SOURCES)
@@ -80,7 +86,8 @@ def values(built):
 @NAMES
 def test_kernel_agrees_with_direct(name, values):
     kernel, direct = values(name, "kernel")[0], values(name, "direct")[0]
-    seen = direct > 1e-4 * direct.max()
+    # the rim of a shell falls vertically, and from far outside 32 angles of the direct engine see it to 5 %
+    seen = direct > (1e-3 if name == "shell" else 1e-4) * direct.max()
     assert seen.sum() > 20
     np.testing.assert_allclose(kernel[seen], direct[seen], rtol=SOURCES[name][2])
 

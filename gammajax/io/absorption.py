@@ -1,0 +1,31 @@
+"""Optical depths of published models of the extragalactic background light."""
+
+import numpy as np
+
+from gammajax.absorption import Absorption
+from gammajax.io.files import UNREADABLE, expand, one_line, quiet
+
+
+def read_absorption(path, redshift: float = 0.1, alpha_norm: float = 1.0) -> Absorption:
+    """Absorption from a file in the XSPEC table format, such as those in `$GAMMAPY_DATA/ebl`.
+
+    The file holds transmissions by redshift and energy; where one is zero, tau is taken as 100.
+    Raises `ValueError` for a file that is not such a table, `FileNotFoundError` for none.
+    """
+    from astropy.io.registry import IORegistryError
+    from gammapy.modeling.models import EBLAbsorptionNormSpectralModel
+
+    path = expand(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file with an absorption table")
+    try:
+        with quiet():
+            model = EBLAbsorptionNormSpectralModel.read(path)
+        energy = model.energy.to_value("TeV")
+        transmission = np.asarray(model.data, float)
+        # exp(-100) is beyond single precision
+        depth = -np.log(np.clip(transmission, np.exp(-100.0), 1.0))
+        grid = np.asarray(model.param, float)
+    except (*UNREADABLE, IORegistryError) as error:
+        raise ValueError(f"{path} cannot be read as an absorption table: {one_line(error)}") from error
+    return Absorption(energy, grid, depth, redshift, alpha_norm)

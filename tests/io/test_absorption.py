@@ -1,0 +1,64 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.io import fits
+
+import gammajax as gj
+
+ENERGY = np.geomspace(1e7, 1e11, 40)  # keV, 10 GeV to 100 TeV
+REDSHIFT = np.array([0.01, 0.1, 0.3])
+
+
+def transmission(energy_kev, redshift):
+    return np.exp(-10.0 * redshift * (energy_kev / 1e9) ** 0.8)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A file in the XSPEC table format with the units that published files leave out."""
+    edges = np.append(ENERGY, ENERGY[-1] ** 2 / ENERGY[-2])
+    middle = np.sqrt(edges[1:] * edges[:-1])
+    parameters = fits.BinTableHDU.from_columns([fits.Column("VALUE", "3E", array=REDSHIFT[None])], name="PARAMETERS")
+    energies = fits.BinTableHDU.from_columns(
+        [fits.Column("ENERG_LO", "E", array=edges[:-1]), fits.Column("ENERG_HI", "E", array=edges[1:])],
+        name="ENERGIES",
+    )
+    spectra = fits.BinTableHDU.from_columns(
+        [
+            fits.Column("PARAMVAL", "E", array=REDSHIFT),
+            fits.Column("INTPSPEC", "40E", array=transmission(middle, REDSHIFT[:, None])),
+        ],
+        name="SPECTRA",
+    )
+    path = tmp_path / "ebl.fits"
+    fits.HDUList([fits.PrimaryHDU(), parameters, energies, spectra]).writeto(path)
+    return path
+
+
+def test_file_against_gammapy_and_its_formula(path):
+    from gammapy.modeling.models import EBLAbsorptionNormSpectralModel
+
+    absorption = gj.io.read_absorption(path, redshift=0.1, alpha_norm=0.8)
+    energy = np.geomspace(0.02, 5.0, 30)
+    value = np.asarray(absorption(jnp.asarray(energy)))
+    np.testing.assert_allclose(value, transmission(energy * 1e9, 0.1) ** 0.8, rtol=2e-2)
+    model = EBLAbsorptionNormSpectralModel.read(path, redshift=0.1, alpha_norm=0.8)
+    np.testing.assert_allclose(value, model(energy * u.TeV).to_value(""), rtol=1e-4)
+
+
+def test_zeros_are_dark(path):
+    with fits.open(path, mode="update") as file:
+        file["SPECTRA"].data["INTPSPEC"][:, -1] = 0.0
+    absorption = gj.io.read_absorption(path, redshift=0.3)
+    assert float(absorption(jnp.asarray(100.0))) < 1e-30 and np.all(np.isfinite(absorption.optical_depth))
+
+
+def test_bad_files(path, tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such file with an absorption table"):
+        gj.io.read_absorption(tmp_path / "none.fits")
+    (tmp_path / "text.fits").write_text("no table")
+    with pytest.raises(ValueError, match="cannot be read as an absorption table"):
+        gj.io.read_absorption(tmp_path / "text.fits")
+    with pytest.raises(ValueError, match="redshift 2.0 is outside"):
+        gj.io.read_absorption(path, redshift=2.0)

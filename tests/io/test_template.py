@@ -1,0 +1,142 @@
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from astropy import units as u
+from astropy.coordinates import SkyCoord
+from astropy.io import fits
+from astropy.wcs import WCS
+
+import gammajax as gj
+from gammajax.io.template import healpix_centre, healpix_pixel
+
+CENTRE = SkyCoord(184.55, -5.8, unit="deg", frame="galactic")  # of the Gaussian in the maps
+SIGMA = 0.3
+
+
+@eqx.filter_jit
+def brightness(morphology, lon, lat):
+    return morphology.brightness(lon, lat)
+
+
+def gaussian(at):
+    return np.exp(-0.5 * (at.separation(CENTRE).deg / SIGMA) ** 2)
+
+
+def write_image(path, data=None):
+    """A Gaussian on plate-carree pixels of 0.05 deg by 0.05 deg in galactic coordinates."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval = ["GLON-CAR", "GLAT-CAR"], [184.0, 0.0]
+    wcs.wcs.cdelt, wcs.wcs.crpix = [-0.05, 0.05], [40.5, 160.5]
+    x, y = np.meshgrid(np.arange(80.0), np.arange(80.0))
+    at = SkyCoord(*wcs.wcs_pix2world(x, y, 0), unit="deg", frame="galactic")
+    fits.writeto(path, gaussian(at) if data is None else data, wcs.to_header())
+    return path
+
+
+def write_healpix(path, nest=True, system="G", explicit=False, nside=256):
+    """The same Gaussian; the directions of the pixels are found by lookup, by means over what falls into each."""
+    random = np.random.default_rng(0)
+    rad = 2.5 * np.sqrt(random.uniform(size=400_000))
+    at = CENTRE.directional_offset_by(random.uniform(0, 360, rad.size) * u.deg, rad * u.deg)
+    seen = at if system == "G" else at.icrs
+    pixel = healpix_pixel(nside, nest, seen.spherical.lon.deg, seen.spherical.lat.deg)
+    count = np.bincount(pixel, minlength=12 * nside**2)
+    values = np.bincount(pixel, gaussian(at), 12 * nside**2) / np.maximum(count, 1)
+    columns = [fits.Column("SIGNAL", "E", array=values)]
+    if explicit:
+        some = np.flatnonzero(count)
+        columns = [fits.Column("PIX", "J", array=some), fits.Column("SIGNAL", "E", array=values[some])]
+    table = fits.BinTableHDU.from_columns(columns)
+    table.header.update(
+        PIXTYPE="HEALPIX", ORDERING="NESTED" if nest else "RING", COORDSYS=system, NSIDE=nside,
+        INDXSCHM="EXPLICIT" if explicit else "IMPLICIT",
+    )  # fmt: skip
+    fits.HDUList([fits.PrimaryHDU(), table]).writeto(path)
+    return path
+
+
+WRITERS = {
+    "image": write_image,
+    "nested": write_healpix,
+    "ring": lambda path: write_healpix(path, nest=False, system="C"),
+    "partial": lambda path: write_healpix(path, explicit=True),
+}
+
+
+@pytest.mark.parametrize("frame", ["icrs", "galactic"])
+@pytest.mark.parametrize("name", WRITERS)
+def test_map_of_a_gaussian(name, frame, tmp_path):
+    template = gj.io.read_template(WRITERS[name](tmp_path / "map.fits"), frame, step=0.1)
+    random = np.random.default_rng(1)
+    at = CENTRE.directional_offset_by(random.uniform(0, 360, 4000) * u.deg, random.uniform(0, 0.9, 4000) * u.deg)
+    at = at.transform_to(frame).spherical
+    value = np.asarray(brightness(template, jnp.asarray(at.lon.deg), jnp.asarray(at.lat.deg)), np.float64)
+    # pixels add a twelfth of the squares of their sides, of the map (0.05 or 0.23 deg) and of the grid
+    # the values of the HEALPix maps are themselves averages over pixels
+    width2 = SIGMA**2 + (0.05**2 if name == "image" else 2.0 * 0.229**2) / 12 + 0.1**2 / 12
+    rad = SkyCoord(at, frame=frame).separation(CENTRE).deg
+    expected = np.exp(-0.5 * rad**2 / width2) / (2.0 * np.pi * np.radians(1.0) ** 2 * width2)
+    # half a pixel of either map, times the slope
+    assert np.abs(value - expected).max() < 0.4 * expected.max()
+    assert np.abs((value - expected).mean()) < 1e-2 * expected.mean()
+    # centre and width of the whole
+    x, y = np.meshgrid(*(np.asarray(template.grid.coordinates, float),) * 2)
+    lon, lat = (np.asarray(c, float) for c in eqx.filter_jit(lambda grid: grid.directions())(template.grid))
+    sky = SkyCoord(lon, lat, unit="deg", frame=frame)
+    weight = np.asarray(template.values, np.float64) * template.grid.solid_angle
+    assert weight.sum() == pytest.approx(1.0, abs=1e-5)
+    away = CENTRE.transform_to(frame).spherical_offsets_to(sky)
+    np.testing.assert_allclose([(weight * c.deg).sum() for c in away], 0.0, atol=5e-3)
+    np.testing.assert_allclose([(weight * c.deg**2).sum() for c in away], width2, rtol=3e-2)
+
+
+def test_part_of_a_map(tmp_path):
+    path = write_healpix(tmp_path / "map.fits")
+    centre = CENTRE.icrs
+    template = gj.io.read_template(path, lon=centre.ra.deg, lat=centre.dec.deg, radius=0.5, step=0.05)
+    assert float(template.lon) == pytest.approx(centre.ra.deg) and float(template.radius) < 1.0
+
+
+def test_pixel_numbers():
+    # numbers of healpy.ang2pix 1.20 (lonlat=True) for a few directions in caps, belt and at the edges of faces
+    lon = np.array([0.0, 45.0, 130.0, 222.2, 359.99, 90.0, 271.3, 10.0])
+    lat = np.array([90.0, 41.81, 60.0, -5.0, 0.0, -90.0, -77.0, 12.3])
+    np.testing.assert_array_equal(healpix_pixel(16, False, lon, lat), [0, 552, 194, 1671, 1567, 3069, 3027, 1186])
+    np.testing.assert_array_equal(healpix_pixel(16, True, lon, lat), [255, 63, 462, 2814, 1173, 2304, 2848, 1232])
+    pixel = np.arange(12 * 7**2)
+    np.testing.assert_array_equal(healpix_pixel(7, False, *healpix_centre(7, pixel)), pixel)
+    # every pixel has the same area
+    random = np.random.default_rng(3)
+    lat = np.degrees(np.arcsin(random.uniform(-1.0, 1.0, 200_000)))
+    for nest in (False, True):
+        count = np.bincount(healpix_pixel(4, nest, random.uniform(-360.0, 360.0, lat.size), lat), minlength=192)
+        assert count.size == 192 and np.abs(count / count.mean() - 1.0).max() < 5.0 / np.sqrt(count.mean())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.zeros((80, 80)), "the map is empty"),
+        (np.full((80, 80), np.nan), "the map is empty"),
+        (-np.ones((80, 80)), "finite, non-negative"),
+        (np.ones((3, 80, 80)), "cannot be read as a map|must be an image"),
+    ],
+)
+def test_bad_maps(data, message, tmp_path):
+    with pytest.raises(ValueError, match=message) as error:
+        gj.io.read_template(write_image(tmp_path / "map.fits", data), "galactic")
+    assert "map.fits" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_bad_arguments(tmp_path):
+    path = write_image(tmp_path / "map.fits")
+    with pytest.raises(FileNotFoundError, match="no such map"):
+        gj.io.read_template(tmp_path / "none.fits")
+    with pytest.raises(ValueError, match="frame must be"):
+        gj.io.read_template(path, "fk5")
+    with pytest.raises(ValueError, match="more than 2000 pixels a side; give lon, lat and radius"):
+        gj.io.read_template(path, step=1e-3)
+    (tmp_path / "text.fits").write_text("no map")
+    with pytest.raises(ValueError, match="cannot be read as a map"):
+        gj.io.read_template(tmp_path / "text.fits")
