@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-BENCHMARKS := accuracy closure likelihood simulate
+BENCHMARKS := accuracy closure dense likelihood simulate
 SOURCES := gammajax $(wildcard tests benchmarks tools)
 
 .PHONY: demo test lint docs bench clean

@@ -14,6 +14,8 @@ class Axis(eqx.Module):
     """One axis of a [`Table`][]: increasing nodes and the interval where the table is defined.
 
     Nodes are in the coordinate in which interpolation is linear (ln TeV for energies).
+    `uniform`: whether steps count as equal; by default if they differ by less than 1e-4 (files hold edges in
+    single precision).
     Raises `ValueError` when the nodes are not finite and strictly increasing.
     """
 
@@ -22,15 +24,15 @@ class Axis(eqx.Module):
     upper: float = eqx.field(static=True)
     uniform: bool = eqx.field(static=True)
 
-    def __init__(self, nodes, lower: float | None = None, upper: float | None = None):
+    def __init__(self, nodes, lower: float | None = None, upper: float | None = None, uniform: bool | None = None):
         nodes = np.asarray(nodes, dtype=np.float64)
         if nodes.ndim != 1 or nodes.size == 0 or not np.all(np.isfinite(nodes)) or np.any(np.diff(nodes) <= 0):
             raise ValueError("the nodes of a table axis must be finite and strictly increasing")
         self.lower = float(nodes[0] if lower is None else lower)
         self.upper = float(nodes[-1] if upper is None else upper)
         steps = np.diff(nodes)
-        # 1e-4 of a step: files hold edges in single precision
-        self.uniform = bool(nodes.size > 2 and np.ptp(steps) < 1e-4 * steps.mean())
+        equal = bool(nodes.size > 2 and np.ptp(steps) < 1e-4 * steps.mean())
+        self.uniform = equal if uniform is None else uniform
         self.nodes = jnp.asarray(nodes)
 
     def locate(self, x: Float[Array, "*shape"]) -> tuple[Int[Array, "*shape"], Float[Array, "*shape"]]:
