@@ -164,7 +164,8 @@ class ProductSpectrum(Spectrum):
         self.spectrum, self.factor = spectrum, factor if callable(factor) else scalar(factor)
 
     def __call__(self, energy):
-        return self.spectrum(energy) * (self.factor(energy) if callable(self.factor) else self.factor)
+        factor: Any = self.factor(energy) if callable(self.factor) else self.factor
+        return self.spectrum(energy) * factor
 
     def integral(self, edges):
         if callable(self.factor):

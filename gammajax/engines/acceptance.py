@@ -1,5 +1,7 @@
 """Acceptance: the probability that a photon of given true energy and direction passes the event selection."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -20,14 +22,14 @@ ANGLES = np.arange(96) * (360.0 / 96.0)
 class Acceptance(eqx.Module):
     """Exposure of one source within the selection of one observation, differentiable in its morphology.
 
-    `inside` [energy, pixel, pixel]: probability to be reconstructed in the selected region, at true energies
+    `inside` [coarse, pixel, pixel]: probability to be reconstructed in the selected region, at true energies
     `log_energy` and the pixels of a grid about the pointing; None for a point source, which needs no grid.
     """
 
     observation: Observation
-    log_energy: Float[Array, " coarse"] | None
-    grid: Grid | None
-    inside: Float[Array, "coarse y x"] | None
+    log_energy: Any
+    grid: Any
+    inside: Any
 
     @classmethod
     def init(cls, morphology: Morphology, observation: Observation, nodes: EnergyNodes) -> "Acceptance":

@@ -1,6 +1,7 @@
 """Template maps from files: images with a celestial projection, and HEALPix maps."""
 
 import math
+from typing import Any
 
 import equinox as eqx
 import numpy as np
@@ -49,10 +50,10 @@ def read_template(
     sky = _read(path)
     step = sky.step if step is None else step
     if lon is None or lat is None or radius is None:
-        bright = SkyCoord(*sky.bright(), unit="deg", frame=sky.frame).transform_to(frame)
+        bright: Any = SkyCoord(*sky.bright(), unit="deg", frame=sky.frame).transform_to(frame)
         if bright.size == 0:
             raise ValueError(f"{path}: the map is empty")
-        middle = SkyCoord(bright.cartesian.mean(), frame=frame, representation_type="cartesian").spherical
+        middle: Any = SkyCoord(bright.cartesian.mean(), frame=frame, representation_type="cartesian").spherical
         lon = float(middle.lon.deg) if lon is None else lon
         lat = float(middle.lat.deg) if lat is None else lat
         if radius is None:
@@ -71,7 +72,9 @@ def read_template(
     total = np.zeros(x.shape)
     for shift_x in shifts:
         for shift_y in shifts:
-            at = SkyCoord(*(np.asarray(c, float) for c in _directions(grid, shift_x, shift_y)), unit="deg", frame=frame)
+            at: Any = SkyCoord(
+                *(np.asarray(c, float) for c in _directions(grid, shift_x, shift_y)), unit="deg", frame=frame
+            )
             at = at.transform_to(sky.frame).spherical
             inside = np.hypot(x + shift_x * step, y + shift_y * step) < SKY
             total += np.where(inside, sky.values_at(at.lon.deg, at.lat.deg), 0.0)
@@ -98,7 +101,8 @@ def _read(path):
     try:
         with quiet():
             with fits.open(path) as file:
-                for hdu in file:
+                hdus: Any = file
+                for hdu in hdus:
                     if hdu.header.get("PIXTYPE") == "HEALPIX":
                         return _HealpixMap(hdu)
             sky = Map.read(path)
