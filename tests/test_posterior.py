@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gammajax as gj
-from gammajax.engines import DirectEngine, KernelEngine
+from gammajax.engines import FoldEngine, KernelEngine
 
 PER_DECADE = 15.0
 OPTIONS = {"per_decade": PER_DECADE}
@@ -196,9 +196,9 @@ def free(p):
 FREE = {"lon": dist.Uniform(0.1, 0.5), "lat": dist.Uniform(0.1, 0.4)}
 
 
-def test_a_free_morphology_takes_the_direct_engine(observations, events):
+def test_a_free_morphology_takes_the_fold_engine(observations, events):
     posterior = gj.Posterior(free, FREE, observations[0], events[events.observation == 0][:3], **OPTIONS)
-    assert isinstance(posterior.engines["signal"], DirectEngine)
+    assert isinstance(posterior.engines["signal"], FoldEngine)
     # one observation needs no list, and the likelihood knows about the position
     at = {"lon": jnp.asarray(0.3), "lat": jnp.asarray(0.39)}
     assert abs(float(posterior.log_likelihood_ratio(at))) > 0.1
@@ -264,7 +264,7 @@ def test_other_errors(observations, events):
         gj.Posterior(components, priors, observations, events)
     with pytest.raises(ValueError, match=r"engine names unknown components \['sgnal'\]"):
         gj.Posterior(model, priors, observations, events, engine={"sgnal": "kernel"}, **OPTIONS)
-    with pytest.raises(ValueError, match="unknown engine 'quick'; the engines are kernel, direct"):
+    with pytest.raises(ValueError, match="unknown engine 'quick'; the engines are kernel, fold, direct"):
         gj.Posterior(model, priors, observations, events, engine="quick", **OPTIONS)
     with pytest.raises(ValueError, match="outside the energy range"):
         gj.Posterior(model, priors, observations, gj.Events([5.0], [0.0], [0.0]))

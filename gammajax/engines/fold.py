@@ -13,7 +13,7 @@ A point source needs no transform: its spline is in ln E' and in the separation 
 
 Tabulated dispersions are uneven on scales much finer than the E'_g. That is common to all directions, so each event
 carries the ratio of the exact to the interpolated spectrum at the offset where the source of `init` is, or for a wide
-source at its own offset.
+source at its own offset. In single precision the transforms leave noise of a few 1e-6 of the maximum at each energy.
 """
 
 import math

@@ -92,11 +92,13 @@ def test_kernel_agrees_with_direct(name, values):
     np.testing.assert_allclose(kernel[seen], direct[seen], rtol=SOURCES[name][2])
 
 
-@NAMES
+@pytest.mark.parametrize("name", ["point", "Gaussian", "disk", "elongated Gaussian", "halo"])
 def test_fold_agrees_with_direct(name, values):
     (fold, counts), (direct, expected) = values(name, "fold"), values(name, "direct")
-    seen = direct > 1e-4 * direct.max()
-    np.testing.assert_allclose(fold[seen], direct[seen], rtol=1e-2)
+    top = direct.max()
+    seen = direct > 1e-4 * top
+    # transforms in single precision carry noise of a few 1e-6 of the maximum
+    np.testing.assert_allclose(fold[seen], direct[seen], rtol=1e-2, atol=5e-6 * top)
     assert np.median(np.abs(fold[seen] / direct[seen] - 1.0)) < 2e-3
     assert counts == pytest.approx(expected, rel=3e-3)
 
