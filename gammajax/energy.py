@@ -20,6 +20,12 @@ from gammajax.spectra import Spectrum, energy_edges
 SUB_BINS = 8
 
 
+def lagrange(x: float, order: int) -> Float[np.ndarray, " node"]:
+    """Weights at `x` of the Lagrange interpolation between the nodes 0, 1 ... `order` - 1."""
+    nodes = range(order)
+    return np.array([np.prod([(x - other) / (node - other) for other in nodes if other != node]) for node in nodes])
+
+
 class EnergyNodes(eqx.Module):
     """Logarithmic nodes of true energy [TeV], and the matrices between them and their sub-bins."""
 
@@ -40,10 +46,7 @@ class EnergyNodes(eqx.Module):
             first = min(max(interval - 1, 0), count - 4)
             for sub in range(SUB_BINS):
                 x = interval + (sub + 0.5) / SUB_BINS - first
-                for node in range(4):
-                    others = [other for other in range(4) if other != node]
-                    weight = np.prod([(x - other) / (node - other) for other in others])
-                    share[first + node, interval * SUB_BINS + sub] = weight
+                share[first : first + 4, interval * SUB_BINS + sub] = lagrange(x, 4)
         self.energy, self.edges, self.share = jnp.asarray(energy), jnp.asarray(edges), jnp.asarray(share)
         self.sub_energy = jnp.asarray(np.sqrt(edges[1:] * edges[:-1]))
         self.project = jnp.asarray(np.linalg.solve(share @ share.T, share))

@@ -6,8 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gammajax.morphology import Morphology
-from gammajax.spectra import Scalar, Spectrum, scalar
-from gammajax.spectra import is_concrete as is_concrete
+from gammajax.spectra import Scalar, Spectrum, is_concrete, scalar
 
 
 class Source(eqx.Module):

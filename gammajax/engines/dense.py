@@ -1,4 +1,4 @@
-"""Dense engine: the marginal summed over a grid of true energies and directions, with the conventions of GammaBayes.
+"""The dense marginal, summed over a grid of true energies and directions, with the conventions of GammaBayes.
 
     ln L(x'|theta) = ln Sum_x  Phat(Omega'|x) Dhat(E'|x) p(x|theta) W(x),     x = (E, Omega) on the nodes of a grid
 
@@ -27,9 +27,6 @@ from jaxtyping import Array, Float
 
 from gammajax.engines.engine import Engine
 from gammajax.mixture import Source
-
-STEP = 0.2  # deg between directions, as in the examples of GammaBayes
-CONTAINED = 0.99  # part of the widest point spread function that the grid holds beyond the selected region
 
 
 def riemann_weights(nodes: Float[Array | np.ndarray, " node"], logarithmic: bool = False) -> Float[Array, " node"]:

@@ -23,8 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.ndimage import spline_filter1d
 
-from gammajax.energy import EnergyNodes
+from gammajax.energy import EnergyNodes, lagrange
 from gammajax.engines.acceptance import Acceptance
 from gammajax.engines.detector import DetectorResponse
 from gammajax.engines.engine import Engine
@@ -47,9 +48,9 @@ from gammajax.sky import separation, spline_filter, spline_weights
 
 CHUNK = 2**15  # rows per step of the evaluation: bounds its memory
 PADDING = 6  # spline nodes beyond the range, where end effects die out
-# energies per decade of the point spread function: cubic between them for small sources, whose tails feel its every
-# change, linear for those wide against it
-FINE, COARSE = 20.0, 8.0
+# energies per decade of the point spread function, and nodes to interpolate between: cubic for small sources, whose
+# tails feel its every change, linear for those wide against it
+FINE, COARSE = (20.0, 4), (8.0, 2)
 SMOOTH = 0.4  # grid steps per width of a smooth source
 
 
@@ -74,20 +75,19 @@ class FoldEngine(Engine):
         for number, observation in enumerate(observations):
             mine = np.flatnonzero(rows.observation == number)
             members.append(jnp.asarray(mine))
-            columns.append(tuple(jnp.asarray(column[mine]) for column in (rows.energy, rows.lon, rows.lat)))
+            energy, lon, lat = (column[mine] for column in (rows.energy, rows.lon, rows.lat))
+            columns.append(tuple(map(jnp.asarray, (energy, lon, lat))))
             response, detector = build.init(morphologies, observation, rows.nodes)
             responses.append(response)
             acceptance.append(Acceptance.init(source.morphology, observation, rows.nodes))
             # photons of a wide source come from near where they are seen, those of others from their source
-            fixed = isinstance(response, _PointFold) or not response.plan.wide
-            place = [
-                np.full(mine.size, float(at)) if fixed else column[mine]
-                for at, column in ((source.morphology.lon, rows.lon), (source.morphology.lat, rows.lat))
-            ]
+            if isinstance(response, _PointFold) or not response.plan.wide:
+                lon, lat = (np.full(mine.size, float(at)) for at in (source.morphology.lon, source.morphology.lat))
+            needed = energy, lon, lat, start[mine]
             size = CHUNK if mine.size > CHUNK else mine.size
             parts = []
             for first in range(0, mine.size, CHUNK):
-                chunk = [np.resize(c[first : first + CHUNK], size) for c in (rows.energy[mine], *place, start[mine])]
+                chunk = [np.resize(c[first : first + CHUNK], size) for c in needed]
                 parts.append(_ratios(response, detector, rows.nodes, rows.band, flux, *map(jnp.asarray, chunk)))
             ratios.append(jnp.concatenate(parts)[: mine.size] if parts else jnp.zeros(0))
         return cls(
@@ -150,7 +150,7 @@ class _Reconstructed(eqx.Module):
         first = low - PADDING * nodes.log_step
         energy = jnp.asarray(np.exp(first + nodes.log_step * np.arange(count)))
         values = np.asarray(_detected(detector, energy, nodes.energy), np.float64)
-        values = np.einsum("gh,hjm->gjm", _spline_inverse(count), values)
+        values = spline_filter1d(values, 3, axis=0, mode="mirror")
         return cls(first, nodes.log_step, jnp.asarray(offsets), jnp.asarray(values, nodes.energy.dtype))
 
     def position(self, energy):
@@ -164,7 +164,7 @@ class _PointFold(eqx.Module):
     observation: Observation
     energy: Float[Array, " energy"]
     reconstructed: _Reconstructed
-    inverse: Float[Array, "radius radius"]
+    inverse: Float[Array, "radius radius"]  # from values to coefficients
     step: float = eqx.field(static=True)
 
     @classmethod
@@ -176,7 +176,8 @@ class _PointFold(eqx.Module):
         offsets = offset_nodes(0.0, observation.offset_max + margin, 0.25)
         detector = DetectorResponse.init(observation, nodes, jnp.asarray(offsets))
         reconstructed = _Reconstructed.init(detector, observation, nodes, offsets)
-        inverse = jnp.asarray(_spline_inverse(math.ceil(margin / step) + 1 + 2 * PADDING), nodes.energy.dtype)
+        unit = np.eye(math.ceil(margin / step) + 1 + 2 * PADDING)
+        inverse = jnp.asarray(spline_filter1d(unit, 3, axis=1, mode="mirror"), nodes.energy.dtype)
         return cls(observation, nodes.energy, reconstructed, inverse, step), detector
 
     def __call__(self, morphology, flux, energy, lon, lat):
@@ -215,7 +216,7 @@ class _SkyFold(eqx.Module):
     def init(cls, morphologies, observation, nodes):
         energy = np.asarray(nodes.energy, np.float64)
         plan = fold_plan(morphologies, observation, energy, SMOOTH)
-        interpolate, at = _psf_energies(energy, nodes.log_step, COARSE if plan.wide else FINE)
+        interpolate, at = _psf_energies(energy, nodes.log_step, *(COARSE if plan.wide else FINE))
         grid = plan.grid(morphologies[0], observation)
         at = np.minimum(at, math.exp(float(observation.response.effective_area.axes[0].upper)))
         psf, filter_ = observation.response.psf, spline_filter(grid.size) / grid.solid_angle
@@ -287,25 +288,15 @@ def _detected(detector, energy, energy_true):
     return detector(energy, jnp.broadcast_to(energy_true, shape), jnp.broadcast_to(node, shape))
 
 
-def _spline_inverse(count: int) -> np.ndarray:
-    """Coefficients of the cubic B-spline from values at its nodes; ends take the values themselves."""
-    matrix = (np.eye(count, k=-1) + 4.0 * np.eye(count) + np.eye(count, k=1)) / 6.0
-    matrix[[0, -1]] = np.eye(count)[[0, -1]]
-    return np.linalg.inv(matrix)
-
-
-def _psf_energies(energy, log_step, per_decade) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolation [energy, psf_energy] in ln E, cubic when fine and linear when coarse, and the energies [TeV]."""
+def _psf_energies(energy, log_step, per_decade: float, order: int) -> tuple[np.ndarray, np.ndarray]:
+    """Interpolation [energy, psf_energy] in ln E between `order` nodes, and the energies [TeV]."""
     stride = max(1, round(math.log(10.0) / per_decade / log_step))
     at = fold_energies(energy, stride)
-    order = 4 if per_decade == FINE else 2
     matrix = np.zeros((energy.size, at.size))
     if stride == 1 or at.size < order:
         return np.eye(energy.size), energy
     for j in range(energy.size):
         x = j / stride
         first = min(max(int(x) - order // 2 + 1, 0), at.size - order)
-        for node in range(order):
-            others = [other for other in range(order) if other != node]
-            matrix[j, first + node] = np.prod([(x - first - other) / (node - other) for other in others])
+        matrix[j, first : first + order] = lagrange(x - first, order)
     return matrix, at

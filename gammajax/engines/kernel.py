@@ -26,10 +26,11 @@ from gammajax.fold import (
     spline_integral_weights,
     spline_taps,
 )
-from gammajax.mixture import Source, is_concrete
+from gammajax.mixture import Source
 from gammajax.morphology import Point
 from gammajax.observation import Observation
 from gammajax.sky import Grid, separation
+from gammajax.spectra import is_concrete
 
 CHUNK = 4096  # events per step of the set-up: bounds its memory
 

@@ -5,7 +5,6 @@ from typing import Any
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float, Int
 
 from gammajax.io.files import UNREADABLE, expand, one_line, quiet
 from gammajax.sky import Grid, project
@@ -137,92 +136,36 @@ class _HealpixMap:
     """A HEALPix map, of the whole sky or with a column of pixel numbers; gammapy needs healpy for these."""
 
     def __init__(self, hdu):
+        from astropy_healpix import HEALPix
+
         header = hdu.header
-        self.nest = header["ORDERING"].strip().upper().startswith("NEST")
+        nest = header["ORDERING"].strip().upper().startswith("NEST")
         system = str(header.get("COORDSYS", "C")).strip().upper()
         if system[0] not in "GCE" or system.startswith("ECL") or system == "E":
             raise ValueError(f"unknown coordinates {system!r}; galactic and celestial ones are known")
         self.frame = "galactic" if system[0] == "G" else "icrs"
-        self.nside = int(header["NSIDE"])
-        if self.nside < 1 or (self.nest and self.nside & (self.nside - 1)):
-            raise ValueError(f"NSIDE is {self.nside}")
+        nside = int(header["NSIDE"])
+        if nside < 1 or (nest and nside & (nside - 1)):
+            raise ValueError(f"NSIDE is {nside}")
         explicit = str(header.get("INDXSCHM", "IMPLICIT")).strip().upper() == "EXPLICIT"
         columns = hdu.columns.names[1:] if explicit else hdu.columns.names
         if len(columns) > 1 and str(header.get("HPX_CONV", "")).strip():
             raise ValueError(f"a template must be an image, this one has the planes {columns}")
         values = np.asarray(hdu.data[columns[0]], float).ravel()
         values[np.isclose(values, -1.6375e30, rtol=1e-3)] = 0.0  # the standard's mark for no data
-        pixels = np.asarray(hdu.data[hdu.columns.names[0]]).ravel() if explicit else np.arange(12 * self.nside**2)
-        if values.shape != pixels.shape or pixels.max(initial=0) >= 12 * self.nside**2:
-            raise ValueError(f"{values.size} values do not fit NSIDE {self.nside}")
-        self.data = np.zeros(12 * self.nside**2)
+        pixels = np.asarray(hdu.data[hdu.columns.names[0]]).ravel() if explicit else np.arange(12 * nside**2)
+        if values.shape != pixels.shape or pixels.max(initial=0) >= 12 * nside**2:
+            raise ValueError(f"{values.size} values do not fit NSIDE {nside}")
+        self.data = np.zeros(12 * nside**2)
         self.data[pixels] = np.nan_to_num(values, posinf=0.0, neginf=0.0)
-        self.step = math.degrees(math.sqrt(math.pi / 3.0) / self.nside)
+        self.step = math.degrees(math.sqrt(math.pi / 3.0) / nside)
+        self.pixels = HEALPix(nside, "nested" if nest else "ring")
 
     def bright(self):
-        found = []
-        for first in range(0, self.data.size, 1_000_000):  # in parts: large maps have 1e8 pixels
-            lon, lat = healpix_centre(self.nside, np.arange(first, min(first + 1_000_000, self.data.size)))
-            some = self.values_at(lon, lat) != 0
-            found.append((lon[some], lat[some]))
-        return tuple(np.concatenate(column) for column in zip(*found, strict=True))
+        lon, lat = self.pixels.healpix_to_lonlat(np.flatnonzero(self.data))
+        return lon.to_value("deg"), lat.to_value("deg")
 
     def values_at(self, lon, lat):
-        return self.data[healpix_pixel(self.nside, self.nest, lon, lat)]
+        from astropy import units as u
 
-
-def healpix_pixel(nside: int, nest: bool, lon, lat) -> Int[np.ndarray, "..."]:
-    """Number of the HEALPix pixel that holds a direction [deg] (Gorski et al. 2005, ApJ 622, 759, section 5)."""
-    z, quarter = np.sin(np.radians(lat)), np.mod(np.asarray(lon, float), 360.0) / 90.0
-    z, quarter = np.broadcast_arrays(z, quarter)
-    # lines of equal number run along the two diagonals of the (longitude, z) plane; in the caps they crowd
-    up = np.floor(nside * (0.5 + quarter - 0.75 * z)).astype(np.int64)
-    down = np.floor(nside * (0.5 + quarter + 0.75 * z)).astype(np.int64)
-    base = np.minimum(quarter.astype(np.int64), 3)
-    part, reach = quarter - base, nside * np.sqrt(3.0 * _one_minus(z, lat))
-    cap_up = np.minimum(np.floor(part * reach).astype(np.int64), nside - 1)
-    cap_down = np.minimum(np.floor((1.0 - part) * reach).astype(np.int64), nside - 1)
-    belt, north = np.abs(z) <= 2.0 / 3.0, z > 0
-    if not nest:
-        ring = nside + 1 + up - down
-        number = ((up + down - nside + (ring % 2 == 0) + 1) // 2) % (4 * nside)
-        equatorial = 2 * nside * (nside - 1) + (ring - 1) * 4 * nside + number
-        ring = cap_up + cap_down + 1
-        number = np.floor(quarter * ring).astype(np.int64) % (4 * ring)
-        cap = np.where(north, 2 * ring * (ring - 1), 12 * nside**2 - 2 * ring * (ring + 1)) + number
-        return np.where(belt, equatorial, cap)
-    face_up, face_down = up // nside, down // nside
-    face = np.where(face_up == face_down, face_up % 4 + 4, np.where(face_up < face_down, face_up, face_down + 8))
-    x, y = down % nside, nside - 1 - up % nside
-    face = np.where(belt, face, np.where(north, base, base + 8))
-    x = np.where(belt, x, np.where(north, nside - 1 - cap_down, cap_up))
-    y = np.where(belt, y, np.where(north, nside - 1 - cap_up, cap_down))
-    return face * nside**2 + _spread(x) + 2 * _spread(y)
-
-
-def healpix_centre(nside: int, pixel) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
-    """Longitude and latitude [deg] of the centres of pixels numbered along rings (same paper)."""
-    capped = 2 * nside * (nside - 1)
-    last = 12 * nside**2 - 1
-    south = pixel > last - capped
-    mirrored = np.where(south, last - pixel, pixel)
-    ring = np.floor(0.5 * (1.0 + np.sqrt(1.0 + 2.0 * mirrored))).astype(np.int64)
-    number = mirrored - 2 * ring * (ring - 1)
-    number = np.where(south, 4 * ring - 1 - number, number)
-    cap_sine = (1.0 - ring**2 / (3.0 * nside**2)) * np.where(south, -1.0, 1.0)
-    belt = (mirrored >= capped) & ~south
-    row, column = (pixel - capped) // (4 * nside) + nside, (pixel - capped) % (4 * nside)
-    sine = np.where(belt, 4.0 / 3.0 - 2.0 * row / (3.0 * nside), cap_sine)
-    lon = np.where(belt, (column + 0.5 * ((row + nside) % 2 == 0)) / nside, (number + 0.5) / ring) * 90.0
-    return lon, np.degrees(np.arcsin(sine))
-
-
-def _one_minus(z, lat) -> Float[np.ndarray, "..."]:
-    """1 - |z| without cancellation at the poles."""
-    return 2.0 * np.sin(np.radians(0.5 * (90.0 - np.abs(np.broadcast_to(lat, z.shape))))) ** 2
-
-
-def _spread(number):
-    """Bits of a number moved to the even places."""
-    bits = range(30)
-    return sum((((number >> bit) & 1) << (2 * bit) for bit in bits), start=np.zeros_like(number))
+        return self.data[self.pixels.lonlat_to_healpix(lon * u.deg, lat * u.deg)]
