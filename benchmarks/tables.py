@@ -16,9 +16,7 @@ ABOUT = {
     "closure": (
         "python -m benchmarks.closure --events 1000000 --seeds 20",
         "Pulls of the fit on simulated events (truth: 2 % signal, 2 TeV). Target: mean within 0.7, standard deviation "
-        "0.7 to 1.3. `against_nuts_1e5`: shift of NUTS from the fit in standard deviations, and the ratio. "
-        "The run shown precedes the fit that climbs from several starts: its seed 9 sat at a wrong peak; that fit "
-        "finds pulls of +0.7 (alpha) and -0.9 (log_mass).",
+        "0.7 to 1.3. `against_nuts_1e5`: shift of NUTS from the fit in standard deviations, and the ratio. ",
     ),
     "dense": (
         "python -m benchmarks.dense",
