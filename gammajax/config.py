@@ -90,6 +90,7 @@ SPECTRA: dict[str, Callable] = {
     "gaussian-line": lines.GaussianLine,
     "line": lines.Line,
     "dark-matter": darkmatter.DarkMatter,
+    "dark-matter-decay": darkmatter.DarkMatterDecay,
 }
 MORPHOLOGIES: dict[str, Callable] = {
     "point": morphology.Point,
@@ -99,7 +100,14 @@ MORPHOLOGIES: dict[str, Callable] = {
     "ring": shapes.Ring,
     "shell": shapes.Shell,
     "constant": shapes.Constant,
-    "einasto": morphology.Einasto,
+    "einasto": darkmatter.Einasto,
+    "nfw": darkmatter.NFW,
+    "generalized-nfw": darkmatter.GeneralizedNFW,
+    "cored-nfw": darkmatter.CoredNFW,
+    "burkert": darkmatter.Burkert,
+    "moore": darkmatter.Moore,
+    "isothermal": darkmatter.Isothermal,
+    "zhao": darkmatter.Zhao,
 }
 WORDS = ("type", "channel")  # text that is never the name of a parameter
 

@@ -6,6 +6,8 @@ from gammajax.io.ctao import observation as observation
 from gammajax.io.gadf import Data as Data
 from gammajax.io.gadf import read_gadf as read_gadf
 from gammajax.io.irf import read_irf as read_irf
+from gammajax.io.particle import read_particle_model as read_particle_model
 from gammajax.io.store import read_events as read_events
 from gammajax.io.store import write_events as write_events
 from gammajax.io.template import read_template as read_template
+from gammajax.io.yields import read_yields as read_yields
