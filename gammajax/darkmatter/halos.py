@@ -61,9 +61,9 @@ class Profile(NamedTuple):
         slope = jnp.exp(self.log_brightness + 2.0 * _log_nodes() - self.log_within) * 2.0 * jnp.pi * STEP
         low, high = self.log_within[i], self.log_within[i + 1]
         rise = high - low
-        value = low + t * (slope[i] + t * (3.0 * rise - 2.0 * slope[i] - slope[i + 1] + t * (
-            slope[i] + slope[i + 1] - 2.0 * rise
-        )))
+        value = low + t * (
+            slope[i] + t * (3.0 * rise - 2.0 * slope[i] - slope[i + 1] + t * (slope[i] + slope[i + 1] - 2.0 * rise))
+        )
         # constant brightness within the first node
         return jnp.exp(value + 2.0 * jnp.minimum(log_chord - INNERMOST, 0.0))
 
@@ -186,7 +186,9 @@ class Halo(Morphology):
     def plot(self, ax=None, width=None, **options):
         """Draw dJ/dOmega, for decay dD/dOmega, as [`gammajax.morphology.Morphology.plot`][] does the brightness."""
         total = float(self.d_factor() if self.decay else self.j_factor())
-        label = r"$dD/d\Omega$ [GeV cm$^{-2}$ deg$^{-2}$]" if self.decay else r"$dJ/d\Omega$ [GeV$^2$ cm$^{-5}$ deg$^{-2}$]"
+        label = (
+            r"$dD/d\Omega$ [GeV cm$^{-2}$ deg$^{-2}$]" if self.decay else r"$dJ/d\Omega$ [GeV$^2$ cm$^{-5}$ deg$^{-2}$]"
+        )
         return draw_map(self, total, label, ax, width, **options)
 
     def plot_density(self, radius_range: tuple = (1e-3, 100.0), ax=None, **options):
@@ -455,7 +457,9 @@ class Zhao(Halo):
     def shape(self, x):
         # in logarithms: x^(1 / alpha) overflows far out for small alpha
         log_x = jnp.log(x)
-        return jnp.exp(-self.gamma * log_x - (self.beta - self.gamma) * self.alpha * jax.nn.softplus(log_x / self.alpha))
+        return jnp.exp(
+            -self.gamma * log_x - (self.beta - self.gamma) * self.alpha * jax.nn.softplus(log_x / self.alpha)
+        )
 
 
 def _require_cusp(halo) -> None:

@@ -90,7 +90,9 @@ class ParticleModel(eqx.Module):
             value = scalar(point[name])
             edge = 1e-6 * max(abs(low), abs(high))
             if is_concrete(value) and not low - edge <= float(value) <= high + edge:
-                raise ValueError(f"{name} = {float(value):g} is outside the particle model's table, {low:g} to {high:g}")
+                raise ValueError(
+                    f"{name} = {float(value):g} is outside the particle model's table, {low:g} to {high:g}"
+                )
             value = jnp.clip(value, low, high)
             coordinates.append(jnp.log(value) if log else value)
         return coordinates

@@ -42,7 +42,9 @@ def read_yields(path) -> Yields:
     except UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as a table of photon yields: {one_line(error)}") from error
     if len(columns) < 3 or columns[0] not in MASS or columns[1] not in LOG10_X or len(columns) != rows.shape[1]:
-        raise ValueError(f"{path} must have the columns mDM, Log[10,x] or DM, Log10[x], and the channels: {columns[:4]}")
+        raise ValueError(
+            f"{path} must have the columns mDM, Log[10,x] or DM, Log10[x], and the channels: {columns[:4]}"
+        )
     mass, log10_x = np.unique(rows[:, 0]), np.unique(rows[:, 1])
     grid = np.stack(np.meshgrid(mass, log10_x, indexing="ij"), axis=-1).reshape(-1, 2)
     if not np.array_equal(rows[:, :2], grid):
