@@ -134,6 +134,14 @@ def _part(tag: str, kind: Callable) -> type[Part]:
     """Section whose keys are the arguments of a class."""
     fields: dict[str, Any] = {"type": (Literal[tag], ...)}  # pyright: ignore[reportInvalidTypeForm]
     for name, argument in inspect.signature(kind).parameters.items():
+        if name == "yields":  # tables are no text
+            continue
+        if isinstance(argument.default, bool):
+            fields[name] = (bool, argument.default)
+            continue
+        if argument.default is None:
+            fields[name] = (Value | None, None)
+            continue
         required = argument.default is inspect.Parameter.empty
         fields[name] = (str if name in WORDS else Value, ... if required else argument.default)
     return create_model(tag, __base__=Part, **fields)

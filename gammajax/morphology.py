@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gammajax.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, displace, project, separation
+from gammajax.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, displace, project
 from gammajax.spectra import Scalar, is_concrete, parameter, require_positive, scalar
 
 
@@ -238,9 +238,9 @@ class GeneralizedGaussian(Elongated):
 def pixel_fractions(morphology: Morphology, grid: Grid, order: int = 3) -> Float[Array, "pixel pixel"]:
     """Fraction of the flux in every pixel of `grid`, integrated over the pixel and not sampled at its centre.
 
-    Gauss-Legendre quadrature with `order`^2 points; in the pixels next to the centre of the source an average over 51^2,
-    and for halos, which have their cusp there, an integral around each pixel. Templates are cut exactly where two
-    pixels overlap.
+    Gauss-Legendre quadrature with `order`^2 points; in the pixels next to the centre of the source an average over
+    51^2, and for halos, which have their cusp there, an integral around each pixel. Templates are cut exactly where
+    two pixels overlap.
     """
     return morphology.pixel_fractions(grid, order)
 

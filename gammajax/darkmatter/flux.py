@@ -95,8 +95,8 @@ class DarkMatter(Emission):
     For self-conjugate dark matter (Cirelli et al. 2011, arXiv:1012.4515, eq. 56); half of it for others.
 
     Raises `ValueError` for an unknown channel, branching ratios that are negative or do not add up to one, and a mass
-    outside the table or below the threshold of a channel (in a mixture: one with more than a hundredth). Where ratios or
-    mass are traced there is no check: a channel keeps, below its threshold, the spectrum in x that it has there.
+    outside the table or below the threshold of a channel (in a mixture: one with more than a hundredth). Where ratios
+    or mass are traced there is no check: a channel keeps, below its threshold, the spectrum in x that it has there.
 
     >>> import gammajax as gj, jax.numpy as jnp
     >>> spectrum = gj.DarkMatter({"W": 0.7, "b": 0.3}, mass=2.0, sigma_v=2.2e-26, j_factor=1e23)

@@ -5,8 +5,9 @@ passes the centre at b = d sin(theta), and
 
     dJ/dOmega = Int rho^2 dl (annihilation),      dD/dOmega = Int rho dl (decay),      r = b cosh(u), dl = r du
 
-by Gauss-Legendre quadrature in u, which resolves the closest approach however near it is. Of this the logarithm is kept at nodes
-equally spaced in the logarithm of the chord c = 2 sin(theta / 2), and cubic between them; solid angle is 2 pi c dc.
+by Gauss-Legendre quadrature in u, which resolves the closest approach however near it is. Of this the logarithm is
+kept at nodes equally spaced in the logarithm of the chord c = 2 sin(theta / 2), and cubic between them; solid angle is
+2 pi c dc.
 Within the innermost node a cusp is cut off such that its flux is kept: the brightness is constant there.
 
 Adding a profile means one class with its parameters and its `shape`. Names and formulas are gammapy's
@@ -24,7 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gammajax.morphology import Morphology, angle, chord, draw_map
-from gammajax.sky import DEGREE, SQUARE_DEGREE, displace, separation
+from gammajax.sky import DEGREE, displace, separation
 from gammajax.spectra import Scalar, is_concrete, require_positive, scalar
 
 CM_PER_KPC = 3.0856775814913673e21
@@ -291,7 +292,8 @@ class Einasto(Halo):
     Einasto 1965; all else as in [`gammajax.darkmatter.Halo`][].
 
     >>> import gammajax as gj
-    >>> round(float(gj.Einasto().j_factor(1.0)) / 1e21, 1)  # GeV^2 cm^-5 within a degree
+    >>> round(float(gj.Einasto().j_factor(1.0)) / 1e21, 1)  # 1e21 GeV^2 cm^-5 within a degree
+    2.6
     """
 
     lon: Scalar = _field(0.0)
@@ -429,7 +431,9 @@ class Isothermal(Halo):
 
 
 class Zhao(Halo):
-    """rho = rho_s x^-gamma (1 + x^(1 / alpha))^((gamma - beta) alpha), x = r / r_s (Zhao 1996, astro-ph/9509122, eq. 1).
+    """rho = rho_s x^-gamma (1 + x^(1 / alpha))^((gamma - beta) alpha), x = r / r_s.
+
+    Zhao 1996 (astro-ph/9509122), eq. 1, in the notation of gammapy.
 
     `gamma` and `beta` are the slopes well within and beyond r_s, and `alpha` the width of the change; 1, 3, 1 in the
     order alpha, beta, gamma is NFW. `gamma` must be below 1.5 in annihilation and 3 in decay, where the flux of the

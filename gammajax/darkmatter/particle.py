@@ -1,6 +1,7 @@
 """Particle models: annihilation cross sections tabulated over masses and couplings."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -22,14 +23,14 @@ class ParticleModel(eqx.Module):
       does as well; then [`sigma_v`][gammajax.ParticleModel.sigma_v] is their sum.
 
     Between nodes the branching ratios are linear, so that they add up to one, and the logarithm of the total cross
-    section is; along axes whose nodes are all positive, in the logarithm of the parameter. Where nothing annihilates, the
-    branching ratios are those of the nearest node.
+    section is; along axes whose nodes are all positive, in the logarithm of the parameter. Where nothing annihilates,
+    the branching ratios are those of the nearest node.
 
     The spectrum is [`gammajax.DarkMatter`][] with these, and a model of two components a sum of such spectra.
     [`gammajax.io.read_particle_model`][] reads tables.
 
-    Raises `ValueError` for axes that do not increase, for cross sections that are negative or do not fit the axes, and for
-    a point outside the table; where a parameter is traced, the point is moved to the edge.
+    Raises `ValueError` for axes that do not increase, for cross sections that are negative or do not fit the axes, and
+    for a point outside the table; where a parameter is traced, the point is moved to the edge.
 
     >>> import gammajax as gj
     >>> model = gj.ParticleModel({"mass": [0.1, 1.0, 10.0]}, {"W": [1e-26, 2e-26, 3e-26], "b": [3e-26, 1e-26, 0.0]})
@@ -62,7 +63,7 @@ class ParticleModel(eqx.Module):
         total = values.sum(-1)
         if not np.any(total > 0):
             raise ValueError("all cross sections are zero")
-        nearest = distance_transform_edt(total <= 0, return_distances=False, return_indices=True)
+        nearest: Any = distance_transform_edt(total <= 0, return_distances=False, return_indices=True)
         ratios = values[tuple(nearest)] / total[tuple(nearest)][..., None]
         self.names, self.channels = tuple(axes), tuple(parts)
         self.limits = tuple((float(values[0]), float(values[-1])) for values in nodes)

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -37,8 +38,8 @@ def read_particle_model(
     - `group`: group of an HDF5 file with the final states, such as one initial state of a model with two components.
 
     CSV files have one row per point in any order, names of columns in the first line, separated by commas, spaces or
-    tabs. HDF5 files have one dataset per parameter, with one value per point, and datasets of final states in the group.
-    Columns without a name, and final states that are zero everywhere, are left out.
+    tabs. HDF5 files have one dataset per parameter, with one value per point, and datasets of final states in the
+    group. Columns without a name, and final states that are zero everywhere, are left out.
 
     Raises `ValueError` for a missing column, a final state without a channel, and points that are not a full grid.
     """
@@ -61,7 +62,7 @@ def read_particle_model(
     order = np.lexsort(list(grid.values())[::-1])
     full = np.stack(np.meshgrid(*nodes.values(), indexing="ij"), -1).reshape(-1, len(nodes))
     if not np.array_equal(np.stack(list(grid.values()), -1)[order], full):
-        raise ValueError(f"{path} has {order.size} points, which are not a full grid of {dict(zip(nodes, shape))}")
+        raise ValueError(f"{path} has {order.size} points, which are not a full grid of {dict(zip(nodes, shape, strict=True))}")
     return ParticleModel(nodes, {name: values[order].reshape(shape) for name, values in sigma_v.items()})
 
 
@@ -106,7 +107,7 @@ def _hdf5(path, axes, group):
         parameters = [np.asarray(file[name], float).ravel() for name in axes]
         if group is not None and group not in file:
             raise ValueError(f"no group {group!r}; there are {[n for n in file if isinstance(file[n], h5py.Group)]}")
-        place = file if group is None else file[group]
+        place: Any = file if group is None else file[group]
         datasets = {name: data for name, data in place.items() if isinstance(data, h5py.Dataset) and name not in axes}
         if group is None:  # what else is there, such as units
             datasets = {name: data for name, data in datasets.items() if data.size == parameters[0].size}

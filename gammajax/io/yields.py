@@ -27,8 +27,8 @@ def read_yields(path) -> Yields:
     - CosmiXs (Arina et al. 2024, arXiv:2312.01153): `AtProduction-Gamma.dat`, which has channels `u`, `d`, `s`, `aZ`
       and `HZ` too, and none named `q`.
 
-    Both are text: names of the columns in the first line, masses in GeV, log10 of x = E / mass, and dN/dlog10(x) for each
-    channel. Channels are named as in [`gammajax.darkmatter.channels`][].
+    Both are text: names of the columns in the first line, masses in GeV, log10 of x = E / mass, and dN/dlog10(x) for
+    each channel. Channels are named as in [`gammajax.darkmatter.channels`][].
 
     Raises `ValueError` for a file that is not such a table or is not a full grid of increasing masses and log10 x.
     """
