@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gammajax.darkmatter.yields import INVISIBLE, Yields, look_up, on_device, yield_table
-from gammajax.spectra import Scalar, Spectrum, is_concrete, parameter, require_positive, scalar
+from gammajax.spectra import Scalar, Spectrum, is_concrete, require_positive, scalar
 
 GEV_PER_TEV = 1e3
 # of a mixture that may lie below its threshold: tables of particle models hold virtual W and Z bosons there
@@ -22,7 +22,7 @@ class Emission(Spectrum):
 
     smooth: ClassVar[bool] = False
     channel: eqx.AbstractVar[str | tuple[str, ...]]
-    ratios: eqx.AbstractVar[Float[Array, " channel"] | None]
+    ratios: eqx.AbstractVar[Float[Array | np.ndarray, " channel"] | None]
     mass: eqx.AbstractVar[Scalar]
     yields: eqx.AbstractVar[Yields | None]
 
@@ -105,10 +105,10 @@ class DarkMatter(Emission):
     """
 
     channel: str | tuple[str, ...] = eqx.field(static=True)
-    ratios: Float[Array, " channel"] | None
-    mass: Scalar = parameter()
-    sigma_v: Scalar = parameter()
-    j_factor: Scalar = parameter()
+    ratios: Float[Array | np.ndarray, " channel"] | None
+    mass: Scalar
+    sigma_v: Scalar
+    j_factor: Scalar
     yields: Yields | None = eqx.field(static=True)
 
     def __init__(self, channel, mass, sigma_v=2.2e-26, j_factor=1e23, yields=None):
@@ -142,10 +142,10 @@ class DarkMatterDecay(Emission):
     """
 
     channel: str | tuple[str, ...] = eqx.field(static=True)
-    ratios: Float[Array, " channel"] | None
-    mass: Scalar = parameter()
-    decay_rate: Scalar = parameter()
-    d_factor: Scalar = parameter()
+    ratios: Float[Array | np.ndarray, " channel"] | None
+    mass: Scalar
+    decay_rate: Scalar
+    d_factor: Scalar
     yields: Yields | None = eqx.field(static=True)
 
     def __init__(self, channel, mass, decay_rate=1e-27, d_factor=2e23, yields=None):
@@ -162,7 +162,7 @@ class DarkMatterDecay(Emission):
         return (self.decay_rate * self.d_factor) / (4.0 * jnp.pi * self.mass * GEV_PER_TEV)
 
 
-def _mixture(channel) -> tuple[str | tuple[str, ...], Float[Array, " channel"] | None]:
+def _mixture(channel) -> tuple[str | tuple[str, ...], Float[Array | np.ndarray, " channel"] | None]:
     """Names of the channels and their ratios, None for one channel given by its name."""
     if isinstance(channel, str):
         return channel, None

@@ -62,7 +62,9 @@ def read_particle_model(
     order = np.lexsort(list(grid.values())[::-1])
     full = np.stack(np.meshgrid(*nodes.values(), indexing="ij"), -1).reshape(-1, len(nodes))
     if not np.array_equal(np.stack(list(grid.values()), -1)[order], full):
-        raise ValueError(f"{path} has {order.size} points, which are not a full grid of {dict(zip(nodes, shape, strict=True))}")
+        raise ValueError(
+            f"{path} has {order.size} points, which are not a full grid of {dict(zip(nodes, shape, strict=True))}"
+        )
     return ParticleModel(nodes, {name: values[order].reshape(shape) for name, values in sigma_v.items()})
 
 

@@ -122,7 +122,9 @@ def test_flux_against_gammapy(pppc, channel, mass, decay):
 def test_a_mixture_is_the_sum_of_its_channels():
     energy = jnp.geomspace(0.05, 1.9, 20)
     ratios = {"W": 0.5, "b": 0.2, "tau": 0.2, "invisible": 0.1}
-    parts = sum(0.0 if name == "invisible" else r * evaluate(gj.DarkMatter(name, 2.0), energy) for name, r in ratios.items())
+    parts = sum(
+        0.0 if name == "invisible" else r * evaluate(gj.DarkMatter(name, 2.0), energy) for name, r in ratios.items()
+    )
     np.testing.assert_allclose(evaluate(gj.DarkMatter(ratios, 2.0), energy), parts, rtol=1e-5)
     edges = jnp.array([0.1, 0.5, 2.0])
     whole = eqx.filter_jit(gj.DarkMatter({"W": 1.0, "b": 0.0}, 2.0).integral)(edges)

@@ -93,7 +93,9 @@ def test_total_of_the_whole_sky(name):
 def _outer(name):
     nodes, weights = np.polynomial.legendre.leggauss(24)
     theta = np.radians(120.0 + 60.0 * nodes)
-    return sum(2.0 * np.pi * np.sin(t) * w * np.radians(60.0) * sight(name, 2, t) for t, w in zip(theta, weights, strict=True))
+    return sum(
+        2.0 * np.pi * np.sin(t) * w * np.radians(60.0) * sight(name, 2, t) for t, w in zip(theta, weights, strict=True)
+    )
 
 
 @NAMES

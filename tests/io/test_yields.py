@@ -45,7 +45,7 @@ def test_the_table_of_gammapy_is_the_embedded_one(gammapy_data):
         (PPPC, lambda rows: rows[::-1], "must hold a full grid, with the masses and then log10 x increasing"),
         (PPPC, lambda rows: rows[:-1], "must hold a full grid"),
         (PPPC, lambda rows: [[*r[:-1], -1.0] for r in rows], "must be finite and not negative"),
-        (["m", "x", "b"], lambda rows: rows, "must begin with mDM"),
+        (["m", "x", "b"], lambda rows: rows, "must have the columns mDM"),
         (PPPC, lambda rows: [["a"] * 9], "cannot be read as a table of photon yields"),
     ],
 )

@@ -64,12 +64,18 @@ def test_two_components_are_a_sum():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: gj.ParticleModel({"mass": [1.0, 0.5]}, {"W": [1.0, 1.0]}), "nodes of axis 'mass' must be finite and inc"),
+        (
+            lambda: gj.ParticleModel({"mass": [1.0, 0.5]}, {"W": [1.0, 1.0]}),
+            "nodes of axis 'mass' must be finite and inc",
+        ),
         (lambda: gj.ParticleModel({"mass": [0.5, 1.0]}, {"W": [1.0]}), "channel 'W' has shape"),
         (lambda: gj.ParticleModel({"mass": [0.5, 1.0]}, {"W": [1.0, -1.0]}), "must be finite and not negative"),
         (lambda: gj.ParticleModel({"mass": [0.5, 1.0]}, {"W": [0.0, 0.0]}), "all cross sections are zero"),
         (lambda: gj.ParticleModel({}, {}), "at least one axis and one channel"),
-        (lambda: model().sigma_v(mass=20.0, coupling=0.1, third=0.0), "mass = 20 is outside the particle model, 0.1 to 10"),
+        (
+            lambda: model().sigma_v(mass=20.0, coupling=0.1, third=0.0),
+            "mass = 20 is outside the particle model's table, 0.1 to 10",
+        ),
         (lambda: model().ratios(mass=1.0), "is given by \\['mass', 'coupling', 'third'\\], not \\['mass'\\]"),
     ],
 )
