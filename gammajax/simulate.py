@@ -5,7 +5,9 @@ each photon is detected with probability effective area / envelope, displaced by
 reconstructed energy and kept if it lies in the selection. Numbers follow by thinning, so no expected count enters.
 """
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import equinox as eqx
 import jax
@@ -58,7 +60,7 @@ def simulate(
     table = np.concatenate(tables, axis=1)
     if table.shape[1] == 0:
         raise ValueError("the model gave no event in this livetime; raise the livetime or the flux")
-    table = table[:, np.asarray(jax.random.permutation(key_order, table.shape[1]))]
+    table = table[:, _generator(key_order).permutation(table.shape[1])]
     energy, lon, lat, energy_true, lon_true, lat_true, observation, component = table
     return Events(
         energy,
@@ -74,8 +76,12 @@ def simulate(
 
 def _split(key, total, fractions):
     """Multinomial numbers of events of each component."""
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-    return generator.multinomial(total, fractions / fractions.sum()).tolist()
+    return _generator(key).multinomial(total, fractions / fractions.sum()).tolist()
+
+
+def _generator(key):
+    """Generator of numpy for what is drawn on the host."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
 
 
 def _component(key, component, observations, number, name):
@@ -85,7 +91,7 @@ def _component(key, component, observations, number, name):
     rates = np.array([float(sampler.proposals) for sampler in samplers])
     if not rates.sum() > 0:
         raise ValueError(f"component {name!r} gives no events in the selection")
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+    generator = _generator(key)
     if number is None:
         return _draw(key, samplers, observations, generator.poisson(rates))
     found, parts = 0, []
@@ -111,14 +117,21 @@ def _component(key, component, observations, number, name):
 
 def _draw(key, samplers, observations, proposals):
     """All accepted events from given numbers of proposals in each observation."""
-    parts = []
-    for number, (sampler, observation, count) in enumerate(zip(samplers, observations, proposals, strict=True)):
-        for batch in range(-(-int(count) // BATCH)):
+    batches = []
+    for number, count in enumerate(proposals):
+        for first in range(0, int(count), BATCH):
             key, subkey = jax.random.split(key)
-            columns, keep = _batch(sampler, observation, subkey, BATCH)
-            keep = np.asarray(keep) & (np.arange(BATCH) < count - batch * BATCH)
-            chosen = np.asarray(columns, np.float64)[:, keep]
-            parts.append(np.concatenate([chosen, np.full((1, chosen.shape[1]), number)]))
+            batches.append((number, subkey, min(int(count) - first, BATCH)))
+
+    def accepted(batch):
+        number, subkey, count = batch
+        columns, keep = map(np.asarray, _batch(samplers[number], observations[number], subkey, BATCH))
+        chosen = columns[:, np.flatnonzero(keep[:count])]
+        return np.concatenate([chosen, np.full((1, chosen.shape[1]), number)], dtype=np.float64)
+
+    # a batch keeps one core busy: threads give work to the others, and the order of batches stays
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        parts = list(pool.map(accepted, batches))
     return np.concatenate(parts, axis=1) if parts else np.zeros((7, 0))
 
 
