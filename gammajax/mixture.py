@@ -28,6 +28,8 @@ class InstrumentBackground(eqx.Module):
 
     def factor(self, energy) -> Float[Array, "..."]:
         """Factor on the rate of the response file at reconstructed `energy` [TeV]."""
+        if is_concrete(self.tilt) and not np.any(self.tilt):  # no power of every event's energy in each call
+            return jnp.broadcast_to(self.norm, jnp.shape(energy))
         return self.norm * jnp.exp(-self.tilt * jnp.log(energy / self.reference))
 
 
