@@ -4,6 +4,7 @@ from gammajax import io as io
 from gammajax.absorption import Absorption as Absorption
 from gammajax.darkmatter import DarkMatter as DarkMatter
 from gammajax.events import Events as Events
+from gammajax.io.exposure import exposure as exposure
 from gammajax.lines import GaussianLine as GaussianLine
 from gammajax.lines import Line as Line
 from gammajax.mixture import InstrumentBackground as InstrumentBackground
