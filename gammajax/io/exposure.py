@@ -97,6 +97,7 @@ class Exposure(NamedTuple):
         curves.set(xscale="log", yscale="log", xlabel="true energy [TeV]", ylabel="exposure [cm$^2$ s]")
         place = self.total.geom.to_image().pix_to_coord((x, y))
         curves.set_title(f"where it is largest: {place[0].to_value('deg'):.2f}, {place[1].to_value('deg'):.2f} deg")
+        curves.set_ylim(1e-4 * value.max(), 2.0 * value.max())  # below, files hold noise
         curves.grid(True, alpha=0.3, lw=0.6)
         curves.legend(frameon=False)
         return figure
