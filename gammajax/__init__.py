@@ -14,6 +14,7 @@ from gammajax.darkmatter import Moore as Moore
 from gammajax.darkmatter import ParticleModel as ParticleModel
 from gammajax.darkmatter import Zhao as Zhao
 from gammajax.events import Events as Events
+from gammajax.io.exposure import exposure as exposure
 from gammajax.lines import GaussianLine as GaussianLine
 from gammajax.lines import Line as Line
 from gammajax.mixture import InstrumentBackground as InstrumentBackground

@@ -115,3 +115,17 @@ class Observation(eqx.Module):
         if self.response.background is None:
             raise ValueError(f"observation {self.obs_id} has no background response (BKG_2D or BKG_3D)")
         return self.livetime * self.response.background.rate(energy, *self.fov_coordinates(lon, lat))
+
+    def plot(self, offsets=None):
+        """Draw the response at `offsets` [deg], by default from the pointing to `offset_max`; returns the figure.
+
+        The panels are those of [`gammajax.Response.plot`][]; reconstructed energies that are not selected are shaded.
+        """
+        from gammajax.plot_response import plot_response
+
+        offsets = np.linspace(0.0, self.offset_max, 3) if offsets is None else offsets
+        title = (
+            f"observation {self.obs_id}: {float(self.livetime) / 3600.0:.3g} h at "
+            f"({float(self.lon):.2f}, {float(self.lat):.2f})°, {self.frame}"
+        )
+        return plot_response(self.response, tuple(map(float, offsets)), title, (self.energy_min, self.energy_max))

@@ -17,6 +17,7 @@ from gammajax.mixture import InstrumentBackground, Mixture, Source
 from gammajax.observation import Observation
 
 Parameters = dict[str, Float[Array, "..."]]
+EngineChoice = str | Callable[..., Engine]
 
 
 class Posterior(eqx.Module):
@@ -27,14 +28,16 @@ class Posterior(eqx.Module):
     - `model`: function from a dict of parameters to a [`gammajax.Mixture`][]; ties and transforms are Python.
     - `priors`: numpyro distribution for each parameter.
     - `observations`, `events`: what was observed; `observations` may be the pair that `gammajax.io.read_gadf` returns.
-    - `engine`: "kernel", "fold" or "direct", for all sources or by name of component. By default "kernel", and "fold"
-      for components whose morphology depends on a parameter.
+    - `engine`: "kernel", "fold", "direct" or "dense", for all sources or by name of component. By default "kernel", and
+      "fold" for components whose morphology depends on a parameter. Instead of a name it may be a function like
+      [`gammajax.engines.Engine.init`][], such as `functools.partial(gj.engines.DenseEngine.init, method="linear")`.
     - `per_decade`: true-energy nodes per decade; `bands`: nodes kept per event (default: what the response needs).
 
     A mixture with weights has the mixture likelihood, one without the extended likelihood.
 
     Raises `ValueError` when an event cannot come from any component, when a prior leaves the range of a spectrum, when
-    a component expects no events, and when a kernel engine is asked for a morphology that is free.
+    a component expects no events, when a kernel engine is asked for a morphology that is free, and when the table of a
+    dense engine is too large.
 
     All methods are pure: they work under `jax.jit`, `jax.grad` and `jax.vmap`.
     """
@@ -56,7 +59,7 @@ class Posterior(eqx.Module):
         observations: Any,
         events: Events | None = None,
         *,
-        engine: str | dict[str, str] | None = None,
+        engine: EngineChoice | dict[str, EngineChoice] | None = None,
         per_decade: float = 50.0,
         bands: int | None = None,
     ):
@@ -153,14 +156,14 @@ def intensity(
 ) -> Float[Array, " event"]:
     """Intensity lambda [TeV^-1 sr^-1] of one component at every event, by absolute flux.
 
-    `observations` is one observation or a list; `engine` "kernel", "fold" or "direct"; `options` as in
-    [`gammajax.Posterior`][] (`per_decade`, `bands`). Differentiable in the component's parameters;
+    `observations` is one observation or a list; `engine` as in [`gammajax.Posterior`][], but for "dense"; `options` as
+    there (`per_decade`, `bands`). Differentiable in the component's parameters;
     "kernel" in those of the spectrum only.
     """
     observations = _as_tuple(observations)
     with jax.ensure_compile_time_eval():
         rows = Rows.init(events, observations, **options)
-        built = _engine_type(component, engine).init(component, observations, rows)
+        built = _engine_init(component, engine)(component, observations, rows)
         inverse = np.empty(len(events), int)
         inverse[rows.index[rows.valid]] = np.flatnonzero(rows.valid)
     return built.intensity(component)[inverse]
@@ -176,7 +179,7 @@ def expected_counts(
         energy = [np.sqrt(o.energy_min * o.energy_max) for o in observations]
         lon, lat = [float(o.lon) for o in observations], [float(o.lat) for o in observations]
         rows = Rows.init(Events(energy, lon, lat, np.arange(len(observations))), observations, **options)
-        built = _engine_type(component, engine).init(component, observations, rows)
+        built = _engine_init(component, engine)(component, observations, rows)
     return built.expected_counts(component).sum()
 
 
@@ -193,12 +196,14 @@ def _as_tuple(observations) -> tuple[Observation, ...]:
     return (observations,) if isinstance(observations, Observation) else tuple(observations)
 
 
-def _engine_type(component, name) -> type[Engine]:
+def _engine_init(component, engine: EngineChoice) -> Callable[..., Engine]:
     if isinstance(component, InstrumentBackground):
-        return BackgroundEngine
-    if name not in ENGINES:
-        raise ValueError(f"unknown engine {name!r}; the engines are {', '.join(ENGINES)}")
-    return ENGINES[name]
+        return BackgroundEngine.init
+    if not isinstance(engine, str):
+        return engine
+    if engine not in ENGINES:
+        raise ValueError(f"unknown engine {engine!r}; the engines are {', '.join(ENGINES)}")
+    return ENGINES[engine].init
 
 
 def _prepare(mixture, observations, rows, engine, free, variants):
@@ -209,19 +214,19 @@ def _prepare(mixture, observations, rows, engine, free, variants):
         raise ValueError(f"engine names unknown components {unknown}; the components are {list(mixture.names)}")
     engines, kernels = {}, []
     for name, component in mixture.components.items():
-        default = engine if isinstance(engine, str) else ("fold" if name in free else "kernel")
-        kind = _engine_type(component, chosen.get(name, default))
-        if kind is KernelEngine:
+        default = engine if engine and not chosen else ("fold" if name in free else "kernel")
+        init = _engine_init(component, chosen.get(name, default))
+        if init == KernelEngine.init:
             if name in free:
                 raise ValueError(
                     f"the morphology of component {name!r} depends on parameter {free[name]!r}, but the kernel engine "
                     "keeps it fixed; use engine='fold'"
                 )
             same = [built for morphology, built in kernels if eqx.tree_equal(morphology, component.morphology) is True]
-            engines[name] = same[0] if same else kind.init(component, observations, rows)
+            engines[name] = same[0] if same else init(component, observations, rows)
             kernels.append((component.morphology, engines[name]))
         else:
-            engines[name] = kind.init(component, observations, rows, [other.components[name] for other in variants])
+            engines[name] = init(component, observations, rows, [other.components[name] for other in variants])
     return engines
 
 

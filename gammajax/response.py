@@ -126,3 +126,12 @@ class Response(eqx.Module):
     def area(self, energy_true, offset) -> Float[Array, "..."]:
         """Effective area [cm^2], zero outside its table."""
         return jnp.maximum(self.effective_area(jnp.log(energy_true), offset), 0.0)
+
+    def plot(self, offsets=(0.0, 1.0, 2.0)):
+        """Draw effective area, point spread function, energy dispersion and background; returns the figure.
+
+        At these `offsets` [deg], the energy dispersion at the first; see [`gammajax.plot_response`][].
+        """
+        from gammajax.plot_response import plot_response
+
+        return plot_response(self, tuple(offsets))

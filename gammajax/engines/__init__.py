@@ -4,12 +4,18 @@ Adding an engine is one file with a subclass of `Engine` and a row in `ENGINES`.
 """
 
 from gammajax.engines.background import BackgroundEngine
+from gammajax.engines.dense import DenseEngine
 from gammajax.engines.direct import DirectEngine
 from gammajax.engines.engine import Engine
 from gammajax.engines.fold import FoldEngine
 from gammajax.engines.kernel import KernelEngine
 from gammajax.engines.rows import Rows
 
-ENGINES: dict[str, type[Engine]] = {"kernel": KernelEngine, "fold": FoldEngine, "direct": DirectEngine}
+ENGINES: dict[str, type[Engine]] = {
+    "kernel": KernelEngine,
+    "fold": FoldEngine,
+    "direct": DirectEngine,
+    "dense": DenseEngine,
+}
 
-__all__ = ["ENGINES", "BackgroundEngine", "DirectEngine", "Engine", "FoldEngine", "KernelEngine", "Rows"]
+__all__ = ["ENGINES", "BackgroundEngine", "DenseEngine", "DirectEngine", "Engine", "FoldEngine", "KernelEngine", "Rows"]

@@ -1,13 +1,20 @@
-"""The dense marginal, summed over a grid of true energies and directions, with the conventions of GammaBayes.
+"""The dense marginal: tabulated over a grid of parameters, with the conventions of GammaBayes.
+
+For parity with GammaBayes 0.1.9 (https://github.com/lpin0002/GammaBayes) and as a yardstick; not the way to analyse
+data. Every event carries a value for every node: 41 nodes in each of d parameters for 10^5 events take 16 MB, 0.7 GB
+and 28 GB for d = 1, 2, 3 in single precision, and a fine feature of the likelihood falls between the nodes. The kernel
+and fold engines need no grid.
+
+[`DenseEngine`][] has the tables made by those engines. The functions after it are the marginalisation of GammaBayes
+itself, which sums over a grid of true energies and directions,
 
     ln L(x'|theta) = ln Sum_x  Phat(Omega'|x) Dhat(E'|x) p(x|theta) W(x),     x = (E, Omega) on the nodes of a grid
 
-For parity with GammaBayes 0.1.9 (https://github.com/lpin0002/GammaBayes) and as a yardstick; not the way to analyse
-data: events move to the nearest node and the response is sampled at nodes, however narrow. Use the kernel engine.
-These are functions of arrays: what a grid is and how the response is sampled on it is left to the caller.
+with events moved to the nearest node and the response sampled at nodes, however narrow. They are functions of arrays:
+what a grid is and how the response is sampled on it is left to the caller.
 
 Conventions: one weight per node (`riemann_weights`); the point spread function P and the energy dispersion D are
-normalised over the reconstructed nodes; the likelihood takes the nearest node of the table (`interpolate`).
+normalised over the reconstructed nodes; the likelihood takes the nearest node of the table.
 
 The sum has no more structure than it needs: at one true energy P depends on (Omega', Omega) and D on (E', Omega), so
 
@@ -16,17 +23,193 @@ The sum has no more structure than it needs: at one true energy P depends on (Om
 is one product of matrices for all reconstructed nodes together, and a spectrum of any parameters is one more.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
+from gammajax.energy import EnergyNodes
 from gammajax.engines.engine import Engine
+from gammajax.engines.fold import FoldEngine
+from gammajax.engines.kernel import KernelEngine
+from gammajax.engines.rows import Rows
 from gammajax.mixture import Source
+from gammajax.spectra import is_concrete
+from gammajax.table import Axis
+
+NODES = 41  # of each free number
+LARGEST_FREE, LARGEST_TABLE = 3, 4e9  # free numbers, and bytes
+MANY = 100  # free numbers, an array: too many whatever they do
+LOGARITHMIC = 10.0  # ratio of the ends of a range from which its nodes are logarithmic
+
+
+class DenseEngine(Engine):
+    """Tables of p = lambda / N of every row over a grid of the source's free numbers: parity and yardstick.
+
+    The free numbers are those in the source that differ at the ends of the priors, each tabulated at `nodes` values
+    between its smallest and its largest: evenly in the logarithm where both are positive and at least a factor of ten
+    apart, as one tabulates masses, else evenly. A number that only scales the flux needs no axis: p does not know it.
+    Tables are made by the fold engine where the morphology differs, else by the kernel engine, and take
+    rows x nodes^d numbers. `ValueError` above 3 free numbers or 4 GB.
+
+    - `method` "nearest", as GammaBayes does it: a staircase, on which a posterior can collapse to one node. It has no
+      gradient and says so with a `ValueError`, which rules out `fit` and `nuts`.
+    - `method` "linear": p interpolated linearly between the nodes (in the logarithm, where they are), with a gradient.
+
+    Beyond the range the last node holds. With Phi the photon flux [cm^-2 s^-1] of the source over the true energies of
+    the response, N / Phi is tabulated as p is, and lambda = p N with the same N that is expected.
+
+    Choose them by `engine=functools.partial(gj.engines.DenseEngine.init, nodes=81, method="linear")`.
+    """
+
+    energy: EnergyNodes
+    axes: tuple[Axis, ...]
+    density: Float[Array, "*node row"]
+    exposure: Float[Array, "*node observation"]
+    free: tuple[tuple[int, int, bool], ...] = eqx.field(static=True)  # leaf, number in it, whether logarithmic
+    method: str = eqx.field(static=True)
+
+    @classmethod
+    def init(
+        cls, source: Source, observations, rows: Rows, variants=(), nodes: int = NODES, method: str = "nearest"
+    ) -> "DenseEngine":
+        """Tabulate over what differs between `source` and its `variants`; eager."""
+        if method not in ("nearest", "linear"):
+            raise ValueError(f"method must be 'nearest' or 'linear', not {method!r}")
+        if nodes < 2:
+            raise ValueError(f"the dense engine needs at least 2 nodes per free number, not {nodes}")
+        if not is_concrete(source):
+            raise ValueError(
+                "the dense engine tabulates a source over the range of its priors, before it is traced: use it in a "
+                "gammajax.Posterior"
+            )
+        free = _free_numbers(source, variants, rows.nodes)
+        size = float(np.dtype(jnp.result_type(float)).itemsize * rows.index.size) * float(nodes) ** len(free)
+        if len(free) > LARGEST_FREE or size > LARGEST_TABLE:
+            names = ", ".join(name for _, name, *_ in free[:5]) + (", ..." if len(free) > 5 else "")
+            raise ValueError(
+                f"the dense engine would tabulate {rows.index.size} rows at {nodes} nodes in each of {len(free)} free "
+                f"numbers ({names}), {size / 1e9:.3g} GB; it takes up to "
+                f"{LARGEST_FREE} free numbers and {LARGEST_TABLE / 1e9:g} GB: use engine='kernel' or engine='fold'"
+            )
+        where = tuple((leaf, number, low > 0 and high >= LOGARITHMIC * low) for (leaf, number), _, low, high in free)
+        ends = [np.log(f[2:]) if log else np.asarray(f[2:]) for f, (*_, log) in zip(free, where, strict=True)]
+        axes = tuple(Axis(np.linspace(end[0], end[1], nodes), uniform=True) for end in ends)
+        columns = [np.exp(a.nodes) if log else np.asarray(a.nodes) for a, (*_, log) in zip(axes, where, strict=True)]
+        points = np.array(list(itertools.product(*columns)), np.asarray(rows.nodes.energy).dtype)
+        moved = any(not eqx.tree_equal(source.morphology, variant.morphology) for variant in variants)
+        engine = (FoldEngine if moved else KernelEngine).init(source, observations, rows, variants)
+        density, exposure = _tabulate(engine, rows.nodes, source, where, jnp.asarray(points))
+        shape = (nodes,) * len(free)
+        return cls(
+            rows.nodes, axes, density.reshape(*shape, -1), exposure.reshape(*shape, -1), free=where, method=method
+        )
+
+    def intensity(self, source: Source) -> Float[Array, " row"]:
+        """Intensity [TeV^-1 sr^-1] of every row."""
+        return self._at(source, self.density) * self.expected_counts(source).sum()
+
+    def expected_counts(self, source: Source) -> Float[Array, " observation"]:
+        """Expected counts in the selection of every observation."""
+        return self._at(source, self.exposure) * self.energy.flux(source.spectrum).sum()
+
+    def _at(self, source, table):
+        """The table at the free numbers of the source."""
+        leaves, indices, fractions = jax.tree.leaves(source), [], []
+        for (leaf, number, log), axis in zip(self.free, self.axes, strict=True):
+            value = jnp.ravel(leaves[leaf])[number]
+            index, fraction = axis.locate(jnp.log(value) if log else value)
+            indices.append(index)
+            fraction = jnp.clip(fraction, 0.0, 1.0)
+            fractions.append(_nearest(fraction) if self.method == "nearest" else fraction)
+        cell = jax.lax.dynamic_slice(table, (*indices, 0), (*(2,) * len(indices), table.shape[-1]))
+        for fraction in fractions:
+            cell = (1.0 - fraction) * cell[0] + fraction * cell[1]
+        return cell
+
+
+@jax.custom_jvp
+def _nearest(fraction):
+    return jnp.round(fraction)
+
+
+@_nearest.defjvp
+def _no_gradient(primals, tangents):
+    raise ValueError(
+        "the nearest node of a dense table has no gradient; tabulate with method='linear', or use the kernel engine"
+    )
+
+
+def _free_numbers(source, variants, nodes) -> list[tuple[tuple[int, int], str, float, float]]:
+    """Position (leaf, number in it), name, smallest and largest value of what differs and does more than scale."""
+    paths, structure = jax.tree.flatten_with_path(source)
+    others = [jax.tree.flatten(variant) for variant in variants]
+    if any(other != structure for _, other in others):
+        raise ValueError("the dense engine needs a source of one form: a prior changes more than its numbers")
+    found = []
+    for leaf, (path, value) in enumerate(paths):
+        if not eqx.is_inexact_array_like(value):
+            continue
+        values = [np.asarray(value, float), *(np.asarray(leaves[leaf], float) for leaves, _ in others)]
+        if any(other.shape != values[0].shape for other in values):
+            raise ValueError("the dense engine needs a source of one form: a prior changes the shape of its arrays")
+        low, high = (np.ravel(extreme(values, axis=0)) for extreme in (np.min, np.max))
+        for number in np.flatnonzero(high > low):
+            name = jax.tree_util.keystr(path).lstrip(".") + (f"[{number}]" if low.size > 1 else "")
+            found.append(((leaf, int(number)), name, float(low[number]), float(high[number])))
+        if len(found) > MANY:
+            return found
+    return [number for number in found if not _only_scales(source, nodes, number)]
+
+
+def _only_scales(source, nodes, number) -> bool:
+    """Whether a free number changes nothing but the total flux between its ends."""
+    where, _, low, high = number
+    fluxes = []
+    for value in (low, 0.5 * (low + high), high):
+        changed = _place(source, [where], [value])
+        if not eqx.tree_equal(source.morphology, changed.morphology):
+            return False
+        flux = np.asarray(_flux(nodes, changed.spectrum), np.float64)
+        if not flux.sum() > 0:
+            return False
+        fluxes.append(flux / flux.sum())
+    # single precision
+    return all(np.allclose(flux, fluxes[0], rtol=1e-5, atol=0.0) for flux in fluxes[1:])
+
+
+def _place(source, where, values):
+    """The source with other values of some of its numbers."""
+    leaves, structure = jax.tree.flatten(source)
+    for (leaf, number), value in zip(where, values, strict=True):
+        old = jnp.asarray(leaves[leaf])
+        leaves[leaf] = old.ravel().at[number].set(value).reshape(old.shape)
+    return jax.tree.unflatten(structure, leaves)
+
+
+@eqx.filter_jit
+def _flux(nodes, spectrum):
+    return nodes.flux(spectrum)
+
+
+@eqx.filter_jit
+def _tabulate(engine, nodes, source, where, points):
+    """Lambda / N [point, row], and N / Phi [point, observation] [cm^2 s]."""
+
+    def one(point):
+        changed = _place(source, [at[:2] for at in where], point)
+        counts, flux = engine.expected_counts(changed), nodes.flux(changed.spectrum).sum()
+        total = counts.sum()
+        density = engine.intensity(changed) / jnp.where(total > 0, total, 1.0)
+        return jnp.where(total > 0, density, 0.0), counts / jnp.where(flux > 0, flux, 1.0)
+
+    return jax.lax.map(one, points)
 
 
 def riemann_weights(nodes: Float[Array | np.ndarray, " node"], logarithmic: bool = False) -> Float[Array, " node"]:
@@ -81,42 +264,6 @@ def dense_marginal(
     log_spectrum = log_spectrum + log_weight.reshape(-1, *(1,) * grid)
     kernel = log_kernel.reshape(*log_kernel.shape, *(1,) * grid)
     return logsumexp(kernel + log_spectrum.reshape(-1, *(1,) * events, *log_spectrum.shape[1:]), axis=0)
-
-
-def tabulate(
-    engine: Engine, build: Callable[[Any], Source], parameters: Float[Array, " grid"]
-) -> Float[Array, "grid row"]:
-    """Marginals ln lambda / N [TeV^-1 sr^-1] of every row for the source `build(parameter)` at each grid point."""
-
-    def one(parameter):
-        source = build(parameter)
-        return jnp.log(engine.intensity(source)) - jnp.log(engine.expected_counts(source).sum())
-
-    return jax.vmap(one)(parameters)
-
-
-def interpolate(
-    table: Float[Array, " grid *event"],
-    nodes: Float[Array | np.ndarray, " grid"],
-    value,
-    method: str = "nearest",
-) -> Float[Array, "*event"]:
-    """Tabulated log-marginals at a parameter `value`: of the nearest of the increasing `nodes`, as GammaBayes does.
-
-    "nearest" has no gradient and makes posteriors collapse on one node; "linear" interpolates the densities.
-    """
-    if method not in ("nearest", "linear"):
-        raise ValueError(f"method must be 'nearest' or 'linear', not {method!r}")
-    nodes = jnp.asarray(nodes)
-    if method == "nearest":
-        return table[jnp.abs(nodes - value).argmin()]
-    below = jnp.clip(jnp.searchsorted(nodes, value, side="right") - 1, 0, nodes.size - 2)
-    fraction = jnp.clip((value - nodes[below]) / (nodes[below + 1] - nodes[below]), 0.0, 1.0)
-    low, high = table[below], table[below + 1]
-    top = _finite(jnp.maximum(low, high))
-    density = (1.0 - fraction) * jnp.exp(low - top) + fraction * jnp.exp(high - top)
-    # the inner choice keeps the gradient finite where the density is zero
-    return jnp.where(density > 0, jnp.log(jnp.where(density > 0, density, 1.0)) + top, -jnp.inf)
 
 
 def _log_norm(log_values, log_weights):

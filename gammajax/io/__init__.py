@@ -3,6 +3,8 @@
 from gammajax.io.absorption import read_absorption as read_absorption
 from gammajax.io.ctao import ctao as ctao
 from gammajax.io.ctao import observation as observation
+from gammajax.io.exposure import Exposure as Exposure
+from gammajax.io.exposure import exposure as exposure
 from gammajax.io.gadf import Data as Data
 from gammajax.io.gadf import read_gadf as read_gadf
 from gammajax.io.irf import read_irf as read_irf
