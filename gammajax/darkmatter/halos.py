@@ -33,9 +33,8 @@ FAR = 1e4  # end of the line of sight in scale radii or distances: rho ~ r^-2 lo
 INNERMOST = math.log(2e-8)  # ln chord of the first node, 1e-6 deg
 NODES = 185  # 23 per decade of the chord: interpolation is good to 1e-5
 STEP = (math.log(2.0) - INNERMOST) / (NODES - 1)
-SIGHT = np.polynomial.legendre.leggauss(96)
-CELL = np.polynomial.legendre.leggauss(4)
-EDGE = np.polynomial.legendre.leggauss(32)
+# lists: jax gives a host array that jit closes over the precision of its first use in the process
+SIGHT, CELL, EDGE = ([a.tolist() for a in np.polynomial.legendre.leggauss(n)] for n in (96, 4, 32))
 
 
 class Profile(NamedTuple):
@@ -241,7 +240,7 @@ class Halo(Morphology):
         nodes = _log_nodes()
         log_brightness = jnp.log(self._sight(nodes, exponent))
         power = (log_brightness[0] - log_brightness[1]) / STEP
-        t = jnp.asarray(0.5 * (CELL[0] + 1.0))
+        t = 0.5 * (jnp.asarray(CELL[0]) + 1.0)
         cell, t = jnp.arange(NODES - 1)[:, None], t[None, :]
         inside = _cubic(_padded(log_brightness), cell, t) + 2.0 * (INNERMOST + (cell + t) * STEP)
         cells = jnp.pi * STEP * (jnp.exp(inside) * jnp.asarray(CELL[1])).sum(1)
