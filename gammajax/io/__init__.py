@@ -4,6 +4,7 @@ from gammajax.io.absorption import read_absorption as read_absorption
 from gammajax.io.ctao import ctao as ctao
 from gammajax.io.ctao import observation as observation
 from gammajax.io.gadf import Data as Data
+from gammajax.io.gadf import from_gammapy_observations as from_gammapy_observations
 from gammajax.io.gadf import read_gadf as read_gadf
 from gammajax.io.irf import read_irf as read_irf
 from gammajax.io.store import read_events as read_events
