@@ -7,6 +7,9 @@ from gammajax.io.gadf import Data as Data
 from gammajax.io.gadf import from_gammapy_observations as from_gammapy_observations
 from gammajax.io.gadf import read_gadf as read_gadf
 from gammajax.io.irf import read_irf as read_irf
+from gammajax.io.models import GammapyModels as GammapyModels
+from gammajax.io.models import from_gammapy as from_gammapy
+from gammajax.io.models import to_gammapy as to_gammapy
 from gammajax.io.store import read_events as read_events
 from gammajax.io.store import write_events as write_events
 from gammajax.io.template import read_template as read_template
