@@ -1,6 +1,7 @@
 """Files: instrument responses, observations and events in the GADF formats. Nothing else imports gammapy or astropy."""
 
 from gammajax.io.absorption import read_absorption as read_absorption
+from gammajax.io.catalog import catalog as catalog
 from gammajax.io.ctao import ctao as ctao
 from gammajax.io.ctao import observation as observation
 from gammajax.io.gadf import Data as Data

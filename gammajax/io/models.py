@@ -54,7 +54,10 @@ class GammapyModels:
         self._options = (frame, geom, energy_range)
         self.components, read, self.notes = self._build({})
         self.parameters, self.bounds, self.priors, self._units = {}, {}, {}, {}
-        for name, (parameter, unit) in read.items():
+        for name in dict.fromkeys(names.values()):
+            if name not in read:
+                continue  # known to a table only
+            parameter, unit = read[name]
             scale = float(parameter.unit.to(unit))
             low, high = (float(limit) * scale for limit in (parameter.min, parameter.max))
             self._units[name], self.parameters[name] = unit, float(parameter.value) * scale
@@ -72,7 +75,7 @@ class GammapyModels:
         return Mixture(**self._build(parameters)[0])
 
     def to_gammapy(self, parameters: Mapping[str, Any] = MappingProxyType({})):
-        """gammapy `Models` of the same kind with these values, as from a fit; positions are in `frame`.
+        """`Models` of gammapy of the same kind with these values, as from a fit; positions are in `frame`.
 
         Unlike [`to_gammapy`][gammajax.io.to_gammapy] this keeps what gammapy alone has: parameters, links, bounds.
         """
@@ -248,7 +251,7 @@ def to_gammapy(
     dataset_name: str = "gammajax",
     overwrite: bool = False,
 ):
-    """gammapy `Models` of components with absolute fluxes, and their YAML.
+    """`Models` of gammapy for components with absolute fluxes, and their YAML.
 
     Each spectrum and morphology becomes its counterpart in gammapy with the same parameters. Where there is none, a
     spectrum (dark matter) becomes a `TemplateSpectralModel` and a morphology (halo, ring) a `TemplateSpatialModel`; a

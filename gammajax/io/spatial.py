@@ -31,7 +31,8 @@ def to_frame(model, frame: str, done: set) -> None:
     """
     from astropy.coordinates import SkyCoord
 
-    if "lon_0" not in model.parameters.names or model.frame == frame or model.tag[0] == "TemplateSpatialModel":
+    template = type(model).__name__ == "TemplateSpatialModel"  # its frame is that of its map
+    if "lon_0" not in model.parameters.names or model.frame == frame or template:
         return
     lon, lat = model.lon_0, model.lat_0
     if id(lon) not in done:
@@ -78,10 +79,8 @@ def _raster(model, read, frame, geom):
         moved = template and model.position.separation(model.map_center).deg > 1e-6
         sky = _template(model) if template and not moved else _ModelSky(model, read.prefix, place)
         grid, values = resample(sky, f"{read.prefix}: {type(model).__name__}", frame, **place)
-    frozen = [parameter.name for parameter in model.parameters if id(parameter) in read.names]
-    end = f"; {', '.join(frozen)} of it are frozen" if frozen else ""
-    if not template or frozen:
-        read.note(f"{type(model).__name__} is a map of {grid.size} x {grid.size} pixels of {grid.step:.3g} deg{end}")
+    if not template or any(id(parameter) in read.names for parameter in model.parameters):
+        read.note_frozen(model, f"a map of {grid.size} x {grid.size} pixels of {grid.step:.3g} deg")
     flux = values.sum() * grid.solid_angle
     if template and geom is None:
         # what the map itself says; resampling keeps it to 1e-3 or so
@@ -116,7 +115,7 @@ class _ModelSky:
         extent = model.evaluation_radius
         if extent is None and not place:
             raise ValueError(f"{prefix}: {type(model).__name__} has no extent of its own; give the geom to draw it on")
-        self.extent = None if extent is None else float(np.max(extent.to_value("deg")))
+        self.extent = 180.0 if extent is None else float(np.max(extent.to_value("deg")))
         self.step = place["step"] if place else max(FINEST, self.extent / PIXELS)
 
     def bright(self):

@@ -69,6 +69,12 @@ class Reader:
         """Add a sentence about the component being read."""
         self.notes.append(f"{self.prefix}: {text}")
 
+    def note_frozen(self, model, text: str) -> None:
+        """[`note`][] on what `model` became, and which of its free parameters that froze."""
+        frozen = [parameter.name for parameter in model.parameters if id(parameter) in self.names]
+        end = f"; frozen: {', '.join(frozen)}" if frozen else ""
+        self.note(f"{type(model).__name__} is {text}{end}")
+
 
 def spectrum_from_gammapy(model, read: Reader) -> Any:
     """Spectrum, or factor on a spectrum, of a gammapy spectral model: native where there is one, else its table."""
@@ -93,11 +99,8 @@ def _tabulated(model, read):
         return positive_table(energy, evaluate(model, energy), f"{read.prefix}: {type(model).__name__}")
 
     table = read.table(model, make)
-    frozen = [parameter.name for parameter in model.parameters if id(parameter) in read.names]
-    end = f"; {', '.join(frozen)} of it are frozen" if frozen else ""
-    read.note(
-        f"{type(model).__name__} is a table from {float(table.energy[0]):.3g} to {float(table.energy[-1]):.3g} TeV{end}"
-    )
+    low, high = (float(table.energy[i]) for i in (0, -1))
+    read.note_frozen(model, f"a table from {low:.3g} to {high:.3g} TeV")
     return table
 
 
@@ -281,8 +284,7 @@ def _counterpart(spectrum, energy_range) -> Any:
         return _closed_template(np.asarray(spectrum.energy, float), flux, u.Unit(FLUX))
     if isinstance(spectrum, Line):
         # as wide as the spline that stands for the line
-        values = [number(v) for v in (spectrum.amplitude, spectrum.energy)]
-        spectrum = GaussianLine(*values, 0.5 * PROFILE * values[1])
+        spectrum = GaussianLine(spectrum.amplitude, spectrum.energy, 0.5 * PROFILE * spectrum.energy)
     if isinstance(spectrum, SumSpectrum):
         first, *rest = [spectrum_to_gammapy(part, energy_range) for part in spectrum.parts]
         for model in rest:
@@ -322,7 +324,9 @@ def _factor_to_gammapy(factor) -> Any:
     name, fields = FACTORS[type(factor)]
     _, units = COUNTERPARTS[type(factor)]
     values = {fields.get(field, field): number(getattr(factor, field)) for field in units}
-    quantities = {fields.get(field, field): u.Unit("" if field == "amplitude" else unit) for field, unit in units.items()}
+    quantities = {
+        fields.get(field, field): u.Unit("" if field == "amplitude" else unit) for field, unit in units.items()
+    }
     return getattr(gp, name)(**{field: value * quantities[field] for field, value in values.items()})
 
 

@@ -130,11 +130,13 @@ class WcsMap:
         self.step = float(np.sqrt(np.nanmedian(sky.geom.solid_angle().to_value("deg2"))))
 
     def bright(self):
+        """Directions [deg] of pixels that are not zero."""
         coordinates = self.map.geom.get_coord()
         some = self.map.data != 0
         return coordinates.lon.to_value("deg")[some], coordinates.lat.to_value("deg")[some]
 
     def values_at(self, lon, lat):
+        """Values of the pixels in these directions [deg]."""
         from astropy import units as u
 
         return np.nan_to_num(self.map.get_by_coord({"lon": lon * u.deg, "lat": lat * u.deg}))
