@@ -2,14 +2,23 @@
 
 from gammajax import io as io
 from gammajax.absorption import Absorption as Absorption
+from gammajax.darkmatter import NFW as NFW
+from gammajax.darkmatter import Burkert as Burkert
+from gammajax.darkmatter import CoredNFW as CoredNFW
 from gammajax.darkmatter import DarkMatter as DarkMatter
+from gammajax.darkmatter import DarkMatterDecay as DarkMatterDecay
+from gammajax.darkmatter import Einasto as Einasto
+from gammajax.darkmatter import GeneralizedNFW as GeneralizedNFW
+from gammajax.darkmatter import Isothermal as Isothermal
+from gammajax.darkmatter import Moore as Moore
+from gammajax.darkmatter import ParticleModel as ParticleModel
+from gammajax.darkmatter import Zhao as Zhao
 from gammajax.events import Events as Events
 from gammajax.lines import GaussianLine as GaussianLine
 from gammajax.lines import Line as Line
 from gammajax.mixture import InstrumentBackground as InstrumentBackground
 from gammajax.mixture import Mixture as Mixture
 from gammajax.mixture import Source as Source
-from gammajax.morphology import Einasto as Einasto
 from gammajax.morphology import Gaussian as Gaussian
 from gammajax.morphology import GeneralizedGaussian as GeneralizedGaussian
 from gammajax.morphology import Point as Point

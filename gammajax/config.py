@@ -90,6 +90,7 @@ SPECTRA: dict[str, Callable] = {
     "gaussian-line": lines.GaussianLine,
     "line": lines.Line,
     "dark-matter": darkmatter.DarkMatter,
+    "dark-matter-decay": darkmatter.DarkMatterDecay,
 }
 MORPHOLOGIES: dict[str, Callable] = {
     "point": morphology.Point,
@@ -99,7 +100,14 @@ MORPHOLOGIES: dict[str, Callable] = {
     "ring": shapes.Ring,
     "shell": shapes.Shell,
     "constant": shapes.Constant,
-    "einasto": morphology.Einasto,
+    "einasto": darkmatter.Einasto,
+    "nfw": darkmatter.NFW,
+    "generalized-nfw": darkmatter.GeneralizedNFW,
+    "cored-nfw": darkmatter.CoredNFW,
+    "burkert": darkmatter.Burkert,
+    "moore": darkmatter.Moore,
+    "isothermal": darkmatter.Isothermal,
+    "zhao": darkmatter.Zhao,
 }
 WORDS = ("type", "channel")  # text that is never the name of a parameter
 
@@ -126,6 +134,14 @@ def _part(tag: str, kind: Callable) -> type[Part]:
     """Section whose keys are the arguments of a class."""
     fields: dict[str, Any] = {"type": (Literal[tag], ...)}  # pyright: ignore[reportInvalidTypeForm]
     for name, argument in inspect.signature(kind).parameters.items():
+        if name == "yields":  # tables are no text
+            continue
+        if isinstance(argument.default, bool):
+            fields[name] = (bool, argument.default)
+            continue
+        if argument.default is None:
+            fields[name] = (Value | None, None)
+            continue
         required = argument.default is inspect.Parameter.empty
         fields[name] = (str if name in WORDS else Value, ... if required else argument.default)
     return create_model(tag, __base__=Part, **fields)

@@ -3,7 +3,7 @@
 A morphology has a surface brightness [sr^-1] that integrates to one over the sky, an extent (centre and radius that
 hold all of it) and draws random directions. [`gammajax.Point`][] alone has no surface brightness: engines evaluate
 the point spread function at its exact position. Disks, rings and shells are
-in [`gammajax.shapes`][], maps in [`gammajax.templates`][].
+in [`gammajax.shapes`][], maps in [`gammajax.templates`][], halos of dark matter in [`gammajax.darkmatter.halos`][].
 
 Names of parameters are gammapy's. Distances enter as chords, 2 sin(r / 2): they are the radii of the Lambert
 projection about the centre, which keeps areas, so that closed forms of the plane are normalised on the sphere too.
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gammajax.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, displace, project, separation
+from gammajax.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, displace, project
 from gammajax.spectra import Scalar, is_concrete, parameter, require_positive, scalar
 
 
@@ -63,18 +63,27 @@ class Morphology(eqx.Module):
         density = grid.smooth_average(self.brightness, order)
         # refine 5 x 5 pixels about the centre of the source
         x, y = grid.pixel(self.lon, self.lat)
-        half, fine = 2, 51
+        half = 2
         ix = jnp.clip(jnp.round(x).astype(jnp.int32), half, grid.size - 1 - half)
         iy = jnp.clip(jnp.round(y).astype(jnp.int32), half, grid.size - 1 - half)
         near = np.arange(-half, half + 1)
+        patch = self.central_pixels(grid, ix + near, iy + near) / grid.solid_angle
+        corner = (iy - half, ix - half)
+        # a centre off the grid needs none
+        close = (jnp.abs(x - ix) <= 2 * half + 1) & (jnp.abs(y - iy) <= 2 * half + 1)
+        patch = jnp.where(close, patch, jax.lax.dynamic_slice(density, corner, patch.shape))
+        density = jax.lax.dynamic_update_slice(density, patch.astype(density.dtype), corner)
+        return density * grid.solid_angle
+
+    def central_pixels(self, grid: Grid, x, y) -> Float[Array, "pixel pixel"]:
+        """Fraction of the flux in the few pixels (x, y) of `grid` next to the centre: an average over 51^2 points."""
+        fine = 51
         shift = (np.arange(fine) + 0.5) / fine - 0.5
         middle = 0.5 * (grid.size - 1)
-        px = (ix + near[None, None, None, :] + shift[None, :, None, None] - middle) * grid.step
-        py = (iy + near[None, None, :, None] + shift[:, None, None, None] - middle) * grid.step
+        px = (x[None, None, None, :] + shift[None, :, None, None] - middle) * grid.step
+        py = (y[None, None, :, None] + shift[:, None, None, None] - middle) * grid.step
         px, py = jnp.broadcast_arrays(px, py)
-        patch = self.brightness(*deproject(px, py, grid.lon, grid.lat)).mean((0, 1))
-        density = jax.lax.dynamic_update_slice(density, patch.astype(density.dtype), (iy - half, ix - half))
-        return density * grid.solid_angle
+        return self.brightness(*deproject(px, py, grid.lon, grid.lat)).mean((0, 1)) * grid.solid_angle
 
     def plot(self, ax=None, width: float | int | None = None, **options):
         """Draw the surface brightness on a square of `width` [deg] about the centre and return the matplotlib axes.
@@ -82,27 +91,7 @@ class Morphology(eqx.Module):
         By default the square holds all that is brighter than a hundredth of the maximum, and the colours are
         logarithmic, over four decades at most, for a cusp; `options` go to `Axes.pcolormesh`.
         """
-        import matplotlib.pyplot as plt
-        from matplotlib.colors import LogNorm
-
-        ax = plt.subplots(figsize=(5.8, 4.8), layout="constrained")[1] if ax is None else ax
-        half = _extent(self) if width is None else 0.5 * width
-        lon0, lat0 = float(self.lon), float(self.lat)
-        stretch = max(math.cos(math.radians(lat0)), 0.1)
-        side = np.linspace(-half, half, 401)
-        lon, lat = lon0 + side / stretch, np.clip(lat0 + side, -90.0, 90.0)
-        middle = np.meshgrid(*(0.5 * (edge[1:] + edge[:-1]) for edge in (lon, lat)))
-        value = np.asarray(_brightness(self, *map(jnp.asarray, middle)), np.float64) * SQUARE_DEGREE
-        if not {"norm", "vmin", "vmax"} & set(options):
-            top = value.max()
-            cusp = (value > 0.5 * top).mean() < 0.005
-            options.update({"norm": LogNorm(max(value.min(), 1e-4 * top), top)} if cusp else {"vmin": 0.0})
-        image = ax.pcolormesh(lon, lat, value, **{"cmap": "magma", "rasterized": True, **options})
-        ax.figure.colorbar(image, ax=ax, label="surface brightness [deg$^{-2}$]")
-        ax.set(xlim=lon[[-1, 0]], ylim=lat[[0, -1]], aspect=1.0 / stretch)
-        ax.set(xlabel="longitude [deg]", ylabel="latitude [deg]")
-        ax.xaxis.set_major_formatter(lambda value, _: f"{value % 360.0:g}")
-        return ax
+        return draw_map(self, 1.0, "surface brightness [deg$^{-2}$]", ax, width, **options)
 
 
 class Elongated(Morphology):
@@ -245,74 +234,40 @@ class GeneralizedGaussian(Elongated):
         return scalar(0.0)
 
 
-class Einasto(Morphology):
-    """Annihilation in a halo with the Einasto profile rho = exp(-2/alpha ((r / r_s)^alpha - 1)).
-
-    S(theta) is proportional to the integral of rho^2 along the line of sight and normalised to one over the sky.
-    `lon`, `lat` [deg]: centre of the halo; `distance`, `r_s` [kpc]; defaults for the Milky Way from
-    Cirelli et al. 2011 (arXiv:1012.4515), in galactic coordinates.
-    """
-
-    lon: Scalar = eqx.field(converter=scalar, default=0.0)
-    lat: Scalar = eqx.field(converter=scalar, default=0.0)
-    alpha: Scalar = eqx.field(converter=scalar, default=0.17)
-    r_s: Scalar = eqx.field(converter=scalar, default=28.44)
-    distance: Scalar = eqx.field(converter=scalar, default=8.33)
-
-    def profile(self, rad: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """Integral of rho^2 along the line of sight at `rad` [deg] from the centre (arbitrary unit)."""
-        angle = DEGREE * rad[..., None]
-        impact = self.distance * jnp.maximum(jnp.sin(angle), 1e-9)
-        # l = b sinh(u) resolves the closest approach; 50 r_s is far beyond the halo
-        start = -jnp.arcsinh(self.distance * jnp.cos(angle) / impact)
-        stop = jnp.arcsinh(50.0 * self.r_s / impact)
-        nodes, weights = np.polynomial.legendre.leggauss(128)
-        # two panels meet at the closest approach when it lies ahead of the observer
-        near = jnp.minimum(start, 0.0)
-        result = 0.0
-        for low, high in ((near, jnp.zeros_like(near)), (jnp.maximum(start, 0.0), stop)):
-            u = 0.5 * (high - low) * jnp.asarray(nodes) + 0.5 * (high + low)
-            radius = impact * jnp.cosh(u)
-            density2 = jnp.exp(-4.0 / self.alpha * ((radius / self.r_s) ** self.alpha - 1.0))
-            result = result + (0.5 * (high - low) * jnp.asarray(weights) * density2 * radius).sum(-1)
-        return result
-
-    def _table(self):
-        rad = jnp.concatenate([jnp.zeros(1), jnp.geomspace(1e-4, 180.0, 600)])
-        return rad, self.profile(rad)
-
-    def brightness(self, lon, lat):
-        rad, profile = self._table()
-        distance = jnp.maximum(separation(lon, lat, self.lon, self.lat), rad[1])
-        value = jnp.exp(jnp.interp(jnp.log(distance), jnp.log(rad[1:]), jnp.log(profile[1:])))
-        return value / _radial_integral(rad, profile)[-1]
-
-    def sample(self, key, size, reach=180.0):
-        rad, profile = self._table()
-        return sample_radial(key, size, self.lon, self.lat, rad, profile, self.containment(reach))
-
-    def containment(self, reach):
-        rad, profile = self._table()
-        cumulative = _radial_integral(rad, profile)
-        return jnp.interp(reach, rad, cumulative) / cumulative[-1]
-
-    @property
-    def radius(self):
-        return scalar(180.0)
-
-    @property
-    def scale(self):
-        return scalar(0.0)
-
-
 @eqx.filter_jit
 def pixel_fractions(morphology: Morphology, grid: Grid, order: int = 3) -> Float[Array, "pixel pixel"]:
     """Fraction of the flux in every pixel of `grid`, integrated over the pixel and not sampled at its centre.
 
-    Gauss-Legendre quadrature with `order`^2 points; in the pixels next to the centre of the source, where
-    halos have their cusp, an average over 51^2. Templates are cut exactly where two pixels overlap.
+    Gauss-Legendre quadrature with `order`^2 points; in the pixels next to the centre of the source an average over
+    51^2, and for halos, which have their cusp there, an integral around each pixel. Templates are cut exactly where
+    two pixels overlap.
     """
     return morphology.pixel_fractions(grid, order)
+
+
+def draw_map(morphology: Morphology, factor: float, label: str, ax=None, width=None, **options):
+    """Draw the surface brightness times `factor`, per deg^2; see [`gammajax.morphology.Morphology.plot`][]."""
+    import matplotlib.pyplot as plt
+    from matplotlib.colors import LogNorm
+
+    ax = plt.subplots(figsize=(5.8, 4.8), layout="constrained")[1] if ax is None else ax
+    half = _extent(morphology) if width is None else 0.5 * width
+    lon0, lat0 = float(morphology.lon), float(morphology.lat)
+    stretch = max(math.cos(math.radians(lat0)), 0.1)
+    side = np.linspace(-half, half, 401)
+    lon, lat = lon0 + side / stretch, np.clip(lat0 + side, -90.0, 90.0)
+    middle = np.meshgrid(*(0.5 * (edge[1:] + edge[:-1]) for edge in (lon, lat)))
+    value = np.asarray(_brightness(morphology, *map(jnp.asarray, middle)), np.float64) * SQUARE_DEGREE * factor
+    if not {"norm", "vmin", "vmax"} & set(options):
+        top = value.max()
+        cusp = (value > 0.5 * top).mean() < 0.005
+        options.update({"norm": LogNorm(max(value.min(), 1e-4 * top), top)} if cusp else {"vmin": 0.0})
+    image = ax.pcolormesh(lon, lat, value, **{"cmap": "magma", "rasterized": True, **options})
+    ax.figure.colorbar(image, ax=ax, label=label)
+    ax.set(xlim=lon[[-1, 0]], ylim=lat[[0, -1]], aspect=1.0 / stretch)
+    ax.set(xlabel="longitude [deg]", ylabel="latitude [deg]")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value % 360.0:g}")
+    return ax
 
 
 @eqx.filter_jit

@@ -13,53 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-# Column names of the file, written by Mathematica, and the plain names used here.
-CHANNELS = {
-    "eL": "e_L",
-    "eR": "e_R",
-    "e": "e",
-    r"\[Mu]L": "mu_L",
-    r"\[Mu]R": "mu_R",
-    r"\[Mu]": "mu",
-    r"\[Tau]L": "tau_L",
-    r"\[Tau]R": "tau_R",
-    r"\[Tau]": "tau",
-    "q": "q",
-    "c": "c",
-    "b": "b",
-    "t": "t",
-    "WL": "W_L",
-    "WT": "W_T",
-    "W": "W",
-    "ZL": "Z_L",
-    "ZT": "Z_T",
-    "Z": "Z",
-    "g": "g",
-    r"\[Gamma]": "gamma",
-    "h": "h",
-    r"\[Nu]e": "nu_e",
-    r"\[Nu]\[Mu]": "nu_mu",
-    r"\[Nu]\[Tau]": "nu_tau",
-    "V->e": "V->e",
-    r"V->\[Mu]": "V->mu",
-    r"V->\[Tau]": "V->tau",
-}
+from gammajax.io import read_yields
+
 LARGEST_CODE = 2**16 - 1
-GEV_PER_TEV = 1000.0
-
-
-def read_table(path):
-    """The grids and dN/dlog10(x)[mass, log10_x, channel] of the text file."""
-    with open(path) as file:
-        header = file.readline().split()
-    if header != ["mDM", "Log[10,x]", *CHANNELS]:
-        raise ValueError(f"{path} does not have the columns of AtProduction_gammas.dat: {header}")
-    rows = np.loadtxt(path, skiprows=1)
-    mass, log10_x = np.unique(rows[:, 0]), np.unique(rows[:, 1])
-    grid = np.stack(np.meshgrid(mass, log10_x, indexing="ij"), axis=-1).reshape(-1, 2)
-    if not np.array_equal(rows[:, :2], grid):
-        raise ValueError(f"{path} is not a full grid ordered by mass, then by log10(x)")
-    return mass, log10_x, rows[:, 2:].reshape(mass.size, log10_x.size, len(CHANNELS))
 
 
 def encode(values):
@@ -83,13 +39,14 @@ def decode(code, log_offset, log_step):
 
 def main(source, target="gammajax/data/pppc4dmid_gammas.npz"):
     """Write the compact table and say how well it decodes."""
-    mass, log10_x, values = read_table(source)
+    yields = read_yields(source)
+    values = yields.values
     code, log_offset, log_step = encode(values)
     np.savez_compressed(
         target,
-        mass=mass / GEV_PER_TEV,
-        log10_x=log10_x,
-        channels=np.array(list(CHANNELS.values())),
+        mass=yields.mass,
+        log10_x=yields.log10_x,
+        channels=np.array(yields.channels),
         dn_dlog10x=code,
         log_offset=log_offset,
         log_step=log_step,

@@ -11,6 +11,8 @@ from gammajax.io.irf import read_irf as read_irf
 from gammajax.io.models import GammapyModels as GammapyModels
 from gammajax.io.models import from_gammapy as from_gammapy
 from gammajax.io.models import to_gammapy as to_gammapy
+from gammajax.io.particle import read_particle_model as read_particle_model
 from gammajax.io.store import read_events as read_events
 from gammajax.io.store import write_events as write_events
 from gammajax.io.template import read_template as read_template
+from gammajax.io.yields import read_yields as read_yields

@@ -1,0 +1,475 @@
+"""Halos: the density of dark matter, and what annihilation or decay in it looks like on the sky.
+
+A halo is its density, rho(r) = rho_s shape(r / r_s); all else is shared. Line of sight l towards separation theta
+passes the centre at b = d sin(theta), and
+
+    dJ/dOmega = Int rho^2 dl (annihilation),      dD/dOmega = Int rho dl (decay),      r = b cosh(u), dl = r du
+
+by Gauss-Legendre quadrature in u, which resolves the closest approach however near it is. Of this the logarithm is
+kept at nodes equally spaced in the logarithm of the chord c = 2 sin(theta / 2), and cubic between them; solid angle is
+2 pi c dc.
+Within the innermost node a cusp is cut off such that its flux is kept: the brightness is constant there.
+
+Adding a profile means one class with its parameters and its `shape`. Names and formulas are gammapy's
+(`gammapy.astro.darkmatter.profiles`), default values those of Cirelli et al. 2011 (arXiv:1012.4515) for the Milky Way.
+"""
+
+import abc
+import math
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gammajax.morphology import Morphology, angle, chord, draw_map
+from gammajax.sky import DEGREE, displace, separation
+from gammajax.spectra import Scalar, is_concrete, require_positive, scalar
+
+CM_PER_KPC = 3.0856775814913673e21
+FAR = 1e4  # end of the line of sight in scale radii or distances: rho ~ r^-2 loses a part in 1e4 beyond
+INNERMOST = math.log(2e-8)  # ln chord of the first node, 1e-6 deg
+NODES = 185  # 23 per decade of the chord: interpolation is good to 1e-5
+STEP = (math.log(2.0) - INNERMOST) / (NODES - 1)
+SIGHT = np.polynomial.legendre.leggauss(96)
+CELL = np.polynomial.legendre.leggauss(4)
+EDGE = np.polynomial.legendre.leggauss(32)
+
+
+class Profile(NamedTuple):
+    """Flux of a halo by chord: at equally spaced nodes of ln chord the logarithms of brightness and of flux within.
+
+    The unit is that of the line-of-sight integral; `power` is that of the innermost brightness, chord^-power.
+    """
+
+    log_brightness: Float[Array, " node"]
+    log_within: Float[Array, " node"]
+    power: Float[Array, ""]
+
+    def brightness(self, separation) -> Float[Array, "..."]:
+        """Brightness at a separation [deg]; in the innermost node what gives the flux of its cusp."""
+        i, t = _locate(_log_chord(separation))
+        inner = self.log_brightness[0] - jnp.log1p(-0.5 * self.power)
+        value = _cubic(_padded(self.log_brightness), i, t)
+        return jnp.exp(jnp.where(_log_chord(separation) < INNERMOST, inner, value))
+
+    def within(self, log_chord) -> Float[Array, "..."]:
+        """Flux within a chord."""
+        i, t = _locate(log_chord)
+        # both value and slope are known: Hermite
+        slope = jnp.exp(self.log_brightness + 2.0 * _log_nodes() - self.log_within) * 2.0 * jnp.pi * STEP
+        low, high = self.log_within[i], self.log_within[i + 1]
+        rise = high - low
+        value = low + t * (
+            slope[i] + t * (3.0 * rise - 2.0 * slope[i] - slope[i + 1] + t * (slope[i] + slope[i + 1] - 2.0 * rise))
+        )
+        # constant brightness within the first node
+        return jnp.exp(value + 2.0 * jnp.minimum(log_chord - INNERMOST, 0.0))
+
+    def chord(self, part) -> Float[Array, "..."]:
+        """Chord that holds this part of the whole flux, the inverse of `within`."""
+        log_flux = jnp.log(jnp.maximum(part, 1e-30)) + self.log_within[-1]
+        i = jnp.clip(jnp.searchsorted(self.log_within, log_flux, side="right") - 1, 0, NODES - 2)
+        low, high = INNERMOST + i * STEP, INNERMOST + (i + 1) * STEP
+        inside = jnp.minimum(log_flux, self.log_within[0])
+        for _ in range(12):  # bisection: 4096th parts of a node
+            middle = 0.5 * (low + high)
+            below = jnp.log(self.within(middle)) < log_flux
+            low, high = jnp.where(below, middle, low), jnp.where(below, high, middle)
+        return jnp.exp(0.5 * (low + high) + 0.5 * (inside - self.log_within[0]))
+
+
+class Halo(Morphology):
+    """Interface of all halos: a spherical density, seen in annihilation or, with `decay=True`, in decay.
+
+    - `lon`, `lat` [deg]: centre of the halo; `distance` [kpc] to it; `r_s` [kpc]: scale radius.
+    - `local_density` [GeV cm^-3]: rho at the observer, r = distance; by default 0.3.
+    - `rho_s` [GeV cm^-3]: scale density. Where it is given it is used in the place of `local_density`, which is what
+      one knows of other galaxies.
+
+    As a morphology a halo is normalised to one; its density matters for [`j_factor`][gammajax.darkmatter.Halo.j_factor]
+    and `d_factor`, which belong beside it in the spectrum. All parameters may be free.
+
+    Raises `ValueError` for a distance, scale radius or density that is not positive.
+    """
+
+    distance: eqx.AbstractVar[Scalar]
+    r_s: eqx.AbstractVar[Scalar]
+    local_density: eqx.AbstractVar[Scalar]
+    rho_s: eqx.AbstractVar[Scalar | None]
+    decay: eqx.AbstractVar[bool]
+
+    @abc.abstractmethod
+    def shape(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Density in units of rho_s at x = r / r_s."""
+
+    def __check_init__(self):
+        require_positive(self, "distance", "r_s", "local_density")
+        if self.rho_s is not None:
+            require_positive(self, "rho_s")
+
+    def density(self, radius: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Density [GeV cm^-3] at `radius` [kpc] from the centre."""
+        return self._scale_density * self.shape(radius / self.r_s)
+
+    def differential_j_factor(self, lon, lat) -> Float[Array, "..."]:
+        """dJ/dOmega = Int rho^2 dl [GeV^2 cm^-5 sr^-1] in a direction [deg]."""
+        return self._factor(2) * self._profile(2).brightness(separation(lon, lat, self.lon, self.lat))
+
+    def differential_d_factor(self, lon, lat) -> Float[Array, "..."]:
+        """dD/dOmega = Int rho dl [GeV cm^-2 sr^-1] in a direction [deg]."""
+        return self._factor(1) * self._profile(1).brightness(separation(lon, lat, self.lon, self.lat))
+
+    def j_factor(self, radius: Scalar | float = 180.0) -> Scalar:
+        """J [GeV^2 cm^-5] within `radius` [deg] of the centre, by default of the whole sky.
+
+        In the pixels of a grid: `pixel_fractions(halo, grid) * halo.j_factor()`.
+        """
+        return self._factor(2) * self._profile(2).within(_log_chord(radius))
+
+    def d_factor(self, radius: Scalar | float = 180.0) -> Scalar:
+        """D [GeV cm^-2] within `radius` [deg] of the centre, by default of the whole sky."""
+        return self._factor(1) * self._profile(1).within(_log_chord(radius))
+
+    def brightness(self, lon, lat):
+        profile = self._profile(self._exponent)
+        return profile.brightness(separation(lon, lat, self.lon, self.lat)) * jnp.exp(-profile.log_within[-1])
+
+    def sample(self, key, size, reach=180.0):
+        key_radius, key_angle = jax.random.split(key)
+        profile = self._profile(self._exponent)
+        part = jax.random.uniform(key_radius, (size,)) * self.containment(reach)
+        distance = angle(0.25 * profile.chord(part) ** 2)
+        return displace(self.lon, self.lat, distance, jax.random.uniform(key_angle, (size,), maxval=360.0))
+
+    def containment(self, reach):
+        profile = self._profile(self._exponent)
+        return profile.within(_log_chord(reach)) * jnp.exp(-profile.log_within[-1])
+
+    @property
+    def radius(self):
+        return scalar(180.0)
+
+    @property
+    def scale(self):
+        return scalar(0.0)
+
+    def central_pixels(self, grid, x, y):
+        """Flux by the integral around each pixel, which knows no cusp: Int S dOmega = closed Int F(r) dphi / (2 pi).
+
+        F(r) is the flux within r, and phi the position angle on the edges.
+        """
+        profile = self._profile(self._exponent)
+        side = grid.step * DEGREE
+        # edges from the centre of the halo, in the Lambert projection, where chords are distances
+        edge_x, edge_y = (
+            (jnp.append(p - 0.5, p[-1] + 0.5) - centre) * side
+            for p, centre in zip((x, y), grid.pixel(self.lon, self.lat), strict=True)
+        )
+
+        def along(position, start, stop):
+            """Integral of F dphi along straight edges at a signed distance from the centre."""
+            distance = jnp.maximum(jnp.abs(position), 1e-4 * side)
+            first, last = jnp.arcsinh(start / distance), jnp.arcsinh(stop / distance)
+            half, middle = 0.5 * (last - first), 0.5 * (last + first)
+            # F dphi = F / cosh(v) dv at distance sinh(v) along the edge
+            stretch = jnp.cosh(middle[..., None] + half[..., None] * jnp.asarray(EDGE[0]))
+            flux = profile.within(jnp.log(jnp.minimum(distance[..., None] * stretch, 2.0))) / stretch
+            return jnp.where(position < 0, -1.0, 1.0) * half * (flux * jnp.asarray(EDGE[1])).sum(-1)
+
+        upright = along(edge_x[None, :], edge_y[:-1, None], edge_y[1:, None])
+        level = along(edge_y[:, None], edge_x[None, :-1], edge_x[None, 1:])
+        around = jnp.diff(upright, axis=1) + jnp.diff(level, axis=0)
+        return around / (2.0 * jnp.pi) * jnp.exp(-profile.log_within[-1])
+
+    def plot(self, ax=None, width=None, **options):
+        """Draw dJ/dOmega, for decay dD/dOmega, as [`gammajax.morphology.Morphology.plot`][] does the brightness."""
+        total = float(self.d_factor() if self.decay else self.j_factor())
+        label = (
+            r"$dD/d\Omega$ [GeV cm$^{-2}$ deg$^{-2}$]" if self.decay else r"$dJ/d\Omega$ [GeV$^2$ cm$^{-5}$ deg$^{-2}$]"
+        )
+        return draw_map(self, total, label, ax, width, **options)
+
+    def plot_density(self, radius_range: tuple = (1e-3, 100.0), ax=None, **options):
+        """Draw the density over `radius_range` [kpc] and return the matplotlib axes.
+
+        `options` go to `Axes.plot` (`label`, `color`).
+        """
+        import matplotlib.pyplot as plt
+
+        low, high = radius_range
+        if not 0 < low < high:
+            raise ValueError(f"radius_range must be two increasing positive radii [kpc], it is {radius_range}")
+        ax = plt.subplots(figsize=(6.4, 4.4), layout="constrained")[1] if ax is None else ax
+        radius = np.geomspace(low, high, 400)
+        ax.plot(radius, np.asarray(self.density(jnp.asarray(radius))), **{"lw": 2.0, **options})
+        ax.set(xscale="log", yscale="log", xlabel="radius [kpc]", ylabel=r"$\rho$ [GeV cm$^{-3}$]", xlim=(low, high))
+        ax.grid(True, which="major", alpha=0.3, lw=0.6)
+        return ax
+
+    @property
+    def _exponent(self):
+        return 1 if self.decay else 2
+
+    @property
+    def _scale_density(self):
+        return self.local_density / self.shape(self.distance / self.r_s) if self.rho_s is None else self.rho_s
+
+    def _factor(self, exponent):
+        """What the line-of-sight integral of shape^exponent in units of r_s is to be multiplied by."""
+        # the density first: a kpc is near the limits of single precision
+        return self._scale_density**exponent * self.r_s * CM_PER_KPC
+
+    def _sight(self, log_chord, exponent):
+        """Integral of shape^exponent along the line of sight, in units of r_s."""
+        c2 = jnp.exp(2.0 * log_chord)[..., None]
+        cosine, sine = 1.0 - 0.5 * c2, jnp.sqrt(jnp.maximum(c2 * (1.0 - 0.25 * c2), 1e-18))
+        distance = self.distance / self.r_s
+        start = -jnp.arcsinh(cosine / sine)
+        stop = jnp.arcsinh(FAR * jnp.maximum(1.0 / distance, 1.0) / sine)
+        result = 0.0
+        # two panels meet at the closest approach when it lies ahead of the observer
+        for low, high in ((jnp.minimum(start, 0.0), 0.0), (jnp.maximum(start, 0.0), stop)):
+            u = 0.5 * (high - low) * jnp.asarray(SIGHT[0]) + 0.5 * (high + low)
+            x = distance * sine * jnp.cosh(u)
+            result = result + (0.5 * (high - low) * jnp.asarray(SIGHT[1]) * self.shape(x) ** exponent * x).sum(-1)
+        return result
+
+    def _profile(self, exponent) -> Profile:
+        nodes = _log_nodes()
+        log_brightness = jnp.log(self._sight(nodes, exponent))
+        power = (log_brightness[0] - log_brightness[1]) / STEP
+        t = jnp.asarray(0.5 * (CELL[0] + 1.0))
+        cell, t = jnp.arange(NODES - 1)[:, None], t[None, :]
+        inside = _cubic(_padded(log_brightness), cell, t) + 2.0 * (INNERMOST + (cell + t) * STEP)
+        cells = jnp.pi * STEP * (jnp.exp(inside) * jnp.asarray(CELL[1])).sum(1)
+        first = 2.0 * jnp.pi * jnp.exp(log_brightness[0] + 2.0 * INNERMOST) / (2.0 - power)
+        return Profile(log_brightness, jnp.log(jnp.cumsum(jnp.append(first, cells))), power)
+
+
+def _log_nodes() -> Float[Array, " node"]:
+    return jnp.asarray(INNERMOST + STEP * np.arange(NODES))
+
+
+def _log_chord(separation):
+    """Logarithm of the chord of a separation [deg], from a hundredth of the innermost node."""
+    return jnp.log(jnp.maximum(chord(jnp.asarray(separation)), 0.01 * math.exp(INNERMOST)))
+
+
+def _locate(log_chord):
+    """Node below and the fraction of the way to the next; at the ends, that of the first and last node."""
+    position = jnp.clip((log_chord - INNERMOST) / STEP, 0.0, NODES - 1.0)
+    i = jnp.minimum(jnp.floor(position), NODES - 2.0).astype(jnp.int32)
+    return i, position - i
+
+
+def _padded(values):
+    """One more node at either end, on the parabola of the last three."""
+    first = 3.0 * values[0] - 3.0 * values[1] + values[2]
+    last = 3.0 * values[-1] - 3.0 * values[-2] + values[-3]
+    return jnp.concatenate([first[None], values, last[None]])
+
+
+def _cubic(padded, i, t):
+    """Cubic through values whose slopes at nodes are those of the neighbours (Catmull and Rom 1974)."""
+    a, b, c, d = (padded[i + n] for n in range(4))
+    return b + 0.5 * t * (c - a + t * (2.0 * a - 5.0 * b + 4.0 * c - d + t * (3.0 * (b - c) + d - a)))
+
+
+def _optional(value):
+    return None if value is None else scalar(value)
+
+
+def _field(default):
+    return eqx.field(converter=scalar, default=default)
+
+
+class Einasto(Halo):
+    """rho = rho_s exp(-2 / alpha ((r / r_s)^alpha - 1)); by default annihilation in the Milky Way.
+
+    Einasto 1965; all else as in [`gammajax.darkmatter.Halo`][].
+
+    >>> import gammajax as gj
+    >>> round(float(gj.Einasto().j_factor(1.0)) / 1e21, 1)  # 1e21 GeV^2 cm^-5 within a degree
+    2.6
+    """
+
+    lon: Scalar = _field(0.0)
+    lat: Scalar = _field(0.0)
+    alpha: Scalar = _field(0.17)
+    r_s: Scalar = _field(28.44)
+    distance: Scalar = _field(8.33)
+    local_density: Scalar = _field(0.3)
+    rho_s: Scalar | None = eqx.field(converter=_optional, default=None)
+    decay: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        require_positive(self, "alpha")
+
+    def shape(self, x):
+        return jnp.exp(-2.0 / self.alpha * (x**self.alpha - 1.0))
+
+
+class NFW(Halo):
+    """rho = rho_s / (x (1 + x)^2), x = r / r_s (Navarro, Frenk and White 1997).
+
+    All else as in [`gammajax.darkmatter.Halo`][].
+    """
+
+    lon: Scalar = _field(0.0)
+    lat: Scalar = _field(0.0)
+    r_s: Scalar = _field(24.42)
+    distance: Scalar = _field(8.33)
+    local_density: Scalar = _field(0.3)
+    rho_s: Scalar | None = eqx.field(converter=_optional, default=None)
+    decay: bool = eqx.field(static=True, default=False)
+
+    def shape(self, x):
+        return 1.0 / (x * (1.0 + x) ** 2)
+
+
+class GeneralizedNFW(Halo):
+    """rho = rho_s x^-gamma (1 + x)^(gamma - 3), x = r / r_s; gamma = 1 is NFW.
+
+    `gamma` is the slope of the cusp, below 1.5 in annihilation and 3 in decay, where its flux diverges. All else as
+    in [`gammajax.darkmatter.Halo`][].
+    """
+
+    lon: Scalar = _field(0.0)
+    lat: Scalar = _field(0.0)
+    gamma: Scalar = _field(1.0)
+    r_s: Scalar = _field(24.42)
+    distance: Scalar = _field(8.33)
+    local_density: Scalar = _field(0.3)
+    rho_s: Scalar | None = eqx.field(converter=_optional, default=None)
+    decay: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        _require_cusp(self)
+
+    def shape(self, x):
+        return x**-self.gamma * (1.0 + x) ** (self.gamma - 3.0)
+
+
+class CoredNFW(Halo):
+    """rho = rho_s / ((x + r_c / r_s) (1 + x)^2), x = r / r_s: NFW with a core of radius `r_c` [kpc].
+
+    Penarrubia et al. 2012 (arXiv:1207.2772). All else as in [`gammajax.darkmatter.Halo`][].
+    """
+
+    lon: Scalar = _field(0.0)
+    lat: Scalar = _field(0.0)
+    r_c: Scalar = _field(1.0)
+    r_s: Scalar = _field(24.42)
+    distance: Scalar = _field(8.33)
+    local_density: Scalar = _field(0.3)
+    rho_s: Scalar | None = eqx.field(converter=_optional, default=None)
+    decay: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        if is_concrete(self.r_c) and not np.all(np.asarray(self.r_c) >= 0):
+            raise ValueError(f"r_c of a CoredNFW must not be negative, it is {np.asarray(self.r_c)}")
+
+    def shape(self, x):
+        return 1.0 / ((x + self.r_c / self.r_s) * (1.0 + x) ** 2)
+
+
+class Burkert(Halo):
+    """rho = rho_s / ((1 + x) (1 + x^2)), x = r / r_s (Burkert 1995, astro-ph/9504041).
+
+    All else as in [`gammajax.darkmatter.Halo`][].
+    """
+
+    lon: Scalar = _field(0.0)
+    lat: Scalar = _field(0.0)
+    r_s: Scalar = _field(12.67)
+    distance: Scalar = _field(8.33)
+    local_density: Scalar = _field(0.3)
+    rho_s: Scalar | None = eqx.field(converter=_optional, default=None)
+    decay: bool = eqx.field(static=True, default=False)
+
+    def shape(self, x):
+        return 1.0 / ((1.0 + x) * (1.0 + x**2))
+
+
+class Moore(Halo):
+    """rho = rho_s x^-1.16 (1 + x)^-1.84, x = r / r_s (Diemand, Moore and Stadel 2004, astro-ph/0402267).
+
+    All else as in [`gammajax.darkmatter.Halo`][].
+    """
+
+    lon: Scalar = _field(0.0)
+    lat: Scalar = _field(0.0)
+    r_s: Scalar = _field(30.28)
+    distance: Scalar = _field(8.33)
+    local_density: Scalar = _field(0.3)
+    rho_s: Scalar | None = eqx.field(converter=_optional, default=None)
+    decay: bool = eqx.field(static=True, default=False)
+
+    def shape(self, x):
+        return x**-1.16 * (1.0 + x) ** -1.84
+
+
+class Isothermal(Halo):
+    """rho = rho_s / (1 + x^2), x = r / r_s (Begeman, Broeils and Sanders 1991).
+
+    All else as in [`gammajax.darkmatter.Halo`][].
+    """
+
+    lon: Scalar = _field(0.0)
+    lat: Scalar = _field(0.0)
+    r_s: Scalar = _field(4.38)
+    distance: Scalar = _field(8.33)
+    local_density: Scalar = _field(0.3)
+    rho_s: Scalar | None = eqx.field(converter=_optional, default=None)
+    decay: bool = eqx.field(static=True, default=False)
+
+    def shape(self, x):
+        return 1.0 / (1.0 + x**2)
+
+
+class Zhao(Halo):
+    """rho = rho_s x^-gamma (1 + x^(1 / alpha))^((gamma - beta) alpha), x = r / r_s.
+
+    Zhao 1996 (astro-ph/9509122), eq. 1, in the notation of gammapy.
+
+    `gamma` and `beta` are the slopes well within and beyond r_s, and `alpha` the width of the change; 1, 3, 1 in the
+    order alpha, beta, gamma is NFW. `gamma` must be below 1.5 in annihilation and 3 in decay, where the flux of the
+    cusp diverges, and `beta` above 0.5 and 1. All else as in [`gammajax.darkmatter.Halo`][].
+    """
+
+    lon: Scalar = _field(0.0)
+    lat: Scalar = _field(0.0)
+    alpha: Scalar = _field(1.0)
+    beta: Scalar = _field(3.0)
+    gamma: Scalar = _field(1.0)
+    r_s: Scalar = _field(24.42)
+    distance: Scalar = _field(8.33)
+    local_density: Scalar = _field(0.3)
+    rho_s: Scalar | None = eqx.field(converter=_optional, default=None)
+    decay: bool = eqx.field(static=True, default=False)
+
+    def __check_init__(self):
+        require_positive(self, "alpha")
+        _require_cusp(self)
+        least = 1.0 if self.decay else 0.5
+        if is_concrete(self.beta) and not np.all(np.asarray(self.beta) > least):
+            raise ValueError(f"beta of a Zhao halo must be above {least:g}, it is {np.asarray(self.beta)}")
+
+    def shape(self, x):
+        # in logarithms: x^(1 / alpha) overflows far out for small alpha
+        log_x = jnp.log(x)
+        return jnp.exp(
+            -self.gamma * log_x - (self.beta - self.gamma) * self.alpha * jax.nn.softplus(log_x / self.alpha)
+        )
+
+
+def _require_cusp(halo) -> None:
+    most = 3.0 if halo.decay else 1.5
+    if is_concrete(halo.gamma) and not np.all(np.asarray(halo.gamma) < most):
+        raise ValueError(
+            f"gamma of a {type(halo).__name__} must be below {most:g}, where the flux of its cusp diverges; "
+            f"it is {np.asarray(halo.gamma)}"
+        )

@@ -1,0 +1,99 @@
+"""Particle models: annihilation cross sections tabulated over masses and couplings."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from scipy.ndimage import distance_transform_edt
+
+from gammajax.spectra import Scalar, is_concrete, scalar
+from gammajax.table import Axis, Table
+
+NOTHING = 1e-300  # cross section in the place of zero: its logarithm is finite
+
+
+class ParticleModel(eqx.Module):
+    """Branching ratios and cross section of a particle model over a grid of its parameters, of any dimension.
+
+    - `axes`: nodes of each parameter by name, increasing, such as `{"mass": [...], "coupling": [...]}`.
+    - `sigma_v`: cross section [cm^3 s^-1] into each channel by name, with one dimension per axis. A table of ratios
+      does as well; then [`sigma_v`][gammajax.ParticleModel.sigma_v] is their sum.
+
+    Between nodes the branching ratios are linear, so that they add up to one, and the logarithm of the total cross
+    section is; along axes whose nodes are all positive, in the logarithm of the parameter. Where nothing annihilates,
+    the branching ratios are those of the nearest node.
+
+    The spectrum is [`gammajax.DarkMatter`][] with these, and a model of two components a sum of such spectra.
+    [`gammajax.io.read_particle_model`][] reads tables.
+
+    Raises `ValueError` for axes that do not increase, for cross sections that are negative or do not fit the axes, and
+    for a point outside the table; where a parameter is traced, the point is moved to the edge.
+
+    >>> import gammajax as gj
+    >>> model = gj.ParticleModel({"mass": [0.1, 1.0, 10.0]}, {"W": [1e-26, 2e-26, 3e-26], "b": [3e-26, 1e-26, 0.0]})
+    >>> p = {"mass": 2.0}
+    >>> spectrum = gj.DarkMatter(model.ratios(**p), mass=p["mass"], sigma_v=model.sigma_v(**p))
+    """
+
+    names: tuple[str, ...] = eqx.field(static=True)
+    channels: tuple[str, ...] = eqx.field(static=True)
+    limits: tuple[tuple[float, float], ...] = eqx.field(static=True)
+    logarithmic: tuple[bool, ...] = eqx.field(static=True)
+    log_sigma_v: Table
+    branching: Table
+
+    def __init__(self, axes: Mapping, sigma_v: Mapping):
+        if not axes or not sigma_v:
+            raise ValueError("a particle model needs at least one axis and one channel")
+        nodes = [np.asarray(values, float) for values in axes.values()]
+        for name, values in zip(axes, nodes, strict=True):
+            if values.ndim != 1 or values.size < 2 or not np.all(np.isfinite(values)) or np.any(np.diff(values) <= 0):
+                raise ValueError(f"the nodes of axis {name!r} must be finite and increasing, at least two")
+        shape = tuple(values.size for values in nodes)
+        parts = {name: np.asarray(values, float) for name, values in sigma_v.items()}
+        for name, values in parts.items():
+            if values.shape != shape:
+                raise ValueError(f"channel {name!r} has shape {values.shape}; the axes {tuple(axes)} need {shape}")
+            if not np.all(np.isfinite(values)) or np.any(values < 0):
+                raise ValueError(f"the cross sections into channel {name!r} must be finite and not negative")
+        values = np.stack(list(parts.values()), -1)
+        total = values.sum(-1)
+        if not np.any(total > 0):
+            raise ValueError("all cross sections are zero")
+        nearest: Any = distance_transform_edt(total <= 0, return_distances=False, return_indices=True)
+        ratios = values[tuple(nearest)] / total[tuple(nearest)][..., None]
+        self.names, self.channels = tuple(axes), tuple(parts)
+        self.limits = tuple((float(values[0]), float(values[-1])) for values in nodes)
+        self.logarithmic = tuple(bool(values[0] > 0) for values in nodes)
+        places = [
+            Axis(np.log(values) if log else values, uniform=False)
+            for values, log in zip(nodes, self.logarithmic, strict=True)
+        ]
+        self.log_sigma_v, self.branching = Table(places, np.log(np.maximum(total, NOTHING))), Table(places, ratios)
+
+    def sigma_v(self, **point) -> Scalar:
+        """Cross section [cm^3 s^-1] into all channels at a point, given by the name of each axis."""
+        return jnp.exp(self.log_sigma_v(*self._coordinates(point), outside=None))
+
+    def ratios(self, **point) -> dict[str, Float[Array, ""]]:
+        """Branching ratio of each channel at a point, given by the name of each axis."""
+        values = self.branching(*self._coordinates(point), outside=None)
+        return {name: values[n] for n, name in enumerate(self.channels)}
+
+    def _coordinates(self, point):
+        if set(point) != set(self.names):
+            raise ValueError(f"a point of this particle model is given by {list(self.names)}, not {list(point)}")
+        coordinates = []
+        for name, (low, high), log in zip(self.names, self.limits, self.logarithmic, strict=True):
+            value = scalar(point[name])
+            edge = 1e-6 * max(abs(low), abs(high))
+            if is_concrete(value) and not low - edge <= float(value) <= high + edge:
+                raise ValueError(
+                    f"{name} = {float(value):g} is outside the particle model's table, {low:g} to {high:g}"
+                )
+            value = jnp.clip(value, low, high)
+            coordinates.append(jnp.log(value) if log else value)
+        return coordinates
