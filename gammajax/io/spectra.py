@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gammajax.absorption import Absorption
-from gammajax.darkmatter import DarkMatter
+from gammajax.darkmatter import DarkMatter, DarkMatterDecay
 from gammajax.io.absorption import optical_depths
 from gammajax.lines import PROFILE, GaussianLine, Line
 from gammajax.spectra import (
@@ -211,11 +211,14 @@ def _piecewise(model, read):
 def _dark_matter(model, read):
     if model.z != 0 or model.source != "pppc4":
         return None
-    read.note("mass and J-factor are numbers in gammapy: free them by building gammajax.DarkMatter yourself")
+    kind, mass = type(model).__name__, float(model.mass.to_value("TeV"))
+    read.note(f"{kind} has one free parameter, its scale; build the spectrum yourself to free the mass")
+    if kind == "DarkMatterDecaySpectralModel":
+        rate = read(model.scale) / model.LIFETIME_AGE_OF_UNIVERSE.to_value("s")
+        return DarkMatterDecay(model.channel, mass, rate, float(model.jfactor.to_value("GeV cm-2")))
     # half the flux for k = 4, not self-conjugate
     sigma_v = read(model.scale) * model.THERMAL_RELIC_CROSS_SECTION.to_value("cm3 s-1") * (2.0 / model.k)
-    j_factor = float(model.jfactor.to_value("GeV2 cm-5"))
-    return DarkMatter(model.channel, float(model.mass.to_value("TeV")), sigma_v, j_factor)
+    return DarkMatter(model.channel, mass, sigma_v, float(model.jfactor.to_value("GeV2 cm-5")))
 
 
 NATIVE: dict[str, Callable[[Any, Reader], Any]] = {
@@ -251,6 +254,7 @@ NATIVE: dict[str, Callable[[Any, Reader], Any]] = {
     "CompoundSpectralModel": _compound,
     "ScaleSpectralModel": lambda m, read: ProductSpectrum(spectrum_from_gammapy(m.model, read), read(m.norm)),
     "DarkMatterAnnihilationSpectralModel": _dark_matter,
+    "DarkMatterDecaySpectralModel": _dark_matter,
     # factors
     "PowerLawNormSpectralModel": lambda m, read: PowerLaw(read(m.tilt), read(m.norm), read(m.reference, "TeV")),
     "ExpCutoffPowerLawNormSpectralModel": lambda m, read: ExponentialCutoffPowerLaw(

@@ -166,8 +166,9 @@ def test_sources_of_a_region(name, tmp_path):
             assert float(component.morphology.lon) == pytest.approx(place.ra.deg, abs=1e-4)
             assert float(component.morphology.lat) == pytest.approx(place.dec.deg, abs=1e-4)
     # the flux of the crab alone is larger than this
-    flux = crab.spectral_model().integral(1 * u.TeV, 10 * u.TeV).to_value("cm-2 s-1")
-    bright = gj.io.catalog(sources, centre=(184.5, -5.8), radius=3.0, frame="galactic", minimum_flux=0.9 * flux)
+    flux = crab.spectral_model().integral(1 * u.GeV, 10 * u.GeV).to_value("cm-2 s-1")
+    limit = {"minimum_flux": 0.9 * flux * u.Unit("cm-2 s-1"), "flux_range": (1e-3, 1e-2)}
+    bright = gj.io.catalog(sources, centre=(184.5, -5.8), radius=3.0, frame="galactic", **limit)
     assert list(bright.components) == [crab.name]
 
 

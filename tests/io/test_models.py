@@ -367,13 +367,19 @@ def test_yaml_and_what_it_cannot_say(tmp_path):
     ]
 
 
-def test_dark_matter_of_gammapy(gammapy_data):
-    from gammapy.astro.darkmatter import DarkMatterAnnihilationSpectralModel
+@pytest.mark.parametrize("decay", [False, True])
+def test_dark_matter_of_gammapy(gammapy_data, decay):
+    from gammapy.astro.darkmatter import DarkMatterAnnihilationSpectralModel, DarkMatterDecaySpectralModel
 
-    spectral = DarkMatterAnnihilationSpectralModel(5 * u.TeV, "b", scale=2.0, jfactor=3e21 * u.Unit("GeV2 cm-5"))
+    if decay:
+        spectral = DarkMatterDecaySpectralModel(10 * u.TeV, "b", scale=2.0, jfactor=3e21 * u.Unit("GeV cm-2"))
+    else:
+        jfactor = 3e21 * u.Unit("GeV2 cm-5")
+        spectral = DarkMatterAnnihilationSpectralModel(5 * u.TeV, "b", scale=2.0, jfactor=jfactor, k=4)
     ours = gj.io.from_gammapy(SkyModel(spectral, POINT, name="dm"), frame="galactic")
     spectrum = ours.components["dm"].spectrum
-    assert isinstance(spectrum, gj.DarkMatter) and list(ours.parameters) == ["dm.spectral.scale"]
+    assert isinstance(spectrum, gj.DarkMatterDecay if decay else gj.DarkMatter)
+    assert list(ours.parameters) == ["dm.spectral.scale"] and "has one free parameter" in ours.notes[0]
     energy = np.geomspace(0.1, 3.0, 20)
     # both interpolate the same tables, in different ways
     np.testing.assert_allclose(value(spectrum, energy), expected(spectral, energy), rtol=0.03)
