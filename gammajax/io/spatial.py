@@ -77,7 +77,7 @@ def _raster(model, read, frame, geom):
         values = np.nan_to_num(model.map.quantity.to_value("sr-1"))[:, ::-1].clip(0.0)
     else:
         moved = template and model.position.separation(model.map_center).deg > 1e-6
-        sky = _template(model) if template and not moved else _ModelSky(model, read.prefix, place)
+        sky = _template(model, read.prefix) if template and not moved else _ModelSky(model, read.prefix, place)
         grid, values = resample(sky, f"{read.prefix}: {type(model).__name__}", frame, **place)
     if not template or any(id(parameter) in read.names for parameter in model.parameters):
         read.note_frozen(model, f"a map of {grid.size} x {grid.size} pixels of {grid.step:.3g} deg")
@@ -92,10 +92,10 @@ def _raster(model, read, frame, geom):
         raise ValueError(f"{read.prefix}: {error}") from error
 
 
-def _template(model):
+def _template(model, prefix):
+    if model.map.geom.is_hpx:
+        raise ValueError(f"{prefix}: for a HEALPix template read the file with gammajax.io.read_template")
     sky = model.map.copy(data=model.map.quantity.to_value("sr-1").clip(0.0), unit="sr-1")
-    if sky.geom.is_hpx:
-        raise ValueError("HEALPix templates: read the file with gammajax.io.read_template")
     return WcsMap(sky)
 
 

@@ -115,7 +115,7 @@ def write_hgps(folder):
     sources["Size"], sources["Flux_Map"] = [0.4, 0.2, 0.0] * u.deg, [1e-11, 4e-12, 1e-12] * u.Unit("cm-2 s-1")
     sources["Spectral_Model"] = ["ECPL", "PL", "PL"]
     for kind in ("PL", "ECPL"):
-        sources[f"Index_Spec_{kind}"] = [2.3, 2.5, 2.6]
+        sources[f"Index_Spec_{kind}"] = [2.3, 2.1, 2.6]
         sources[f"Flux_Spec_{kind}_Diff_Pivot"] = [3e-12, 4e-13, 1e-13] * DNDE
         sources[f"Energy_Spec_{kind}_Pivot"] = [1.5, 2.0, 1.0] * u.TeV
         for name in ("Index_Spec_{}_Err", "Flux_Spec_{}_Diff_Pivot_Err"):

@@ -201,6 +201,13 @@ def test_templates(normalize, tmp_path):
     truth = brightness_of_gammapy(model, at)
     difference = brightness(source, at, "galactic") - truth
     assert np.abs(difference).max() < 0.15 * truth.max() and abs(difference.mean()) < 2e-3 * truth.max()
+    # a part of the map keeps its brightness
+    part = WcsGeom.create(skydir=(83.0, 22.0), width=0.8, binsz=0.05, frame="icrs")
+    cut = gj.io.from_gammapy(model, frame="galactic", geom=part).components["a map"]
+    near = scatter(radius=0.35)
+    whole = brightness(source, near, "galactic")
+    difference = brightness(cut, near, "galactic") - whole
+    assert np.abs(difference).max() < 0.2 * whole.max() and abs(difference.mean()) < 5e-3 * whole.max()
     # our own maps keep their pixels: the same brightness, everywhere
     file = tmp_path / "models.yaml"
     written = gj.io.to_gammapy(ours, frame="galactic", path=file)["a map"]
