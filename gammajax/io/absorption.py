@@ -21,11 +21,15 @@ def read_absorption(path, redshift: float = 0.1, alpha_norm: float = 1.0) -> Abs
     try:
         with quiet():
             model = EBLAbsorptionNormSpectralModel.read(path)
-        energy = model.energy.to_value("TeV")
-        transmission = np.asarray(model.data, float)
-        # exp(-100) is beyond single precision
-        depth = -np.log(np.clip(transmission, np.exp(-100.0), 1.0))
-        grid = np.asarray(model.param, float)
+        energy, grid, depth = optical_depths(model)
     except (*UNREADABLE, IORegistryError) as error:
         raise ValueError(f"{path} cannot be read as an absorption table: {one_line(error)}") from error
     return Absorption(energy, grid, depth, redshift, alpha_norm)
+
+
+def optical_depths(model) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Energies [TeV], redshifts and optical depths [redshift, energy] of gammapy's absorption model."""
+    transmission = np.asarray(model.data, float)
+    # exp(-100) is beyond single precision
+    depth = -np.log(np.clip(transmission, np.exp(-100.0), 1.0))
+    return model.energy.to_value("TeV"), np.asarray(model.param, float), depth

@@ -1,9 +1,10 @@
-"""Event lists and responses of real observations: GADF DL3 data stores, read by gammapy's `DataStore`."""
+"""Event lists and responses of real observations: GADF DL3 data stores, and gammapy's observations in memory."""
 
 # astropy and gammapy carry no types
 # pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
 # pyright: reportOptionalSubscript=false, reportOperatorIssue=false
 
+import contextlib
 from typing import NamedTuple
 
 import equinox as eqx
@@ -12,7 +13,7 @@ import numpy as np
 from gammajax.events import Events
 from gammajax.io.exclusion import exclusion_map
 from gammajax.io.files import UNREADABLE, expand, one_line, quiet
-from gammajax.io.irf import fov_alignment, response_from_gammapy
+from gammajax.io.irf import NEEDED, fov_alignment, response_from_gammapy
 from gammajax.io.pointing import fov_angle, plain, plain_pair
 from gammajax.observation import Observation
 from gammajax.response import Background, Response
@@ -72,25 +73,65 @@ def read_gadf(
     unknown = [i for i in obs_ids if i not in available]
     if unknown or not obs_ids:
         raise ValueError(f"{folder}: no observations {unknown}; available: {', '.join(map(str, available))}")
+
+    def runs():
+        for obs_id in obs_ids:
+            name = f"{folder}, run {obs_id}"
+            with _reading(name):
+                run = store.obs(obs_id, required_irf=["aeff", "edisp", "psf"])
+            yield name, run
+
+    return _data(runs(), str(folder), offset_max, energy_range, exclusion, frame, labels, warn)
+
+
+def from_gammapy_observations(
+    observations,
+    *,
+    offset_max=2.0,
+    energy_range=None,
+    exclusion=None,
+    frame: str = "icrs",
+    labels: bool = False,
+    warn: bool = True,
+) -> Data:
+    """Events and observations of gammapy `Observations` in memory (or of one, or a list), under one selection for both.
+
+    The arguments are those of [`read_gadf`][], and so is the result for observations that gammapy has read from a data
+    store. Observations cut in time or in phase keep the livetime of what is left; where the events have no LIVETIME, it
+    is gammapy's `observation_live_time_duration`.
+
+    Raises `ValueError` as [`read_gadf`][] does, and for observations without events or with filters on events, which
+    the expected counts would not know: select by `energy_range`, `offset_max` and `exclusion`.
+    """
+    observations = [observations] if hasattr(observations, "aeff") else list(observations)
+    if not observations:
+        raise ValueError("the list of observations is empty")
+    runs = [(f"observation {run.obs_id}", run) for run in observations]
+    for name, run in runs:
+        if "events" not in run.available_hdus:
+            raise ValueError(f"{name} has no events")
+        if any((cut.get("opts") or {}).get("parameter") != "PHASE" for cut in run.obs_filter.event_filters):
+            raise ValueError(
+                f"{name} filters its events; select by energy_range, offset_max and exclusion, which the expected "
+                "counts know too"
+            )
+    return _data(runs, "the observations", offset_max, energy_range, exclusion, frame, labels, warn)
+
+
+def _data(runs, origin, offset_max, energy_range, exclusion, frame, labels, warn) -> Data:
+    """What all readers share: `runs` are pairs of a name for messages and a gammapy observation."""
     offset_max = float(plain(offset_max, "deg"))
     energy_range = None if energy_range is None else plain_pair(energy_range, "TeV")
     cache, observations, columns = {}, [], []
-    for number, obs_id in enumerate(obs_ids):
-        name = f"{folder}, run {obs_id}"
-        try:
-            with quiet():
-                run = store.obs(obs_id, required_irf=["aeff", "edisp", "psf"])
-                events, gti = run.events, run.gti
-        except UNREADABLE as error:
-            raise ValueError(f"{name}: {one_line(error)}") from error
-        files = _response_files(store, obs_id)
+    for number, (name, run) in enumerate(runs):
+        with _reading(name):
+            events, gti = run.events, run.gti
+        files = _response_files(run)
         if files not in cache:
-            cache[files] = _read_instrument(run, files[0][0], warn)
-        livetime = events.table.meta.get("LIVETIME")
-        if livetime is None or not livetime > 0:
-            raise ValueError(f"{name}: LIVETIME in the header of EVENTS must be positive, not {livetime}")
+            cache[files] = _read_instrument(run, files[0][0] if isinstance(files[0], tuple) else name, warn)
+        livetime, on_time = _times(run, events, gti, name)
         # rounded, so that runs of one file share one response
-        ratio = round(float(gti.time_sum.to_value("s")) / livetime, 5)
+        ratio = round(on_time / livetime, 5)
         if (files, ratio) not in cache:
             cache[files, ratio] = _per_livetime(cache[files], ratio)
         observation = _observation(
@@ -101,8 +142,17 @@ def read_gadf(
     energy, lon, lat, index, component = (np.concatenate(c) for c in zip(*columns, strict=True))
     if energy.size == 0:
         ranges = ", ".join(f"{o.obs_id}: {o.energy_min:.3g} to {o.energy_max:.3g} TeV" for o in observations)
-        raise ValueError(f"{folder}: no event is left within {offset_max:g} deg and the energy ranges ({ranges})")
+        raise ValueError(f"{origin}: no event is left within {offset_max:g} deg and the energy ranges ({ranges})")
     return Data(Events(energy, lon, lat, index, component=component if labels else None), observations)
+
+
+@contextlib.contextmanager
+def _reading(name):
+    try:
+        with quiet():
+            yield
+    except UNREADABLE as error:
+        raise ValueError(f"{name}: {one_line(error)}") from error
 
 
 def _open(path):
@@ -122,10 +172,31 @@ def _open(path):
         raise ValueError(f"{folder}: the index files cannot be read ({one_line(error)})") from error
 
 
-def _response_files(store, obs_id):
-    """Files and HDUs of the response functions: runs with the same ones share one response."""
-    locations = [store.hdu_table.hdu_location(obs_id, hdu_type=irf, warn_missing=False) for irf in IRFS]
-    return tuple(None if at is None else (str(at.path()), at.hdu_name) for at in locations)
+def _response_files(run):
+    """Files and HDUs of the response functions, or the objects: runs with the same ones share one response."""
+
+    def place(irf):
+        name = "_bkg" if irf == "bkg" else irf
+        at = vars(run).get(f"_{name}_hdu")
+        if at is not None and name not in vars(run):
+            return str(at.path()), at.hdu_name
+        return id(vars(run).get(name))
+
+    return tuple(place(irf) for irf in IRFS)
+
+
+def _times(run, events, gti, name) -> tuple[float, float]:
+    """Livetime of the header and on-time of the good time intervals [s], of what the observation's filters leave."""
+    on_time = float(gti.time_sum.to_value("s")) * run.obs_filter.livetime_fraction
+    livetime = events.table.meta.get("LIVETIME")
+    if livetime is not None:
+        # exactly one without filters
+        livetime = livetime * (on_time / float(run._gti.time_sum.to_value("s")))
+    elif run.meta is not None and run.meta.deadtime_fraction is not None:
+        livetime = float(run.observation_live_time_duration.to_value("s"))
+    if livetime is None or not livetime > 0:
+        raise ValueError(f"{name}: LIVETIME in the header of EVENTS must be positive, not {livetime}")
+    return livetime, on_time
 
 
 def _read_instrument(run, name, warn) -> Instrument:
@@ -134,6 +205,9 @@ def _read_instrument(run, name, warn) -> Instrument:
             aeff, edisp, psf, bkg = (getattr(run, irf) for irf in IRFS)
     except UNREADABLE as error:
         raise ValueError(f"{name}: the response functions cannot be read ({one_line(error)})") from error
+    missing = [NEEDED[irf] for irf, table in zip(IRFS, (aeff, edisp, psf), strict=False) if table is None]
+    if missing:
+        raise ValueError(f"{name}: no {', no '.join(missing)}")
     edges = (aeff.axes["energy_true"] if bkg is None else bkg.axes["energy"]).edges.to_value("TeV")
     return Instrument(
         response_from_gammapy(aeff, edisp, psf, bkg, name=name, warn=warn),

@@ -44,14 +44,25 @@ def read_template(
         raise FileNotFoundError(f"{path}: no such map")
     if frame not in ("icrs", "galactic"):
         raise ValueError(f"frame must be 'icrs' or 'galactic', not {frame!r}")
+    grid, values = resample(_read(path), str(path), frame, lon, lat, radius, step)
+    try:
+        return TemplateMap(grid, values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def resample(sky, name, frame, lon=None, lat=None, radius=None, step=None) -> tuple[Grid, np.ndarray]:
+    """Equal-area grid and the means over its pixels of `sky`, which has a `frame`, `step`, `bright` and `values_at`.
+
+    The arguments are those of [`read_template`][]; `name` is used in messages.
+    """
     from astropy.coordinates import SkyCoord
 
-    sky = _read(path)
     step = sky.step if step is None else step
     if lon is None or lat is None or radius is None:
         bright: Any = SkyCoord(*sky.bright(), unit="deg", frame=sky.frame).transform_to(frame)
         if bright.size == 0:
-            raise ValueError(f"{path}: the map is empty")
+            raise ValueError(f"{name}: the map is empty")
         middle: Any = SkyCoord(bright.cartesian.mean(), frame=frame, representation_type="cartesian").spherical
         lon = float(middle.lon.deg) if lon is None else lon
         lat = float(middle.lat.deg) if lat is None else lat
@@ -61,7 +72,7 @@ def read_template(
     radius = min(radius, SKY)
     if 2.0 * radius / step > LARGEST:
         raise ValueError(
-            f"{path}: {radius:.3g} deg in steps of {step:.3g} deg are more than {LARGEST} pixels a side; "
+            f"{name}: {radius:.3g} deg in steps of {step:.3g} deg are more than {LARGEST} pixels a side; "
             "give lon, lat and radius [deg] of the part to keep, or a larger step"
         )
     grid = Grid(lon, lat, step, radius)
@@ -77,10 +88,7 @@ def read_template(
             at = at.transform_to(sky.frame).spherical
             inside = np.hypot(x + shift_x * step, y + shift_y * step) < SKY
             total += np.where(inside, sky.values_at(at.lon.deg, at.lat.deg), 0.0)
-    try:
-        return TemplateMap(grid, total / points**2)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return grid, total / points**2
 
 
 @eqx.filter_jit
@@ -109,10 +117,10 @@ def _read(path):
         raise ValueError(f"{path} cannot be read as a map: {one_line(error)}") from error
     if not sky.geom.is_image:
         raise ValueError(f"{path}: a template must be an image, this one has the axes {sky.geom.axes.names}")
-    return _WcsMap(sky)
+    return WcsMap(sky)
 
 
-class _WcsMap:
+class WcsMap:
     """An image with a celestial projection, read by gammapy."""
 
     def __init__(self, sky):
@@ -122,11 +130,13 @@ class _WcsMap:
         self.step = float(np.sqrt(np.nanmedian(sky.geom.solid_angle().to_value("deg2"))))
 
     def bright(self):
+        """Directions [deg] of pixels that are not zero."""
         coordinates = self.map.geom.get_coord()
         some = self.map.data != 0
         return coordinates.lon.to_value("deg")[some], coordinates.lat.to_value("deg")[some]
 
     def values_at(self, lon, lat):
+        """Values of the pixels in these directions [deg]."""
         from astropy import units as u
 
         return np.nan_to_num(self.map.get_by_coord({"lon": lon * u.deg, "lat": lat * u.deg}))

@@ -3,14 +3,16 @@
 import re
 
 import equinox as eqx
+import jax
 import numpy as np
 import pytest
 from astropy import units as u
 from astropy.io import fits
-from gammapy.data import DataStore
+from astropy.time import Time
+from gammapy.data import DataStore, Observation
 
 from gammajax.events import Events, check_events
-from gammajax.io import ctao, read_events, read_gadf, write_events
+from gammajax.io import ctao, from_gammapy_observations, read_events, read_gadf, write_events
 
 RANDOM = np.random.default_rng(5)
 
@@ -277,3 +279,55 @@ def test_first_data_challenge(gammapy_data, monkeypatch):
     check_events(data.events, data.observations)
     assert len({id(run.response) for run in data.observations}) == 1
     assert (data.events.component == 1).mean() > 0.5  # the background's label
+
+
+def assert_same(first, second):
+    """Bitwise."""
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    assert all(jax.tree.leaves(jax.tree.map(np.array_equal, first, second)))
+
+
+def test_observations_in_memory(store):
+    options = {"frame": "galactic", "energy_range": (0.5, 8.0), "offset_max": 1.0 * u.deg, "labels": True}
+    options["exclusion"] = "galactic\ncircle(40,0.5,0.3)\n"
+    observations = DataStore.from_dir(store).get_observations([11, 12])
+    data = from_gammapy_observations(observations, **options)
+    assert_same(data, read_gadf(store, **options))
+    assert data.observations[0].response is data.observations[1].response
+    # the same objects without a file behind them
+    loaded = [o.copy(in_memory=True) for o in observations]
+    assert_same(from_gammapy_observations(loaded, **options), data)
+    # half the time, half the livetime and its events
+    start = observations[0].gti.time_start[0]
+    edit(store / "obs_11.fits.gz", "EVENTS", LIVETIME=1600.0)
+    events, whole = from_gammapy_observations(DataStore.from_dir(store).obs(11), **options)
+    assert float(whole[0].livetime) == 1600.0
+    half = DataStore.from_dir(store).obs(11).select_time(Time([start, start + 900 * u.s]))
+    events_half, (run,) = from_gammapy_observations(half, **options)
+    assert float(run.livetime) == pytest.approx(800.0)
+    assert len(events_half) == len(events)
+    at = np.ones(1), *(np.array([float(c)]) for c in (run.lon, run.lat))
+    rate = [np.asarray(eqx.filter_jit(o.background)(*at)) for o in (run, whole[0])]
+    np.testing.assert_allclose(2.0 * rate[0], rate[1], rtol=1e-5)
+
+
+def test_observations_that_cannot_be_used(store):
+    run = DataStore.from_dir(store).obs(11)
+    empty = Observation.create(run.pointing, livetime=10 * u.s, irfs={"aeff": run.aeff})
+    for wrong, message in [
+        ([], "the list of observations is empty"),
+        (empty, "observation 0 has no events"),
+        (Observation(7, events=run.events, gti=run.gti, aeff=run.aeff, edisp=run.edisp), "observation 7: no point"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            from_gammapy_observations(wrong)
+    filtered = run.copy(in_memory=True)
+    filtered.obs_filter.event_filters.append({"type": "custom", "opts": {"parameter": "ENERGY", "band": (1, 2)}})
+    with pytest.raises(ValueError, match="observation 11 filters its events; select by energy_range"):
+        from_gammapy_observations(filtered)
+
+
+def test_hess_in_memory(gammapy_data):
+    observations = DataStore.from_dir(gammapy_data / "hess-dl3-dr1").get_observations([23523, 23526])
+    read = read_gadf(gammapy_data / "hess-dl3-dr1", [23523, 23526], offset_max=1.5)
+    assert_same(from_gammapy_observations(observations, offset_max=1.5), read)

@@ -1,0 +1,245 @@
+"""Spatial models of gammapy as morphologies of gammajax, and back."""
+
+# astropy and gammapy carry no types
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
+# pyright: reportOptionalSubscript=false, reportOperatorIssue=false
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+
+from gammajax.io.spectra import Reader, number
+from gammajax.io.template import WcsMap, resample
+from gammajax.morphology import Gaussian, GeneralizedGaussian, Morphology, Point
+from gammajax.shapes import Constant, Disk, Shell
+from gammajax.sky import Grid
+from gammajax.templates import TemplateMap
+
+FINEST, PIXELS = 0.01, 100  # deg, and pixels per radius, of a raster when no geom is given
+OVERSAMPLE = 8  # points per side of a pixel when a morphology is drawn on a map
+
+
+def to_frame(model, frame: str, done: set) -> None:
+    """Move position and position angle of a gammapy spatial model to `frame`, in place.
+
+    `done` holds the parameters already moved: models may share them. A position of which one coordinate is free is
+    free in both, and bounds and priors of the old coordinates are dropped.
+    """
+    from astropy.coordinates import SkyCoord
+
+    template = type(model).__name__ == "TemplateSpatialModel"  # its frame is that of its map
+    if "lon_0" not in model.parameters.names or model.frame == frame or template:
+        return
+    lon, lat = model.lon_0, model.lat_0
+    if id(lon) not in done:
+        position = model.position.transform_to(frame)
+        if "phi" in model.parameters.names and id(model.phi) not in done:
+            north = SkyCoord(0.0, 90.0, unit="deg", frame=model.frame).transform_to(frame)
+            turned = model.phi.quantity.to_value("deg") + position.position_angle(north).deg
+            model.phi.quantity = ((turned + 180.0) % 360.0 - 180.0) * _degree()
+            done.add(id(model.phi))
+        free = not (lon.frozen and lat.frozen)
+        for parameter, value in ((lon, position.spherical.lon), (lat, position.spherical.lat)):
+            parameter.quantity = value.to("deg")
+            parameter.frozen, parameter.prior = not free, None
+        lon.min = lon.max = np.nan
+        lat.min, lat.max = -90.0, 90.0
+        done.update((id(lon), id(lat)))
+    model.frame = frame
+
+
+def morphology_from_gammapy(model, read: Reader, frame: str, geom=None) -> tuple[Morphology, Any]:
+    """Morphology of a gammapy spatial model in `frame`, and the factor on the spectrum that makes the flux the same.
+
+    The factor is None for models whose integral over the sky is one.
+    """
+    kind = type(model)
+    name, ours = kind.__name__, kind.__module__.startswith("gammapy.")
+    if ours and name in NATIVE:
+        return NATIVE[name](model, read), None
+    if ours and name == "ConstantSpatialModel":
+        return Constant(), 4.0 * math.pi * read(model.value, "sr-1")
+    if ours and name in ("ConstantFluxSpatialModel", "TemplateNDSpatialModel"):
+        raise ValueError(f"{read.prefix}: {name} has no counterpart; it is no function of the direction alone")
+    if model.is_energy_dependent:
+        raise ValueError(f"{read.prefix}: {name} changes with energy; give a spatial model that does not")
+    return read.table(model, lambda: _raster(model, read, frame, geom))
+
+
+def _raster(model, read, frame, geom):
+    place = {} if geom is None else _place(geom, frame)
+    template = type(model).__name__ == "TemplateSpatialModel"
+    if template and geom is None and (grid := _own_grid(model.map.geom, frame)) is not None:
+        values = np.nan_to_num(model.map.quantity.to_value("sr-1"))[:, ::-1].clip(0.0)
+    else:
+        moved = template and model.position.separation(model.map_center).deg > 1e-6
+        sky = _template(model, read.prefix) if template and not moved else _ModelSky(model, read.prefix, place)
+        grid, values = resample(sky, f"{read.prefix}: {type(model).__name__}", frame, **place)
+    if not template or any(id(parameter) in read.names for parameter in model.parameters):
+        read.note_frozen(model, f"a map of {grid.size} x {grid.size} pixels of {grid.step:.3g} deg")
+    flux = values.sum() * grid.solid_angle
+    if template and geom is None:
+        # what the map itself says; resampling keeps it to 1e-3 or so
+        pixels = np.nan_to_num(model.map.quantity.to_value("sr-1")).clip(0.0)
+        flux = float((pixels * model.map.geom.solid_angle().to_value("sr")).sum())
+    try:
+        return TemplateMap(grid, values), None if abs(flux - 1.0) < 1e-5 else float(flux)
+    except ValueError as error:
+        raise ValueError(f"{read.prefix}: {error}") from error
+
+
+def _template(model, prefix):
+    if model.map.geom.is_hpx:
+        raise ValueError(f"{prefix}: for a HEALPix template read the file with gammajax.io.read_template")
+    sky = model.map.copy(data=model.map.quantity.to_value("sr-1").clip(0.0), unit="sr-1")
+    return WcsMap(sky)
+
+
+def _place(geom, frame):
+    """Centre, radius and step of a gammapy geometry."""
+    centre = geom.center_skydir.transform_to(frame).spherical
+    width = geom.to_image().width.to_value("deg")
+    step = float(np.min(geom.pixel_scales.to_value("deg")))
+    return {"lon": centre.lon.deg, "lat": centre.lat.deg, "radius": 0.5 * float(np.max(width)), "step": step}
+
+
+class _ModelSky:
+    """Any gammapy spatial model, to be drawn on a grid."""
+
+    def __init__(self, model, prefix, place):
+        self.model, self.frame, self.prefix = model, model.frame, prefix
+        extent = model.evaluation_radius
+        if extent is None and not place:
+            raise ValueError(f"{prefix}: {type(model).__name__} has no extent of its own; give the geom to draw it on")
+        self.extent = 180.0 if extent is None else float(np.max(extent.to_value("deg")))
+        self.step = place["step"] if place else max(FINEST, self.extent / PIXELS)
+
+    def bright(self):
+        """A cross as wide as the model."""
+        position = self.model.position.transform_to(self.frame)
+        ends = position.directional_offset_by([0, 90, 180, 270] * _degree(), self.extent * _degree()).spherical
+        return ends.lon.deg, ends.lat.deg
+
+    def values_at(self, lon, lat):
+        value = self.model(lon * _degree(), lat * _degree())
+        return np.nan_to_num(np.broadcast_to(value.to_value("sr-1"), lon.shape)).clip(0.0)
+
+
+def _degree():
+    from astropy import units as u
+
+    return u.deg
+
+
+def _own_grid(geom, frame) -> Grid | None:
+    """The grid whose pixels are those of an equal-area map, as [`morphology_to_gammapy`][] writes it, or None."""
+    if geom.is_hpx or geom.frame != frame or geom.projection != "ZEA" or not geom.is_image:
+        return None
+    size, (lon, lat) = geom.data_shape[0], geom.wcs.wcs.crval
+    step = float(geom.wcs.wcs.cdelt[1])
+    if geom.data_shape != (size, size) or not np.allclose(geom.wcs.wcs.cdelt, [-step, step], rtol=1e-9):
+        return None
+    if not np.allclose(geom.wcs.wcs.crpix, 0.5 * (size + 1), atol=1e-9):
+        return None
+    grid = Grid(lon, lat, step, (size - 1) // 2 * step * (1.0 - 1e-9))
+    return grid if grid.size == size else None
+
+
+def _elongated(model, read):
+    return {"e": read(model.e), "phi": read(model.phi, "deg")}
+
+
+def _disk(model, read):
+    r_0 = read(model.r_0, "deg")
+    return Disk(*_position(model, read), r_0, edge=r_0 * read(model.edge_width), **_elongated(model, read))
+
+
+def _shell_2(model, read):
+    outer, eta = read(model.r_0, "deg"), read(model.eta)
+    return Shell(*_position(model, read), (1.0 - eta) * outer, eta * outer)
+
+
+def _position(model, read):
+    return read(model.lon_0, "deg"), read(model.lat_0, "deg")
+
+
+NATIVE: dict[str, Callable[[Any, Reader], Morphology]] = {
+    "PointSpatialModel": lambda m, read: Point(*_position(m, read)),
+    "GaussianSpatialModel": lambda m, read: Gaussian(
+        *_position(m, read), read(m.sigma, "deg"), **_elongated(m, read)
+    ),
+    "GeneralizedGaussianSpatialModel": lambda m, read: GeneralizedGaussian(
+        *_position(m, read), read(m.r_0, "deg"), read(m.eta), **_elongated(m, read)
+    ),
+    "DiskSpatialModel": _disk,
+    "ShellSpatialModel": lambda m, read: Shell(*_position(m, read), read(m.radius, "deg"), read(m.width, "deg")),
+    "Shell2SpatialModel": _shell_2,
+}  # fmt: skip
+
+
+def morphology_to_gammapy(morphology: Morphology, frame: str, geom, name: str) -> tuple[Any, float | None]:
+    """Spatial model of gammapy for a morphology in `frame`, and the factor on the spectrum or None.
+
+    What has no counterpart is drawn on `geom`.
+    """
+    from astropy import units as u
+    from gammapy.maps import WcsGeom, WcsNDMap
+    from gammapy.modeling import models as gp
+
+    if isinstance(morphology, Constant):
+        # gammapy does not write another value than 1 sr-1
+        return gp.ConstantSpatialModel(), 0.25 / math.pi
+    place = {"lon_0": number(morphology.lon) * u.deg, "lat_0": number(morphology.lat) * u.deg, "frame": frame}
+    if isinstance(morphology, Point):
+        return gp.PointSpatialModel(**place), None
+    if isinstance(morphology, Shell):
+        radii = {"radius": number(morphology.radius_in) * u.deg, "width": number(morphology.width) * u.deg}
+        return gp.ShellSpatialModel(**place, **radii), None
+    if isinstance(morphology, TemplateMap):
+        grid = morphology.grid
+        centre = (number(grid.lon), number(grid.lat))
+        wcs = WcsGeom.create(skydir=centre, npix=grid.size, binsz=grid.step, frame=frame, proj="ZEA")
+        values = np.asarray(morphology.values, float)[:, ::-1]
+        return _template_to_gammapy(WcsNDMap(wcs, values, unit="sr-1")), None
+    if type(morphology) in COUNTERPARTS:
+        kind, fields = COUNTERPARTS[type(morphology)]
+        shape = {field: number(getattr(morphology, field)) * u.Unit(unit) for field, unit in fields.items()}
+        if isinstance(morphology, Disk):
+            shape["edge_width"] = float(morphology.edge) / float(morphology.r_0)
+        shape["phi"] = number((morphology.phi + 180.0) % 360.0 - 180.0) * u.deg
+        return getattr(gp, kind)(**place, **shape), None
+    if geom is None:
+        raise ValueError(
+            f"component {name!r}: gammapy has no counterpart of {type(morphology).__name__}; give geom=, a WcsGeom to "
+            "draw it on"
+        )
+    geom = geom.to_image()
+    fine = geom.upsample(OVERSAMPLE)
+    at = fine.get_coord(frame=frame)
+    lon, lat = (jnp.asarray(np.nan_to_num(c.to_value("deg"))) for c in (at.lon, at.lat))
+    values = np.where(np.isfinite(at.lon.to_value("deg")), np.asarray(_brightness(morphology, lon, lat)), 0.0)
+    values = values.reshape(geom.data_shape[0], OVERSAMPLE, geom.data_shape[1], OVERSAMPLE).mean((1, 3))
+    return _template_to_gammapy(WcsNDMap(geom, values, unit="sr-1")), None
+
+
+@eqx.filter_jit
+def _brightness(morphology, lon, lat):
+    return morphology.brightness(lon, lat)
+
+
+def _template_to_gammapy(sky):
+    from gammapy.modeling.models import TemplateSpatialModel
+
+    # constant within pixels, as in gammajax; the brightness is absolute
+    return TemplateSpatialModel(sky, normalize=False, interp_kwargs={"method": "nearest"})
+
+
+COUNTERPARTS: dict[type, tuple[str, dict[str, str]]] = {
+    Gaussian: ("GaussianSpatialModel", {"sigma": "deg", "e": ""}),
+    GeneralizedGaussian: ("GeneralizedGaussianSpatialModel", {"r_0": "deg", "eta": "", "e": ""}),
+    Disk: ("DiskSpatialModel", {"r_0": "deg", "e": ""}),
+}
