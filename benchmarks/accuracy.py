@@ -76,6 +76,27 @@ def gammapy_irfs():
     return irfs
 
 
+def dispersion_norms(irfs):
+    """Integral over migra of gammapy's dispersion below its first offset, 0.5 deg, by (ln E, offset).
+
+    There gammapy extrapolates, and cuts off what comes out negative; from 0.5 deg on it is one.
+    """
+    import astropy.units as u
+    from scipy.interpolate import RegularGridInterpolator
+
+    energy, offset = np.geomspace(0.0127, 195.0, 1500), np.linspace(0.0, 0.5, 21)
+    migra = np.linspace(0.0, 3.0, 3001)
+    total = np.empty((energy.size, offset.size))
+    for i, e in enumerate(energy):
+        values = irfs["edisp"].evaluate(
+            energy_true=e * u.TeV, migra=migra[:, None] * u.one, offset=offset[None, :] * u.deg
+        )
+        total[i] = np.trapezoid(values.value, migra, axis=0)
+    return RegularGridInterpolator(
+        (np.log(energy), offset), np.where(total > 0, total, 1.0), bounds_error=False, fill_value=None
+    )
+
+
 def reference_intensity(irfs, source, events):
     """Lambda by numpy quadrature: energies by trapezoid in ln E, directions in polar coordinates of size sigma(E)."""
     import astropy.units as u
@@ -116,6 +137,14 @@ def reference_intensity(irfs, source, events):
                 2.0 * np.pi * sigma**2 * (1.0 - np.exp(-2.0 / sigma**2))
             )
 
+    norms = dispersion_norms(irfs)
+
+    def dispersion_norm(log_energy, offset):
+        """At every true energy and every offset, which varies along the last axes."""
+        offsets = offset.reshape(log_energy.size, -1)
+        points = np.stack([np.broadcast_to(log_energy[:, None], offsets.shape), np.minimum(offsets, 0.5)], axis=-1)
+        return norms(points)
+
     result = np.zeros(len(events))
     for k in range(len(events)):
         energy = events.energy[k]
@@ -150,15 +179,8 @@ def reference_intensity(irfs, source, events):
         dispersion = (
             irfs["edisp"].evaluate(energy_true=e * u.TeV, migra=energy / e * u.one, offset=offset * u.deg).value
         )
-        # gammapy cuts negative extrapolations off: what is left is normalised, at the mean offset of this event
-        mean = (offset * measure).sum((1, 2)) / measure.sum((1, 2))
-        coarse = np.linspace(0, true.size - 1, 300).astype(int)
-        migra = np.linspace(0.005, 2.995, 2991)
-        total = irfs["edisp"].evaluate(
-            energy_true=true[coarse, None] * u.TeV, migra=migra[None, :], offset=mean[coarse, None] * u.deg
-        )
-        total = np.interp(true, true[coarse], 1e-3 * total.value.sum(1))
-        dispersion = dispersion / np.where(total > 0, total, 1.0)[:, None, None]
+        norm = dispersion_norm(np.log(true), offset.ravel())
+        dispersion = dispersion / norm.reshape(dispersion.shape)
         inner = (area * spread * dispersion / e * measure).sum((1, 2))
         result[k] = LIVETIME * np.trapezoid(flux * inner * true, np.log(true))
     return result

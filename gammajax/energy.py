@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from gammajax.spectra import Spectrum, energy_edges
 
-SUB_BINS = 8
+SUB_BINS = 16
 
 
 def lagrange(x: float, order: int) -> Float[np.ndarray, " node"]:

@@ -23,17 +23,18 @@ class EnergyDispersion(eqx.Module):
 
     def __init__(self, energy_axis: Axis, offset_axis: Axis, migra_axis: Axis, values):
         """Normalise `values` [energy_true, offset, migra]; profiles that are zero stay zero."""
-        migra = np.asarray(migra_axis.nodes, np.float64)
         values = np.asarray(values, np.float64)
         if offset_axis.nodes[0] > 0:
             # Extrapolated to the pointing as gammapy does, but once, here: what comes out negative is cut off and the
             # rest normalised, where gammapy leaves an integral above one. The order matters: gammapy cuts after it has
-            # interpolated in energy, so that is done first, four times finer than the table.
+            # interpolated, so that is done first on twice as many nodes in energy, offset and migra.
             total = values.sum(-1, keepdims=True)
             values = values / np.where(total > 0, total, 1.0)
-            energy_axis, values = refine(energy_axis, values, dimension=0, factor=4)
+            energy_axis, values = refine(energy_axis, values, dimension=0)
+            migra_axis, values = refine(migra_axis, values, dimension=2)
             offset_axis, values = extend(offset_axis, values, dimension=1)
         values = np.maximum(values, 0.0)
+        migra = np.asarray(migra_axis.nodes, np.float64)
         steps = 0.5 * np.diff(migra) * (values[..., 1:] + values[..., :-1])
         cumulative = np.concatenate([np.zeros_like(values[..., :1]), np.cumsum(steps, -1)], -1)
         total = cumulative[..., -1:]

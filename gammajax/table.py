@@ -97,20 +97,25 @@ class Table(eqx.Module):
         return jnp.where(inside[(...,) + (None,) * trailing], result, jnp.asarray(outside, self.values.dtype))
 
 
-def refine(axis: Axis, values: np.ndarray, dimension: int, factor: int) -> tuple[Axis, np.ndarray]:
-    """Axis and values with `factor` - 1 more nodes between neighbours, interpolated linearly."""
+def refine(axis: Axis, values: np.ndarray, dimension: int) -> tuple[Axis, np.ndarray]:
+    """Axis and values with a node more in the middle between neighbours, interpolated linearly."""
     nodes = np.asarray(axis.nodes, np.float64)
-    position = np.arange((nodes.size - 1) * factor + 1) / factor
-    return _resample(axis, np.interp(position, np.arange(nodes.size), nodes), values, dimension)
+    return _resample(axis, np.sort(np.append(nodes, 0.5 * (nodes[1:] + nodes[:-1]))), values, dimension)
 
 
 def extend(axis: Axis, values: np.ndarray, dimension: int) -> tuple[Axis, np.ndarray]:
-    """Axis and values with nodes added at the ends of the axis (not below zero), extrapolated linearly."""
+    """Axis and values with nodes added at and on the way to the ends of the axis (not below zero).
+
+    They are extrapolated linearly.
+    """
     nodes = np.asarray(axis.nodes, np.float64)
-    ends = [end for end in (max(axis.lower, 0.0), axis.upper) if not np.any(np.isclose(nodes, end, atol=1e-6))]
     if nodes.size < 2:
         return axis, values
-    return _resample(axis, np.unique(np.concatenate([nodes, ends])), values, dimension)
+    new = nodes
+    for near, end in ((nodes[0], max(axis.lower, 0.0)), (nodes[-1], axis.upper)):
+        if not np.isclose(near, end, atol=1e-6):
+            new = np.append(new, [0.5 * (near + end), end])
+    return _resample(axis, np.sort(new), values, dimension)
 
 
 def _resample(axis, new, values, dimension):

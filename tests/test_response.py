@@ -42,7 +42,7 @@ def below(table, limits, energy_true, offset):
     nodes, weights = np.polynomial.legendre.leggauss(2)
     half, middle = 0.5 * np.diff(edges), 0.5 * (edges[1:] + edges[:-1])
     at = middle[:, None] + half[:, None] * nodes
-    padded = np.resize(at, 400)
+    padded = np.resize(at, 800)
     value = np.asarray(density(table, jnp.asarray(padded), np.float32(energy_true), np.float32(offset)), np.float64)
     cumulative = np.cumsum((half[:, None] * weights * value[: at.size].reshape(at.shape)).sum(1))
     return np.interp(limits, edges, np.concatenate([[0.0], cumulative]))

@@ -22,8 +22,9 @@ class DetectorResponse(eqx.Module):
     def init(cls, observation: Observation, nodes: EnergyNodes, offsets: Float[Array, " offset"]):
         """Tabulate at the offsets [deg]."""
         migra = observation.response.energy_dispersion.profile.axes[2]
-        # a quarter of the table's bins: straight lines between its own kinks then lose 3e-4 at most
-        step = float(jnp.diff(migra.nodes).min()) / 4.0
+        # a quarter of the table's bins: straight lines between its own kinks then lose 3e-4 at most; resolutions are
+        # never below some percent, so finer bins than a percent hold nothing but noise
+        step = max(float(jnp.diff(migra.nodes).min()), 0.01) / 4.0
         reach = float(np.exp(2.0 * nodes.log_step))  # the projection mixes neighbouring nodes
         low, high = migra.lower / reach, migra.upper * reach
         y = np.linspace(low, high, int(np.ceil((high - low) / step)) + 1)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from astropy import units as u
@@ -58,6 +59,23 @@ def test_embedded_response_against_gammapy(site):
     expected = edisp.evaluate(migra=migra, energy_true=energy * u.TeV, offset=offset * u.deg).to_value("") / energy
     value = eqx.filter_jit(response.energy_dispersion.density)(energy * migra, energy, offset)
     np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-4 * expected.max())
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.2])
+def test_dispersion_inside_the_first_offset_is_the_one_gammapy_extrapolates(offset, ctao_south):
+    # what gammapy cuts off at zero leaves an integral above one, which ours divides by
+    path = next(p for p in DATA.glob("Prod5-South*"))
+    dispersion = load_irf_dict_from_file(path)["edisp"]
+    dispersion.normalize()
+    migra = np.linspace(0.0, 3.0, 1201)
+    for energy in (0.2, 1.7, 11.6):
+        true = np.geomspace(energy / 2.0, energy / 0.5, 500)
+        values = dispersion.evaluate(energy_true=true[:, None] * u.TeV, migra=migra, offset=offset * u.deg).value
+        theirs = dispersion.evaluate(energy_true=true * u.TeV, migra=energy / true, offset=offset * u.deg).value
+        theirs = theirs / true / np.trapezoid(values, migra, axis=1)
+        ours = ctao_south.response.energy_dispersion.density(energy, jnp.asarray(true), jnp.full(500, offset))
+        folded = [np.trapezoid(density * true**-1.5, np.log(true)) for density in (np.asarray(ours, float), theirs)]
+        assert folded[0] == pytest.approx(folded[1], rel=5e-3)
 
 
 def test_observation_values():
