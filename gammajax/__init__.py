@@ -20,6 +20,7 @@ from gammajax.lines import Line as Line
 from gammajax.mixture import InstrumentBackground as InstrumentBackground
 from gammajax.mixture import Mixture as Mixture
 from gammajax.mixture import Source as Source
+from gammajax.mixture import stick_breaking as stick_breaking
 from gammajax.morphology import Gaussian as Gaussian
 from gammajax.morphology import GeneralizedGaussian as GeneralizedGaussian
 from gammajax.morphology import Point as Point

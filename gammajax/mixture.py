@@ -1,12 +1,14 @@
 """Model of the sky and its instrument: sources, background and the mixture of them."""
 
+from collections.abc import Mapping
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from gammajax.morphology import Morphology
-from gammajax.spectra import Scalar, Spectrum, is_concrete, scalar
+from gammajax.spectra import Scalar, Spectrum, floating, is_concrete, scalar
 
 
 class Source(eqx.Module):
@@ -19,56 +21,161 @@ class Source(eqx.Module):
 class InstrumentBackground(eqx.Module):
     """The instrument's own background: norm (E' / reference)^-tilt x rate of the response file.
 
-    It is a rate per reconstructed energy and direction, so it is never convolved with the response.
+    It is a rate per reconstructed energy and direction, so it is never convolved with the response. `norm` and `tilt`
+    are numbers, or arrays with one number for each observation.
     """
 
-    norm: Scalar = eqx.field(converter=scalar, default=1.0)
-    tilt: Scalar = eqx.field(converter=scalar, default=0.0)
+    norm: Float[Array | np.ndarray, "*observation"] = eqx.field(converter=floating, default=1.0)
+    tilt: Float[Array | np.ndarray, "*observation"] = eqx.field(converter=floating, default=0.0)
     reference: Scalar = eqx.field(converter=scalar, default=1.0)
 
+    def select(self, observation) -> "InstrumentBackground":
+        """The background with norm and tilt of this observation, or of an array of observations, by number."""
+        norm, tilt = (v if jnp.ndim(v) == 0 else jnp.asarray(v)[observation] for v in (self.norm, self.tilt))
+        return InstrumentBackground(norm, tilt, self.reference)
+
     def factor(self, energy) -> Float[Array, "..."]:
-        """Factor on the rate of the response file at reconstructed `energy` [TeV]."""
+        """Factor on the rate of the response file at reconstructed `energy` [TeV], broadcast with norm and tilt."""
         if is_concrete(self.tilt) and not np.any(self.tilt):  # no power of every event's energy in each call
-            return jnp.broadcast_to(self.norm, jnp.shape(energy))
+            return jnp.broadcast_to(self.norm, jnp.broadcast_shapes(jnp.shape(energy), jnp.shape(self.norm)))
         return self.norm * jnp.exp(-self.tilt * jnp.log(energy / self.reference))
+
+    def check_observations(self, count: int) -> None:
+        """Raise `ValueError` unless norm and tilt are numbers or have one for each of `count` observations."""
+        for name, value in (("norm", self.norm), ("tilt", self.tilt)):
+            if jnp.shape(value) not in ((), (count,)):
+                raise ValueError(
+                    f"the background's {name} has shape {jnp.shape(value)}; give one number, or {count}, one for each "
+                    "observation"
+                )
 
 
 Component = Source | InstrumentBackground
 
 
 class Mixture(eqx.Module):
-    """Named components, with weights or with absolute fluxes.
+    """Named components, with weights or with absolute fluxes; a component may be a mixture itself.
 
     With `weights` the model is a mixture: each component's weight is its fraction of the detected events over all
-    observations. One component may be left out of `weights`; it takes the remainder, so that the sum is one.
-    Without `weights` the fluxes and norms are absolute and the likelihood is the extended one.
+    observations. Without, fluxes and norms are absolute and the likelihood is the extended one. Weights are
 
-    `fractions` holds the weights in the order of the components, or None.
+    - a dict by name; one component may be left out, and takes the remainder, so that the sum is one,
+    - or an array in the order of the components, such as a Dirichlet parameter or [`gammajax.stick_breaking`][] gives.
 
-    Raises `ValueError` for unknown names, more than one missing weight, or weights that cannot add up to one.
+    In a mixture within a mixture, weights are fractions of the events of that node. A node without weights in one with
+    weights keeps the proportions of its own absolute fluxes, and only its sum is scaled. Components within are named by
+    their path, as in "signal/W".
+
+    `fractions` holds the weights of the direct components `parts` in the order of their `names`, or None.
+
+    Raises `ValueError` for unknown names, more than one missing weight, weights that cannot add up to one, and a node
+    with weights in a mixture without: its flux would be unknown.
     """
 
     # tuples, not dicts: jax sorts the keys of dicts, and the order of components is theirs
     names: tuple[str, ...] = eqx.field(static=True)
-    parts: tuple[Component, ...]
+    parts: tuple["Component | Mixture", ...]
     fractions: Float[Array, " component"] | None
 
-    def __init__(self, *, weights=None, **components: Component):
+    def __init__(self, *, weights=None, **components: "Component | Mixture"):
         if not components:
             raise ValueError("a mixture needs at least one component, as in Mixture(signal=Source(...))")
         for name, component in components.items():
-            if not isinstance(component, Component):
-                raise ValueError(f"component {name!r} must be a Source or InstrumentBackground, not {component!r}")
+            if not isinstance(component, Component | Mixture):
+                raise ValueError(
+                    f"component {name!r} must be a Source, InstrumentBackground or Mixture, not {component!r}"
+                )
+            if "/" in name:
+                raise ValueError(f"component {name!r}: a name must not hold '/', which separates the nodes of a path")
+            if weights is None and isinstance(component, Mixture) and component.weighted:
+                raise ValueError(
+                    f"component {name!r} is a mixture with weights in one without: its flux is unknown; "
+                    "give weights to the outer one, or none to both"
+                )
         self.names, self.parts = tuple(components), tuple(components.values())
         self.fractions = None if weights is None else _complete_weights(weights, list(components))
 
     @property
+    def weighted(self) -> bool:
+        """Whether the model has weights; otherwise fluxes are absolute."""
+        return self.fractions is not None
+
+    @property
     def components(self) -> dict[str, Component]:
-        """Components by name."""
-        return dict(zip(self.names, self.parts, strict=True))
+        """Sources and backgrounds by path, those of inner mixtures included."""
+        found = {}
+        for name, part in zip(self.names, self.parts, strict=True):
+            if isinstance(part, Mixture):
+                found |= {f"{name}/{path}": component for path, component in part.components.items()}
+            else:
+                found[name] = part
+        return found
+
+    @property
+    def groups(self) -> list[tuple[Float[Array, ""], tuple[str, ...]]]:
+        """Fraction of the events and paths of its components, for each group within which fluxes decide.
+
+        A component that has a weight is a group for itself. Without weights all components are one group.
+        """
+        if self.fractions is None:
+            return [(jnp.ones(()), tuple(self.components))]
+        found = []
+        for name, part, fraction in zip(self.names, self.parts, self.fractions, strict=True):
+            inner = part.groups if isinstance(part, Mixture) else [(jnp.ones(()), ("",))]
+            found += [
+                (fraction * share, tuple(f"{name}/{path}" if path else name for path in paths))
+                for share, paths in inner
+            ]
+        return found
+
+    def component_fractions(self, counts: dict[str, Float[Array, ""]]) -> dict[str, Float[Array, ""]]:
+        """Fraction of the detected events of every component by path; they add up to one.
+
+        `counts` expected from each by its absolute flux, of which the proportions matter where there are no weights.
+        """
+        found = {}
+        for fraction, paths in self.groups:
+            if len(paths) == 1:
+                found[paths[0]] = fraction
+                continue
+            total = sum((counts[path] for path in paths), start=jnp.zeros(()))
+            found |= {path: fraction * counts[path] / total for path in paths}
+        return {path: found[path] for path in self.components}
+
+    def node_fractions(self, counts: dict[str, Float[Array, ""]]) -> dict[str, Float[Array, ""]]:
+        """As [`Mixture.component_fractions`][], for inner mixtures too: a node has the sum of what is in it."""
+        found = {}
+        for path, fraction in self.component_fractions(counts).items():
+            *nodes, _ = path.split("/")
+            for depth in range(1, len(nodes) + 1):
+                node = "/".join(nodes[:depth])
+                found[node] = found.get(node, 0.0) + fraction
+            found[path] = fraction
+        return found
+
+
+def stick_breaking(breaks: Float[Array, "*batch stick"]) -> Float[Array, "*batch component"]:
+    """Weights of n + 1 components from n numbers between zero and one: w_i = v_i Prod_{j<i} (1 - v_j).
+
+    Each number is the share of what is left, the last component takes the rest. With v_i ~ Beta(1, n - i), i from 0,
+    the weights are uniform over the simplex (Connor & Mosimann 1969, doi:10.1080/01621459.1969.10500963).
+
+    >>> import gammajax as gj, jax.numpy as jnp
+    >>> gj.stick_breaking(jnp.array([0.5, 0.5])).tolist()
+    [0.5, 0.25, 0.25]
+    """
+    breaks = jnp.asarray(breaks)
+    one = jnp.ones((*breaks.shape[:-1], 1), breaks.dtype)
+    left = jnp.concatenate([one, jnp.cumprod(1.0 - breaks, axis=-1)], axis=-1)
+    return left * jnp.concatenate([breaks, one], axis=-1)
 
 
 def _complete_weights(weights, names):
+    if not isinstance(weights, Mapping):
+        array = jnp.asarray(weights, float)
+        if array.shape != (len(names),):
+            raise ValueError(f"weights of shape {array.shape} do not fit the {len(names)} components {names}")
+        weights = dict(zip(names, array, strict=True))
     unknown = [name for name in weights if name not in names]
     if unknown:
         raise ValueError(f"weights name unknown components {unknown}; the components are {names}")

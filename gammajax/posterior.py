@@ -15,6 +15,7 @@ from gammajax.events import Events
 from gammajax.likelihood import mixture_density, sum_of_logs
 from gammajax.mixture import InstrumentBackground, Mixture, Source
 from gammajax.observation import Observation
+from gammajax.priors import centre, cube_size, extremes, from_cube
 
 Parameters = dict[str, Float[Array, "..."]]
 EngineChoice = str | Callable[..., Engine]
@@ -33,7 +34,8 @@ class Posterior(eqx.Module):
       [`gammajax.engines.Engine.init`][], such as `functools.partial(gj.engines.DenseEngine.init, method="linear")`.
     - `per_decade`: true-energy nodes per decade; `bands`: nodes kept per event (default: what the response needs).
 
-    A mixture with weights has the mixture likelihood, one without the extended likelihood.
+    A mixture with weights has the mixture likelihood, one without the extended likelihood. Components of inner mixtures
+    are named by their path, as in "signal/W".
 
     Raises `ValueError` when an event cannot come from any component, when a prior leaves the range of a spectrum, when
     a component expects no events, when a kernel engine is asked for a morphology that is free, and when the table of a
@@ -66,7 +68,7 @@ class Posterior(eqx.Module):
         observations, events = _data(observations, events)
         self.model, self.priors, self.observations = model, dict(priors), observations
         self.names = tuple(priors)
-        start = {name: _quantile(prior, 0.5) for name, prior in self.priors.items()}
+        start = {name: centre(prior) for name, prior in self.priors.items()}
         mixture = model(start)
         if not isinstance(mixture, Mixture):
             raise ValueError(f"the model must return a gammajax.Mixture, not {type(mixture).__name__}")
@@ -101,7 +103,7 @@ class Posterior(eqx.Module):
         """Value of log L relative to the reference: what samplers use, accurate in single precision."""
         value = sum_of_logs(self._density(parameters), self.reference, self.valid)
         mixture = self.model(parameters)
-        if mixture.fractions is None:
+        if not mixture.weighted:
             value = value - (self._total(parameters) - self._total(self.reference_parameters))
         return value
 
@@ -113,8 +115,8 @@ class Posterior(eqx.Module):
     def log_reference(self) -> Float[Array, ""]:
         """Value of log L at the reference parameters: `log_likelihood` minus `log_likelihood_ratio`."""
         value = sum_of_logs(self.reference, jnp.ones_like(self.reference), self.valid)
-        extended = self.model(self.reference_parameters).fractions is None
-        return value - self._total(self.reference_parameters) if extended else value
+        weighted = self.model(self.reference_parameters).weighted
+        return value if weighted else value - self._total(self.reference_parameters)
 
     def log_prior(self, parameters: Parameters) -> Float[Array, ""]:
         """Logarithm of the prior density."""
@@ -122,14 +124,62 @@ class Posterior(eqx.Module):
             (jnp.sum(prior.log_prob(parameters[name])) for name, prior in self.priors.items()), start=jnp.zeros(())
         )
 
-    def prior_transform(self, u: Float[Array, " parameter"]) -> dict[str, Any]:
-        """Parameters at a point of the unit cube, in the order of the priors (for nested sampling)."""
-        return {name: self.priors[name].icdf(u[i]) for i, name in enumerate(self.names)}
+    def prior_transform(self, u: Float[Array, " number"]) -> dict[str, Any]:
+        """Parameters at a point of the unit cube of `cube_size` dimensions, in the order of the priors.
+
+        For nested sampling. A vector of n takes n numbers, of fractions that add up to one n - 1.
+        """
+        parameters, first = {}, 0
+        for name in self.names:
+            size = cube_size(self.priors[name])
+            parameters[name] = from_cube(self.priors[name], u[first : first + size])
+            first += size
+        return parameters
+
+    @property
+    def cube_size(self) -> int:
+        """Dimensions of the unit cube of [`Posterior.prior_transform`][]."""
+        return sum(cube_size(prior) for prior in self.priors.values())
 
     def sample_prior(self, key: PRNGKeyArray) -> Parameters:
         """One draw from the prior."""
         keys = jax.random.split(key, len(self.names))
         return {name: jnp.asarray(self.priors[name].sample(k)) for k, name in zip(keys, self.names, strict=True)}
+
+    def fractions(self, parameters: Parameters) -> dict[str, Float[Array, ""]]:
+        """Fraction of the detected events of every component and every inner mixture, by path."""
+        return self.model(parameters).node_fractions(self._totals(parameters))
+
+    def flux_scales(self, parameters: Parameters) -> dict[str, Float[Array, ""]]:
+        """Factor on each component's absolute flux that makes its events as many as its fraction says.
+
+        s_i = w_i n / N_i with n observed events. What is proportional to the flux scales with it: the model's
+        `sigma_v` times the scale is the one that the fraction means. One for a model without weights.
+        """
+        mixture, totals = self.model(parameters), self._totals(parameters)
+        if not mixture.weighted:
+            return {path: jnp.ones(()) for path in totals}
+        events = jnp.count_nonzero(self.valid)
+        return {path: w * events / totals[path] for path, w in mixture.component_fractions(totals).items()}
+
+    def scaled_fractions(
+        self, parameters: Parameters, scales: dict[str, Float[Array, ""] | float]
+    ) -> dict[str, Float[Array, ""]]:
+        """Fraction of the observed events that components make when their fluxes are these multiples of the model's.
+
+        The inverse of [`Posterior.flux_scales`][]: w_i = s_i N_i / n.
+        Raises `ValueError` for a name that is no component.
+        """
+        totals, events = self._totals(parameters), jnp.count_nonzero(self.valid)
+        for path in scales:
+            if path not in totals:
+                raise ValueError(f"{path!r} is no component; the components are {list(totals)}")
+        return {path: scale * totals[path] / events for path, scale in scales.items()}
+
+    def counts(self, parameters: Parameters) -> dict[str, Float[Array, " observation"]]:
+        """Events of every component in every observation, as the model's fractions or absolute fluxes say."""
+        scales = self.flux_scales(parameters)
+        return {path: scales[path] * counts for path, counts in self.expected_counts(parameters).items()}
 
     def with_reference(self, parameters: Parameters) -> "Posterior":
         """The same posterior with another reference point; near the best fit the ratio is most accurate."""
@@ -142,13 +192,17 @@ class Posterior(eqx.Module):
         mixture = self.model(parameters)
         parts = mixture.components.items()
         intensities = [self.engines[name].intensity(part) for name, part in parts]
-        if mixture.fractions is None:
+        if not mixture.weighted:
             return sum(intensities[1:], start=intensities[0])
-        counts = jnp.stack([self.engines[name].expected_counts(part).sum() for name, part in parts])
-        return mixture_density(intensities, counts, mixture.fractions)
+        totals = self._totals(parameters)
+        fractions = mixture.component_fractions(totals)
+        return mixture_density(intensities, *(jnp.stack(list(column.values())) for column in (totals, fractions)))
+
+    def _totals(self, parameters):
+        return {name: counts.sum() for name, counts in self.expected_counts(parameters).items()}
 
     def _total(self, parameters):
-        return sum((counts.sum() for counts in self.expected_counts(parameters).values()), start=jnp.zeros(()))
+        return sum(self._totals(parameters).values(), start=jnp.zeros(()))
 
 
 def intensity(
@@ -211,7 +265,7 @@ def _prepare(mixture, observations, rows, engine, free, variants):
     chosen = engine if isinstance(engine, dict) else {}
     unknown = [name for name in chosen if name not in mixture.components]
     if unknown:
-        raise ValueError(f"engine names unknown components {unknown}; the components are {list(mixture.names)}")
+        raise ValueError(f"engine names unknown components {unknown}; the components are {list(mixture.components)}")
     engines, kernels = {}, []
     for name, component in mixture.components.items():
         default = engine if engine and not chosen else ("fold" if name in free else "kernel")
@@ -239,27 +293,17 @@ def _explore_priors(model, priors, start, mixture) -> tuple[dict[str, str], list
     """
     free, variants = {}, []
     for name, prior in priors.items():
-        for probability in (0.0, 1.0):
-            value = _quantile(prior, probability)
+        for value in extremes(prior):
             try:
                 changed = model({**start, name: value})
             except ValueError as error:
-                raise ValueError(f"the prior of {name!r} reaches {float(np.max(value)):g}: {error}") from error
+                reached = ", ".join(f"{number:g}" for number in np.ravel(value))
+                raise ValueError(f"the prior of {name!r} reaches {reached}: {error}") from error
+            if list(changed.components) != list(mixture.components) or changed.weighted != mixture.weighted:
+                raise ValueError(f"the model's components or weights change with {name!r}; they must stay the same")
             variants.append(changed)
             for component, before in mixture.components.items():
                 after = changed.components[component]
                 if isinstance(before, Source) and not eqx.tree_equal(before.morphology, after.morphology):
                     free[component] = name
     return free, variants
-
-
-def _quantile(prior, probability):
-    """Quantile of a prior; its ends are those of the support, or far in the tails where that is unbounded."""
-    bound = getattr(prior.support, "lower_bound" if probability == 0.0 else "upper_bound", None)
-    if probability in (0.0, 1.0) and bound is not None and np.all(np.isfinite(bound)):
-        return jnp.asarray(bound, float)
-    probability = min(max(probability, 1e-4), 1.0 - 1e-4)
-    try:
-        return jnp.asarray(prior.icdf(jnp.asarray(probability, float)), float)
-    except (NotImplementedError, ImportError):  # some can only be sampled; Beta wants tensorflow_probability here
-        return jnp.quantile(prior.sample(jax.random.key(0), (4096,)), probability, axis=0)

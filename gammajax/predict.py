@@ -51,12 +51,9 @@ def predict(key, posterior, samples: dict, edges, events: int | None = None) -> 
     points = {name: jnp.concatenate([median[name][None], jnp.asarray(values)]) for name, values in samples.items()}
     mixture = posterior.model(median)
     totals = np.asarray(_expected(posterior, points), np.float64)
-    scale = np.ones_like(totals)
-    if mixture.fractions is not None:
-        fractions = np.asarray(_fractions(posterior.model, points), np.float64)
-        scale = np.count_nonzero(np.asarray(posterior.valid)) * fractions / totals
+    scale = np.asarray(_scales(posterior, points), np.float64)
     counts, simulated, weights, variance = [], [], [], np.zeros(len(edges) - 1)
-    for i, name in enumerate(mixture.names):
+    for i, name in enumerate(mixture.components):
         number = int(np.clip(4 * (scale * totals)[0, i], *SIMULATED)) if events is None else events
         drawn, density = _simulate(jax.random.fold_in(key, i), posterior, mixture.components[name], name, number)
         inverse = jnp.asarray(1.0 / density)
@@ -69,7 +66,12 @@ def predict(key, posterior, samples: dict, edges, events: int | None = None) -> 
         simulated.append(drawn)
         weights.append(at_median)
     return Prediction(
-        mixture.names, np.asarray(edges), np.stack(counts, axis=1), variance, tuple(simulated), tuple(weights)
+        tuple(mixture.components),
+        np.asarray(edges),
+        np.stack(counts, axis=1),
+        variance,
+        tuple(simulated),
+        tuple(weights),
     )
 
 
@@ -98,7 +100,7 @@ def _flux(component, events):
     """Spectrum x brightness at the true energies and directions, in any unit that does not depend on parameters."""
     energy = jnp.asarray(events.energy_true)
     if not isinstance(component, Source):
-        return component.factor(energy)
+        return component.select(jnp.asarray(events.observation)).factor(jnp.asarray(events.energy))
     flux = component.spectrum(energy) * 1e12  # far from the limits of single precision
     if isinstance(component.morphology, Point):
         return flux
@@ -127,11 +129,12 @@ def _expected(posterior, points):
     """Expected counts [draw, component] by absolute flux."""
 
     def one(p):
-        return jnp.stack([posterior.expected_counts(p)[name].sum() for name in posterior.model(p).names])
+        return jnp.stack([counts.sum() for counts in posterior.expected_counts(p).values()])
 
     return jax.lax.map(one, points)
 
 
 @eqx.filter_jit
-def _fractions(model, points):
-    return jax.lax.map(lambda p: model(p).fractions, points)
+def _scales(posterior, points):
+    """Factors on the absolute fluxes [draw, component]."""
+    return jax.lax.map(lambda p: jnp.stack(list(posterior.flux_scales(p).values())), points)

@@ -44,19 +44,24 @@ def simulate(
     observations = (observations,) if isinstance(observations, Observation) else tuple(observations)
     if not isinstance(model, Mixture):
         model = Mixture(component=model, weights=None if events is None else {})
-    key_total, key_split, key_order, *keys = jax.random.split(key, 3 + len(model.parts))
+    order = {path: number for number, path in enumerate(model.components)}
+    # groups with a weight draw their numbers; with absolute fluxes every component has its own
+    groups = [paths for _, paths in model.groups] if model.weighted else [(path,) for path in order]
+    key_total, key_split, key_order, *keys = jax.random.split(key, 3 + len(groups))
     numbers = [None] * len(keys)
     if events is not None:
-        if model.fractions is None:
+        if not model.weighted:
             raise ValueError("a total number of events needs a mixture with weights; leave out events= for fluxes")
         total = int(jax.random.poisson(key_total, events)) if poisson else int(events)
-        numbers = _split(key_split, total, np.asarray(model.fractions, np.float64))
-    elif model.fractions is not None:
+        numbers = _split(key_split, total, np.array([fraction for fraction, _ in model.groups], np.float64))
+    elif model.weighted:
         raise ValueError("a mixture with weights has no absolute flux: give the number of events= to simulate")
     tables = []
-    for i, (component, number) in enumerate(zip(model.parts, numbers, strict=True)):
-        columns = _component(keys[i], component, observations, number, model.names[i])
-        tables.append(np.concatenate([columns, np.full((1, columns.shape[1]), i)]))
+    for key_group, paths, number in zip(keys, groups, numbers, strict=True):
+        components = [model.components[path] for path in paths]
+        columns, member = _group(key_group, components, observations, number, " + ".join(paths))
+        component = np.array([order[path] for path in paths])[member]
+        tables.append(np.concatenate([columns, component[None]]))
     table = np.concatenate(tables, axis=1)
     if table.shape[1] == 0:
         raise ValueError("the model gave no event in this livetime; raise the livetime or the flux")
@@ -84,10 +89,25 @@ def _generator(key):
     return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
 
 
-def _component(key, component, observations, number, name):
-    """Columns [8 - 1, event] of one component: `number` events, or a Poisson number for None."""
-    kind = _BackgroundSampler if isinstance(component, InstrumentBackground) else _SourceSampler
-    samplers = [kind.init(component, observation) for observation in observations]
+def _group(key, components, observations, number, name):
+    """Columns [7, event] and component of the events: `number` of them from all together, or a Poisson number for None.
+
+    Within the group numbers follow from the fluxes.
+    """
+    samplers = []
+    for component in components:
+        if isinstance(component, InstrumentBackground):
+            component.check_observations(len(observations))
+            samplers += [_BackgroundSampler.init(component.select(i), o) for i, o in enumerate(observations)]
+        else:
+            samplers += [_SourceSampler.init(component, observation) for observation in observations]
+    columns = _columns(key, samplers, observations * len(components), number, name)
+    member, observation = np.divmod(columns[-1].astype(int), len(observations))
+    return np.concatenate([columns[:-1], observation[None]]), member
+
+
+def _columns(key, samplers, observations, number, name):
+    """Columns [7, event], of which the last is the number of the sampler."""
     rates = np.array([float(sampler.proposals) for sampler in samplers])
     if not rates.sum() > 0:
         raise ValueError(f"component {name!r} gives no events in the selection")

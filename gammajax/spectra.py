@@ -32,7 +32,12 @@ SUB_BINS = 16  # of a bin, for products of spectra with edges
 
 
 def scalar(value) -> Scalar:
-    """A floating scalar leaf. Plain numbers stay on the host, so that inside jit they can still be looked at."""
+    """A floating scalar leaf, see [`floating`][]."""
+    return floating(value)
+
+
+def floating(value) -> Float[Array | np.ndarray, "..."]:
+    """A floating leaf. Plain numbers stay on the host, so that inside jit they can still be looked at."""
     if isinstance(value, jax.Array):
         return value.astype(jnp.result_type(float))
     return np.asarray(value, dtype=jnp.result_type(float))

@@ -71,7 +71,7 @@ def test_bad_components(monkeypatch):
         gj.Mixture()
     # users have no run-time type checks
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    with pytest.raises(ValueError, match="component 'a' must be a Source or InstrumentBackground"):
+    with pytest.raises(ValueError, match="component 'a' must be a Source, InstrumentBackground or Mixture"):
         gj.Mixture(a=1.0)
 
 
@@ -82,3 +82,63 @@ def test_one_component_needs_no_weight():
 def test_background_factor():
     factor = eqx.filter_jit(gj.InstrumentBackground(norm=2.0, tilt=0.5, reference=4.0).factor)(jnp.array([1.0, 4.0]))
     np.testing.assert_allclose(factor, [4.0, 2.0], rtol=1e-6)
+
+
+TREE = {
+    "signal": gj.Mixture(W=SOURCE, b=SOURCE, weights={"W": 0.25}),
+    "sky": gj.Mixture(near=SOURCE, far=gj.Mixture(one=SOURCE, two=SOURCE)),
+    "instrument": gj.InstrumentBackground(),
+}
+PATHS = ["signal/W", "signal/b", "sky/near", "sky/far/one", "sky/far/two", "instrument"]
+COUNTS = dict(zip(PATHS, map(jnp.float32, [5.0, 7.0, 1.0, 2.0, 5.0, 100.0]), strict=True))
+
+
+def test_tree_of_weights_and_fluxes():
+    tree = gj.Mixture(**TREE, weights={"signal": 0.2, "sky": 0.4})
+    assert list(tree.components) == PATHS and tree.names == ("signal", "sky", "instrument")
+    # weights multiply down the tree; "sky" has none, so that its parts keep the proportions 1 : 2 : 5 of their fluxes
+    expected = {"signal": 0.2, "signal/W": 0.05, "signal/b": 0.15, "instrument": 0.4}
+    expected |= {"sky": 0.4, "sky/near": 0.05, "sky/far": 0.35, "sky/far/one": 0.1, "sky/far/two": 0.25}
+    found = jax.jit(lambda counts: tree.node_fractions(counts))(COUNTS)
+    assert {name: pytest.approx(float(value), rel=1e-5) for name, value in found.items()} == expected
+    parts = tree.component_fractions(COUNTS)
+    assert list(parts) == PATHS and sum(map(float, parts.values())) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_tree_without_weights_has_the_fractions_of_its_counts():
+    tree = gj.Mixture(sky=TREE["sky"], instrument=TREE["instrument"])
+    assert not tree.weighted
+    found = tree.node_fractions({path: COUNTS[path] for path in tree.components})
+    assert float(found["sky"]) == pytest.approx(8.0 / 108.0) and float(found["sky/far"]) == pytest.approx(7.0 / 108.0)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=6))
+def test_sticks_are_broken_one_by_one(breaks):
+    weights = np.asarray(gj.stick_breaking(jnp.asarray(breaks)))
+    left, expected = 1.0, []
+    for part in breaks:
+        expected.append(part * left)
+        left -= expected[-1]
+    np.testing.assert_allclose(weights, [*expected, left], atol=1e-6)
+    mixture = gj.Mixture(weights=weights, **{f"c{i}": SOURCE for i in range(weights.size)})
+    np.testing.assert_allclose(mixture.fractions, weights, atol=1e-6)
+
+
+def test_bad_trees():
+    with pytest.raises(ValueError, match="'signal' is a mixture with weights in one without: its flux is unknown"):
+        gj.Mixture(**TREE)
+    with pytest.raises(ValueError, match="'a/b': a name must not hold '/'"):
+        gj.Mixture(**{"a/b": SOURCE})
+    with pytest.raises(ValueError, match=r"weights of shape \(2,\) do not fit the 3 components"):
+        gj.Mixture(**PARTS, weights=[0.5, 0.5])
+
+
+def test_background_by_observation():
+    background = gj.InstrumentBackground(norm=[2.0, 3.0], tilt=0.5)
+    numbers = jnp.array([1, 0, 1])
+    energy = jnp.array([1.0, 1.0, 4.0])
+    np.testing.assert_allclose(background.select(numbers).factor(energy), [3.0, 2.0, 1.5], rtol=1e-6)
+    background.check_observations(2)
+    with pytest.raises(ValueError, match=r"norm has shape \(2,\); give one number, or 3, one for each observation"):
+        background.check_observations(3)

@@ -268,3 +268,112 @@ def test_other_errors(observations, events):
         gj.Posterior(model, priors, observations, events, engine="quick", **OPTIONS)
     with pytest.raises(ValueError, match="outside the energy range"):
         gj.Posterior(model, priors, observations, gj.Events([5.0], [0.0], [0.0]))
+
+
+def tree(p):
+    # two sources share an index; the second line's signal has two parts with free ratios
+    hard, soft = (gj.Source(gj.PowerLaw(p["index"] + step, 1e-12), gj.Point(0.3, 0.2)) for step in (0.0, 1.0))
+    background = gj.InstrumentBackground(norm=30.0)
+    signal = gj.Mixture(hard=hard, soft=soft, weights=p["ratios"])
+    return gj.Mixture(signal=signal, background=background, weights={"signal": p["weight"]})
+
+
+TREE_PRIORS = {"index": dist.Uniform(1.5, 3.0), "weight": dist.Uniform(0.0, 1.0), "ratios": dist.Dirichlet(jnp.ones(2))}
+TREE_POINT = {"index": jnp.asarray(2.2), "weight": jnp.asarray(0.4), "ratios": jnp.array([0.3, 0.7])}
+
+
+def flat(p):
+    inner = tree({**p, "weight": jnp.asarray(0.5), "ratios": jnp.array([0.5, 0.5])}).components
+    parts = {"hard": inner["signal/hard"], "soft": inner["signal/soft"], "background": inner["background"]}
+    weights = {"hard": p["weight"] * p["ratios"][0], "soft": p["weight"] * p["ratios"][1]}
+    return gj.Mixture(**parts, weights=weights)
+
+
+@pytest.fixture(scope="module")
+def trees(observations, events):
+    return [gj.Posterior(model, TREE_PRIORS, observations, events, **OPTIONS) for model in (tree, flat)]
+
+
+def test_tree_is_the_mixture_it_spells_out(trees):
+    nested, plain = ((call(p, "log_likelihood", TREE_POINT), call(p, "fractions", TREE_POINT)) for p in trees)
+    assert float(nested[0]) == pytest.approx(float(plain[0]), rel=1e-6)
+    assert {name: round(float(value), 4) for name, value in nested[1].items()} == {
+        "background": 0.6,
+        "signal": 0.4,
+        "signal/hard": 0.12,
+        "signal/soft": 0.28,
+    }
+    assert float(plain[1]["soft"]) == pytest.approx(0.28)
+    assert trees[0].engines["signal/hard"] is trees[0].engines["signal/soft"]  # one position, one kernel
+
+
+def test_fractions_and_fluxes_convert_both_ways(trees):
+    posterior = trees[0]
+    scales = call(posterior, "flux_scales", TREE_POINT)
+    back = eqx.filter_jit(posterior.scaled_fractions)(TREE_POINT, scales)
+    assert {name: round(float(value), 5) for name, value in back.items()} == {
+        "signal/hard": 0.12,
+        "signal/soft": 0.28,
+        "background": 0.6,
+    }
+    counts = call(posterior, "counts", TREE_POINT)
+    assert sum(float(count.sum()) for count in counts.values()) == pytest.approx(60.0, rel=1e-5)
+    # twice the flux in the model is half the scale, for all draws at once
+    doubled = {**TREE_POINT, "weight": jnp.array([0.2, 0.4, 0.8])}
+    axes = ({"index": None, "ratios": None, "weight": 0},)
+    found = jax.vmap(posterior.flux_scales, in_axes=axes)(doubled)["signal/hard"]
+    np.testing.assert_allclose(found, float(scales["signal/hard"]) * np.array([0.5, 1.0, 2.0]), rtol=1e-5)
+    with pytest.raises(ValueError, match="'signal' is no component; the components are"):
+        posterior.scaled_fractions(TREE_POINT, {"signal": 1.0})
+
+
+def test_group_without_weights_keeps_the_proportions_of_its_fluxes(observations, events, trees):
+    def grouped(p):
+        parts = tree(p).components
+        signal = gj.Mixture(hard=parts["signal/hard"], soft=parts["signal/soft"])
+        return gj.Mixture(signal=signal, background=parts["background"], weights={"signal": p["weight"]})
+
+    posterior = gj.Posterior(grouped, TREE_PRIORS, observations, events, **OPTIONS)
+    counts = {name: float(value.sum()) for name, value in call(posterior, "expected_counts", TREE_POINT).items()}
+    share = counts["signal/hard"] / (counts["signal/hard"] + counts["signal/soft"])
+    same = {**TREE_POINT, "ratios": jnp.array([share, 1.0 - share])}
+    expected = float(call(trees[0], "log_likelihood", same))
+    assert float(call(posterior, "log_likelihood", TREE_POINT)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_cube_of_a_tree(trees):
+    posterior = trees[0]
+    assert posterior.cube_size == 3
+    p = posterior.prior_transform(jnp.array([0.5, 0.25, 0.5]))
+    assert float(p["index"]) == pytest.approx(2.25) and float(p["weight"]) == pytest.approx(0.25)
+    np.testing.assert_allclose(p["ratios"], [0.5, 0.5], atol=1e-5)
+
+
+def test_background_norm_of_every_observation(observations, events, by_component):
+    def model(p):
+        # a scatter from run to run, its width a parameter too
+        return absolute({**POINT, "norm": p["norm"] * jnp.exp(p["scatter"] * p["run"])})
+
+    unit = dist.Normal(0.0, 1.0).expand([2])
+    priors = {"norm": dist.LogNormal(0.0, 0.3), "scatter": dist.HalfNormal(0.2), "run": unit}
+    posterior = gj.Posterior(model, priors, observations, events, **OPTIONS)
+    p = {"norm": jnp.asarray(0.8), "scatter": jnp.asarray(0.5), "run": jnp.array([-1.0, 2.0])}
+    norms = 0.8 * np.exp([-0.5, 1.0])
+    (signal, background), _ = by_component
+    expected = np.log(1.4 * signal + norms[np.asarray(events.observation)] * background).sum()
+    counts = call(posterior, "expected_counts", p)
+    one = call(posterior, "expected_counts", {**p, "run": jnp.zeros(2)})["background"] / 0.8
+    np.testing.assert_allclose(counts["background"], norms * np.asarray(one), rtol=1e-5)
+    expected -= float(counts["signal"].sum() + counts["background"].sum())
+    assert float(call(posterior, "log_likelihood", p)) == pytest.approx(expected, rel=1e-5)
+    assert posterior.cube_size == 4
+    with pytest.raises(ValueError, match=r"norm has shape \(2,\); give one number, or 1"):
+        gj.Posterior(model, priors, observations[:1], events[np.asarray(events.observation) == 0], **OPTIONS)
+
+
+def test_components_must_not_change_with_parameters(observations, events):
+    def model(p):
+        return gj.Mixture(**components(POINT), **({"more": gj.InstrumentBackground()} if p["n"] > 1.5 else {}))
+
+    with pytest.raises(ValueError, match="components or weights change with 'n'"):
+        gj.Posterior(model, {"n": dist.Uniform(0.0, 2.0)}, observations, events, **OPTIONS)

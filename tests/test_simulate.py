@@ -132,3 +132,22 @@ def test_errors(observation, make_observation):
     without = eqx.tree_at(lambda o: o.response.background, observation, None)
     with pytest.raises(ValueError, match="observation 0 has no background response"):
         gj.simulate(key(0), BACKGROUND, without)
+
+
+def test_tree_draws_by_weights_and_by_fluxes(make_observation):
+    observations = [make_observation(energy_min=1.0, energy_max=3.0, livetime=t) for t in (10000.0, 30000.0)]
+    bright = gj.Source(gj.PowerLaw(2.3, 9e-10), gj.Point(0.3, 0.2))
+    sky = gj.Mixture(one=POINT, three=bright)
+    tree = gj.Mixture(sky=sky, background=gj.InstrumentBackground(norm=[1.0, 2.0]), weights={"sky": 0.6})
+    drawn = gj.simulate(key(11), tree, observations, events=4000)
+    assert len(drawn) == 4000 and list(tree.components) == ["sky/one", "sky/three", "background"]
+    of = [drawn.component == i for i in range(3)]
+    for part, expected in ((of[2].sum(), 0.4), (of[0].sum(), 0.15), ((drawn.observation[of[1]] == 1).sum(), 0.3375)):
+        assert abs(part - 4000 * expected) < 4.0 * np.sqrt(4000 * expected * (1 - expected))
+    # the background is three times as long and twice as strong in the second
+    second = (drawn.observation[of[2]] == 1).sum()
+    assert abs(second - of[2].sum() * 6.0 / 7.0) < 4.0 * np.sqrt(of[2].sum() * 6.0 / 49.0)
+    # by absolute flux
+    drawn = gj.simulate(key(12), gj.Mixture(sky=sky), observations)
+    one, three = ((drawn.component == i).sum() for i in range(2))
+    assert abs(three - 3.0 * one) < 4.0 * np.sqrt(three + 9.0 * one)

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gammajax.engines.engine import Engine
 from gammajax.engines.rows import Rows
@@ -20,12 +20,17 @@ class BackgroundEngine(Engine):
 
     rate: Float[Array, " row"]
     energy_row: Float[Array, " row"]
+    observation: Int[Array, " row"]
     energy: Float[Array, "observation energy"]
     counts: Float[Array, "observation energy"]
 
     @classmethod
     def init(cls, source: InstrumentBackground, observations, rows: Rows, variants=()) -> "BackgroundEngine":
-        """Evaluate the background of every event's observation; eager."""
+        """Evaluate the background of every event's observation; eager.
+
+        Raises `ValueError` for norms or tilts that are not one for each observation.
+        """
+        source.check_observations(len(observations))
         rate = np.zeros(rows.index.size, np.float64)
         grids = []
         for number, observation in enumerate(observations):
@@ -41,15 +46,17 @@ class BackgroundEngine(Engine):
             for pair in grids
         ]
         energy, counts = (np.stack(arrays) for arrays in zip(*padded, strict=True))
-        return cls(jnp.asarray(rate), jnp.asarray(rows.energy), jnp.asarray(energy), jnp.asarray(counts))
+        columns = (rate, rows.energy, rows.observation, energy, counts)
+        return cls(*map(jnp.asarray, columns))
 
     def intensity(self, source: InstrumentBackground) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""
-        return self.rate * source.factor(self.energy_row)
+        return self.rate * source.select(self.observation).factor(self.energy_row)
 
     def expected_counts(self, source: InstrumentBackground) -> Float[Array, " observation"]:
         """Expected counts in the selection of every observation."""
-        return (self.counts * source.factor(self.energy)).sum(-1)
+        factor = jax.vmap(lambda number, energy: source.select(number).factor(energy))
+        return (self.counts * factor(jnp.arange(self.energy.shape[0]), self.energy)).sum(-1)
 
 
 def selection_integral(observation) -> tuple[np.ndarray, np.ndarray]:

@@ -273,7 +273,7 @@ def to_gammapy(
 
     if frame not in ("icrs", "galactic"):
         raise ValueError(f"frame must be 'icrs' or 'galactic', not {frame!r}")
-    if isinstance(components, Mixture) and components.fractions is not None:
+    if isinstance(components, Mixture) and components.weighted:
         raise ValueError(
             "a mixture with weights says nothing about absolute fluxes; give a mixture without, or its components"
         )

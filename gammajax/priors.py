@@ -1,0 +1,105 @@
+"""Priors: what a posterior asks of a numpyro distribution beyond its density and draws."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpyro.distributions import (
+    Beta,
+    Dirichlet,
+    Distribution,
+    ExpandedDistribution,
+    Independent,
+    MultivariateNormal,
+    biject_to,
+)
+from numpyro.distributions.constraints import simplex
+
+from gammajax.mixture import stick_breaking
+
+BISECTIONS = 60
+
+
+def shape(prior: Distribution) -> tuple[int, ...]:
+    """Shape of the parameter."""
+    return prior.batch_shape + prior.event_shape
+
+
+def cube_size(prior: Distribution) -> int:
+    """Numbers of the unit cube that a parameter takes; n - 1 for n fractions that add up to one."""
+    if prior.support is simplex:
+        return math.prod(prior.batch_shape) * (prior.event_shape[0] - 1)
+    return math.prod(shape(prior))
+
+
+def from_cube(prior: Distribution, u: Float[Array, " number"]) -> Float[Array, "..."]:
+    """Parameter with this prior from numbers uniform between zero and one.
+
+    Dirichlet fractions are made by breaking a stick at Beta-distributed places, correlated normal ones from
+    independent ones. Raises `ValueError` for a distribution without a cumulative distribution function.
+    """
+    if isinstance(prior, Dirichlet):
+        # of the concentration alpha_i against all that follow
+        alpha = prior.concentration
+        after = jnp.flip(jnp.cumsum(jnp.flip(alpha, -1), -1), -1)[..., 1:]
+        breaks = Beta(alpha[..., :-1], after)
+        return stick_breaking(from_cube(breaks, u))
+    if isinstance(prior, Independent):
+        return from_cube(prior.base_dist, u)
+    if isinstance(prior, MultivariateNormal):
+        z = jax.scipy.special.ndtri(u.reshape(shape(prior)))
+        return prior.loc + (prior.scale_tril @ z[..., None])[..., 0]
+    if prior.event_shape:
+        raise ValueError(f"a {type(prior).__name__} prior cannot be made from the unit cube; draw from it instead")
+    u = u.reshape(shape(prior))
+    single = prior.base_dist if isinstance(prior, ExpandedDistribution) else prior
+    try:
+        return single.icdf(u)
+    except (NotImplementedError, ImportError):  # Beta and Gamma want tensorflow_probability for it
+        return _bisect(single, u)
+
+
+def centre(prior: Distribution) -> Float[Array, "..."]:
+    """Median, or the mean of what has several numbers that depend on one another."""
+    if prior.event_shape:
+        return jnp.asarray(prior.mean, float)
+    return quantile(prior, 0.5)
+
+
+def extremes(prior: Distribution) -> list[Float[Array, "..."]]:
+    """Values near the edges of the prior: its ends, the corners of a simplex, or a few draws."""
+    if prior.support is simplex:
+        corners = np.eye(prior.event_shape[0])
+        return [jnp.broadcast_to(jnp.asarray(corner, float), shape(prior)) for corner in corners]
+    if prior.event_shape:
+        return list(prior.sample(jax.random.key(0), (8,)))
+    return [quantile(prior, 0.0), quantile(prior, 1.0)]
+
+
+def quantile(prior: Distribution, probability: float) -> Float[Array, "..."]:
+    """Quantile of every number; the ends are those of the support, or far in the tails where that is unbounded."""
+    bound = getattr(prior.support, "lower_bound" if probability == 0.0 else "upper_bound", None)
+    if probability in (0.0, 1.0) and bound is not None and np.all(np.isfinite(bound)):
+        return jnp.broadcast_to(jnp.asarray(bound, float), shape(prior))
+    probability = min(max(probability, 1e-4), 1.0 - 1e-4)
+    try:
+        return jnp.asarray(from_cube(prior, jnp.full(math.prod(shape(prior)), probability)), float)
+    except (ValueError, NotImplementedError):  # some can only be sampled
+        return jnp.quantile(prior.sample(jax.random.key(0), (4096,)), probability, axis=0)
+
+
+def _bisect(prior, u):
+    """Solve cdf(x) = u in the unconstrained space; in the logarithm, so that small values are resolved."""
+    transform = biject_to(prior.support)
+    low, high = jnp.full(u.shape, -60.0), jnp.full(u.shape, 60.0)
+
+    def halve(_, ends):
+        low, high = ends
+        middle = 0.5 * (low + high)
+        above = prior.cdf(transform(middle)) > u
+        return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+    low, high = jax.lax.fori_loop(0, BISECTIONS, halve, (low, high))
+    return transform(0.5 * (low + high))

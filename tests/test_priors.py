@@ -1,0 +1,63 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from scipy import stats
+
+from gammajax.priors import centre, cube_size, extremes, from_cube, quantile
+
+U = np.random.default_rng(4).uniform(size=(2000, 2))
+
+
+@pytest.mark.parametrize(
+    ("prior", "expected"),
+    [
+        (dist.Uniform(-1.0, 3.0), stats.uniform(-1.0, 4.0)),
+        (dist.Beta(2.0, 0.5), stats.beta(2.0, 0.5)),
+        (dist.Gamma(3.0, 2.0), stats.gamma(3.0, scale=0.5)),
+        (dist.HalfNormal(2.0), stats.halfnorm(scale=2.0)),
+    ],
+)
+def test_numbers_are_quantiles(prior, expected):
+    u = np.linspace(0.01, 0.99, 25)
+    found = jax.vmap(lambda v: from_cube(prior, v))(jnp.asarray(u)[:, None])
+    np.testing.assert_allclose(found, expected.ppf(u), rtol=2e-4, atol=1e-5)
+    assert float(quantile(prior, 0.5)) == pytest.approx(expected.ppf(0.5), rel=1e-4)
+
+
+def test_dirichlet_from_the_cube():
+    alpha = np.array([0.7, 2.0, 4.0])
+    prior = dist.Dirichlet(jnp.asarray(alpha))
+    assert cube_size(prior) == 2
+    weights = np.asarray(jax.vmap(lambda u: from_cube(prior, u))(jnp.asarray(U)), float)
+    np.testing.assert_allclose(weights.sum(1), 1.0, atol=1e-6)
+    for i in range(3):  # each fraction alone is Beta distributed
+        assert stats.kstest(weights[:, i], stats.beta(alpha[i], alpha.sum() - alpha[i]).cdf).pvalue > 1e-3
+    np.testing.assert_allclose(np.cov(weights.T)[0, 2], -alpha[0] * alpha[2] / (alpha.sum() ** 2 * 7.7), rtol=0.3)
+
+
+def test_correlated_normal_from_the_cube():
+    covariance = np.array([[1.0, 0.6], [0.6, 0.5]])
+    prior = dist.MultivariateNormal(jnp.array([1.0, -1.0]), jnp.asarray(covariance))
+    drawn = np.asarray(jax.vmap(lambda u: from_cube(prior, u))(jnp.asarray(U)), float)
+    np.testing.assert_allclose(drawn.mean(0), [1.0, -1.0], atol=0.08)
+    np.testing.assert_allclose(np.cov(drawn.T), covariance, atol=0.08)
+
+
+def test_vectors():
+    prior = dist.Uniform(0.0, 2.0).expand([3])
+    assert cube_size(prior) == 3 and centre(prior).tolist() == [1.0, 1.0, 1.0]
+    assert [end.tolist() for end in extremes(prior)] == [[0.0] * 3, [2.0] * 3]
+    np.testing.assert_allclose(from_cube(prior, jnp.array([0.0, 0.25, 1.0])), [0.0, 0.5, 2.0])
+    joined = dist.Normal(jnp.array([1.0, 2.0]), 1.0).to_event(1)
+    np.testing.assert_allclose(from_cube(joined, jnp.array([0.5, 0.5])), [1.0, 2.0], atol=1e-6)
+    assert centre(joined).tolist() == [1.0, 2.0] and len(extremes(joined)) == 8
+    simplex = dist.Dirichlet(jnp.ones(2))
+    assert centre(simplex).tolist() == [0.5, 0.5]
+    assert [end.tolist() for end in extremes(simplex)] == [[1.0, 0.0], [0.0, 1.0]]
+
+
+def test_priors_that_can_only_be_drawn_from():
+    with pytest.raises(ValueError, match="LKJ prior cannot be made from the unit cube"):
+        from_cube(dist.LKJ(3), jnp.full(3, 0.5))
