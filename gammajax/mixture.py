@@ -10,10 +10,19 @@ from gammajax.spectra import Scalar, Spectrum, is_concrete, scalar
 
 
 class Source(eqx.Module):
-    """A source of photons: phi(E, Omega) = spectrum(E) x morphology(Omega) [TeV^-1 cm^-2 s^-1 sr^-1]."""
+    """A source of photons: phi(E, Omega) = spectrum(E) x morphology(Omega) [TeV^-1 cm^-2 s^-1 sr^-1].
+
+    Raises `ValueError` for anything else in their places.
+    """
 
     spectrum: Spectrum
     morphology: Morphology
+
+    def __check_init__(self):
+        for name, kind in (("spectrum", Spectrum), ("morphology", Morphology)):
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise ValueError(f"the {name} of a Source must be a gammajax {kind.__name__.lower()}, not {value!r}")
 
 
 class InstrumentBackground(eqx.Module):

@@ -73,6 +73,10 @@ def test_bad_components(monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match="component 'a' must be a Source or InstrumentBackground"):
         gj.Mixture(a=1.0)
+    with pytest.raises(ValueError, match=r"the spectrum of a Source must be a gammajax spectrum, not Point\("):
+        gj.Source(gj.Point(0.0, 0.0), gj.PowerLaw(2.0))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="the morphology of a Source must be a gammajax morphology, not None"):
+        gj.Source(gj.PowerLaw(2.0), None)  # pyright: ignore[reportArgumentType]
 
 
 def test_one_component_needs_no_weight():
