@@ -63,6 +63,8 @@ class Mixture(eqx.Module):
     fractions: Float[Array, " component"] | None
 
     def __init__(self, *, weights=None, **components: Component):
+        if isinstance(weights, Component):
+            raise ValueError("no component can be called 'weights'; give it another name")
         if not components:
             raise ValueError("a mixture needs at least one component, as in Mixture(signal=Source(...))")
         for name, component in components.items():

@@ -69,6 +69,8 @@ def test_bad_weights(weights, message):
 def test_bad_components(monkeypatch):
     with pytest.raises(ValueError, match="at least one component"):
         gj.Mixture()
+    with pytest.raises(ValueError, match="no component can be called 'weights'"):
+        gj.Mixture(weights=SOURCE)
     # users have no run-time type checks
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match="component 'a' must be a Source or InstrumentBackground"):
