@@ -73,7 +73,7 @@ class Absorption(eqx.Module):
         `options` go to `Axes.plot` (`label`, `color`).
         """
         ax = curve_axes(ax, "energy_range", "energies [TeV]", energy_range, "energy [TeV]", "transmission")
-        energy = np.geomspace(*energy_range, 400)
+        energy = np.geomspace(energy_range[0], energy_range[1], 400)
         ax.plot(energy, np.asarray(self(jnp.asarray(energy))), **{"lw": 2.0, **options})
         ax.set(yscale="linear", ylim=(0.0, 1.05))
         return ax

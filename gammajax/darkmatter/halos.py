@@ -198,7 +198,7 @@ class Halo(Morphology):
         """
         density = r"$\rho$ [GeV cm$^{-3}$]"
         ax = curve_axes(ax, "radius_range", "radii [kpc]", radius_range, "radius [kpc]", density)
-        radius = np.geomspace(*radius_range, 400)
+        radius = np.geomspace(radius_range[0], radius_range[1], 400)
         ax.plot(radius, np.asarray(self.density(jnp.asarray(radius))), **{"lw": 2.0, **options})
         return ax
 

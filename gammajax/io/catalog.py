@@ -43,7 +43,8 @@ def catalog(
     - `frame`: "icrs" or "galactic", that of the observations.
     - `minimum_flux` [cm^-2 s^-1] over `flux_range` [TeV], of the source as a whole.
     - `geom`, `energy_range` [TeV]: of maps and tables, see [`from_gammapy`][].
-    - `options` go to gammapy's `sky_model` (for "hgps" `components_models`): `which="extended"` for "2hwc".
+    - `options` go to gammapy's `sky_model` (for "hgps" `components_models`): `which="extended"` for "2hwc",
+      `which="KM2A"` or `"WCDA"` for "1lhaaso".
 
     A source whose spectrum is not a number is left out with a note in `notes`.
 
@@ -71,7 +72,7 @@ def catalog(
                 total = sum(_flux(model, plain_pair(flux_range, "TeV")) for model in found)
         except UNREADABLE as error:
             raise ValueError(f"{sources.tag}, {source.name}: {one_line(error)}") from error
-        if np.isnan(total):
+        if not found or np.isnan(total):
             notes.append(f"{source.name}: left out; the catalogue has no spectrum of it")
         elif total >= weakest:
             models += found
@@ -142,7 +143,8 @@ def _models(source, options) -> list:
     several = hasattr(source, "components_models")
     models = source.components_models(**options) if several else source.sky_model(**options)
     result = []
-    for model in models if several else [models]:
+    # gammapy has None where an analysis did not see the source
+    for model in models if several else filter(None, [models]):
         spatial, name = model.spatial_model, model.name
         if getattr(spatial, "sigma", None) is not None and spatial.sigma.value == 0:
             spatial = PointSpatialModel.from_position(spatial.position)

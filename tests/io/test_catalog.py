@@ -184,9 +184,15 @@ def test_shapes_of_catalogues(tmp_path):
     assert isinstance(parts["HESS A HGPSC 002"].morphology, gj.Point)
 
 
-def test_a_source_without_spectrum_is_named(tmp_path):
-    # the second source has no flux as a point
-    path, _ = write_2hwc(tmp_path)
+def test_a_source_without_spectrum_is_named(tmp_path, monkeypatch):
+    path, kind = write_2hwc(tmp_path)
+    # the catalogue of LHAASO has sources that one of its arrays did not see
+    original = kind.source_object_class.sky_model
+    unseen = lambda source, **options: None if source.name == "2HWC A" else original(source, **options)  # noqa: E731
+    with monkeypatch.context() as changed:
+        changed.setattr(kind.source_object_class, "sky_model", unseen)
+        found = gj.io.catalog(path, centre=(84.0, 21.5), radius=3.0)
+    assert found.notes == ["2HWC A: left out; the catalogue has no spectrum of it"]
     table = Table.read(path, format="ascii.ecsv")
     table["spec0_dnde"][1] = np.nan
     table.write(path, format="ascii.ecsv", overwrite=True)
