@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BENCHMARKS := accuracy closure dense likelihood simulate
-SOURCES := gammajax $(wildcard tests benchmarks tools)
+SOURCES := gammajax $(wildcard tests benchmarks tools notebooks)
 
 .PHONY: demo test lint docs bench clean
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gammajax.spectra import Scalar, is_concrete, parameter, scalar
+from gammajax.spectra import Scalar, curve_axes, is_concrete, parameter, scalar
 
 
 class Absorption(eqx.Module):
@@ -66,6 +66,17 @@ class Absorption(eqx.Module):
     def __call__(self, energy: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Transmission at `energy` [TeV]."""
         return jnp.exp(-self.depth(energy))
+
+    def plot(self, energy_range: tuple, ax=None, **options):
+        """Draw the transmission over `energy_range` [TeV] and return the matplotlib axes.
+
+        `options` go to `Axes.plot` (`label`, `color`).
+        """
+        ax = curve_axes(ax, "energy_range", "energies [TeV]", energy_range, "energy [TeV]", "transmission")
+        energy = np.geomspace(energy_range[0], energy_range[1], 400)
+        ax.plot(energy, np.asarray(self(jnp.asarray(energy))), **{"lw": 2.0, **options})
+        ax.set(yscale="linear", ylim=(0.0, 1.05))
+        return ax
 
 
 def _locate(nodes, x):

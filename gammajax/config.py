@@ -2,9 +2,13 @@
 
 import difflib
 import inspect
-from collections.abc import Callable
-from typing import Annotated, Any, Literal, Union
+import json
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Annotated, Any, ClassVar, Literal, Union
 
+import jax
+import jax.numpy as jnp
 import numpyro.distributions as dist
 from pydantic import (
     BaseModel,
@@ -16,10 +20,13 @@ from pydantic import (
     model_validator,
 )
 
-from gammajax import darkmatter, lines, mixture, morphology, shapes, spectra
+from gammajax import darkmatter, io, lines, mixture, morphology, shapes, spectra
+from gammajax.absorption import Absorption
+from gammajax.templates import TemplateMap
 
 # a number, or the name of a parameter
 Value = float | str
+Frame = Literal["icrs", "galactic"]
 Range = tuple[PositiveFloat, PositiveFloat]
 
 
@@ -55,7 +62,7 @@ class CtaoObservations(Strict):
     zenith: float = 20.0
     hours: float = 50.0
     pointings: list[tuple[float, float]] = Field(min_length=1)
-    frame: Literal["icrs", "galactic"] = "icrs"
+    frame: Frame = "icrs"
     livetime: PositiveFloat
     energy_range: Range = (0.1, 100.0)
     offset_max: PositiveFloat = 3.0
@@ -67,7 +74,7 @@ class GadfObservations(Strict):
     kind: Literal["gadf"]
     path: str
     obs_ids: list[int] | None = None
-    frame: Literal["icrs", "galactic"] = "icrs"
+    frame: Frame = "icrs"
     energy_range: Range | None = None
     offset_max: PositiveFloat = 2.0
     exclusion: Any = None
@@ -79,7 +86,89 @@ class Simulation(Strict):
     simulate: bool | PositiveInt
 
 
-# what `type:` may say; the keys of each section are the arguments of the class
+def _read(reader: Callable, **arguments):
+    """What `reader` makes of a file: read once, and never while a model is being traced."""
+    return _read_once(reader, json.dumps(arguments), jnp.result_type(float))
+
+
+@lru_cache(maxsize=32)
+def _read_once(reader, arguments, precision):
+    del precision  # arrays have it
+    with jax.ensure_compile_time_eval():
+        return reader(**json.loads(arguments))
+
+
+def _yields(path):
+    return None if path is None else _read(io.read_yields, path=path)
+
+
+# The functions below are what a file cannot say by the arguments of a class: tables, and what is read from files.
+# Arguments with an annotation are as it says, all others a number or the name of a parameter.
+
+Numbers = Mapping[str, Any]
+# annotations of arguments with several of them, and what a file may say there
+SEVERAL: dict[Any, Any] = {Numbers: dict[str, Value], str | Numbers: str | dict[str, Value]}
+
+
+def tabulated(energy: list[float], flux: list[float], norm=1.0) -> spectra.TabulatedSpectrum:
+    """Spectrum by its nodes."""
+    return spectra.TabulatedSpectrum(energy, flux, norm)
+
+
+def dark_matter(
+    channel: str | Numbers, mass, sigma_v=2.2e-26, j_factor=1e23, yields: str | None = None
+) -> darkmatter.DarkMatter:
+    """Annihilation; `yields` is a path for [`gammajax.io.read_yields`][]."""
+    return darkmatter.DarkMatter(channel, mass, sigma_v, j_factor, _yields(yields))
+
+
+def dark_matter_decay(
+    channel: str | Numbers, mass, decay_rate=1e-27, d_factor=2e23, yields: str | None = None
+) -> darkmatter.DarkMatterDecay:
+    """Decay; `yields` is a path for [`gammajax.io.read_yields`][]."""
+    return darkmatter.DarkMatterDecay(channel, mass, decay_rate, d_factor, _yields(yields))
+
+
+def particle_model(
+    path: str,
+    axes: dict[str, str],
+    point: Numbers,
+    mass: str = "mass",
+    channels: dict[str, str] | None = None,
+    group: str | None = None,
+    unit: Literal["GeV", "TeV"] = "GeV",
+    j_factor=1e23,
+    yields: str | None = None,
+) -> darkmatter.DarkMatter:
+    """Annihilation by a table for [`gammajax.io.read_particle_model`][] at a `point` of its axes.
+
+    `mass` is the axis that holds the mass of what annihilates.
+    """
+    table = _read(io.read_particle_model, path=path, axes=axes, channels=channels, group=group, unit=unit)
+    if mass not in point:
+        raise ValueError(f"the point of a particle model has no axis {mass!r}; it has {list(point)}")
+    return darkmatter.DarkMatter(table.ratios(**point), point[mass], table.sigma_v(**point), j_factor, _yields(yields))
+
+
+def template(
+    path: str,
+    frame: Frame = "icrs",
+    lon: float | None = None,
+    lat: float | None = None,
+    radius: float | None = None,
+    step: float | None = None,
+) -> TemplateMap:
+    """Map from a file for [`gammajax.io.read_template`][]."""
+    return _read(io.read_template, path=path, frame=frame, lon=lon, lat=lat, radius=radius, step=step)
+
+
+def absorption(path: str, redshift, alpha_norm=1.0) -> Absorption:
+    """Absorption by a table for [`gammajax.io.read_absorption`][]."""
+    table = _read(io.read_absorption, path=path, redshift=0.0)
+    return Absorption(table.energy, table.redshift_grid, table.optical_depth, redshift, alpha_norm)
+
+
+# what `type:` may say; the keys of each section are the arguments of the class or function
 SPECTRA: dict[str, Callable] = {
     "power-law": spectra.PowerLaw,
     "log-parabola": spectra.LogParabola,
@@ -89,8 +178,10 @@ SPECTRA: dict[str, Callable] = {
     "super-exp-cutoff-4fgl": spectra.SuperExponentialCutoffPowerLaw4FGL,
     "gaussian-line": lines.GaussianLine,
     "line": lines.Line,
-    "dark-matter": darkmatter.DarkMatter,
-    "dark-matter-decay": darkmatter.DarkMatterDecay,
+    "tabulated": tabulated,
+    "dark-matter": dark_matter,
+    "dark-matter-decay": dark_matter_decay,
+    "particle-model": particle_model,
 }
 MORPHOLOGIES: dict[str, Callable] = {
     "point": morphology.Point,
@@ -100,6 +191,7 @@ MORPHOLOGIES: dict[str, Callable] = {
     "ring": shapes.Ring,
     "shell": shapes.Shell,
     "constant": shapes.Constant,
+    "template": template,
     "einasto": darkmatter.Einasto,
     "nfw": darkmatter.NFW,
     "generalized-nfw": darkmatter.GeneralizedNFW,
@@ -109,47 +201,62 @@ MORPHOLOGIES: dict[str, Callable] = {
     "isothermal": darkmatter.Isothermal,
     "zhao": darkmatter.Zhao,
 }
-WORDS = ("type", "channel")  # text that is never the name of a parameter
 
 
 class Part(Strict):
     """Section that stands for an object of the model."""
 
     type: str
+    words: ClassVar[frozenset[str]] = frozenset()  # keys whose text is no name of a parameter
+    fixed: ClassVar[frozenset[str]] = frozenset()  # keys with no names of parameters at all
 
     def arguments(self, parameters: dict) -> dict[str, Any]:
         """Arguments of the object, with names of parameters replaced by their values."""
-        return {
-            name: parameters[value] if isinstance(value, str) and name not in WORDS else value
-            for name, value in self
-            if name != "type"
-        }
+        return self._with(parameters.__getitem__)
 
     def references(self) -> list[str]:
         """Names of the parameters used."""
-        return [value for name, value in self if isinstance(value, str) and name not in WORDS]
+        names: list[str] = []
+        self._with(names.append)
+        return names
+
+    def _with(self, put: Callable[[str], Any]) -> dict[str, Any]:
+        """Arguments, with what `put` makes of the names of parameters."""
+
+        def filled(name, value):
+            if isinstance(value, dict) and name not in self.fixed:
+                return {key: put(one) if isinstance(one, str) else one for key, one in value.items()}
+            return put(value) if isinstance(value, str) and name not in self.words else value
+
+        return {name: filled(name, value) for name, value in self if name != "type"}
 
 
-def _part(tag: str, kind: Callable) -> type[Part]:
-    """Section whose keys are the arguments of a class."""
-    fields: dict[str, Any] = {"type": (Literal[tag], ...)}  # pyright: ignore[reportInvalidTypeForm]
+def _part(tag: str, kind: Callable, default: Any = ...) -> type[Part]:
+    """Section whose keys are the arguments of a class or function, and `type`."""
+    fields: dict[str, Any] = {"type": (Literal[tag], default)}  # pyright: ignore[reportInvalidTypeForm]
+    words, fixed = set(), set()
     for name, argument in inspect.signature(kind).parameters.items():
-        if name == "yields":  # tables are no text
-            continue
-        if isinstance(argument.default, bool):
-            fields[name] = (bool, argument.default)
-            continue
-        if argument.default is None:
-            fields[name] = (Value | None, None)
-            continue
-        required = argument.default is inspect.Parameter.empty
-        fields[name] = (str if name in WORDS else Value, ... if required else argument.default)
-    return create_model(tag, __base__=Part, **fields)
+        value = ... if argument.default is inspect.Parameter.empty else argument.default
+        if inspect.isfunction(kind) and argument.annotation is not inspect.Parameter.empty:
+            fields[name] = (SEVERAL.get(argument.annotation, argument.annotation), value)
+            words.add(name)
+            if argument.annotation not in SEVERAL:
+                fixed.add(name)
+        elif isinstance(value, bool):
+            fields[name] = (bool, value)
+        else:
+            fields[name] = (Value | None if value is None else Value, value)
+    part = create_model(tag, __base__=Part, **fields)
+    part.words, part.fixed = frozenset(words), frozenset(fixed)
+    return part
 
 
 def _one_of(kinds: dict[str, Callable]) -> Any:
     parts = tuple(_part(tag, kind) for tag, kind in kinds.items())
     return Annotated[Union[parts], Field(discriminator="type")]  # noqa: UP007
+
+
+AbsorptionPart = _part("absorption", absorption, "absorption")
 
 
 class Source(Strict):
@@ -158,15 +265,19 @@ class Source(Strict):
     type: Literal["source"]
     spectrum: _one_of(SPECTRA)  # pyright: ignore[reportInvalidTypeForm]
     morphology: _one_of(MORPHOLOGIES)  # pyright: ignore[reportInvalidTypeForm]
+    absorption: AbsorptionPart | None = None  # pyright: ignore[reportInvalidTypeForm]
 
     def build(self, parameters: dict) -> mixture.Source:
         """The component at these parameters."""
         spectrum = SPECTRA[self.spectrum.type](**self.spectrum.arguments(parameters))
+        if self.absorption is not None:
+            spectrum = spectrum * absorption(**self.absorption.arguments(parameters))
         return mixture.Source(spectrum, MORPHOLOGIES[self.morphology.type](**self.morphology.arguments(parameters)))
 
     def references(self) -> list[str]:
         """Names of the parameters used."""
-        return self.spectrum.references() + self.morphology.references()
+        parts = (self.spectrum, self.morphology, self.absorption)
+        return [name for part in parts if part is not None for name in part.references()]
 
 
 class Background(_part("background", mixture.InstrumentBackground)):
@@ -268,6 +379,13 @@ class Config(Strict):
         for name in self.model.weights or {}:
             if name not in self.model.components:
                 raise ValueError("weights name an " + unknown("component", name, self.model.components))
+        for name, component in self.model.components.items():
+            frame = getattr(getattr(component, "morphology", None), "frame", self.observations.frame)
+            if frame != self.observations.frame:
+                raise ValueError(
+                    f"the template of component {name!r} is to be read in frame {self.observations.frame}, that of the "
+                    f"observations, not {frame}"
+                )
         if self.observations.kind == "gadf" and self.events:
             raise ValueError("the events come from the data store; leave out the section events")
         if self.observations.kind == "ctao":

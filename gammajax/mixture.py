@@ -12,10 +12,19 @@ from gammajax.spectra import Scalar, Spectrum, floating, is_concrete, scalar
 
 
 class Source(eqx.Module):
-    """A source of photons: phi(E, Omega) = spectrum(E) x morphology(Omega) [TeV^-1 cm^-2 s^-1 sr^-1]."""
+    """A source of photons: phi(E, Omega) = spectrum(E) x morphology(Omega) [TeV^-1 cm^-2 s^-1 sr^-1].
+
+    Raises `ValueError` for anything else in their places.
+    """
 
     spectrum: Spectrum
     morphology: Morphology
+
+    def __check_init__(self):
+        for name, kind in (("spectrum", Spectrum), ("morphology", Morphology)):
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                raise ValueError(f"the {name} of a Source must be a gammajax {kind.__name__.lower()}, not {value!r}")
 
 
 class InstrumentBackground(eqx.Module):
@@ -78,6 +87,8 @@ class Mixture(eqx.Module):
     fractions: Float[Array, " component"] | None
 
     def __init__(self, *, weights=None, **components: "Component | Mixture"):
+        if isinstance(weights, Component | Mixture):
+            raise ValueError("no component can be called 'weights'; give it another name")
         if not components:
             raise ValueError("a mixture needs at least one component, as in Mixture(signal=Source(...))")
         for name, component in components.items():

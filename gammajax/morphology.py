@@ -144,6 +144,20 @@ class Point(Morphology):
     def sample(self, key, size, reach=180.0):
         return jnp.full(size, self.lon), jnp.full(size, self.lat)
 
+    def plot(self, ax=None, width=None, **options):
+        """Mark the position on axes of another map, or on a square of `width` [deg], by default one.
+
+        `options` go to `Axes.plot`. Returns the matplotlib axes.
+        """
+        lon, lat = float(self.lon), float(self.lat)
+        if ax is None:
+            ax, _ = _sky_axes(None, lon, lat, 0.5 * (1.0 if width is None else width))
+        else:
+            middle = sum(ax.get_xlim()) / 2.0
+            lon = middle + (lon - middle + 180.0) % 360.0 - 180.0
+        ax.plot(lon, lat, **{"marker": "x", "ls": "", "ms": 9.0, "mew": 2.0, "color": "#d1495b", **options})
+        return ax
+
     @property
     def radius(self):
         return scalar(0.0)
@@ -247,15 +261,10 @@ def pixel_fractions(morphology: Morphology, grid: Grid, order: int = 3) -> Float
 
 def draw_map(morphology: Morphology, factor: float, label: str, ax=None, width=None, **options):
     """Draw the surface brightness times `factor`, per deg^2; see [`gammajax.morphology.Morphology.plot`][]."""
-    import matplotlib.pyplot as plt
     from matplotlib.colors import LogNorm
 
-    ax = plt.subplots(figsize=(5.8, 4.8), layout="constrained")[1] if ax is None else ax
     half = _extent(morphology) if width is None else 0.5 * width
-    lon0, lat0 = float(morphology.lon), float(morphology.lat)
-    stretch = max(math.cos(math.radians(lat0)), 0.1)
-    side = np.linspace(-half, half, 401)
-    lon, lat = lon0 + side / stretch, np.clip(lat0 + side, -90.0, 90.0)
+    ax, (lon, lat) = _sky_axes(ax, float(morphology.lon), float(morphology.lat), half)
     middle = np.meshgrid(*(0.5 * (edge[1:] + edge[:-1]) for edge in (lon, lat)))
     value = np.asarray(_brightness(morphology, *map(jnp.asarray, middle)), np.float64) * SQUARE_DEGREE * factor
     if not {"norm", "vmin", "vmax"} & set(options):
@@ -264,10 +273,22 @@ def draw_map(morphology: Morphology, factor: float, label: str, ax=None, width=N
         options.update({"norm": LogNorm(max(value.min(), 1e-4 * top), top)} if cusp else {"vmin": 0.0})
     image = ax.pcolormesh(lon, lat, value, **{"cmap": "magma", "rasterized": True, **options})
     ax.figure.colorbar(image, ax=ax, label=label)
+    return ax
+
+
+def _sky_axes(ax, lon0, lat0, half):
+    """Axes, new ones for None, of a square about a direction [deg], and 401 edges along its sides."""
+    import matplotlib.pyplot as plt
+
+    ax = plt.subplots(figsize=(5.8, 4.8), layout="constrained")[1] if ax is None else ax
+    stretch = max(math.cos(math.radians(lat0)), 0.1)
+    side = np.linspace(-half, half, 401)
+    lon, lat = lon0 + side / stretch, np.clip(lat0 + side, -90.0, 90.0)
     ax.set(xlim=lon[[-1, 0]], ylim=lat[[0, -1]], aspect=1.0 / stretch)
     ax.set(xlabel="longitude [deg]", ylabel="latitude [deg]")
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value % 360.0:g}")
-    return ax
+    # rounding leaves 359.9999 for 0
+    ax.xaxis.set_major_formatter(lambda value, _: f"{round(value % 360.0, 6) % 360.0:g}")
+    return ax, (lon, lat)
 
 
 @eqx.filter_jit

@@ -61,6 +61,22 @@ def require_positive(module, *names: str) -> None:
             raise ValueError(f"{name} of a {type(module).__name__} must be positive, it is {np.asarray(value)}")
 
 
+def curve_axes(ax, name: str, kind: str, limits: tuple, xlabel: str, ylabel: str, scale: str = "log"):
+    """Logarithmic axes for a curve between `limits`, the abscissa in `scale`; new ones where `ax` is None.
+
+    Raises `ValueError` for limits that do not fit: `name` is what they are called, `kind` what they hold.
+    """
+    import matplotlib.pyplot as plt
+
+    low, high = limits
+    if not low < high or (scale == "log" and not low > 0):
+        raise ValueError(f"{name} must be two increasing positive {kind}, it is {limits}")
+    ax = plt.subplots(figsize=(6.4, 4.4), layout="constrained")[1] if ax is None else ax
+    ax.set(xscale=scale, yscale="log", xlabel=xlabel, ylabel=ylabel, xlim=(low, high))
+    ax.grid(True, which="major", alpha=0.3, lw=0.6)
+    return ax
+
+
 class Spectrum(eqx.Module):
     """Interface of all spectra."""
 
@@ -111,27 +127,20 @@ class Spectrum(eqx.Module):
 
         Averages over bins of 0.5 %, so that lines are seen; `options` go to `Axes.plot` (`label`, `color`).
         """
-        import matplotlib.pyplot as plt
-
+        ax = curve_axes(ax, "energy_range", "energies [TeV]", energy_range, "energy [TeV]", _flux_label(energy_power))
         low, high = energy_range
-        if not 0 < low < high:
-            raise ValueError(f"energy_range must be two increasing positive energies [TeV], it is {energy_range}")
-        ax = plt.subplots(figsize=(6.4, 4.4), layout="constrained")[1] if ax is None else ax
         edges = np.geomspace(low, high, 2 + math.ceil(math.log(high / low) / 0.005))
         energy = np.sqrt(edges[1:] * edges[:-1])
         # to double precision before E^2: single precision may underflow
         flux = np.asarray(self.integral(jnp.asarray(edges)), np.float64) / np.diff(edges)
         value = energy**energy_power * flux
         ax.plot(energy, np.where(value > 0, value, np.nan), **{"lw": 2.0, **options})
-        ax.set(xscale="log", yscale="log", xlabel="energy [TeV]", ylabel=_flux_label(energy_power))
-        ax.set_xlim(low, high)
         # a cut-off falls for ever: five decades show it; what was drawn before keeps its place
         drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.get_lines()])
         drawn = drawn[np.isfinite(drawn) & (drawn > 0)]
         if drawn.size:
             top = drawn.max()
             ax.set_ylim(max(0.5 * drawn.min(), 1e-5 * top), 2.0 * top)
-        ax.grid(True, which="major", alpha=0.3, lw=0.6)
         return ax
 
 

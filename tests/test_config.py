@@ -1,7 +1,10 @@
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import gammajax as gj
+from gammajax.config import Config
 from gammajax.configs import builtin, load, parse
 
 # what is changed in the template, and what the one line of the error must say
@@ -56,6 +59,69 @@ def test_values_reach_the_model():
     assert float(model.components["signal"].spectrum.index) == pytest.approx(2.7)
     assert model.fractions.tolist() == pytest.approx([0.3, 0.7])
     assert config.truths == {"index": 2.3, "fraction": 0.1}
+
+
+def with_source(source, parameter="index"):
+    """The template with another spectrum and what goes with it; `parameter` is in the place of the index."""
+    text = builtin("template")
+    start, end = text.index("      spectrum: {type: power-law"), text.index("      # log-parabola")
+    return text[:start] + "".join(f"      {line}\n" for line in source) + text[end:].replace("index:", f"{parameter}:")
+
+
+def built(text, **values):
+    config = parse(text)
+    again = Config.model_validate(config.model_dump(mode="json", exclude_none=True))  # what a run writes down
+    assert again == config
+    values = {name: jnp.asarray(value) for name, value in {"fraction": 0.3, **values}.items()}
+    return jax.jit(lambda p: config.model.function()(p).components["signal"])(values)
+
+
+def test_mixtures_of_channels_and_tables():
+    ratio = with_source(["spectrum: {type: dark-matter, channel: {W: r, b: 0.25}, mass: 2.0}"], "r")
+    energy = jnp.array([0.1, 1.0])
+    expected = gj.DarkMatter({"W": 0.75, "b": 0.25}, 2.0)(energy)
+    np.testing.assert_allclose(built(ratio, r=0.75).spectrum(energy), expected, rtol=1e-6)
+    table = with_source(["spectrum: {type: tabulated, energy: [0.1, 10.0], flux: [1e-10, 1e-14], norm: n}"], "n")
+    np.testing.assert_allclose(built(table, n=3.0).spectrum(energy), [3e-10, 3e-12], rtol=1e-5)
+
+
+def test_particle_models_and_yields_by_path(tmp_path):
+    (tmp_path / "model.csv").write_text(
+        "m,c,bb,W+W-\n" + "".join(f"{m},{c},{c * 1e-26},{m * c * 1e-28}\n" for m in (100, 1000) for c in (0.1, 1))
+    )
+    rows = [f"{m} {x} {10.0**-x} {2 * 10.0**-x}" for m in (100, 1000) for x in (-2, -1, 0)]
+    (tmp_path / "yields.dat").write_text("mDM Log[10,x] b W\n" + "\n".join(rows) + "\n")
+    spectrum = f"type: particle-model, path: {tmp_path}/model.csv, axes: {{mass: m, coupling: c}}"
+    spectrum += f", point: {{mass: 0.5, coupling: c}}, yields: {tmp_path}/yields.dat"
+    seen = built(with_source([f"spectrum: {{{spectrum}}}"], "c"), c=0.2).spectrum
+    # 2e-27 into b; 500 c 1e-28, with twice the photons, into W: between nodes its share is not exact
+    table = gj.io.read_particle_model(tmp_path / "model.csv", {"mass": "m", "coupling": "c"})
+    point = {"mass": 0.5, "coupling": 0.2}
+    yields = gj.io.read_yields(tmp_path / "yields.dat")
+    expected = gj.DarkMatter(table.ratios(**point), 0.5, table.sigma_v(**point), yields=yields)
+    energy = jnp.array([0.02, 0.2])
+    np.testing.assert_allclose(seen(energy), expected(energy), rtol=1e-5)
+    assert float(expected(energy)[0]) > 0
+    with pytest.raises(ValueError, match="unknown parameter 'd'; known: c, fraction"):
+        parse(with_source([f"spectrum: {{{spectrum}}}".replace("coupling: c}, y", "coupling: d}, y")], "c"))
+    missing = parse(with_source([f"spectrum: {{{spectrum}}}".replace("model.csv", "none.csv")], "c"))
+    with pytest.raises(FileNotFoundError, match="none.csv: no such file with a particle model"):
+        missing.model.function()({"c": 0.2, "fraction": 0.3})
+
+
+def test_templates_by_path(tmp_path):
+    from gammapy.maps import WcsNDMap
+
+    sky = WcsNDMap.create(skydir=(0.0, 0.5), frame="galactic", width=1.0, binsz=0.1, unit="sr-1")
+    sky.data += 1.0
+    sky.write(tmp_path / "map.fits")
+    old = "{type: gaussian, lon: 0.0, lat: 0.0, sigma: 0.2}"
+    assert old in builtin("template")
+    text = builtin("template").replace(old, f"{{type: template, path: {tmp_path}/map.fits, frame: galactic}}")
+    morphology = built(text, index=2.0).morphology
+    assert isinstance(morphology, gj.TemplateMap) and float(morphology.lat) == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="template of component 'signal' is to be read in frame galactic"):
+        parse(text.replace("map.fits, frame: galactic", "map.fits"))
 
 
 def test_exponents_are_numbers():

@@ -69,10 +69,16 @@ def test_bad_weights(weights, message):
 def test_bad_components(monkeypatch):
     with pytest.raises(ValueError, match="at least one component"):
         gj.Mixture()
+    with pytest.raises(ValueError, match="no component can be called 'weights'"):
+        gj.Mixture(weights=SOURCE)
     # users have no run-time type checks
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(ValueError, match="component 'a' must be a Source, InstrumentBackground or Mixture"):
         gj.Mixture(a=1.0)
+    with pytest.raises(ValueError, match=r"the spectrum of a Source must be a gammajax spectrum, not Point\("):
+        gj.Source(gj.Point(0.0, 0.0), gj.PowerLaw(2.0))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="the morphology of a Source must be a gammajax morphology, not None"):
+        gj.Source(gj.PowerLaw(2.0), None)  # pyright: ignore[reportArgumentType]
 
 
 def test_one_component_needs_no_weight():

@@ -202,6 +202,11 @@ def test_plot():
     assert image.mean() * width * height == pytest.approx(1.0, rel=1e-2)
     assert gj.Einasto().plot(width=10.0).collections[0].norm.__class__.__name__ == "LogNorm"
     assert gj.Gaussian(0.0, 0.0, 1.0).plot(ax=ax, cmap="viridis") is ax
+    # a point is marked: on a map across 0 deg too, which it leaves as it is
+    shown = ax.get_xlim()
+    mark = gj.Point(359.9, 0.2).plot(ax=ax, label="pulsar").get_lines()[-1]
+    assert mark.get_xdata()[0] == pytest.approx(-0.1, abs=1e-4) and ax.get_xlim() == shown
+    assert gj.Point(83.6, 22.0).plot(width=2.0).get_ylim() == pytest.approx((21.0, 23.0))
     plt.close("all")
 
 

@@ -389,4 +389,8 @@ def test_plot():
     # a power law of index two is flat
     assert np.ptp(ax.get_lines()[1].get_ydata()) < 1e-4 * 1e-12
     assert gj.PowerLaw(2.0).plot((1, 2), energy_power=0).get_ylabel() == "$dN/dE$ [TeV$^{-1}$ cm$^{-2}$ s$^{-1}$]"
+    # what is left of a power law of index zero is the transmission
+    energy, transmission = ABSORPTION.plot((0.1, 10.0)).get_lines()[0].get_data()
+    left = (gj.PowerLaw(0.0, 1.0) * ABSORPTION)(jnp.asarray(energy))
+    np.testing.assert_allclose(transmission, left, rtol=1e-5)
     plt.close("all")

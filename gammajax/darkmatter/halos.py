@@ -26,7 +26,7 @@ from jaxtyping import Array, Float
 
 from gammajax.morphology import Morphology, angle, chord, draw_map
 from gammajax.sky import DEGREE, displace, separation
-from gammajax.spectra import Scalar, is_concrete, require_positive, scalar
+from gammajax.spectra import Scalar, curve_axes, is_concrete, require_positive, scalar
 
 CM_PER_KPC = 3.0856775814913673e21
 FAR = 1e4  # end of the line of sight in scale radii or distances: rho ~ r^-2 loses a part in 1e4 beyond
@@ -196,16 +196,10 @@ class Halo(Morphology):
 
         `options` go to `Axes.plot` (`label`, `color`).
         """
-        import matplotlib.pyplot as plt
-
-        low, high = radius_range
-        if not 0 < low < high:
-            raise ValueError(f"radius_range must be two increasing positive radii [kpc], it is {radius_range}")
-        ax = plt.subplots(figsize=(6.4, 4.4), layout="constrained")[1] if ax is None else ax
-        radius = np.geomspace(low, high, 400)
+        density = r"$\rho$ [GeV cm$^{-3}$]"
+        ax = curve_axes(ax, "radius_range", "radii [kpc]", radius_range, "radius [kpc]", density)
+        radius = np.geomspace(radius_range[0], radius_range[1], 400)
         ax.plot(radius, np.asarray(self.density(jnp.asarray(radius))), **{"lw": 2.0, **options})
-        ax.set(xscale="log", yscale="log", xlabel="radius [kpc]", ylabel=r"$\rho$ [GeV cm$^{-3}$]", xlim=(low, high))
-        ax.grid(True, which="major", alpha=0.3, lw=0.6)
         return ax
 
     @property
@@ -355,7 +349,9 @@ class GeneralizedNFW(Halo):
 class CoredNFW(Halo):
     """rho = rho_s / ((x + r_c / r_s) (1 + x)^2), x = r / r_s: NFW with a core of radius `r_c` [kpc].
 
-    Penarrubia et al. 2012 (arXiv:1207.2772). All else as in [`gammajax.darkmatter.Halo`][].
+    Penarrubia et al. 2012 (arXiv:1207.2772), whose rho_0 r_s^3 / ((r_c + r) (r_s + r)^2) this is; `CNFW` of lenstronomy
+    is the same. NFW is r_c = 0, and r_c = r_s the core of (1 + x)^-3. Other papers call other profiles cored NFW, such
+    as the coreNFW of Read et al. 2016 (arXiv:1508.04143). All else as in [`gammajax.darkmatter.Halo`][].
     """
 
     lon: Scalar = _field(0.0)

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from scipy.ndimage import distance_transform_edt
 
-from gammajax.spectra import Scalar, is_concrete, scalar
+from gammajax.spectra import Scalar, curve_axes, is_concrete, scalar
 from gammajax.table import Axis, Table
 
 NOTHING = 1e-300  # cross section in the place of zero: its logarithm is finite
@@ -83,6 +84,38 @@ class ParticleModel(eqx.Module):
         values = self.branching(*self._coordinates(point), outside=None)
         return {name: values[n] for n, name in enumerate(self.channels)}
 
+    def plot(self, ax=None, **point):
+        """Draw the cross section into each channel against one parameter and return the matplotlib axes.
+
+        The parameter is the one that `point` leaves out: `model.plot(coupling=0.1)` is against the mass. Channels below
+        a thousandth of what is typical are left out.
+        """
+        free = [name for name in self.names if name not in point]
+        if len(free) != 1:
+            raise ValueError(f"a plot is against one of {list(self.names)}: give values of all the others")
+        at = self.names.index(free[0])
+        limits, log = self.limits[at], self.logarithmic[at]
+        value = (np.geomspace if log else np.linspace)(*limits, 400)
+        unit = " [TeV]" if free[0] == "mass" or free[0].startswith("mass_") else ""
+        sigma_v = r"$\langle\sigma v\rangle$ [cm$^3$ s$^{-1}$]"
+        scale = "log" if log else "linear"
+        ax = curve_axes(ax, free[0], "numbers", limits, free[0] + unit, sigma_v, scale)
+        total, ratios = _along(self, free[0], jnp.asarray(value), {name: scalar(v) for name, v in point.items()})
+        total = np.asarray(total, np.float64)
+        if not total.max() > 0:
+            raise ValueError(f"nothing annihilates at {point}")
+        # below what is typical, not below the top: a resonance may be ten decades high
+        least = 1e-3 * np.median(total[total > 0])
+        ax.plot(value, np.where(total > 0, total, np.nan), color="black", lw=2.5, label="total")
+        for number, (name, ratio) in enumerate(ratios.items()):
+            part = total * np.asarray(ratio, np.float64)
+            if part.max() > least:  # ten colours
+                style = "-" if number < 10 else "--"
+                ax.plot(value, np.where(part > 0, part, np.nan), style, lw=1.6, label=name)
+        ax.set_ylim(least, 2.0 * total.max())
+        ax.legend(frameon=False, ncols=2)
+        return ax
+
     def _coordinates(self, point):
         if set(point) != set(self.names):
             raise ValueError(f"a point of this particle model is given by {list(self.names)}, not {list(point)}")
@@ -97,3 +130,9 @@ class ParticleModel(eqx.Module):
             value = jnp.clip(value, low, high)
             coordinates.append(jnp.log(value) if log else value)
         return coordinates
+
+
+@eqx.filter_jit
+def _along(model, name, values, point):
+    """Cross section and branching ratios at each of the values of one parameter."""
+    return jax.vmap(lambda v: (model.sigma_v(**point, **{name: v}), model.ratios(**point, **{name: v})))(values)

@@ -1,6 +1,6 @@
 """Engines: how intensities and expected counts of one component are computed.
 
-Adding an engine is one file with a subclass of `Engine` and a row in `ENGINES`.
+Adding an engine is one file with a subclass of `Engine` and a row in `ENGINES` (CONTRIBUTING.md).
 """
 
 from gammajax.engines.background import BackgroundEngine

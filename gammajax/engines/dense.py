@@ -80,6 +80,8 @@ class DenseEngine(Engine):
         cls, source: Source, observations, rows: Rows, variants=(), nodes: int = NODES, method: str = "nearest"
     ) -> "DenseEngine":
         """Tabulate over what differs between `source` and its `variants`; eager."""
+        if not isinstance(source, Source):
+            raise ValueError(f"the dense engine tabulates a Source, with spectrum and morphology, not {source!r}")
         if method not in ("nearest", "linear"):
             raise ValueError(f"method must be 'nearest' or 'linear', not {method!r}")
         if nodes < 2:

@@ -43,7 +43,10 @@ def catalog(
     - `frame`: "icrs" or "galactic", that of the observations.
     - `minimum_flux` [cm^-2 s^-1] over `flux_range` [TeV], of the source as a whole.
     - `geom`, `energy_range` [TeV]: of maps and tables, see [`from_gammapy`][].
-    - `options` go to gammapy's `sky_model` (for "hgps" `components_models`): `which="extended"` for "2hwc".
+    - `options` go to gammapy's `sky_model` (for "hgps" `components_models`): `which="extended"` for "2hwc",
+      `which="KM2A"` or `"WCDA"` for "1lhaaso".
+
+    A source whose spectrum is not a number is left out with a note in `notes`.
 
     Raises `FileNotFoundError` for a missing file, and `ValueError` for an unknown name, a file that cannot be read, and
     a region without sources.
@@ -57,7 +60,8 @@ def catalog(
     lon, lat = direction(centre, frame)
     distance = sources.positions.separation(SkyCoord(lon, lat, unit="deg", frame=frame)).deg
     inside = np.flatnonzero(distance <= radius)
-    models, weakest = [], 0.0 if minimum_flux is None else float(plain(minimum_flux, "cm-2 s-1"))
+    models, notes = [], []
+    weakest = -np.inf if minimum_flux is None else float(plain(minimum_flux, "cm-2 s-1"))
     for index in inside[np.argsort(distance[inside])]:
         source = sources[int(index)]
         try:
@@ -68,7 +72,9 @@ def catalog(
                 total = sum(_flux(model, plain_pair(flux_range, "TeV")) for model in found)
         except UNREADABLE as error:
             raise ValueError(f"{sources.tag}, {source.name}: {one_line(error)}") from error
-        if total >= weakest:
+        if not found or np.isnan(total):
+            notes.append(f"{source.name}: left out; the catalogue has no spectrum of it")
+        elif total >= weakest:
             models += found
     if not models:
         nearest = int(np.argmin(distance))
@@ -76,7 +82,9 @@ def catalog(
             f"{sources.tag}: no source within {radius:g} deg of ({lon:g}, {lat:g}) deg with that flux; "
             f"the nearest is {sources[nearest].name} at {distance[nearest]:.3g} deg"
         )
-    return from_gammapy(Models(models), frame=frame, geom=geom, energy_range=energy_range)
+    result = from_gammapy(Models(models), frame=frame, geom=geom, energy_range=energy_range)
+    result.notes = notes + result.notes
+    return result
 
 
 def _open(name_or_path):
@@ -135,7 +143,8 @@ def _models(source, options) -> list:
     several = hasattr(source, "components_models")
     models = source.components_models(**options) if several else source.sky_model(**options)
     result = []
-    for model in models if several else [models]:
+    # gammapy has None where an analysis did not see the source
+    for model in models if several else filter(None, [models]):
         spatial, name = model.spatial_model, model.name
         if getattr(spatial, "sigma", None) is not None and spatial.sigma.value == 0:
             spatial = PointSpatialModel.from_position(spatial.position)

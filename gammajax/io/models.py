@@ -31,8 +31,9 @@ class GammapyModels:
     - `parameters`: name -> value of the free parameters, in TeV, cm, s and deg. Names are gammapy's
       `parameters_unique_names`, such as "crab.spectral.index"; parameters that are linked there are one here.
     - `bounds`: name -> (min, max) of gammapy, infinite where it has none.
-    - `priors`: name -> numpyro distribution: gammapy's prior where the parameter has one, else uniform within its
-      bounds, else broad about its value. They are a place to start from: replace what is known better.
+    - `priors`: name -> numpyro distribution: gammapy's prior where the parameter has one, else uniform between its
+      bounds, else broad about its value, on the side of a bound that it has. They are a place to start from: replace
+      what is known better. A value with a unit that is not positive has no scale: it gets no prior but a note.
     - `notes`: sentences on what was tabulated, frozen or left out.
 
     `model(p)` is a [`gammajax.Mixture`][] of absolute fluxes, differentiable in `p`, for [`gammajax.Posterior`][].
@@ -62,7 +63,13 @@ class GammapyModels:
             low, high = (float(limit) * scale for limit in (parameter.min, parameter.max))
             self._units[name], self.parameters[name] = unit, float(parameter.value) * scale
             self.bounds[name] = (-np.inf if np.isnan(low) else low, np.inf if np.isnan(high) else high)
-            self.priors[name] = _prior(parameter, unit, scale, self.parameters[name], self.bounds[name])
+            prior = _prior(parameter, unit, scale, self.parameters[name], self.bounds[name])
+            if prior is None:
+                self.notes.append(
+                    f"{name} is {self.parameters[name]:g} {unit}, without scale: give its prior to free it"
+                )
+            else:
+                self.priors[name] = prior
 
     def model(self, parameters: Mapping[str, Any]) -> Mixture:
         """Mixture of absolute fluxes with these parameters; those not given keep gammapy's value.
@@ -221,7 +228,7 @@ def _component(model, read, frame, geom) -> Component:
     return Source(spectrum if factor is None else ProductSpectrum(spectrum, factor), morphology)
 
 
-def _prior(parameter, unit, scale, value, bounds) -> dist.Distribution:
+def _prior(parameter, unit, scale, value, bounds) -> dist.Distribution | None:
     prior, (low, high) = parameter.prior, bounds
     kind = type(prior).__name__
     if kind == "GaussianPrior":
@@ -229,16 +236,20 @@ def _prior(parameter, unit, scale, value, bounds) -> dist.Distribution:
     if kind in ("UniformPrior", "LogUniformPrior"):
         family = dist.Uniform if kind == "UniformPrior" else dist.LogUniform
         return family(prior.min.value * scale, prior.max.value * scale)
-    if parameter.name in ("lon_0", "lat_0"):
-        return dist.Uniform(value - 0.5, value + 0.5)
-    if np.isfinite(low) and np.isfinite(high):
+    if parameter.name not in ("lon_0", "lat_0") and np.isfinite(low) and np.isfinite(high):
         # not at the very ends, where some shapes are not defined
         return dist.Uniform(low + 0.01 * (high - low), high - 0.01 * (high - low))
-    if parameter.interp == "log" and value > 0:
-        return dist.LogUniform(value / 100.0, value * 100.0)
-    if (unit or parameter.name in ("alpha_norm", "redshift")) and value > 0:
-        return dist.LogUniform(value / 5.0, value * 5.0)
-    return dist.Uniform(value - 2.0, value + 2.0)
+    value = float(np.clip(value, low, high))
+    if parameter.name in ("lon_0", "lat_0"):
+        family, ends = dist.Uniform, (value - 0.5, value + 0.5)
+    elif value > 0 and (unit or parameter.interp == "log" or parameter.name in ("alpha_norm", "redshift")):
+        factor = 100.0 if parameter.interp == "log" else 5.0
+        family, ends = dist.LogUniform, (value / factor, value * factor)
+    elif unit:
+        return None
+    else:
+        family, ends = dist.Uniform, (value - 2.0, value + 2.0)
+    return family(max(ends[0], low), min(ends[1], high))
 
 
 def to_gammapy(
@@ -263,7 +274,8 @@ def to_gammapy(
       [`from_gammapy`][].
     - `frame`: "icrs" or "galactic", that of the components.
     - `path`: YAML file to write, with FITS files of template maps beside it, each complete or not at all.
-    - `geom`: `WcsGeom` to draw morphologies without counterpart on; `energy_range` [TeV] of tables.
+    - `geom`: `WcsGeom` for the centre, size and pixels of the maps of morphologies without counterpart;
+      `energy_range` [TeV] of tables.
     - `dataset_name` for the background. `overwrite`: replace existing files.
 
     Raises `ValueError` for a mixture with weights, which says nothing about fluxes (give its `components` if their own

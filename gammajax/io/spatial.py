@@ -8,19 +8,17 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 
 from gammajax.io.spectra import Reader, number
-from gammajax.io.template import WcsMap, resample
-from gammajax.morphology import Gaussian, GeneralizedGaussian, Morphology, Point
+from gammajax.io.template import SKY, WcsMap, resample
+from gammajax.morphology import Gaussian, GeneralizedGaussian, Morphology, Point, pixel_fractions
 from gammajax.shapes import Constant, Disk, Shell
 from gammajax.sky import Grid
 from gammajax.templates import TemplateMap
 
 FINEST, PIXELS = 0.01, 100  # deg, and pixels per radius, of a raster when no geom is given
-OVERSAMPLE = 8  # points per side of a pixel when a morphology is drawn on a map
+ORDER = 8  # points per side of a pixel when a morphology is drawn on a map
 
 
 def to_frame(model, frame: str, done: set) -> None:
@@ -73,11 +71,14 @@ def morphology_from_gammapy(model, read: Reader, frame: str, geom=None) -> tuple
 def _raster(model, read, frame, geom):
     place = {} if geom is None else _place(geom, frame)
     template = type(model).__name__ == "TemplateSpatialModel"
-    if template and geom is None and (grid := _own_grid(model.map.geom, frame)) is not None:
+    if template and model.map.geom.is_hpx:
+        raise ValueError(f"{read.prefix}: for a HEALPix template read the file with gammajax.io.read_template")
+    moved = template and model.position.separation(model.map_center).deg > 1e-6
+    whole = template and geom is None and not moved
+    if whole and (grid := _own_grid(model.map.geom, frame)) is not None:
         values = np.nan_to_num(model.map.quantity.to_value("sr-1"))[:, ::-1].clip(0.0)
     else:
-        moved = template and model.position.separation(model.map_center).deg > 1e-6
-        sky = _template(model, read.prefix) if template and not moved else _ModelSky(model, read.prefix, place)
+        sky = _template(model) if template and not moved else _ModelSky(model, read.prefix, place)
         grid, values = resample(sky, f"{read.prefix}: {type(model).__name__}", frame, **place)
     if not template or any(id(parameter) in read.names for parameter in model.parameters):
         read.note_frozen(model, f"a map of {grid.size} x {grid.size} pixels of {grid.step:.3g} deg")
@@ -92,9 +93,7 @@ def _raster(model, read, frame, geom):
         raise ValueError(f"{read.prefix}: {error}") from error
 
 
-def _template(model, prefix):
-    if model.map.geom.is_hpx:
-        raise ValueError(f"{prefix}: for a HEALPix template read the file with gammajax.io.read_template")
+def _template(model):
     sky = model.map.copy(data=model.map.quantity.to_value("sr-1").clip(0.0), unit="sr-1")
     return WcsMap(sky)
 
@@ -137,7 +136,7 @@ def _degree():
 
 def _own_grid(geom, frame) -> Grid | None:
     """The grid whose pixels are those of an equal-area map, as [`morphology_to_gammapy`][] writes it, or None."""
-    if geom.is_hpx or geom.frame != frame or geom.projection != "ZEA" or not geom.is_image:
+    if geom.frame != frame or geom.projection != "ZEA" or not geom.is_image:
         return None
     size, (lon, lat) = geom.data_shape[0], geom.wcs.wcs.crval
     step = float(geom.wcs.wcs.cdelt[1])
@@ -184,10 +183,9 @@ NATIVE: dict[str, Callable[[Any, Reader], Morphology]] = {
 def morphology_to_gammapy(morphology: Morphology, frame: str, geom, name: str) -> tuple[Any, float | None]:
     """Spatial model of gammapy for a morphology in `frame`, and the factor on the spectrum or None.
 
-    What has no counterpart is drawn on `geom`.
+    What has no counterpart becomes a map with the centre, size and pixels of `geom`, of the flux in each pixel.
     """
     from astropy import units as u
-    from gammapy.maps import WcsGeom, WcsNDMap
     from gammapy.modeling import models as gp
 
     if isinstance(morphology, Constant):
@@ -200,11 +198,7 @@ def morphology_to_gammapy(morphology: Morphology, frame: str, geom, name: str) -
         radii = {"radius": number(morphology.radius_in) * u.deg, "width": number(morphology.width) * u.deg}
         return gp.ShellSpatialModel(**place, **radii), None
     if isinstance(morphology, TemplateMap):
-        grid = morphology.grid
-        centre = (number(grid.lon), number(grid.lat))
-        wcs = WcsGeom.create(skydir=centre, npix=grid.size, binsz=grid.step, frame=frame, proj="ZEA")
-        values = np.asarray(morphology.values, float)[:, ::-1]
-        return _template_to_gammapy(WcsNDMap(wcs, values, unit="sr-1")), None
+        return _template_to_gammapy(morphology.grid, frame, np.asarray(morphology.values, float)), None
     if type(morphology) in COUNTERPARTS:
         kind, fields = COUNTERPARTS[type(morphology)]
         shape = {field: number(getattr(morphology, field)) * u.Unit(unit) for field, unit in fields.items()}
@@ -217,23 +211,20 @@ def morphology_to_gammapy(morphology: Morphology, frame: str, geom, name: str) -
             f"component {name!r}: gammapy has no counterpart of {type(morphology).__name__}; give geom=, a WcsGeom to "
             "draw it on"
         )
-    geom = geom.to_image()
-    fine = geom.upsample(OVERSAMPLE)
-    at = fine.get_coord(frame=frame)
-    lon, lat = (jnp.asarray(np.nan_to_num(c.to_value("deg"))) for c in (at.lon, at.lat))
-    values = np.where(np.isfinite(at.lon.to_value("deg")), np.asarray(_brightness(morphology, lon, lat)), 0.0)
-    values = values.reshape(geom.data_shape[0], OVERSAMPLE, geom.data_shape[1], OVERSAMPLE).mean((1, 3))
-    return _template_to_gammapy(WcsNDMap(geom, values, unit="sr-1")), None
+    at = _place(geom, frame)
+    grid = Grid(at["lon"], at["lat"], at["step"], min(at["radius"], SKY))
+    x, y = np.meshgrid(*2 * [np.asarray(grid.coordinates, float)])
+    fractions = np.where(np.hypot(x, y) < SKY, np.asarray(pixel_fractions(morphology, grid, ORDER), float), 0.0)
+    return _template_to_gammapy(grid, frame, fractions / grid.solid_angle), None
 
 
-@eqx.filter_jit
-def _brightness(morphology, lon, lat):
-    return morphology.brightness(lon, lat)
-
-
-def _template_to_gammapy(sky):
+def _template_to_gammapy(grid, frame, values):
+    from gammapy.maps import WcsGeom, WcsNDMap
     from gammapy.modeling.models import TemplateSpatialModel
 
+    centre = (number(grid.lon), number(grid.lat))
+    wcs = WcsGeom.create(skydir=centre, npix=grid.size, binsz=grid.step, frame=frame, proj="ZEA")
+    sky = WcsNDMap(wcs, values[:, ::-1], unit="sr-1")
     # constant within pixels, as in gammajax; the brightness is absolute
     return TemplateSpatialModel(sky, normalize=False, interp_kwargs={"method": "nearest"})
 

@@ -153,6 +153,25 @@ def test_against_gammapy(name):
         np.testing.assert_allclose(ours[pixels], expected, rtol=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("halo", "zhao"),
+    [
+        (gj.GeneralizedNFW(gamma=1.25), (1.0, 3.0, 1.25)),
+        (gj.CoredNFW(r_c=0.0), (1.0, 3.0, 1.0)),
+        (gj.CoredNFW(r_c=24.42), (1.0, 3.0, 0.0)),
+    ],
+)
+def test_what_gammapy_has_as_a_case_of_zhao(halo, zhao):
+    from astropy import units as u
+    from gammapy.astro.darkmatter.profiles import ZhaoProfile
+
+    profile = ZhaoProfile(24.42 * u.kpc, *zhao)
+    profile.scale_to_local_density()
+    radius = np.geomspace(1e-3, 100.0, 20)
+    expected = profile(radius * u.kpc).to_value("GeV cm-3")
+    np.testing.assert_allclose(halo.density(jnp.asarray(radius)), expected, rtol=1e-5)
+
+
 def test_decay_against_gammapy():
     from astropy import units as u
     from gammapy.astro.darkmatter import profiles

@@ -61,6 +61,19 @@ def test_two_components_are_a_sum():
     assert light.integral(edges)[1] > 0 and light.integral(edges)[2] == 0
 
 
+def test_plot():
+    import matplotlib.pyplot as plt
+
+    ax = model().plot(coupling=0.1, third=0.0)
+    assert ax.get_xlabel() == "mass [TeV]" and ax.get_xscale() == ax.get_yscale() == "log"
+    curves = {line.get_label(): np.asarray(line.get_xydata(), float) for line in ax.get_lines()}
+    mass, total = curves["total"].T
+    np.testing.assert_allclose(total, 1e-28 * mass**-1.5, rtol=1e-4)
+    np.testing.assert_allclose(curves["W"][:, 1] / total, 0.5 + 0.1 * np.log(mass), rtol=1e-4)
+    assert model().plot(ax=ax, mass=1.0, coupling=0.1).get_xscale() == "linear"
+    plt.close("all")
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -76,6 +89,7 @@ def test_two_components_are_a_sum():
             lambda: model().sigma_v(mass=20.0, coupling=0.1, third=0.0),
             "mass = 20 is outside the particle model's table, 0.1 to 10",
         ),
+        (lambda: model().plot(mass=1.0), "a plot is against one of .'mass', 'coupling', 'third'.: give values of all"),
         (lambda: model().ratios(mass=1.0), "is given by \\['mass', 'coupling', 'third'\\], not \\['mass'\\]"),
     ],
 )

@@ -3,6 +3,7 @@ import functools
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -228,6 +229,13 @@ def test_a_free_morphology_is_folded(observation, rows):
     np.testing.assert_allclose(table.axes[0].nodes, [0.0, 0.2, 0.4], atol=1e-6)
     for value, expected in zip(evaluate(table, build(0.2)), evaluate(fold, build(0.2)), strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-5)
+
+
+def test_only_sources_can_be_tabulated(observation, rows, monkeypatch):
+    # users have no run-time type checks
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ValueError, match="tabulates a Source, with spectrum and morphology, not InstrumentBackground"):
+        DenseEngine.init(gj.InstrumentBackground(), [observation], rows)  # pyright: ignore[reportArgumentType]
 
 
 def test_errors(observation, rows):

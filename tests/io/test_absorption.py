@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -5,6 +6,7 @@ from astropy import units as u
 from astropy.io import fits
 
 import gammajax as gj
+from gammajax.configs import builtin, parse
 
 ENERGY = np.geomspace(1e7, 1e11, 40)  # keV, 10 GeV to 100 TeV
 REDSHIFT = np.array([0.01, 0.1, 0.3])
@@ -45,6 +47,19 @@ def test_file_against_gammapy_and_its_formula(path):
     np.testing.assert_allclose(value, transmission(energy * 1e9, 0.1) ** 0.8, rtol=2e-2)
     model = EBLAbsorptionNormSpectralModel.read(path, redshift=0.1, alpha_norm=0.8)
     np.testing.assert_allclose(value, model(energy * u.TeV).to_value(""), rtol=1e-4)
+
+
+def test_in_a_configuration(path):
+    text = builtin("template").replace("{type: power-law, index: index}", "{type: power-law, index: 0, amplitude: 1}")
+    text = text.replace("      morphology: {", f"      absorption: {{path: {path}, redshift: z}}\n      morphology: {{")
+    model = parse(text.replace("  index: {", "  z: {")).model.function()
+
+    @jax.jit
+    def flux(z):
+        return model({"z": z, "fraction": 0.3}).components["signal"].spectrum(jnp.ones(1))[0]
+
+    assert float(flux(0.2)) == pytest.approx(transmission(1e9, 0.2), rel=2e-2)
+    assert float(jax.grad(flux)(0.2)) == pytest.approx(-10.0 * transmission(1e9, 0.2), rel=3e-2)
 
 
 def test_zeros_are_dark(path):

@@ -184,6 +184,23 @@ def test_shapes_of_catalogues(tmp_path):
     assert isinstance(parts["HESS A HGPSC 002"].morphology, gj.Point)
 
 
+def test_a_source_without_spectrum_is_named(tmp_path, monkeypatch):
+    path, kind = write_2hwc(tmp_path)
+    # the catalogue of LHAASO has sources that one of its arrays did not see
+    original = kind.source_object_class.sky_model
+    unseen = lambda source, **options: None if source.name == "2HWC A" else original(source, **options)  # noqa: E731
+    with monkeypatch.context() as changed:
+        changed.setattr(kind.source_object_class, "sky_model", unseen)
+        found = gj.io.catalog(path, centre=(84.0, 21.5), radius=3.0)
+    assert found.notes == ["2HWC A: left out; the catalogue has no spectrum of it"]
+    table = Table.read(path, format="ascii.ecsv")
+    table["spec0_dnde"][1] = np.nan
+    table.write(path, format="ascii.ecsv", overwrite=True)
+    found = gj.io.catalog(path, centre=(84.0, 21.5), radius=3.0)
+    assert list(found.components) == ["2HWC J0534+220"]
+    assert found.notes == ["2HWC A: left out; the catalogue has no spectrum of it"]
+
+
 def test_what_is_not_there(tmp_path, monkeypatch):
     monkeypatch.setenv("GAMMAPY_DATA", str(tmp_path))
     region = {"centre": (84.0, 21.5), "radius": 3.0}
@@ -215,6 +232,12 @@ def test_the_galactic_plane_survey():
     ours = gj.io.catalog(path, centre=(0.0, 0.0), radius=180.0, frame="galactic")
     # 78 sources, of which 13 have two or three Gaussians (H.E.S.S. collaboration 2018, arXiv:1804.02432)
     assert len({name.split(" HGPSC")[0] for name in ours.components}) == 78 and len(ours.components) == 96
+    # what the components of a source emit is what gammapy has for the whole
+    for source in SourceCatalogHGPS(path):
+        parts = [c for name, c in ours.components.items() if name.split(" HGPSC")[0] == source.name]
+        total = sum(float(np.asarray(c.spectrum.integral(np.array([1.0, 10.0])))[0]) for c in parts)
+        expected = source.spectral_model().integral(1 * u.TeV, 10 * u.TeV).to_value("cm-2 s-1")
+        assert total == pytest.approx(expected, rel=1e-4), source.name
     # H.E.S.S. collaboration 2016 (arXiv:1603.07730): 2.55e-12 at 1 TeV, index 2.14, cut-off at 10.7 TeV
     centre = ours.components["HESS J1745-290"].spectrum
     assert float(centre(np.array([1.0]))[0]) == pytest.approx(2.55e-12 * np.exp(-1.0 / 10.7), rel=1e-3)

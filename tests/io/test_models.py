@@ -2,6 +2,7 @@
 
 import operator
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,7 @@ from gammapy.modeling.models import Models, SkyModel
 
 import gammajax as gj
 from gammajax.io.spectra import FLUX
+from gammajax.sky import Grid
 
 POINT = gp.PointSpatialModel(lon_0="0.2 deg", lat_0="0.1 deg", frame="galactic")
 ENERGY = np.geomspace(0.03, 90.0, 60)
@@ -276,6 +278,31 @@ def test_unknown_models_become_tables_and_maps():
     assert drawn.integrate_geom(geom).data.sum() == pytest.approx(1.0, abs=3e-3)
 
 
+def test_what_is_drawn_keeps_the_flux_of_its_cusp():
+    halo = gj.GeneralizedNFW(0.03, -0.02, gamma=1.3)
+    geom = WcsGeom.create(skydir=(0.0, 0.0), frame="galactic", width=4.0, binsz=0.1)
+    source = {"halo": gj.Source(gj.PowerLaw(2.0), halo)}
+    spatial = gj.io.to_gammapy(source, frame="galactic", geom=geom)["halo"].spatial_model
+    flux = spatial.map.quantity * spatial.map.geom.solid_angle()
+    away = spatial.map.geom.separation(SkyCoord(0.03, -0.02, unit="deg", frame="galactic")).deg
+    radius = 1.5
+    expected = float(eqx.filter_jit(type(halo).containment)(halo, radius))
+    assert flux[away < radius].sum().to_value("") == pytest.approx(expected, rel=5e-3)  # pixels of 0.1 deg at the rim
+
+
+def test_a_template_that_was_moved():
+    grid = Grid(10.0, 0.0, 0.1, 0.5)
+    bright = np.exp(-0.5 * np.square(np.add.outer(np.asarray(grid.coordinates), np.asarray(grid.coordinates))))
+    source = {"map": gj.Source(gj.PowerLaw(2.0), gj.TemplateMap(grid, bright))}
+    model = gj.io.to_gammapy(source, frame="galactic")["map"]
+    model.spatial_model.lon_0.value += 1.0
+    moved = gj.io.from_gammapy(model, frame="galactic").components["map"]
+    at = SkyCoord([11.0, 11.2, 10.7, 10.1], [0.0, -0.2, 0.3, 0.0], unit="deg", frame="galactic")
+    truth = brightness_of_gammapy(model, at)
+    np.testing.assert_allclose(brightness(moved, at, "galactic"), truth, atol=0.1 * truth.max())
+    assert truth[0] > 0 and truth[3] == 0
+
+
 def two_sources():
     pl = gp.PowerLawSpectralModel(index=2.3, amplitude="3e-12 cm-2 s-1 TeV-1")
     cutoff = gp.ExpCutoffPowerLaw3FGLSpectralModel(index=1.9, ecut="5 TeV")
@@ -327,6 +354,18 @@ def test_free_parameters():
     assert models["second"].spectral_model.ecut.value == 5.0  # what was given is not touched
     with pytest.raises(ValueError, match=r"unknown parameters \['index'\]; the free ones are \['first.spectral.index'"):
         ours.model({"index": 2.0})
+
+
+def test_priors_keep_to_the_bounds():
+    pl = gp.ExpCutoffPowerLawSpectralModel(index=1.5, amplitude="3e-12 cm-2 s-1 TeV-1", lambda_="0 TeV-1")
+    pl.index.min, pl.amplitude.min = 0.5, 1e-12
+    ours = gj.io.from_gammapy(SkyModel(pl, POINT, name="s"), frame="galactic")
+    ends = {name: (float(p.support.lower_bound), float(p.support.upper_bound)) for name, p in ours.priors.items()}
+    assert ends["s.spectral.index"] == pytest.approx((0.5, 3.5))
+    assert ends["s.spectral.amplitude"] == pytest.approx((1e-12, 3e-10))
+    # a cut-off that is not there has no scale
+    assert "s.spectral.lambda_" in ours.parameters and "s.spectral.lambda_" not in ours.priors
+    assert ours.notes == ["s.spectral.lambda_ is 0 TeV-1, without scale: give its prior to free it"]
 
 
 def test_a_posterior_of_gammapy_models(make_observation):
