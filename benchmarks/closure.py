@@ -81,7 +81,7 @@ def main():
         "seconds": time.perf_counter() - started,
         "against_nuts_1e5": against_nuts(observed, 100_000),
     }
-    report("closure", figures)
+    report("closure" if options.first == 0 else f"closure-from-{options.first}", figures)
 
 
 if __name__ == "__main__":

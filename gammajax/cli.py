@@ -115,6 +115,7 @@ def _run(config, out: Path, progress: bool) -> None:
         result.save(folder / "posterior.nc")
         summary = result.summary()
         summary.to_csv(folder / "summary.csv")
+        result.summary("fractions").to_csv(folder / "fractions.csv")
         resolved = config.model_dump(mode="json", exclude_none=True)
         (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False))
         (folder / "run.log").write_text(_log(result))

@@ -288,20 +288,59 @@ class Background(_part("background", mixture.InstrumentBackground)):
         return mixture.InstrumentBackground(**self.arguments(parameters))
 
 
-class Model(Strict):
-    """Components by name, and weights by component when they are fractions of the events."""
+class Tree(Strict):
+    """Components by name, and their weights when they are fractions of the events.
 
-    components: dict[str, Annotated[Source | Background, Field(discriminator="type")]] = Field(min_length=1)
-    weights: dict[str, Value] | None = None
+    Weights are by name of the component, or the name of a parameter that holds them all.
+    """
+
+    components: dict[str, Annotated["Source | Background | Inner", Field(discriminator="type")]] = Field(min_length=1)
+    weights: dict[str, Value] | str | None = None
+
+    @model_validator(mode="after")
+    def _weights_of_components(self):
+        for name in self.weights if isinstance(self.weights, dict) else ():
+            if name not in self.components:
+                raise ValueError("weights name an " + unknown("component", name, self.components))
+        return self
+
+    def build(self, parameters: dict) -> mixture.Mixture:
+        """The mixture at these parameters."""
+        weights = self.weights
+        if isinstance(weights, str):
+            weights = parameters[weights]
+        elif weights is not None:
+            weights = {k: parameters[v] if isinstance(v, str) else v for k, v in weights.items()}
+        return mixture.Mixture(weights=weights, **{name: c.build(parameters) for name, c in self.components.items()})
+
+    def leaves(self) -> dict[str, Any]:
+        """Sources and backgrounds by path."""
+        found = {}
+        for name, component in self.components.items():
+            inner = component.leaves() if isinstance(component, Tree) else {}
+            found |= {f"{name}/{path}": leaf for path, leaf in inner.items()} or {name: component}
+        return found
+
+    def references(self) -> list[str]:
+        """Names of the parameters used."""
+        used = [name for component in self.components.values() for name in component.references()]
+        if isinstance(self.weights, str):
+            return [*used, self.weights]
+        return used + [value for value in (self.weights or {}).values() if isinstance(value, str)]
+
+
+class Inner(Tree):
+    """Mixture within the mixture."""
+
+    type: Literal["mixture"]
+
+
+class Model(Tree):
+    """The whole model."""
 
     def function(self) -> Callable[[dict], mixture.Mixture]:
         """The model as a plain function of a dict of parameters."""
-
-        def model(p):
-            weights = self.weights and {k: p[v] if isinstance(v, str) else v for k, v in self.weights.items()}
-            return mixture.Mixture(weights=weights, **{name: c.build(p) for name, c in self.components.items()})
-
-        return model
+        return lambda parameters: self.build(parameters)  # a method of this class has no hash, which jit needs
 
 
 # arguments of each prior, in the order of the distribution's own
@@ -312,32 +351,38 @@ PRIORS: dict[str, tuple[Callable, tuple[str, ...]]] = {
     "log-normal": (dist.LogNormal, ("mean", "sd")),
     "half-normal": (dist.HalfNormal, ("sd",)),
     "beta": (dist.Beta, ("a", "b")),
+    "dirichlet": (lambda concentration: dist.Dirichlet(jnp.asarray(concentration, float)), ("concentration",)),
 }
 
 
 class Parameter(Strict):
     """Prior of one parameter, its true value when it is known, and its unit."""
 
-    prior: Literal["uniform", "log-uniform", "normal", "log-normal", "half-normal", "beta"]
+    prior: Literal["uniform", "log-uniform", "normal", "log-normal", "half-normal", "beta", "dirichlet"]
     low: float | None = None
     high: float | None = None
     mean: float | None = None
     sd: PositiveFloat | None = None
     a: PositiveFloat | None = None
     b: PositiveFloat | None = None
-    truth: float | None = None
+    concentration: list[PositiveFloat] | None = Field(None, min_length=2)
+    truth: float | list[float] | None = None
     unit: str | None = None
 
     @model_validator(mode="after")
     def _arguments(self):
         names = PRIORS[self.prior][1]
-        for name in ("low", "high", "mean", "sd", "a", "b"):
+        for name in ("low", "high", "mean", "sd", "a", "b", "concentration"):
             if (getattr(self, name) is None) == (name in names):
                 raise ValueError(f"a {self.prior} prior is given by {' and '.join(names)}")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise ValueError(f"low = {self.low:g} must be below high = {self.high:g}")
         if self.prior == "log-uniform" and not (self.low or 0.0) > 0:
             raise ValueError("a log-uniform prior needs low > 0")
+        numbers = len(self.concentration) if self.concentration else None
+        if self.truth is not None and (len(self.truth) if isinstance(self.truth, list) else None) != numbers:
+            wanted = f"a list of {numbers} numbers" if numbers else "a number"
+            raise ValueError(f"the truth of a {self.prior} prior is {wanted}, not {self.truth}")
         return self
 
     def distribution(self) -> dist.Distribution:
@@ -368,22 +413,18 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _consistent(self):
-        used = [name for component in self.model.components.values() for name in component.references()]
-        used += [value for value in (self.model.weights or {}).values() if isinstance(value, str)]
+        used = self.model.references()
         for name in used:
             if name not in self.parameters:
                 raise ValueError("the model uses an " + unknown("parameter", name, self.parameters))
         for name in self.parameters:
             if name not in used:
                 raise ValueError(f"parameter {name!r} is not used in the model")
-        for name in self.model.weights or {}:
-            if name not in self.model.components:
-                raise ValueError("weights name an " + unknown("component", name, self.model.components))
-        for name, component in self.model.components.items():
+        for path, component in self.model.leaves().items():
             frame = getattr(getattr(component, "morphology", None), "frame", self.observations.frame)
             if frame != self.observations.frame:
                 raise ValueError(
-                    f"the template of component {name!r} is to be read in frame {self.observations.frame}, that of the "
+                    f"the template of component {path!r} is to be read in frame {self.observations.frame}, that of the "
                     f"observations, not {frame}"
                 )
         if self.observations.kind == "gadf" and self.events:
@@ -397,7 +438,7 @@ class Config(Strict):
         return self
 
     @property
-    def truths(self) -> dict[str, float]:
+    def truths(self) -> dict[str, float | list[float]]:
         """True values of the parameters that have one."""
         return {name: p.truth for name, p in self.parameters.items() if p.truth is not None}
 

@@ -18,7 +18,8 @@ class Result:
     """Samples of a posterior, whatever sampler made them.
 
     `tree` is an `xarray.DataTree` with the groups ArviZ expects: `posterior`, `sample_stats` and, when true values are
-    known, `constant_data`. Its attributes say how it was made: method, seed, versions, device, timings, messages.
+    known, `constant_data`; and `fractions` of the events for every node of the mixture. Its attributes say how it was
+    made: method, seed, versions, device, timings, messages.
     """
 
     def __init__(self, tree):
@@ -33,13 +34,15 @@ class Result:
         sample_stats: dict | None = None,
         truths: dict | None = None,
         units: dict[str, str] | None = None,
+        fractions: dict | None = None,
         messages=(),
         timings: dict[str, float] | None = None,
         **attributes,
     ) -> "Result":
         """Result of arrays [chain, draw, ...] by name of parameter.
 
-        `truths`: known values; `units`: for labels; `timings` [s]; `attributes`: plain values to keep along, as `seed`.
+        `truths`: known values; `units`: for labels; `fractions` [chain, draw] of the events by path of
+        the mixture's node; `timings` [s]; `attributes`: plain values to keep along, as `seed`.
         Raises `ValueError` for samples that are not finite or not of equal chains and draws.
         """
         from arviz_base import from_dict
@@ -57,10 +60,14 @@ class Result:
         known = {name: np.asarray(value) for name, value in (truths or {}).items() if name in samples}
         if known:
             groups["constant_data"] = known
+        labels = {}
+        if fractions:
+            groups["fractions"] = {"fraction": np.stack([np.asarray(v) for v in fractions.values()], axis=-1)}
+            labels = {"dims": {"fraction": ["node"]}, "coords": {"node": list(fractions)}}
         with warnings.catch_warnings():
             # arviz wonders about more chains than draws; short runs are the caller's choice
             warnings.filterwarnings("ignore", message="More chains", category=UserWarning)
-            tree = from_dict(groups)
+            tree = from_dict(groups, **labels)
         for name, unit in (units or {}).items():
             if name in tree["posterior"]:
                 tree["posterior"][name].attrs["units"] = unit
@@ -80,6 +87,15 @@ class Result:
         """Samples by parameter, chains joined: [draw, ...]."""
         arrays = {str(name): array.to_numpy() for name, array in self.tree["posterior"].data_vars.items()}
         return {name: values.reshape(-1, *values.shape[2:]) for name, values in arrays.items()}
+
+    @property
+    def fractions(self) -> dict[str, np.ndarray]:
+        """Fraction of the detected events [draw] of every component and inner mixture, by path."""
+        if "fractions" not in self.tree.children:
+            return {}
+        array = self.tree["fractions"]["fraction"]
+        values = array.to_numpy().reshape(-1, array.sizes["node"])
+        return dict(zip(array["node"].to_numpy().tolist(), values.T, strict=True))
 
     @property
     def truths(self) -> dict[str, np.ndarray]:
@@ -108,31 +124,34 @@ class Result:
         """Put seconds of other steps before the sampler's own."""
         self.tree.attrs["timings"] = json.dumps({**timings, **self.timings})
 
-    def summary(self):
-        """Table (`pandas.DataFrame`) with one row per number.
+    def summary(self, group: str = "posterior"):
+        """Table (`pandas.DataFrame`) with one row per number of the group, `posterior` or `fractions`.
 
         Columns: median, 68 % and 95 % equal-tailed intervals, mean, sd, bulk effective sample size, R-hat, and the
         truth where it is known.
         """
         import pandas
 
-        ess, r_hat = self.diagnostics()
+        ess, r_hat = self.diagnostics(group)
         rows = {}
-        for label, (name, index) in self._numbers().items():
-            values = self.samples[name][(slice(None), *index)]
+        for label, (name, index) in self._numbers(group).items():
+            array = self.tree[group][name].to_numpy()
+            values = array.reshape(-1, *array.shape[2:])[(slice(None), *index)]
             row = dict(zip(LEVELS, np.quantile(values, list(LEVELS.values())), strict=True))
             row |= {"mean": values.mean(), "sd": values.std(ddof=1) if values.size > 1 else np.nan}
             row |= {"ess_bulk": float(ess[name][index]), "r_hat": float(r_hat[name][index])}
-            if self.truths:
+            if self.truths and group == "posterior":
                 row["truth"] = float(self.truths[name][index]) if name in self.truths else np.nan
             rows[label] = row
-        return pandas.DataFrame.from_dict(rows, orient="index").rename_axis("parameter")
+        return pandas.DataFrame.from_dict(rows, orient="index").rename_axis(
+            "parameter" if group == "posterior" else "node"
+        )
 
-    def diagnostics(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Bulk effective sample size and R-hat of every parameter; NaN where there are too few draws."""
+    def diagnostics(self, group: str = "posterior") -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Bulk effective sample size and R-hat of every parameter (or fraction); NaN where there are too few draws."""
         from arviz_stats.sampling_diagnostics import ess, rhat
 
-        posterior = self.tree["posterior"]
+        posterior = self.tree[group]
         unknown = {str(name): np.full(a.shape[2:], np.nan) for name, a in posterior.data_vars.items()}
         if posterior.sizes["draw"] < 4:
             return unknown, unknown
@@ -177,8 +196,10 @@ class Result:
 
         return plot_corner(self, truths, **options)
 
-    def _numbers(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """Label, name of parameter and index of every number."""
+    def _numbers(self, group: str = "posterior") -> dict[str, tuple[str, tuple[int, ...]]]:
+        """Label, name of variable and index of every number."""
+        if group == "fractions":
+            return {str(node): ("fraction", (i,)) for i, node in enumerate(self.fractions)}
         numbers = {}
         for name, values in self.samples.items():
             for index in np.ndindex(values.shape[1:]):

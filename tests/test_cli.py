@@ -11,7 +11,7 @@ from gammajax.cli import app
 from gammajax.configs import builtin, load
 from gammajax.result import Result
 
-FILES = ["config.yaml", "corner.png", "counts.png", "posterior.nc", "run.log", "summary.csv"]
+FILES = ["config.yaml", "corner.png", "counts.png", "fractions.csv", "posterior.nc", "run.log", "summary.csv"]
 
 
 @pytest.fixture

@@ -134,3 +134,45 @@ def test_missing_files(tmp_path):
         load(str(tmp_path / "nothing.yaml"))
     with pytest.raises(FileNotFoundError, match=r"did you mean 'galactic-centre'\?"):
         load("galactic-center")
+
+
+TREE = """
+model:
+  weights: {sky: fraction}
+  components:
+    sky:
+      type: mixture
+      weights: ratios
+      components:
+        one: {type: source, spectrum: {type: power-law, index: 2.0}, morphology: {type: point, lon: 0, lat: 0}}
+        two: {type: source, spectrum: {type: power-law, index: index}, morphology: {type: point, lon: 1, lat: 0}}
+    background: {type: background}
+"""
+
+
+def tree(**changes):
+    text = builtin("template")
+    parameters = text[text.index("parameters:") :].replace(
+        "parameters:", "parameters:\n  ratios: {prior: dirichlet, concentration: [1, 2], truth: [0.3, 0.7]}", 1
+    )
+    text = text[: text.index("model:")] + TREE.lstrip() + "\n" + parameters
+    for old, new in changes.values():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
+def test_mixture_within_the_mixture():
+    values = {"fraction": jnp.asarray(0.3), "index": jnp.asarray(2.5), "ratios": jnp.array([0.25, 0.75])}
+    model = jax.jit(parse(tree()).model.function())(values)
+    assert list(model.components) == ["sky/one", "sky/two", "background"]
+    np.testing.assert_allclose(model.parts[0].fractions, [0.25, 0.75])
+    config = parse(tree())
+    assert config.truths["ratios"] == [0.3, 0.7]
+    assert config.parameters["ratios"].distribution().event_shape == (2,)
+    with pytest.raises(ValueError, match=r"truth of a dirichlet prior is a list of 2 numbers, not 0.3"):
+        parse(tree(truth=("truth: [0.3, 0.7]", "truth: 0.3")))
+    with pytest.raises(ValueError, match="unknown component 'sy'; did you mean 'sky'"):
+        parse(tree(weights=("{sky: fraction}", "{sy: fraction}")))
+    with pytest.raises(ValueError, match="unknown parameter 'ratio'; did you mean 'ratios'"):
+        parse(tree(weights=("weights: ratios", "weights: ratio")))

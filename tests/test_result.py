@@ -71,3 +71,17 @@ def test_corner(result):
 def test_few_draws_have_no_diagnostics():
     result = Result.from_samples({"x": np.asarray(jax.random.normal(jax.random.key(0), (1, 3)))}, method="test")
     assert np.isnan(result.summary().loc["x", "r_hat"])
+
+
+def test_fractions(tmp_path):
+    draws = np.random.default_rng(2).dirichlet([2.0, 3.0], (4, 500))
+    fractions = {"signal": draws.sum(-1) * 0.5, "signal/W": draws[..., 0] * 0.5, "signal/b": draws[..., 1] * 0.5}
+    made = Result.from_samples({"mass": np.ones((4, 500))}, method="test", fractions=fractions)
+    again = Result.load(made.save(tmp_path / "r.nc"))
+    assert list(again.fractions) == ["signal", "signal/W", "signal/b"]
+    np.testing.assert_array_equal(again.fractions["signal/W"], fractions["signal/W"].ravel())
+    table = again.summary("fractions")
+    assert list(table.index) == ["signal", "signal/W", "signal/b"]
+    assert table.loc["signal/W", "median"] == pytest.approx(np.median(fractions["signal/W"]))
+    assert table.loc["signal/b", "ess_bulk"] > 1500
+    assert Result.from_samples({"mass": np.ones((1, 5))}, method="test").fractions == {}

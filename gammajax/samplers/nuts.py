@@ -19,6 +19,7 @@ from jaxtyping import PRNGKeyArray
 from numpyro.infer.hmc import hmc
 
 from gammajax.result import Result
+from gammajax.samplers.fractions import sample_fractions
 from gammajax.samplers.optimise import find_peak
 from gammajax.samplers.space import constrained, log_density
 
@@ -79,6 +80,7 @@ def nuts(
         sample_stats=stats,
         truths=truths,
         units=units,
+        fractions=sample_fractions(posterior, samples),
         timings={"peak": peaked - started, "sampling": time.perf_counter() - peaked},
         seed=seed,
     )

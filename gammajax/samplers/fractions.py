@@ -1,0 +1,29 @@
+"""Fractions of the events of every node of a mixture, at the draws of a sampler."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def sample_fractions(posterior, samples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Fractions by path of the node, of the leading shape [chain, draw] of the samples.
+
+    Empty for a posterior that is no [`gammajax.Posterior`][], such as a log-likelihood written by hand.
+    """
+    if not hasattr(posterior, "fractions"):
+        return {}
+    shape = np.shape(next(iter(samples.values())))[:2]
+    draws = {name: jnp.asarray(values).reshape(-1, *np.shape(values)[2:]) for name, values in samples.items()}
+    names = list(posterior.model(posterior.reference_parameters).node_fractions(_ones(posterior)))
+    found = _fractions(posterior, draws)  # jit sorts dictionaries
+    return {name: np.asarray(found[name]).reshape(shape) for name in names}
+
+
+def _ones(posterior):
+    return {name: jnp.ones(()) for name in posterior.model(posterior.reference_parameters).components}
+
+
+@eqx.filter_jit
+def _fractions(posterior, draws):
+    return jax.lax.map(posterior.fractions, draws)
