@@ -38,8 +38,8 @@ class Edge(eqx.Module):
             lon, lat, offset_max = (float(v) for v in (observation.lon, observation.lat, observation.offset_max))
             raise ValueError(
                 f"{self.name}: the template does not cover the field of observation {observation.obs_id}, "
-                f"{offset_max:.4g} deg about ({lon:.4g}, {lat:.4g}) deg: it ends {offset[inside].min():.3g} deg from there "
-                "and is bright at its end; read a larger part or map, or lower offset_max"
+                f"{offset_max:.4g} deg about ({lon:.4g}, {lat:.4g}) deg: it ends {offset[inside].min():.3g} deg away "
+                "and is bright there; read a larger part or map, or lower offset_max"
             )
 
 

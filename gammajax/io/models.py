@@ -17,11 +17,9 @@ import numpyro.distributions as dist
 from gammajax.io.files import UNREADABLE, expand, one_line, quiet
 from gammajax.io.pointing import plain_pair
 from gammajax.io.spatial import morphology_from_gammapy, morphology_to_gammapy, to_frame
-from gammajax.io.spectra import Reader, number, spectrum_from_gammapy, spectrum_to_gammapy
+from gammajax.io.spectra import ENERGY_RANGE, Reader, is_flux, number, spectrum_from_gammapy, spectrum_to_gammapy
 from gammajax.mixture import Component, InstrumentBackground, Mixture, Source
 from gammajax.spectra import ProductSpectrum
-
-ENERGY_RANGE = (0.005, 500.0)  # TeV, of tables
 
 
 class GammapyModels:

@@ -32,6 +32,7 @@ from gammajax.spectra import (
 )
 
 FLUX = "cm-2 s-1 TeV-1"
+ENERGY_RANGE = (0.005, 500.0)  # TeV, of tables
 PER_DECADE = 200  # nodes of a table: a power law between them is off by 2e-4 ten cut-off energies up
 SMALLEST = 1e-25  # of the maximum of a table; less counts as zero at its ends
 TINY = 1e-36  # single precision ends at 1e-38
