@@ -62,6 +62,8 @@ def read_cube(
             f"{path}: a cube has a celestial projection and an axis energy_true; this is a {kind} map with the axes "
             f"{sky.geom.axes.names}"
         )
+    if sky.geom.axes[0].nbin < 2:
+        raise ValueError(f"{path}: a cube has planes at two energies at least, this has one")
     factor = _flux_factor(sky.unit if unit is None else unit, path)
     energy = sky.geom.axes[0].center.to_value("TeV")
     planes = needed_planes(energy, energy_range)
@@ -101,7 +103,7 @@ def needed_planes(energy, energy_range) -> slice:
         return slice(0, energy.size)
     low, high = energy_range
     first = int(np.clip(np.searchsorted(energy, low, side="right") - 1, 0, max(energy.size - 2, 0)))
-    return slice(first, max(int(np.searchsorted(energy, high)), first + 1) + 1)
+    return slice(first, min(max(int(np.searchsorted(energy, high)), first + 1) + 1, energy.size))
 
 
 def flux_table(cube: TemplateCube, flux, energy_range) -> TabulatedSpectrum:
@@ -134,6 +136,6 @@ def _flux_factor(unit, path) -> float:
         return float((unit / u.ph if u.ph in unit.bases else unit).to(BRIGHTNESS))
     except u.UnitConversionError as error:
         raise ValueError(
-            f"{path}: the values are in {str(unit)!r}, which is no flux per solid angle; give unit='cm-2 s-1 MeV-1 sr-1' "
-            "or what they are in, or read a map of another meaning by gammajax.io.from_gammapy"
+            f"{path}: the values are in {str(unit)!r}, which is no flux per solid angle such as 'cm-2 s-1 MeV-1 sr-1'; "
+            "give their unit=, or read relative maps by gammajax.io.from_gammapy"
         ) from error

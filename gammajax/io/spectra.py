@@ -324,6 +324,9 @@ def _factor_to_gammapy(factor) -> Any:
             redshift=number(factor.redshift),
             alpha_norm=number(factor.alpha_norm),
         )
+    if isinstance(factor, TabulatedSpectrum):
+        values = float(factor.norm) * np.asarray(factor.flux, float)
+        return _closed_template(np.asarray(factor.energy, float), values, u.Unit(""))
     if type(factor) not in FACTORS:
         return None
     name, fields = FACTORS[type(factor)]

@@ -63,9 +63,7 @@ def existing_map(path, frame):
     return path
 
 
-def resample(
-    sky, name, frame, lon=None, lat=None, radius=None, step=None
-) -> tuple[Grid, np.ndarray, Edge | None]:
+def resample(sky, name, frame, lon=None, lat=None, radius=None, step=None) -> tuple[Grid, np.ndarray, Edge | None]:
     """Equal-area grid, the means over its pixels of `sky`, [y, x] or [plane, y, x], and the edge where it is cut off.
 
     `sky` has a `frame`, `step`, `bright` and `values_at`, which is not finite where nothing is known. The other
