@@ -224,12 +224,9 @@ def _component(model, read, frame, geom) -> Component:
         return InstrumentBackground(read(spectral.norm), read(spectral.tilt), read(spectral.reference, "TeV"))
     spectrum = spectrum_from_gammapy(spectral, read)
     morphology, factor = morphology_from_gammapy(model.spatial_model, read, frame, geom)
-    if model.spatial_model.is_energy_dependent:
-        flux_in_map = not model.spatial_model.map.unit.is_equivalent("sr-1")
-        if flux_in_map == is_flux(spectral):
-            raise ValueError(f"{model.name}: either the spectral model or the map must be a flux, not both or neither")
-        if flux_in_map:
-            return Source(ProductSpectrum(factor, spectrum), morphology)
+    if model.spatial_model.is_energy_dependent and not is_flux(spectral):
+        # the map is a flux, and gammapy's norm model a factor on it
+        return Source(ProductSpectrum(factor, spectrum), morphology)
     return Source(spectrum if factor is None else ProductSpectrum(spectrum, factor), morphology)
 
 
