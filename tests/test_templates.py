@@ -9,12 +9,13 @@ from scipy.stats import kstest
 
 import gammajax as gj
 from gammajax.engines import ENGINES, Rows
-from gammajax.morphology import pixel_fractions, plane_fractions
+from gammajax.morphology import plane_fractions
 from gammajax.sky import Grid
 
 ENERGY = np.array([0.2, 1.0, 9.0])
 GRID = Grid(0.0, 0.0, 0.05, 1.6)
 X, Y = np.meshgrid(GRID.coordinates, GRID.coordinates)
+OTHER, SOME = Grid(0.1, 0.0, 0.11, 3.0), [0.1, 0.2, 0.4, 3.0, 30.0]  # grid and energies [TeV] to look at it
 RAD2 = np.asarray(X, float) ** 2 + np.asarray(Y, float) ** 2
 
 
@@ -44,18 +45,16 @@ def test_between_planes_a_gaussian_stays_one(cube):
 
 
 def test_fractions_add_up_at_every_energy(cube):
-    energy = jnp.asarray([0.1, 0.2, 0.4, 3.0, 30.0])
-    total = np.asarray(plane_fractions(cube, Grid(0.1, 0.0, 0.11, 3.0), energy), np.float64).sum((1, 2))
+    total = np.asarray(plane_fractions(cube, OTHER, jnp.asarray(SOME)), np.float64).sum((1, 2))
     np.testing.assert_allclose(total, 1.0, rtol=1e-4)
 
 
 def test_equal_planes_are_a_map(cube):
     values = np.asarray(cube.values[1])
     same, image = gj.TemplateCube(GRID, ENERGY, [values, 3.0 * values, values]), gj.TemplateMap(GRID, values)
-    grid = Grid(0.1, -0.2, 0.1, 1.0)
-    one = np.asarray(pixel_fractions(same.at(0.6), grid))
-    np.testing.assert_allclose(one, np.asarray(pixel_fractions(image, grid)), rtol=1e-6)
-    assert plane_fractions(image, grid, jnp.ones(5)).shape == (1, *one.shape)
+    every, one = (np.asarray(plane_fractions(morphology, OTHER, jnp.asarray(SOME))) for morphology in (same, image))
+    assert one.shape == (1, *every.shape[1:])
+    np.testing.assert_allclose(every, np.broadcast_to(one, every.shape), rtol=1e-6)
 
 
 def test_simulated_photons_have_the_width_of_their_energy(cube, make_observation):
