@@ -117,12 +117,16 @@ def flux_table(cube: TemplateCube, flux, energy_range) -> TabulatedSpectrum:
 def continued(energy, flux, energy_range, nodes=None):
     """Energies and fluxes with one more at either end of a range, on the power laws through the outer two `nodes`."""
     at, value = map(np.log, (energy, flux) if nodes is None else nodes)
-    for end, inner, outer in zip(energy_range or (), (1, -2), (0, -1), strict=False):
-        if at[0] <= np.log(end) <= at[-1]:
-            continue
+
+    def beyond(end, outer, inner):
         slope = (value[outer] - value[inner]) / (at[outer] - at[inner])
-        more = np.exp(value[outer] + slope * (np.log(end) - at[outer]))
-        energy, flux = (np.insert(a, 0 if outer == 0 else a.size, new) for a, new in ((energy, end), (flux, more)))
+        return np.exp(value[outer] + slope * (np.log(end) - at[outer]))
+
+    low, high = (energy[0], energy[-1]) if energy_range is None else energy_range
+    if low < energy[0]:
+        energy, flux = np.insert(energy, 0, low), np.insert(flux, 0, beyond(low, 0, 1))
+    if high > energy[-1]:
+        energy, flux = np.append(energy, high), np.append(flux, beyond(high, -1, -2))
     return energy, flux
 
 

@@ -292,11 +292,13 @@ def _cube_to_gammapy(cube, frame, energy_range):
     values, energy = np.asarray(cube.values, float), np.asarray(cube.energy, float)
     nodes = np.exp(np.asarray(cube.log_nodes, float))
     inverse = np.exp(-np.asarray(cube.log_norm, float))
-    for end, place in zip(energy_range, (0, -1), strict=True):
-        if not energy[0] <= end <= energy[-1]:
-            at = 0 if place == 0 else energy.size
-            energy, values = np.insert(energy, at, end), np.insert(values, at, values[place], axis=0)
-            nodes, inverse = (np.insert(a, 0 if place == 0 else a.size, b) for a, b in ((nodes, end), (inverse, 1.0)))
+    low, high = energy_range
+    if low < energy[0]:
+        energy, values = np.insert(energy, 0, low), np.concatenate([values[:1], values])
+        nodes, inverse = np.insert(nodes, 0, low), np.insert(inverse, 0, 1.0)
+    if high > energy[-1]:
+        energy, values = np.append(energy, high), np.concatenate([values, values[-1:]])
+        nodes, inverse = np.append(nodes, high), np.append(inverse, 1.0)
     axis = MapAxis.from_nodes(energy, unit="TeV", name="energy_true", interp="log")
     sky = _map_to_gammapy(cube.grid, frame, values, [axis])
     factor = TabulatedSpectrum(nodes, inverse) if inverse.max() > 1.0 + 1e-5 else None
