@@ -47,6 +47,7 @@ from gammajax.spectra import SmoothBrokenPowerLaw as SmoothBrokenPowerLaw
 from gammajax.spectra import SumSpectrum as SumSpectrum
 from gammajax.spectra import SuperExponentialCutoffPowerLaw4FGL as SuperExponentialCutoffPowerLaw4FGL
 from gammajax.spectra import TabulatedSpectrum as TabulatedSpectrum
+from gammajax.templates import TemplateCube as TemplateCube
 from gammajax.templates import TemplateMap as TemplateMap
 
 __version__ = "0.1.0"

@@ -10,6 +10,7 @@ transform of the radial profile), so it may be narrower than a pixel, and the fl
 pixel's transform, so that pixels blur nothing. The result is kept as cubic B-spline coefficients.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from scipy.fft import irfft2, rfft2
 from scipy.interpolate import CubicSpline
 from scipy.special import j0
 
-from gammajax.morphology import Morphology, pixel_fractions
+from gammajax.morphology import Morphology, plane_fractions
 from gammajax.observation import Observation
 from gammajax.psf import PSF
 from gammajax.sky import SQUARE_DEGREE, Grid, spline_filter, spline_weights
@@ -83,12 +84,17 @@ def psf_quantile(psf: PSF, energy, offset, probability) -> Float[Array, "..."]:
 
 
 def convolve(
-    fractions: Float[np.ndarray, "y x"], transform: Float[np.ndarray, "energy ky kx"]
+    fractions: Float[np.ndarray, "plane y x"], transform: Float[np.ndarray, "energy ky kx"]
 ) -> Float[np.ndarray, "energy y x"]:
-    """Spline coefficients of pixel-integrated `fractions` folded with a transform (on the host, double precision)."""
-    size = fractions.shape[0]
-    image = rfft2(np.asarray(fractions, np.float64)) * spline_filter(size)
-    return np.stack([np.asarray(irfft2(image * row, s=(size, size), workers=-1)) for row in transform])
+    """Spline coefficients of pixel-integrated `fractions` folded with a transform (on the host, double precision).
+
+    One plane of fractions for every energy, or one for all.
+    """
+    size, filter_ = fractions.shape[-1], spline_filter(fractions.shape[-1])
+    images = (rfft2(np.asarray(plane, np.float64)) * filter_ for plane in fractions)
+    images = itertools.repeat(next(images), len(transform)) if len(fractions) == 1 else images
+    pairs = zip(images, transform, strict=True)
+    return np.stack([np.asarray(irfft2(image * row, s=(size, size), workers=-1)) for image, row in pairs])
 
 
 def spline_taps(grid: Grid, lon, lat):
@@ -188,7 +194,7 @@ def fold_coefficients(
 ) -> Float[Array, "pixel energy offset"]:
     """Spline coefficients [sr^-1] of h_m S folded with P at every energy and offset node; on the host."""
     grid = plan.grid(morphology, observation)
-    fractions = np.asarray(pixel_fractions(morphology, grid, 3 if plan.wide else 8))
+    fractions = np.asarray(plane_fractions(morphology, grid, jnp.asarray(energy), 3 if plan.wide else 8))
     weight = np.asarray(pixel_hats(observation, grid, jnp.asarray(plan.offsets)))
     top = math.exp(float(observation.response.effective_area.axes[0].upper))
     maps = []

@@ -14,6 +14,7 @@ from gammajax.spectra import Scalar, Spectrum, floating, is_concrete, scalar
 class Source(eqx.Module):
     """A source of photons: phi(E, Omega) = spectrum(E) x morphology(Omega) [TeV^-1 cm^-2 s^-1 sr^-1].
 
+    A morphology that changes with energy, such as a [`gammajax.TemplateCube`][], is taken at E.
     Raises `ValueError` for anything else in their places.
     """
 

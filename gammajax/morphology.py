@@ -4,6 +4,7 @@ A morphology has a surface brightness [sr^-1] that integrates to one over the sk
 hold all of it) and draws random directions. [`gammajax.Point`][] alone has no surface brightness: engines evaluate
 the point spread function at its exact position. Disks, rings and shells are
 in [`gammajax.shapes`][], maps in [`gammajax.templates`][], halos of dark matter in [`gammajax.darkmatter.halos`][].
+Where the spread changes with energy, `morphology.at(energy)` is the morphology at one energy or an array of them.
 
 Names of parameters are gammapy's. Distances enter as chords, 2 sin(r / 2): they are the radii of the Lambert
 projection about the centre, which keeps areas, so that closed forms of the plane are normalised on the sphere too.
@@ -12,6 +13,7 @@ At 1 deg from the centre a chord is shorter than its angle by a part in 1e5.
 
 import abc
 import math
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -19,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gammajax.observation import Observation
 from gammajax.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, displace, project
 from gammajax.spectra import Scalar, is_concrete, parameter, require_positive, scalar
 
@@ -26,12 +29,24 @@ from gammajax.spectra import Scalar, is_concrete, parameter, require_positive, s
 class Morphology(eqx.Module):
     """Interface of all morphologies; `lon`, `lat` [deg] is the centre, in the observations' frame."""
 
+    is_energy_dependent: ClassVar[bool] = False
     lon: eqx.AbstractVar[Scalar]
     lat: eqx.AbstractVar[Scalar]
+
+    def at(self, energy: Float[Array, "..."] | float) -> "Morphology":
+        """The morphology at true `energy` [TeV]: itself, unless it `is_energy_dependent`.
+
+        Energies of any shape: it is broadcast against that of directions, and is () or (size,) for `sample`.
+        """
+        del energy
+        return self
 
     @abc.abstractmethod
     def brightness(self, lon, lat) -> Float[Array, "..."]:
         """Fraction of the flux per solid angle [sr^-1] in a direction [deg]."""
+
+    def check_field(self, observation: Observation) -> None:
+        """Raise `ValueError` where the morphology is not known in all of the field of view."""
 
     @abc.abstractmethod
     def sample(
@@ -257,6 +272,19 @@ def pixel_fractions(morphology: Morphology, grid: Grid, order: int = 3) -> Float
     two pixels overlap.
     """
     return morphology.pixel_fractions(grid, order)
+
+
+@eqx.filter_jit
+def plane_fractions(
+    morphology: Morphology, grid: Grid, energy: Float[Array, " energy"], order: int = 3
+) -> Float[Array, "plane pixel pixel"]:
+    """[`pixel_fractions`][gammajax.morphology.pixel_fractions] at every true `energy` [TeV].
+
+    One plane stands for all energies where the morphology does not depend on energy.
+    """
+    if not morphology.is_energy_dependent:
+        return morphology.pixel_fractions(grid, order)[None]
+    return jax.lax.map(lambda e: morphology.at(e).pixel_fractions(grid, order), energy)
 
 
 def draw_map(morphology: Morphology, factor: float, label: str, ax=None, width=None, **options):

@@ -38,8 +38,9 @@ class Posterior(eqx.Module):
     are named by their path, as in "signal/W".
 
     Raises `ValueError` when an event cannot come from any component, when a prior leaves the range of a spectrum, when
-    a component expects no events, when a kernel engine is asked for a morphology that is free, and when the table of a
-    dense engine is too large.
+    a component expects no events, when a template ends inside a field of view, when a kernel engine is asked for a
+    morphology that is free or a fold engine for one that changes with energy, and when the table of a dense engine is
+    too large.
 
     All methods are pure: they work under `jax.jit`, `jax.grad` and `jax.vmap`.
     """
@@ -216,6 +217,7 @@ def intensity(
     """
     observations = _as_tuple(observations)
     with jax.ensure_compile_time_eval():
+        _check_fields(component, observations)
         rows = Rows.init(events, observations, **options)
         built = _engine_init(component, engine)(component, observations, rows)
         inverse = np.empty(len(events), int)
@@ -229,6 +231,7 @@ def expected_counts(
     """Expected counts N of one component, summed over the selections of one or several observations."""
     observations = _as_tuple(observations)
     with jax.ensure_compile_time_eval():
+        _check_fields(component, observations)
         # counts do not depend on events: one in the middle of each selection stands in
         energy = [np.sqrt(o.energy_min * o.energy_max) for o in observations]
         lon, lat = [float(o.lon) for o in observations], [float(o.lat) for o in observations]
@@ -250,6 +253,12 @@ def _as_tuple(observations) -> tuple[Observation, ...]:
     return (observations,) if isinstance(observations, Observation) else tuple(observations)
 
 
+def _check_fields(component, observations) -> None:
+    if isinstance(component, Source):
+        for observation in observations:
+            component.morphology.check_field(observation)
+
+
 def _engine_init(component, engine: EngineChoice) -> Callable[..., Engine]:
     if isinstance(component, InstrumentBackground):
         return BackgroundEngine.init
@@ -268,6 +277,7 @@ def _prepare(mixture, observations, rows, engine, free, variants):
         raise ValueError(f"engine names unknown components {unknown}; the components are {list(mixture.components)}")
     engines, kernels = {}, []
     for name, component in mixture.components.items():
+        _check_fields(component, observations)
         default = engine if engine and not chosen else ("fold" if name in free else "kernel")
         init = _engine_init(component, chosen.get(name, default))
         if init == KernelEngine.init:

@@ -104,7 +104,8 @@ def _flux(component, events):
     flux = component.spectrum(energy) * 1e12  # far from the limits of single precision
     if isinstance(component.morphology, Point):
         return flux
-    brightness = component.morphology.brightness(jnp.asarray(events.lon_true), jnp.asarray(events.lat_true))
+    morphology = component.morphology.at(energy)
+    brightness = morphology.brightness(jnp.asarray(events.lon_true), jnp.asarray(events.lat_true))
     # the integrable peak of a cusp can be infinite at its very centre
     return flux * jnp.minimum(brightness, 1e12)
 

@@ -175,6 +175,7 @@ class _SourceSampler(eqx.Module):
 
     @classmethod
     def init(cls, source, observation):
+        source.morphology.check_field(observation)
         axis, offsets = observation.response.effective_area.axes
         low, high = axis.lower, axis.upper
         count = int(np.ceil((high - low) / np.log(10.0) * ENERGIES_PER_DECADE)) + 1
@@ -206,7 +207,7 @@ class _SourceSampler(eqx.Module):
         bin_ = _locate(self.cumulative, _uniform(keys[0], size))
         fraction = jax.random.uniform(keys[1], (size,))
         energy_true = jnp.exp(self.log_edges[bin_] + fraction * (self.log_edges[bin_ + 1] - self.log_edges[bin_]))
-        lon_true, lat_true = self.source.morphology.sample(keys[2], size, self.reach)
+        lon_true, lat_true = self.source.morphology.at(energy_true).sample(keys[2], size, self.reach)
         offset = observation.offset(lon_true, lat_true)
         response = observation.response
         detected = jax.random.uniform(keys[3], (size,)) * self.envelope[bin_] < response.area(energy_true, offset)

@@ -11,7 +11,7 @@ from scipy.fft import irfft2, rfft2
 
 from gammajax.energy import EnergyNodes
 from gammajax.fold import hats, offset_nodes, psf_radius, psf_transform, selected_fractions, spline_taps
-from gammajax.morphology import Morphology, Point, pixel_fractions
+from gammajax.morphology import Morphology, Point, plane_fractions
 from gammajax.observation import Observation
 from gammajax.sky import DEGREE, Grid, displace
 
@@ -50,7 +50,7 @@ class Acceptance(eqx.Module):
             inside = point_probability(observation, nodes.energy, morphology.lon, morphology.lat)
             offset = observation.offset(morphology.lon, morphology.lat)
             return observation.livetime * energy_probability(observation, nodes, offset) * inside
-        fractions = pixel_fractions(morphology, self.grid)
+        fractions = plane_fractions(morphology, self.grid, jnp.exp(self.log_energy))
         offsets = np.arange(0.0, self.grid.size * self.grid.step / np.sqrt(2.0) + 0.2, 0.1)
         weight = hats(observation.offset(*self.grid.directions()), offsets).reshape(-1, offsets.size)
         by_offset = (self.inside * fractions).reshape(self.inside.shape[0], -1) @ weight

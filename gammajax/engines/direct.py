@@ -134,7 +134,7 @@ def _extended(morphology, observation, quadrature, dispersion, lon, lat, energy_
     angle = (jnp.arange(ANGLES) + 0.5) * (360.0 / ANGLES)
     true_lon, true_lat = displace(lon, lat, rad[:, None], angle[None, :])
     ring = jnp.sin(DEGREE * rad) * DEGREE**2 * weight * (360.0 / ANGLES)  # sr
-    brightness = morphology.brightness(true_lon, true_lat) * ring[:, None]
+    brightness = morphology.at(energy_true[:, None, None]).brightness(true_lon, true_lat) * ring[:, None]
     offset = observation.offset(true_lon, true_lat)
     shape = (energy_true.size, *offset.shape)
     e = jnp.broadcast_to(energy_true[:, None, None], shape)

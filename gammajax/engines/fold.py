@@ -67,8 +67,16 @@ class FoldEngine(Engine):
 
     @classmethod
     def init(cls, source: Source, observations, rows: Rows, variants=()) -> "FoldEngine":
-        """Tabulate responses on grids that suit the source and all its `variants`; eager."""
+        """Tabulate responses on grids that suit the source and all its `variants`; eager.
+
+        `ValueError` for a morphology that changes with energy.
+        """
         morphologies = [source.morphology, *(variant.morphology for variant in variants)]
+        if any(morphology.is_energy_dependent for morphology in morphologies):
+            raise ValueError(
+                "the fold engine needs a morphology that does not change with energy; use engine='kernel', or "
+                "morphology.at(energy)"
+            )
         build = _PointFold if isinstance(source.morphology, Point) else _SkyFold
         start, flux = np.repeat(rows.start, rows.block), rows.nodes.flux(source.spectrum)
         columns, members, ratios, responses, acceptance = [], [], [], [], []

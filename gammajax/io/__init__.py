@@ -4,6 +4,8 @@ from gammajax.io.absorption import read_absorption as read_absorption
 from gammajax.io.catalog import catalog as catalog
 from gammajax.io.ctao import ctao as ctao
 from gammajax.io.ctao import observation as observation
+from gammajax.io.diffuse import read_cube as read_cube
+from gammajax.io.diffuse import read_isotropic as read_isotropic
 from gammajax.io.exposure import Exposure as Exposure
 from gammajax.io.exposure import exposure as exposure
 from gammajax.io.gadf import Data as Data

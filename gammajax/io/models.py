@@ -17,11 +17,9 @@ import numpyro.distributions as dist
 from gammajax.io.files import UNREADABLE, expand, one_line, quiet
 from gammajax.io.pointing import plain_pair
 from gammajax.io.spatial import morphology_from_gammapy, morphology_to_gammapy, to_frame
-from gammajax.io.spectra import Reader, number, spectrum_from_gammapy, spectrum_to_gammapy
+from gammajax.io.spectra import ENERGY_RANGE, Reader, is_flux, number, spectrum_from_gammapy, spectrum_to_gammapy
 from gammajax.mixture import Component, InstrumentBackground, Mixture, Source
 from gammajax.spectra import ProductSpectrum
-
-ENERGY_RANGE = (0.005, 500.0)  # TeV, of tables
 
 
 class GammapyModels:
@@ -118,7 +116,8 @@ def from_gammapy(models, *, frame: str = "icrs", geom=None, energy_range=ENERGY_
     """Components of gammapy models: natively where gammajax has the model, as tables and maps where not.
 
     Native are all parametric spectra of gammapy, its norm models and absorption as factors, their sums, differences and
-    products, and point, Gaussian, generalised Gaussian, disk, shell, constant and template morphologies. Any other
+    products, and point, Gaussian, generalised Gaussian, disk, shell, constant and template morphologies, those that
+    change with energy included: a [`gammajax.TemplateCube`][], and the integral of its map on the spectrum. Any other
     spectrum becomes a [`gammajax.TabulatedSpectrum`][], any other spatial model a [`gammajax.TemplateMap`][], with a
     note on what that freezes.
 
@@ -134,8 +133,8 @@ def from_gammapy(models, *, frame: str = "icrs", geom=None, energy_range=ENERGY_
     Brightness agrees with gammapy's to the order of the squared extent in rad, where gammapy's own formulae are flat
     or gammajax's use chords. Constant models and templates that do not integrate to one scale the spectrum.
 
-    Raises `ValueError` for a model without spatial part, one that changes with energy, whose response is not applied,
-    and for YAML that cannot be read; `FileNotFoundError` for a missing file.
+    Raises `ValueError` for a model without spatial part, one other than a template that changes with energy, one whose
+    response is not applied, and for YAML that cannot be read; `FileNotFoundError` for a missing file.
     """
     if frame not in ("icrs", "galactic"):
         raise ValueError(f"frame must be 'icrs' or 'galactic', not {frame!r}")
@@ -225,6 +224,9 @@ def _component(model, read, frame, geom) -> Component:
         return InstrumentBackground(read(spectral.norm), read(spectral.tilt), read(spectral.reference, "TeV"))
     spectrum = spectrum_from_gammapy(spectral, read)
     morphology, factor = morphology_from_gammapy(model.spatial_model, read, frame, geom)
+    if model.spatial_model.is_energy_dependent and not is_flux(spectral):
+        # the map is a flux, and gammapy's norm model a factor on it
+        return Source(ProductSpectrum(factor, spectrum), morphology)
     return Source(spectrum if factor is None else ProductSpectrum(spectrum, factor), morphology)
 
 
@@ -308,7 +310,7 @@ def _model_to_gammapy(name, component, frame, geom, energy_range, dataset_name):
         return FoVBackgroundModel(dataset_name, spectral_model=factor, name=name)
     if not isinstance(component, Source):
         raise ValueError(f"component {name!r} must be a Source or InstrumentBackground, not {component!r}")
-    spatial, factor = morphology_to_gammapy(component.morphology, frame, geom, name)
+    spatial, factor = morphology_to_gammapy(component.morphology, frame, geom, energy_range, name)
     spectrum = component.spectrum if factor is None else ProductSpectrum(component.spectrum, factor)
     try:
         return SkyModel(spectrum_to_gammapy(spectrum, energy_range), spatial, name=name)

@@ -10,14 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from gammajax.io.diffuse import BRIGHTNESS, flux_table, needed_planes
 from gammajax.io.spectra import Reader, number
 from gammajax.io.template import SKY, WcsMap, resample
 from gammajax.morphology import Gaussian, GeneralizedGaussian, Morphology, Point, pixel_fractions
 from gammajax.shapes import Constant, Disk, Shell
 from gammajax.sky import Grid
-from gammajax.templates import TemplateMap
+from gammajax.spectra import TabulatedSpectrum
+from gammajax.templates import TemplateCube, TemplateMap
 
 FINEST, PIXELS = 0.01, 100  # deg, and pixels per radius, of a raster when no geom is given
+CUT_OFF = "the map ends while it is bright; beyond there is nothing, as in gammapy"
 ORDER = 8  # points per side of a pixel when a morphology is drawn on a map
 
 
@@ -53,7 +56,7 @@ def to_frame(model, frame: str, done: set) -> None:
 def morphology_from_gammapy(model, read: Reader, frame: str, geom=None) -> tuple[Morphology, Any]:
     """Morphology of a gammapy spatial model in `frame`, and the factor on the spectrum that makes the flux the same.
 
-    The factor is None for models whose integral over the sky is one.
+    The factor is None for models whose integral over the sky is one, and a table for those that change with energy.
     """
     kind = type(model)
     name, ours = kind.__name__, kind.__module__.startswith("gammapy.")
@@ -63,6 +66,8 @@ def morphology_from_gammapy(model, read: Reader, frame: str, geom=None) -> tuple
         return Constant(), 4.0 * math.pi * read(model.value, "sr-1")
     if ours and name in ("ConstantFluxSpatialModel", "TemplateNDSpatialModel"):
         raise ValueError(f"{read.prefix}: {name} has no counterpart; it is no function of the direction alone")
+    if name == "TemplateSpatialModel" and ours and model.is_energy_dependent:
+        return read.table(model, lambda: _cube(model, read, frame, geom))
     if model.is_energy_dependent:
         raise ValueError(f"{read.prefix}: {name} changes with energy; give a spatial model that does not")
     return read.table(model, lambda: _raster(model, read, frame, geom))
@@ -78,8 +83,10 @@ def _raster(model, read, frame, geom):
     if whole and (grid := _own_grid(model.map.geom, frame)) is not None:
         values = np.nan_to_num(model.map.quantity.to_value("sr-1"))[:, ::-1].clip(0.0)
     else:
-        sky = _template(model) if template and not moved else _ModelSky(model, read.prefix, place)
-        grid, values = resample(sky, f"{read.prefix}: {type(model).__name__}", frame, **place)
+        sky = _template(model, "sr-1") if template and not moved else _ModelSky(model, read.prefix, place)
+        grid, values, edge = resample(sky, f"{read.prefix}: {type(model).__name__}", frame, **place)
+        if template and edge is not None:
+            read.note(CUT_OFF)
     if not template or any(id(parameter) in read.names for parameter in model.parameters):
         read.note_frozen(model, f"a map of {grid.size} x {grid.size} pixels of {grid.step:.3g} deg")
     flux = values.sum() * grid.solid_angle
@@ -93,8 +100,47 @@ def _raster(model, read, frame, geom):
         raise ValueError(f"{read.prefix}: {error}") from error
 
 
-def _template(model):
-    sky = model.map.copy(data=model.map.quantity.to_value("sr-1").clip(0.0), unit="sr-1")
+def _cube(model, read, frame, geom):
+    """Cube of a template of gammapy, and the table of its integral over the sky: a flux or without unit, as the map."""
+    name, sky = f"{read.prefix}: {type(model).__name__}", model.map
+    if sky.geom.is_hpx:
+        raise ValueError(f"{name} changes with energy and is a HEALPix map; only maps with a projection may")
+    if model.position.separation(model.map_center).deg > 1e-6:
+        raise ValueError(f"{name} changes with energy and is moved from the centre of its map; move the map itself")
+    unit = BRIGHTNESS if sky.unit.is_equivalent(BRIGHTNESS) else "sr-1"
+    axis = sky.geom.axes["energy_true"]
+    kept = needed_planes(axis.center.to_value("TeV"), read.energy_range)
+    energy = axis.center.to_value("TeV")[kept]
+    pixels = _template(model, unit).data[kept]
+    if geom is None and (grid := _own_grid(sky.geom.to_image(), frame)) is not None:
+        values = np.nan_to_num(pixels)[:, :, ::-1]
+    else:
+        place = {} if geom is None else _place(geom, frame)
+        part = sky.copy(data=pixels, unit=unit, geom=sky.geom.slice_by_idx({"energy_true": kept}))
+        grid, values, edge = resample(WcsMap(part), name, frame, **place)
+        if edge is not None:
+            read.note(CUT_OFF)
+    flux = values.sum((1, 2)) * grid.solid_angle
+    if geom is None:
+        flux = (np.nan_to_num(pixels) * sky.geom.to_image().solid_angle().to_value("sr")).sum((1, 2))
+    if any(id(parameter) in read.names for parameter in model.parameters):
+        read.note_frozen(
+            model, f"a cube of {energy.size} maps of {grid.size} x {grid.size} pixels of {grid.step:.3g} deg"
+        )
+    # gammapy goes on to the ends of the outer bins
+    low, high = axis.edges.to_value("TeV")[[0, -1]]
+    if low > read.energy_range[0] or high < read.energy_range[1]:
+        read.note(f"nothing below {low:.3g} and above {high:.3g} TeV, as gammapy has it: the energies of its map")
+    try:
+        cube = TemplateCube(grid, energy, values)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+    ends = max(low, min(read.energy_range[0], energy[0])), min(high, max(read.energy_range[1], energy[-1]))
+    return cube, flux_table(cube, flux, ends)
+
+
+def _template(model, unit):
+    sky = model.map.copy(data=model.map.quantity.to_value(unit).clip(0.0), unit=unit)
     return WcsMap(sky)
 
 
@@ -180,10 +226,11 @@ NATIVE: dict[str, Callable[[Any, Reader], Morphology]] = {
 }  # fmt: skip
 
 
-def morphology_to_gammapy(morphology: Morphology, frame: str, geom, name: str) -> tuple[Any, float | None]:
+def morphology_to_gammapy(morphology: Morphology, frame: str, geom, energy_range, name: str) -> tuple[Any, Any]:
     """Spatial model of gammapy for a morphology in `frame`, and the factor on the spectrum or None.
 
-    What has no counterpart becomes a map with the centre, size and pixels of `geom`, of the flux in each pixel.
+    What has no counterpart becomes a map with the centre, size and pixels of `geom`, of the flux in each pixel. Cubes
+    reach as far as `energy_range` [TeV].
     """
     from astropy import units as u
     from gammapy.modeling import models as gp
@@ -199,6 +246,8 @@ def morphology_to_gammapy(morphology: Morphology, frame: str, geom, name: str) -
         return gp.ShellSpatialModel(**place, **radii), None
     if isinstance(morphology, TemplateMap):
         return _template_to_gammapy(morphology.grid, frame, np.asarray(morphology.values, float)), None
+    if isinstance(morphology, TemplateCube):
+        return _cube_to_gammapy(morphology, frame, energy_range)
     if type(morphology) in COUNTERPARTS:
         kind, fields = COUNTERPARTS[type(morphology)]
         shape = {field: number(getattr(morphology, field)) * u.Unit(unit) for field, unit in fields.items()}
@@ -219,14 +268,41 @@ def morphology_to_gammapy(morphology: Morphology, frame: str, geom, name: str) -
 
 
 def _template_to_gammapy(grid, frame, values):
-    from gammapy.maps import WcsGeom, WcsNDMap
     from gammapy.modeling.models import TemplateSpatialModel
 
-    centre = (number(grid.lon), number(grid.lat))
-    wcs = WcsGeom.create(skydir=centre, npix=grid.size, binsz=grid.step, frame=frame, proj="ZEA")
-    sky = WcsNDMap(wcs, values[:, ::-1], unit="sr-1")
     # constant within pixels, as in gammajax; the brightness is absolute
-    return TemplateSpatialModel(sky, normalize=False, interp_kwargs={"method": "nearest"})
+    return TemplateSpatialModel(
+        _map_to_gammapy(grid, frame, values), normalize=False, interp_kwargs={"method": "nearest"}
+    )
+
+
+def _map_to_gammapy(grid, frame, values, axes=()):
+    from gammapy.maps import WcsGeom, WcsNDMap
+
+    centre = (number(grid.lon), number(grid.lat))
+    geom = WcsGeom.create(skydir=centre, npix=grid.size, binsz=grid.step, frame=frame, proj="ZEA", axes=list(axes))
+    return WcsNDMap(geom, values[..., ::-1], unit="sr-1")
+
+
+def _cube_to_gammapy(cube, frame, energy_range):
+    """Template with the end planes once more at the ends of the range, and one over the norm, which gammapy lacks."""
+    from gammapy.maps import MapAxis
+    from gammapy.modeling.models import TemplateSpatialModel
+
+    values, energy = np.asarray(cube.values, float), np.asarray(cube.energy, float)
+    nodes = np.exp(np.asarray(cube.log_nodes, float))
+    inverse = np.exp(-np.asarray(cube.log_norm, float))
+    low, high = energy_range
+    if low < energy[0]:
+        energy, values = np.insert(energy, 0, low), np.concatenate([values[:1], values])
+        nodes, inverse = np.insert(nodes, 0, low), np.insert(inverse, 0, 1.0)
+    if high > energy[-1]:
+        energy, values = np.append(energy, high), np.concatenate([values, values[-1:]])
+        nodes, inverse = np.append(nodes, high), np.append(inverse, 1.0)
+    axis = MapAxis.from_nodes(energy, unit="TeV", name="energy_true", interp="log")
+    sky = _map_to_gammapy(cube.grid, frame, values, [axis])
+    factor = TabulatedSpectrum(nodes, inverse) if inverse.max() > 1.0 + 1e-5 else None
+    return TemplateSpatialModel(sky, normalize=False), factor
 
 
 COUNTERPARTS: dict[type, tuple[str, dict[str, str]]] = {

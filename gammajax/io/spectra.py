@@ -32,6 +32,7 @@ from gammajax.spectra import (
 )
 
 FLUX = "cm-2 s-1 TeV-1"
+ENERGY_RANGE = (0.005, 500.0)  # TeV, of tables
 PER_DECADE = 200  # nodes of a table: a power law between them is off by 2e-4 ten cut-off energies up
 SMALLEST = 1e-25  # of the maximum of a table; less counts as zero at its ends
 TINY = 1e-36  # single precision ends at 1e-38
@@ -323,6 +324,9 @@ def _factor_to_gammapy(factor) -> Any:
             redshift=number(factor.redshift),
             alpha_norm=number(factor.alpha_norm),
         )
+    if isinstance(factor, TabulatedSpectrum):
+        values = float(factor.norm) * np.asarray(factor.flux, float)
+        return _closed_template(np.asarray(factor.energy, float), values, u.Unit(""))
     if type(factor) not in FACTORS:
         return None
     name, fields = FACTORS[type(factor)]

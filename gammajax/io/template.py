@@ -1,18 +1,20 @@
-"""Template maps from files: images with a celestial projection, and HEALPix maps."""
+"""Templates from files: images and cubes with a celestial projection, and HEALPix maps."""
 
 import math
 from typing import Any
 
 import equinox as eqx
 import numpy as np
+from scipy.ndimage import binary_dilation
 
 from gammajax.io.files import UNREADABLE, expand, one_line, quiet
-from gammajax.sky import Grid, project
-from gammajax.templates import TemplateMap
+from gammajax.sky import Grid, deproject, project
+from gammajax.templates import Edge, TemplateMap
 
 OVERSAMPLE = 4  # points per side of a pixel of the map or the grid, whichever is smaller
 LARGEST = 2000  # pixels per side of the grid; larger ones are asked for by mistake
 SKY = math.degrees(2.0)  # radius [deg] of the projected sky
+BRIGHT = 0.05  # of the mean brightness: a map that ends there is cut off
 
 
 def read_template(
@@ -29,6 +31,10 @@ def read_template(
     that photons are conserved; the template is then normalised to one *on the grid*. Pixels that are not finite count
     as empty. Counts per pixel must be divided by the solid angle first, unless all pixels of the map are equal-area.
 
+    Where the part that is read, or the map itself, ends while it is still bright, with 5 % of the mean brightness or
+    more, the template remembers its edge. An observation with that edge in its field is an error: the flux beyond would
+    be missing. For a source that does end there: `TemplateMap(template.grid, template.values)`.
+
     **Arguments:**
 
     - `frame`: "icrs" or "galactic", that of the observations; the map's own is in the file.
@@ -39,22 +45,29 @@ def read_template(
     Raises `ValueError` for a file that is neither, for a cube, a negative brightness, and a grid above 2000 pixels a
     side.
     """
+    path = existing_map(path, frame)
+    grid, values, edge = resample(_read(path), str(path), frame, lon, lat, radius, step)
+    try:
+        return TemplateMap(grid, values, edge)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def existing_map(path, frame):
+    """Path of a map that exists, expanded, after a look at the frame."""
     path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such map")
     if frame not in ("icrs", "galactic"):
         raise ValueError(f"frame must be 'icrs' or 'galactic', not {frame!r}")
-    grid, values = resample(_read(path), str(path), frame, lon, lat, radius, step)
-    try:
-        return TemplateMap(grid, values)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return path
 
 
-def resample(sky, name, frame, lon=None, lat=None, radius=None, step=None) -> tuple[Grid, np.ndarray]:
-    """Equal-area grid and the means over its pixels of `sky`, which has a `frame`, `step`, `bright` and `values_at`.
+def resample(sky, name, frame, lon=None, lat=None, radius=None, step=None) -> tuple[Grid, np.ndarray, Edge | None]:
+    """Equal-area grid, the means over its pixels of `sky`, [y, x] or [plane, y, x], and the edge where it is cut off.
 
-    The arguments are those of [`read_template`][]; `name` is used in messages.
+    `sky` has a `frame`, `step`, `bright` and `values_at`, which is not finite where nothing is known. The other
+    arguments are those of [`read_template`][]; `name` is used in messages.
     """
     from astropy.coordinates import SkyCoord
 
@@ -79,16 +92,36 @@ def resample(sky, name, frame, lon=None, lat=None, radius=None, step=None) -> tu
     points = math.ceil(OVERSAMPLE * max(1.0, step / sky.step))
     shifts = (np.arange(points) + 0.5) / points - 0.5
     x, y = np.meshgrid(*(np.asarray(grid.coordinates, float),) * 2)
-    total = np.zeros(x.shape)
+
+    def values_at(shift_x, shift_y):
+        at: Any = SkyCoord(
+            *(np.asarray(c, float) for c in _directions(grid, shift_x, shift_y)), unit="deg", frame=frame
+        )
+        at = at.transform_to(sky.frame).spherical
+        inside = np.hypot(x + shift_x * step, y + shift_y * step) < SKY
+        return np.where(inside, sky.values_at(at.lon.deg, at.lat.deg), 0.0)
+
+    total: Any = 0.0
     for shift_x in shifts:
         for shift_y in shifts:
-            at: Any = SkyCoord(
-                *(np.asarray(c, float) for c in _directions(grid, shift_x, shift_y)), unit="deg", frame=frame
-            )
-            at = at.transform_to(sky.frame).spherical
-            inside = np.hypot(x + shift_x * step, y + shift_y * step) < SKY
-            total += np.where(inside, sky.values_at(at.lon.deg, at.lat.deg), 0.0)
-    return grid, total / points**2
+            total = total + np.nan_to_num(values_at(shift_x, shift_y), posinf=0.0, neginf=0.0)
+    values = total / points**2
+    return grid, values, _edge(grid, values, np.isfinite(values_at(0.0, 0.0)), name)
+
+
+def _edge(grid, values, known, name) -> Edge | None:
+    """Unknown pixels next to bright ones, also those just outside the grid."""
+    known, values = (a.reshape(-1, *a.shape[-2:]) for a in (known, values))
+    mean = values.sum((1, 2), keepdims=True) / np.maximum(known.sum((1, 2), keepdims=True), 1)
+    bright = np.any(known & (values > BRIGHT * mean), axis=0)
+    unknown = np.pad(~known.all(0), 1, constant_values=True)
+    coordinates = np.asarray(grid.coordinates, float)
+    coordinates = np.concatenate([coordinates[:1] - grid.step, coordinates, coordinates[-1:] + grid.step])
+    x, y = np.meshgrid(coordinates, coordinates)
+    found = unknown & binary_dilation(np.pad(bright, 1)) & (np.hypot(x, y) < SKY)
+    if not found.any():
+        return None
+    return Edge(name, *(np.asarray(c, float) for c in deproject(x[found], y[found], grid.lon, grid.lat)))
 
 
 @eqx.filter_jit
@@ -121,25 +154,26 @@ def _read(path):
 
 
 class WcsMap:
-    """An image with a celestial projection, read by gammapy."""
+    """An image with a celestial projection, or planes of them, read by gammapy."""
 
     def __init__(self, sky):
-        self.map = sky
-        self.map.data = np.nan_to_num(np.asarray(sky.data, float), posinf=0.0, neginf=0.0)
+        self.data, self.geom = np.asarray(sky.data, float), sky.geom.to_image()
         self.frame = sky.geom.frame
-        self.step = float(np.sqrt(np.nanmedian(sky.geom.solid_angle().to_value("deg2"))))
+        self.step = float(np.sqrt(np.nanmedian(self.geom.solid_angle().to_value("deg2"))))
 
     def bright(self):
         """Directions [deg] of pixels that are not zero."""
-        coordinates = self.map.geom.get_coord()
-        some = self.map.data != 0
+        coordinates = self.geom.get_coord()
+        some = np.any((np.isfinite(self.data) & (self.data != 0)).reshape(-1, *self.data.shape[-2:]), axis=0)
         return coordinates.lon.to_value("deg")[some], coordinates.lat.to_value("deg")[some]
 
     def values_at(self, lon, lat):
-        """Values of the pixels in these directions [deg]."""
+        """Values of the pixels in these directions [deg], not finite outside the map."""
         from astropy import units as u
 
-        return np.nan_to_num(self.map.get_by_coord({"lon": lon * u.deg, "lat": lat * u.deg}))
+        x, y = self.geom.coord_to_idx((lon * u.deg, lat * u.deg))
+        inside = (x >= 0) & (y >= 0)
+        return np.where(inside, self.data[..., np.maximum(y, 0), np.maximum(x, 0)], np.nan)
 
 
 class _HealpixMap:
@@ -162,17 +196,17 @@ class _HealpixMap:
         if len(columns) > 1 and str(header.get("HPX_CONV", "")).strip():
             raise ValueError(f"a template must be an image, this one has the planes {columns}")
         values = np.asarray(hdu.data[columns[0]], float).ravel()
-        values[np.isclose(values, -1.6375e30, rtol=1e-3)] = 0.0  # the standard's mark for no data
+        values[np.isclose(values, -1.6375e30, rtol=1e-3)] = np.nan  # the standard's mark for no data
         pixels = np.asarray(hdu.data[hdu.columns.names[0]]).ravel() if explicit else np.arange(12 * nside**2)
         if values.shape != pixels.shape or pixels.max(initial=0) >= 12 * nside**2:
             raise ValueError(f"{values.size} values do not fit NSIDE {nside}")
-        self.data = np.zeros(12 * nside**2)
-        self.data[pixels] = np.nan_to_num(values, posinf=0.0, neginf=0.0)
+        self.data = np.full(12 * nside**2, np.nan)
+        self.data[pixels] = values
         self.step = math.degrees(math.sqrt(math.pi / 3.0) / nside)
         self.pixels = HEALPix(nside, "nested" if nest else "ring")
 
     def bright(self):
-        lon, lat = self.pixels.healpix_to_lonlat(np.flatnonzero(self.data))
+        lon, lat = self.pixels.healpix_to_lonlat(np.flatnonzero(np.isfinite(self.data) & (self.data != 0)))
         return lon.to_value("deg"), lat.to_value("deg")
 
     def values_at(self, lon, lat):

@@ -13,6 +13,14 @@ EXACT = [name for name in ENGINES if name != "dense"]  # test_dense.py has the t
 SPECTRUM = gj.PowerLaw(2.3, 1e-11)
 
 
+def narrowing_cube():
+    """A Gaussian whose width falls with energy; pixels of 0.03 deg are small against the point spread function."""
+    grid = Grid(0.3, 0.2, 0.03, 1.5)
+    x, y = np.meshgrid(grid.coordinates, grid.coordinates)
+    sigma = np.array([0.35, 0.3, 0.22, 0.18])[:, None, None]
+    return gj.TemplateCube(grid, [0.3, 0.9, 2.7, 8.1], np.exp(-0.5 * (x**2 + y**2) / sigma**2))
+
+
 # (morphology, size [deg], tolerance of kernel against direct)
 SOURCES = {
     "point": (gj.Point(0.3, 0.2), 0.15, 1e-3),
@@ -26,6 +34,7 @@ SOURCES = {
     "shell": (gj.Shell(0.3, 0.2, 0.4, 0.2), 0.4, 1e-2),
     "constant": (gj.Constant(), 0.5, 1e-2),
     "halo": (gj.Einasto(0.3, 0.2), 0.5, 1e-2),
+    "cube": (narrowing_cube(), 0.3, 1e-2),
 }
 NAMES = pytest.mark.parametrize("name", SOURCES)
 
@@ -91,6 +100,7 @@ def test_kernel_agrees_with_direct(name, values):
     seen = direct > (1e-3 if name == "shell" else 1e-4) * direct.max()
     assert seen.sum() > 20
     np.testing.assert_allclose(kernel[seen], direct[seen], rtol=SOURCES[name][2])
+    assert np.median(np.abs(kernel[seen] / direct[seen] - 1.0)) < 2e-3
 
 
 @pytest.mark.parametrize("name", ["point", "Gaussian", "disk", "elongated Gaussian", "halo"])

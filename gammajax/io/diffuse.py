@@ -1,0 +1,145 @@
+"""Diffuse emission: cubes of maps at several energies, and isotropic spectra."""
+
+# astropy and gammapy carry no types
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
+
+import numpy as np
+
+from gammajax.io.files import UNREADABLE, expand, one_line, quiet
+from gammajax.io.spectra import ENERGY_RANGE, FLUX
+from gammajax.io.template import WcsMap, existing_map, resample
+from gammajax.mixture import Source
+from gammajax.shapes import Constant
+from gammajax.spectra import MEV_PER_TEV, TabulatedSpectrum
+from gammajax.templates import TemplateCube
+
+BRIGHTNESS = f"{FLUX} sr-1"
+
+
+def read_cube(
+    path,
+    frame: str = "icrs",
+    lon: float | int | None = None,
+    lat: float | int | None = None,
+    radius: float | int | None = None,
+    step: float | int | None = None,
+    *,
+    unit: str | None = None,
+    energy_range: tuple | None = ENERGY_RANGE,
+) -> Source:
+    """Source from a FITS cube of differential flux per solid angle at several true energies.
+
+    Read are cubes as Fermi-LAT distributes its models of the Galaxy (planes and a table ENERGIES, such as gll_iem) and
+    maps of gammapy with an axis `energy_true`. The source's morphology is a [`gammajax.TemplateCube`][], its spectrum
+    a [`gammajax.TabulatedSpectrum`][] of the flux on the grid, so that together they are the file's values,
+    interpolated log-log in energy. Multiply the spectrum to scale or tilt it, `2.0 * source.spectrum` or
+    `source.spectrum * gj.PowerLaw(tilt, norm)`; replace it to keep the morphology alone.
+
+    **Arguments:**
+
+    - `frame`, `lon`, `lat`, `radius`, `step`: the equal-area grid and the part of the sky, as in
+      [`gammajax.io.read_template`][], by which every plane is sampled; also what happens when it ends inside a field.
+    - `unit`: that of the values, where the file does not say. gammapy takes Fermi's as cm-2 s-1 MeV-1 sr-1.
+    - `energy_range` [TeV]: beyond the energies of the file and within this range the flux goes on as the power law
+      through the outer two planes, with the morphology of the outermost: for Fermi's files, which end at 0.5 to 0.9
+      TeV, that is most of what a Cherenkov telescope sees. Planes far outside the range are left out. None: the flux is
+      zero beyond the file.
+
+    Raises `ValueError` for a file that is no such cube, for values that are no flux per solid angle, and as
+    [`gammajax.io.read_template`][].
+    """
+    from gammapy.maps import Map
+
+    path = existing_map(path, frame)
+    try:
+        with quiet():
+            sky = Map.read(path)
+    except UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read as a map: {one_line(error)}") from error
+    if sky.geom.is_hpx or sky.geom.axes.names not in (["energy_true"], ["energy"]):
+        kind = "HEALPix" if sky.geom.is_hpx else "celestial"
+        raise ValueError(
+            f"{path}: a cube has a celestial projection and an axis energy_true; this is a {kind} map with the axes "
+            f"{sky.geom.axes.names}"
+        )
+    if sky.geom.axes[0].nbin < 2:
+        raise ValueError(f"{path}: a cube has planes at two energies at least, this has one")
+    factor = _flux_factor(sky.unit if unit is None else unit, path)
+    energy = sky.geom.axes[0].center.to_value("TeV")
+    planes = needed_planes(energy, energy_range)
+    part = sky.copy(data=np.asarray(sky.data, float) * factor, unit="").slice_by_idx({sky.geom.axes.names[0]: planes})
+    grid, values, edge = resample(WcsMap(part), str(path), frame, lon, lat, radius, step)
+    try:
+        cube = TemplateCube(grid, energy[planes], values, edge)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return Source(flux_table(cube, values.sum((1, 2)) * grid.solid_angle, energy_range), cube)
+
+
+def read_isotropic(
+    path, lon: float | int = 0.0, lat: float | int = 0.0, *, energy_range: tuple | None = ENERGY_RANGE
+) -> Source:
+    """Isotropic source from a text file of Fermi-LAT: columns energy [MeV] and flux [cm^-2 s^-1 MeV^-1 sr^-1].
+
+    Further columns (the uncertainty) are ignored. The source is a [`gammajax.Constant`][] about (`lon`, `lat`) [deg],
+    near the observations for fast simulations; its spectrum is 4 pi times the flux per solid angle. `energy_range` as
+    in [`gammajax.io.read_cube`][]. Raises `ValueError` for a file that is no such table.
+    """
+    path = expand(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file with an isotropic spectrum")
+    try:
+        energy, flux = np.loadtxt(path, ndmin=2).T[:2]
+        energy, flux = energy / MEV_PER_TEV, 4.0 * np.pi * MEV_PER_TEV * flux
+        kept = needed_planes(energy, energy_range)
+        return Source(TabulatedSpectrum(*continued(energy[kept], flux[kept], energy_range)), Constant(lon, lat))
+    except UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read as energies and fluxes: {one_line(error)}") from error
+
+
+def needed_planes(energy, energy_range) -> slice:
+    """Nodes within a range of energies, the next on either side, and two at least."""
+    if energy_range is None:
+        return slice(0, energy.size)
+    low, high = energy_range
+    first = int(np.clip(np.searchsorted(energy, low, side="right") - 1, 0, max(energy.size - 2, 0)))
+    return slice(first, min(max(int(np.searchsorted(energy, high)), first + 1) + 1, energy.size))
+
+
+def flux_table(cube: TemplateCube, flux, energy_range) -> TabulatedSpectrum:
+    """Spectrum that with a cube makes the maps whose planes have these fluxes, interpolated log-log pixel by pixel."""
+    log_nodes = np.asarray(cube.log_nodes, float)
+    log_flux = np.interp(log_nodes, np.asarray(cube.axis.nodes, float), np.log(flux))
+    table = np.exp(log_nodes), np.exp(log_flux + np.asarray(cube.log_norm, float))
+    return TabulatedSpectrum(*continued(*table, energy_range, (np.asarray(cube.energy, float), flux)))
+
+
+def continued(energy, flux, energy_range, nodes=None):
+    """Energies and fluxes with one more at either end of a range, on the power laws through the outer two `nodes`."""
+    at, value = map(np.log, (energy, flux) if nodes is None else nodes)
+
+    def beyond(end, outer, inner):
+        slope = (value[outer] - value[inner]) / (at[outer] - at[inner])
+        return np.exp(value[outer] + slope * (np.log(end) - at[outer]))
+
+    low, high = (energy[0], energy[-1]) if energy_range is None else energy_range
+    if low < energy[0]:
+        energy, flux = np.insert(energy, 0, low), np.insert(flux, 0, beyond(low, 0, 1))
+    if high > energy[-1]:
+        energy, flux = np.append(energy, high), np.append(flux, beyond(high, -1, -2))
+    return energy, flux
+
+
+def _flux_factor(unit, path) -> float:
+    """Factor from the unit of a map to that of a differential flux per solid angle in gammajax."""
+    from astropy import units as u
+
+    unit = u.Unit(unit)
+    try:
+        # some files count photons
+        return float((unit / u.ph if u.ph in unit.bases else unit).to(BRIGHTNESS))
+    except u.UnitConversionError as error:
+        raise ValueError(
+            f"{path}: the values are in {str(unit)!r}, which is no flux per solid angle such as 'cm-2 s-1 MeV-1 sr-1'; "
+            "give their unit=, or read relative maps by gammajax.io.from_gammapy"
+        ) from error
