@@ -48,7 +48,7 @@ class InstrumentBackground(eqx.Module):
         """Factor on the rate of the response file at reconstructed `energy` [TeV], broadcast with norm and tilt."""
         if is_concrete(self.tilt) and not np.any(self.tilt):  # no power of every event's energy in each call
             return jnp.broadcast_to(self.norm, jnp.broadcast_shapes(jnp.shape(energy), jnp.shape(self.norm)))
-        return self.norm * jnp.exp(-self.tilt * jnp.log(energy / self.reference))
+        return jnp.asarray(self.norm) * jnp.exp(-self.tilt * jnp.log(energy / self.reference))
 
     def check_observations(self, count: int) -> None:
         """Raise `ValueError` unless norm and tilt are numbers or have one for each of `count` observations."""

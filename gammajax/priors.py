@@ -42,7 +42,7 @@ def from_cube(prior: Distribution, u: Float[Array, " number"]) -> Float[Array, "
     """
     if isinstance(prior, Dirichlet):
         # of the concentration alpha_i against all that follow
-        alpha = prior.concentration
+        alpha = jnp.asarray(prior.concentration)
         after = jnp.flip(jnp.cumsum(jnp.flip(alpha, -1), -1), -1)[..., 1:]
         breaks = Beta(alpha[..., :-1], after)
         return stick_breaking(from_cube(breaks, u))
@@ -50,7 +50,7 @@ def from_cube(prior: Distribution, u: Float[Array, " number"]) -> Float[Array, "
         return from_cube(prior.base_dist, u)
     if isinstance(prior, MultivariateNormal):
         z = jax.scipy.special.ndtri(u.reshape(shape(prior)))
-        return prior.loc + (prior.scale_tril @ z[..., None])[..., 0]
+        return jnp.asarray(prior.loc) + (jnp.asarray(prior.scale_tril) @ z[..., None])[..., 0]
     if prior.event_shape:
         raise ValueError(f"a {type(prior).__name__} prior cannot be made from the unit cube; draw from it instead")
     u = u.reshape(shape(prior))
@@ -74,7 +74,7 @@ def extremes(prior: Distribution) -> list[Float[Array, "..."]]:
         corners = np.eye(prior.event_shape[0])
         return [jnp.broadcast_to(jnp.asarray(corner, float), shape(prior)) for corner in corners]
     if prior.event_shape:
-        return list(prior.sample(jax.random.key(0), (8,)))
+        return list(jnp.asarray(prior.sample(jax.random.key(0), (8,))))
     return [quantile(prior, 0.0), quantile(prior, 1.0)]
 
 

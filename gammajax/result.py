@@ -62,8 +62,8 @@ class Result:
             groups["constant_data"] = known
         labels = {}
         if fractions:
-            groups["fractions"] = {"fraction": np.stack([np.asarray(v) for v in fractions.values()], axis=-1)}
-            labels = {"dims": {"fraction": ["node"]}, "coords": {"node": list(fractions)}}
+            groups["fractions"] = {"fraction_of_events": np.stack([np.asarray(v) for v in fractions.values()], axis=-1)}
+            labels = {"dims": {"fraction_of_events": ["node"]}, "coords": {"node": list(fractions)}}
         with warnings.catch_warnings():
             # arviz wonders about more chains than draws; short runs are the caller's choice
             warnings.filterwarnings("ignore", message="More chains", category=UserWarning)
@@ -93,7 +93,7 @@ class Result:
         """Fraction of the detected events [draw] of every component and inner mixture, by path."""
         if "fractions" not in self.tree.children:
             return {}
-        array = self.tree["fractions"]["fraction"]
+        array = self.tree["fractions"]["fraction_of_events"]
         values = array.to_numpy().reshape(-1, array.sizes["node"])
         return dict(zip(array["node"].to_numpy().tolist(), values.T, strict=True))
 
@@ -199,7 +199,7 @@ class Result:
     def _numbers(self, group: str = "posterior") -> dict[str, tuple[str, tuple[int, ...]]]:
         """Label, name of variable and index of every number."""
         if group == "fractions":
-            return {str(node): ("fraction", (i,)) for i, node in enumerate(self.fractions)}
+            return {str(node): ("fraction_of_events", (i,)) for i, node in enumerate(self.fractions)}
         numbers = {}
         for name, values in self.samples.items():
             for index in np.ndindex(values.shape[1:]):

@@ -76,7 +76,7 @@ def test_few_draws_have_no_diagnostics():
 def test_fractions(tmp_path):
     draws = np.random.default_rng(2).dirichlet([2.0, 3.0], (4, 500))
     fractions = {"signal": draws.sum(-1) * 0.5, "signal/W": draws[..., 0] * 0.5, "signal/b": draws[..., 1] * 0.5}
-    made = Result.from_samples({"mass": np.ones((4, 500))}, method="test", fractions=fractions)
+    made = Result.from_samples({"fraction": np.ones((4, 500))}, method="test", fractions=fractions)
     again = Result.load(made.save(tmp_path / "r.nc"))
     assert list(again.fractions) == ["signal", "signal/W", "signal/b"]
     np.testing.assert_array_equal(again.fractions["signal/W"], fractions["signal/W"].ravel())

@@ -1,3 +1,5 @@
+from dataclasses import fields
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -260,7 +262,7 @@ def check_gradients(function, halo):
 def test_gradient_in_every_parameter(name):
     place = {"lon": 0.3013, "lat": 0.2021}
     halo = HALOS[name][0]
-    check_gradients(seen, type(halo)(**{f: getattr(halo, f) for f in halo.__dataclass_fields__} | place))
+    check_gradients(seen, type(halo)(**{f.name: getattr(halo, f.name) for f in fields(halo)} | place))
 
 
 def test_gradient_of_pixels_about_the_cusp():
