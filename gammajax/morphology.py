@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from gammajax.observation import Observation
+from gammajax.quadrature import polar_nodes
 from gammajax.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, displace, project
 from gammajax.spectra import Scalar, is_concrete, parameter, require_positive, scalar
 
@@ -72,6 +73,18 @@ class Morphology(eqx.Module):
     @abc.abstractmethod
     def scale(self) -> Float[Array, ""]:
         """Size [deg] below which the morphology has no structure; 0 for cusps and edges."""
+
+    @property
+    def breaks(self) -> Float[Array, " break"]:
+        """Radii [deg] between which the brightness is smooth, from 0 to `radius`."""
+        return jnp.stack([jnp.zeros_like(self.radius), self.radius])
+
+    def nodes(self, lon, lat, narrow: float, reach: float) -> tuple[Array, Array, Array]:
+        """Directions (lon, lat) [deg] and solid angles [sr] to integrate the brightness times a response with.
+
+        The response peaks at the direction given, its width is `narrow` or more, and it ends within `reach` [deg].
+        """
+        return polar_nodes((self.lon, self.lat), self.breaks, 1.0, 0.0, (lon, lat), narrow, reach)
 
     def pixel_fractions(self, grid: Grid, order: int) -> Float[Array, "pixel pixel"]:
         """Fraction of the flux in every pixel; see the function [`gammajax.morphology.pixel_fractions`][]."""
@@ -137,6 +150,9 @@ class Elongated(Morphology):
         along, across = _rotate(*project(lon, lat, self.lon, self.lat), self.phi)
         half2 = 0.25 * SQUARE_DEGREE * (along**2 + (across / self.axis_ratio) ** 2)
         return self.profile(half2) / self.axis_ratio
+
+    def nodes(self, lon, lat, narrow, reach):
+        return polar_nodes((self.lon, self.lat), self.breaks, self.axis_ratio, self.phi, (lon, lat), narrow, reach)
 
     def sample(self, key, size, reach=180.0):
         key_radius, key_angle = jax.random.split(key)
@@ -215,6 +231,10 @@ class Gaussian(Elongated):
         return jnp.minimum(6.1 * self.sigma, 180.0)
 
     @property
+    def breaks(self):
+        return jnp.minimum(self.sigma * jnp.asarray([0.0, 1.5, 3.0, 6.1]), 180.0)
+
+    @property
     def scale(self):
         return self.sigma * self.axis_ratio
 
@@ -257,6 +277,12 @@ class GeneralizedGaussian(Elongated):
     def radius(self):
         # a gamma distribution with a shape of up to two has a part in 1e8 beyond 22
         return jnp.minimum(1.01 * self.r_0 * 22.0**self.eta, 180.0)
+
+    @property
+    def breaks(self):
+        # at these exponents, however sharp the rim is
+        inner = self.r_0 * jnp.asarray([0.5, 2.0, 6.0]) ** self.eta
+        return jnp.minimum(jnp.concatenate([jnp.zeros(1), inner, self.radius[None]]), 180.0)
 
     @property
     def scale(self):

@@ -52,6 +52,10 @@ class Disk(Elongated):
         return self.r_0 + 2.0 * self.edge
 
     @property
+    def breaks(self):
+        return jnp.append(jnp.zeros(1), _rim(self.r_0, self.edge))
+
+    @property
     def scale(self):
         return scalar(0.0)
 
@@ -87,6 +91,11 @@ class Ring(Morphology):
     @property
     def radius(self):
         return self.r_0 + self.width + 2.0 * self.edge
+
+    @property
+    def breaks(self):
+        rims = _rim(self.r_0, self.edge), _rim(self.r_0 + self.width, self.edge)
+        return jnp.concatenate([jnp.zeros(1), *rims])
 
     @property
     def scale(self):
@@ -139,6 +148,12 @@ class Shell(Morphology):
         return self.radius_in + self.width
 
     @property
+    def breaks(self):
+        # a thin shell rises to its inner rim within its width
+        inner, outer = self.radius_in, self.radius_in + self.width
+        return jnp.stack([jnp.zeros_like(outer), jnp.maximum(inner - self.width, 0.0), inner, outer])
+
+    @property
     def scale(self):
         return scalar(0.0)
 
@@ -171,6 +186,11 @@ class Constant(Morphology):
     @property
     def scale(self):
         return scalar(0.0)
+
+
+def _rim(limit, edge):
+    """Radii between which [`_inside`][] is smooth; beyond the last it is below a part in 1e6."""
+    return jnp.maximum(limit + edge * jnp.asarray([-1.5, -0.5, 0.5, 1.5]), 0.0)
 
 
 def _inside(rad, limit, edge):

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from gammajax.morphology import Morphology
 from gammajax.observation import Observation
+from gammajax.quadrature import pixel_nodes
 from gammajax.sky import Grid, deproject
 from gammajax.spectra import Scalar, is_concrete, scalar
 from gammajax.table import Axis
@@ -80,6 +81,9 @@ class TemplateMap(Morphology):
     @property
     def scale(self):
         return scalar(0.0)
+
+    def nodes(self, lon, lat, narrow, reach):
+        return pixel_nodes(self.grid, (lon, lat), narrow, reach)
 
     def pixel_fractions(self, grid, order):
         return _overlaps(self.values, self.grid, grid)
@@ -175,6 +179,9 @@ class TemplateCube(Morphology):
     @property
     def scale(self):
         return scalar(0.0)
+
+    def nodes(self, lon, lat, narrow, reach):
+        return pixel_nodes(self.grid, (lon, lat), narrow, reach)
 
     def check_field(self, observation):
         if self.edge is not None:

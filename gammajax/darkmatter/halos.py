@@ -155,6 +155,11 @@ class Halo(Morphology):
     def scale(self):
         return scalar(0.0)
 
+    @property
+    def breaks(self):
+        # decades: the cusp is a power law
+        return jnp.asarray([0.0, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 180.0])
+
     def central_pixels(self, grid, x, y):
         """Flux by the integral around each pixel, which knows no cusp: Int S dOmega = closed Int F(r) dphi / (2 pi).
 

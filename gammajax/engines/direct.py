@@ -1,9 +1,10 @@
 """Direct engine: quadrature over true energy and direction for every event, with the response evaluated exactly.
 
-    lambda(x') = t Sum_j F_j Int r dr dphi S(Omega) A(E_j, Omega) P(r|E_j, Omega) D(E'|E_j, Omega)
+    lambda(x') = t Sum_j F_j Int S(Omega) A(E_j, Omega) P(r|E_j, Omega) D(E'|E_j, Omega) dOmega
 
-in polar coordinates (r, phi) about the event. No sky grid: the yardstick for the others, differentiable in positions
-and extensions too, and slow. Chunked and rematerialised: memory does not grow with the number of events.
+at the nodes that the morphology gives ([`gammajax.quadrature`][]): they end at its rims and crowd towards its cusp and
+the event. No sky grid: the yardstick for the others, good to 1e-3 for every shape, differentiable in positions and
+extensions too, and slow. Chunked and rematerialised: memory does not grow with the number of events.
 """
 
 import equinox as eqx
@@ -19,11 +20,7 @@ from gammajax.engines.rows import Rows
 from gammajax.fold import psf_quantile, psf_radius
 from gammajax.mixture import Source
 from gammajax.morphology import Point
-from gammajax.sky import DEGREE, displace, separation
-
-ANGLES = 32
-PANELS = np.array([0.0, 0.6, 1.2, 1.8, 2.5, 3.5, 5.0, 8.0, 13.0, 21.0, 34.0, 60.0, 110.0, 300.0])
-PANEL_POINTS = 5
+from gammajax.sky import separation
 
 
 class DirectEngine(Engine):
@@ -33,7 +30,7 @@ class DirectEngine(Engine):
     observations: tuple
     columns: tuple
     members: tuple
-    rad: tuple
+    widths: tuple = eqx.field(static=True)
     acceptance: tuple
     band: int = eqx.field(static=True)
     rows: int = eqx.field(static=True)
@@ -42,20 +39,20 @@ class DirectEngine(Engine):
     def init(cls, source: Source, observations, rows: Rows, variants=()) -> "DirectEngine":
         """Choose quadrature nodes for every observation; eager."""
         start = np.repeat(rows.start, rows.block)
-        columns, members, rads, maps = [], [], [], []
+        columns, members, widths, maps = [], [], [], []
         energy = np.asarray(rows.nodes.energy, np.float64)
         for number, observation in enumerate(observations):
             mine = np.flatnonzero(rows.observation == number)
             members.append(jnp.asarray(mine))
             columns.append(tuple(jnp.asarray(c[mine]) for c in (rows.energy, rows.lon, rows.lat, start)))
-            rads.append(_radial_quadrature(observation, energy))
+            widths.append(_psf_widths(observation, energy))
             maps.append(Acceptance.init(source.morphology, observation, rows.nodes))
         return cls(
             rows.nodes,
             tuple(observations),
             tuple(columns),
             tuple(members),
-            tuple(rads),
+            tuple(widths),
             tuple(maps),
             rows.band,
             rows.index.size,
@@ -65,13 +62,13 @@ class DirectEngine(Engine):
         """Intensity [TeV^-1 sr^-1] of every row."""
         flux = self.nodes.flux(source.spectrum)
         result = jnp.zeros(self.rows, flux.dtype)
-        for observation, columns, members, rad in zip(
-            self.observations, self.columns, self.members, self.rad, strict=True
+        for observation, columns, members, widths in zip(
+            self.observations, self.columns, self.members, self.widths, strict=True
         ):
             if members.size == 0:
                 continue
 
-            def one(row, observation=observation, rad=rad):
+            def one(row, observation=observation, widths=widths):
                 energy, lon, lat, start = row
                 node = start + jnp.arange(self.band)
                 energy_true = self.nodes.energy[node]
@@ -79,7 +76,7 @@ class DirectEngine(Engine):
                 if isinstance(source.morphology, Point):
                     kernel = _point(source.morphology, observation, dispersion, lon, lat, energy_true)
                 else:
-                    kernel = _extended(source.morphology, observation, rad, dispersion, lon, lat, energy_true)
+                    kernel = _extended(source.morphology, observation, widths, dispersion, lon, lat, energy_true)
                 return jnp.maximum(observation.livetime * kernel @ flux[node], 0.0)
 
             values = jax.lax.map(jax.checkpoint(one), columns, batch_size=8)
@@ -100,17 +97,12 @@ class DirectEngine(Engine):
         return exposure @ self.nodes.flux(source.spectrum)
 
 
-def _radial_quadrature(observation, energy):
-    """Radii [deg] and weights [deg] in panels of the narrowest to the widest point spread function."""
+def _psf_widths(observation, energy) -> tuple[float, float]:
+    """Width of the narrowest point spread function, and radius of the widest [deg]."""
     probe = np.linspace(0.0, observation.offset_max, 5)
     e, o = (jnp.asarray(a) for a in np.meshgrid(energy, probe, indexing="ij"))
-    narrow = float(psf_quantile(observation.response.psf, e, o, jnp.full(e.shape, 0.393)).min())
-    wide = float(psf_radius(observation.response.psf, e, o).max())
-    edges = np.append(PANELS[PANELS * narrow < 0.9 * wide] * narrow, wide)
-    nodes, weights = np.polynomial.legendre.leggauss(PANEL_POINTS)
-    half, middle = 0.5 * np.diff(edges), 0.5 * (edges[1:] + edges[:-1])
-    rad = (middle[:, None] + half[:, None] * nodes).ravel()
-    return jnp.asarray(rad), jnp.asarray((half[:, None] * weights).ravel())
+    narrow = psf_quantile(observation.response.psf, e, o, jnp.full(e.shape, 0.393)).min()
+    return float(narrow), float(psf_radius(observation.response.psf, e, o).max())
 
 
 def _point(morphology, observation, dispersion, lon, lat, energy_true):
@@ -129,16 +121,13 @@ def _at_offset(response, dispersion, offset):
     return low + fraction * (dispersion[:, jnp.minimum(index + 1, axis.nodes.size - 1)] - low)
 
 
-def _extended(morphology, observation, quadrature, dispersion, lon, lat, energy_true):
-    rad, weight = quadrature
-    angle = (jnp.arange(ANGLES) + 0.5) * (360.0 / ANGLES)
-    true_lon, true_lat = displace(lon, lat, rad[:, None], angle[None, :])
-    ring = jnp.sin(DEGREE * rad) * DEGREE**2 * weight * (360.0 / ANGLES)  # sr
-    brightness = morphology.at(energy_true[:, None, None]).brightness(true_lon, true_lat) * ring[:, None]
-    offset = observation.offset(true_lon, true_lat)
-    shape = (energy_true.size, *offset.shape)
-    e = jnp.broadcast_to(energy_true[:, None, None], shape)
+def _extended(morphology, observation, widths, dispersion, lon, lat, energy_true):
+    *directions, solid_angle = (part.ravel() for part in morphology.nodes(lon, lat, *widths))
+    weight = morphology.at(energy_true[:, None]).brightness(*directions) * solid_angle
+    offset, rad = observation.offset(*directions), separation(lon, lat, *directions)
+    shape = (energy_true.size, offset.size)
+    e = jnp.broadcast_to(energy_true[:, None], shape)
     o = jnp.broadcast_to(offset, shape)
     response = observation.response
-    spread = response.psf.density(e, o, jnp.broadcast_to(rad[:, None], shape))
-    return (spread * response.area(e, o) * _at_offset(response, dispersion, offset) * brightness).sum((1, 2))
+    spread = response.psf.density(e, o, jnp.broadcast_to(rad, shape))
+    return (spread * response.area(e, o) * _at_offset(response, dispersion, offset) * weight).sum(1)
