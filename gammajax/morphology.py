@@ -281,7 +281,7 @@ class GeneralizedGaussian(Elongated):
     @property
     def breaks(self):
         # at these exponents, however sharp the rim is
-        inner = self.r_0 * jnp.asarray([0.5, 2.0, 6.0]) ** self.eta
+        inner = self.r_0 * jnp.asarray([1e-3, 0.5, 2.0, 6.0]) ** self.eta
         return jnp.minimum(jnp.concatenate([jnp.zeros(1), inner, self.radius[None]]), 180.0)
 
     @property

@@ -6,6 +6,7 @@ coordinates of the source, and at distances from the peak that double from its n
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -13,7 +14,7 @@ from jaxtyping import Array, Float
 from gammajax.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, project
 
 # lists: jax gives a host array that jit closes over the precision of its first use in the process
-RADIAL, ANGULAR, PIXEL = ([a.tolist() for a in np.polynomial.legendre.leggauss(n)] for n in (6, 32, 3))
+RADIAL, ANGULAR, PIXEL = ([a.tolist() for a in np.polynomial.legendre.leggauss(n)] for n in (8, 40, 3))
 
 
 def polar_nodes(
@@ -30,10 +31,10 @@ def polar_nodes(
     sine, cosine = jnp.sin(DEGREE * phi), jnp.cos(DEGREE * phi)
     east, north = project(*peak, *centre)
     along, across = east * sine + north * cosine, (east * cosine - north * sine) / axis_ratio
-    # at the centre neither distance nor angle has a gradient
-    away = along**2 + across**2 > 0
-    along, across = jnp.where(away, along, 1e-6), jnp.where(away, across, 0.0)
-    distance, toward = jnp.hypot(along, across), jnp.arctan2(across, along)
+    # at the centre neither distance nor angle has a gradient, and near it they matter to nothing but the nodes
+    near = along**2 + across**2 < narrow**2
+    along, across = (jnp.where(near, jax.lax.stop_gradient(part), part) for part in (along, across))
+    distance, toward = jnp.maximum(jnp.hypot(along, across), 1e-6), jnp.arctan2(across, along)
 
     far = reach / axis_ratio
     radii = 2.0 / DEGREE * jnp.sin(0.5 * DEGREE * breaks)  # of the projection
@@ -45,8 +46,10 @@ def polar_nodes(
     radius = jnp.maximum(edges[:-1, None] + length * t**2 * (3.0 - 2.0 * t), 1e-9).reshape(-1, 1)
     weight = (length * 3.0 * t * (1.0 - t) * jnp.asarray(RADIAL[1])).reshape(-1, 1)
 
-    width = jnp.minimum(2.0 * narrow / jnp.sqrt(radius * distance), 30.0)
-    last = jnp.arcsinh(math.pi / width)
+    mean = jnp.sqrt(radius * distance)
+    width = jnp.minimum(2.0 * narrow / mean, 30.0)
+    # |a - b| > 2 sqrt(ab) |sin(angle / 2)| > 2 sqrt(ab) |angle| / pi
+    last = jnp.arcsinh(jnp.minimum(0.5 * far / mean, 1.0) * math.pi / width)
     u = last * jnp.asarray(ANGULAR[0])
     angle = toward + width * jnp.sinh(u)
     weight = weight * radius * width * jnp.cosh(u) * last * jnp.asarray(ANGULAR[1]) * axis_ratio * SQUARE_DEGREE

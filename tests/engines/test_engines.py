@@ -21,6 +21,13 @@ def narrowing_cube():
     return gj.TemplateCube(grid, [0.3, 0.9, 2.7, 8.1], np.exp(-0.5 * (x**2 + y**2) / sigma**2))
 
 
+def template():
+    """A Gaussian off the centre of 0.2 deg pixels: wider ones than the point spread function."""
+    grid = Grid(0.3, 0.2, 0.2, 0.5)
+    x, y = np.meshgrid(grid.coordinates, grid.coordinates)
+    return gj.TemplateMap(grid, np.exp(-0.5 * (x**2 + (y - 0.1) ** 2) / 0.2**2))
+
+
 # (morphology, size [deg], tolerance of kernel against direct)
 SOURCES = {
     "point": (gj.Point(0.3, 0.2), 0.15, 1e-3),
@@ -32,6 +39,8 @@ SOURCES = {
     "elongated disk": (gj.Disk(0.3, 0.2, 0.5, 0.1, e=0.8, phi=40.0), 0.4, 1e-2),
     "ring": (gj.Ring(0.3, 0.2, 0.4, 0.2, 0.1), 0.4, 1e-2),
     "shell": (gj.Shell(0.3, 0.2, 0.4, 0.2), 0.4, 1e-2),
+    "narrow Gaussian": (gj.Gaussian(0.3, 0.2, 0.01), 0.15, 1e-2),
+    "template": (template(), 0.4, 1e-2),
     "constant": (gj.Constant(), 0.5, 1e-2),
     "halo": (gj.Einasto(0.3, 0.2), 0.5, 1e-2),
     "cube": (narrowing_cube(), 0.3, 1e-2),
@@ -96,14 +105,13 @@ def values(built):
 @NAMES
 def test_kernel_agrees_with_direct(name, values):
     kernel, direct = values(name, "kernel")[0], values(name, "direct")[0]
-    # the rim of a shell falls vertically, and from far outside 32 angles of the direct engine see it to 5 %
-    seen = direct > (1e-3 if name == "shell" else 1e-4) * direct.max()
+    seen = direct > 1e-4 * direct.max()
     assert seen.sum() > 20
     np.testing.assert_allclose(kernel[seen], direct[seen], rtol=SOURCES[name][2])
     assert np.median(np.abs(kernel[seen] / direct[seen] - 1.0)) < 2e-3
 
 
-@pytest.mark.parametrize("name", ["point", "Gaussian", "disk", "elongated Gaussian", "halo"])
+@pytest.mark.parametrize("name", [name for name in SOURCES if name != "cube"])
 def test_fold_agrees_with_direct(name, values):
     (fold, counts), (direct, expected) = values(name, "fold"), values(name, "direct")
     top = direct.max()
@@ -115,15 +123,14 @@ def test_fold_agrees_with_direct(name, values):
 
 
 def test_template_is_the_sum_of_its_pixels(observation):
-    grid = Grid(0.3, 0.2, 0.2, 0.5)
-    x, y = np.meshgrid(grid.coordinates, grid.coordinates)
-    template = gj.TemplateMap(grid, np.exp(-0.5 * (x**2 + (y - 0.1) ** 2) / 0.2**2))
+    morphology = SOURCES["template"][0]
+    grid = morphology.grid
     made = gj.Events([1.1, 2.5, 2.5, 1.1], [0.3, 0.43, 0.71, -0.2], [0.2, 0.31, 0.2, -0.1])
-    value = gj.intensity(gj.Source(SPECTRUM, template), observation, made, per_decade=PER_DECADE)
-    # every pixel by 16^2 points
-    inner = (np.arange(grid.size * 16) + 0.5) / 16 - 0.5 * grid.size
+    value = gj.intensity(gj.Source(SPECTRUM, morphology), observation, made, per_decade=PER_DECADE)
+    # every pixel by 8^2 points
+    inner = (np.arange(grid.size * 8) + 0.5) / 8 - 0.5 * grid.size
     lon, lat = deproject(*map(jnp.asarray, np.meshgrid(inner * grid.step, inner * grid.step)), grid.lon, grid.lat)
-    weight = np.repeat(np.repeat(np.asarray(template.values), 16, 0), 16, 1) * grid.solid_angle / 16**2
+    weight = np.repeat(np.repeat(np.asarray(morphology.values), 8, 0), 8, 1) * grid.solid_angle / 8**2
     energy = jnp.geomspace(0.4, 10.0, 120)
     width = SPECTRUM.amplitude * energy**-1.3 * np.log(energy[1] / energy[0])
 
@@ -202,7 +209,8 @@ def test_gradient_in_position_extension_and_index(engine, make_observation):
     with jax.enable_x64(True):
         observation = make_observation(energy_min=1.0, energy_max=1.3, offset_max=1.0)
         observation = jax.tree.map(lambda x: jnp.asarray(x, float), observation)
-        made = gj.Events(np.full(3, 1.2), [-0.6, -0.2, 0.3], [0.3, -0.2, 0.5])  # one energy, one block
+        # one energy, one block; an event at the centre, where neither distance nor angle has a gradient
+        made = gj.Events(np.full(3, 1.2), [-0.6, -0.4, 0.3], [0.3, 0.1, 0.5])
         rows = Rows.init(made, [observation], 8.0)
         at = jnp.array([-0.4, 0.1, 0.3, 2.3])
 
@@ -219,8 +227,9 @@ def test_gradient_in_position_extension_and_index(engine, make_observation):
         gradient = eqx.filter_jit(eqx.filter_grad(lambda p, ready: log_likelihood(ready, p)))(at, ready)
         evaluate = eqx.filter_jit(log_likelihood)
         for i in range(4):
-            step = 1e-5 * np.eye(4)[i]
-            expected = (evaluate(ready, at + step) - evaluate(ready, at - step)) / 2e-5
+            # wider than where the nodes of an event at the centre turn with its direction
+            step = 3e-4 * np.eye(4)[i]
+            expected = (evaluate(ready, at + step) - evaluate(ready, at - step)) / 6e-4
             assert float(gradient[i]) == pytest.approx(float(expected), rel=1e-4)
 
 
