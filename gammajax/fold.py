@@ -7,7 +7,9 @@ interpolation of the responses at the nodes, and the fold is a sum of translatio
 
 done with fast Fourier transforms. The point spread function enters by its own Fourier transform (a Hankel
 transform of the radial profile), so it may be narrower than a pixel, and the flux per pixel is divided by the
-pixel's transform, so that pixels blur nothing. The result is kept as cubic B-spline coefficients.
+pixel's transform, so that pixels blur nothing. That is true of sources that pixels resolve; those of a source that is
+narrow or has rims are finer than the grid of the result, which keeps the frequencies that the point spread function
+leaves. The result is kept as cubic B-spline coefficients.
 """
 
 import itertools
@@ -16,10 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.fft import irfft2, rfft2
+from scipy.fft import irfft2
 from scipy.interpolate import CubicSpline
 from scipy.special import j0
 
@@ -88,13 +91,27 @@ def convolve(
 ) -> Float[np.ndarray, "energy y x"]:
     """Spline coefficients of pixel-integrated `fractions` folded with a transform (on the host, double precision).
 
-    One plane of fractions for every energy, or one for all.
+    One plane of fractions for every energy, or one for all; its pixels may be finer than those of the transform, an odd
+    number of times.
     """
-    size, filter_ = fractions.shape[-1], spline_filter(fractions.shape[-1])
-    images = (rfft2(np.asarray(plane, np.float64)) * filter_ for plane in fractions)
+    size = transform.shape[1]
+    filter_ = spline_filter(size, fractions.shape[1] // size)
+    images = (image_transform(np.asarray(plane, np.float64), size) * filter_ for plane in fractions)
     images = itertools.repeat(next(images), len(transform)) if len(fractions) == 1 else images
     pairs = zip(images, transform, strict=True)
     return np.stack([np.asarray(irfft2(image * row, s=(size, size), workers=-1)) for image, row in pairs])
+
+
+def image_transform(image, size: int):
+    """Fourier transform (rfft2 layout) of an image at the frequencies of a grid of `size` pixels.
+
+    The pixels of the image are as fine or finer an odd number of times; the phase is that of the centre of the grid's.
+    """
+    library = jnp if isinstance(image, jax.Array) else np
+    shift = (image.shape[0] // size - 1) // 2
+    transform = library.fft.rfft2(library.roll(image, (-shift, -shift), (0, 1)))
+    frequency = np.fft.fftfreq(size, 1.0 / size).astype(int)  # negative ones count from the end
+    return transform[frequency, : size // 2 + 1]
 
 
 def spline_taps(grid: Grid, lon, lat):
@@ -137,18 +154,25 @@ class FoldPlan:
     """Sizes for folding one morphology in one observation.
 
     The grid of `step` [deg] reaches `radius` [deg] from the source; a source `wide` against the field of view has its
-    grid about the pointing instead. `offsets` [deg]: nodes of the hat functions.
+    grid about the pointing instead. `offsets` [deg]: nodes of the hat functions. `divide`: pixels of the source to a
+    step, an odd number.
     """
 
     step: float
     radius: float
     wide: bool
     offsets: tuple[float, ...]
+    divide: int = 1
 
     def grid(self, morphology: Morphology, observation: Observation) -> Grid:
-        """The grid, which moves with the source unless it is wide."""
+        """The grid of the result, which moves with the source unless it is wide."""
         centre = observation if self.wide else morphology
         return Grid(centre.lon, centre.lat, self.step, self.radius)
+
+    def source_grid(self, morphology: Morphology, observation: Observation) -> Grid:
+        """The grid of the source, whose pixels are finer."""
+        centre = observation if self.wide else morphology
+        return Grid(centre.lon, centre.lat, self.step, self.radius, self.divide)
 
 
 def fold_plan(
@@ -156,12 +180,14 @@ def fold_plan(
     observation: Observation,
     energy: Float[np.ndarray, " energy"],
     smooth: float = 0.2,
-    edged: float = 0.7,
+    edged: float = 0.6,
 ) -> FoldPlan:
     """Plan that serves all of `morphologies`: one source at several values of its parameters.
 
     Steps are `smooth` sigma for a source without edges, so that it is resolved down to its far tails; `edged` sigma of
-    the narrowest response for one with edges; twice that for a halo that fills the field, which has only its cusp.
+    the narrowest response for one with edges; 1.4 for one that fills the field, most of all a halo with only its cusp.
+    Pixels are a quarter of that sigma for edges and sources narrower than an eighth: of what pixels do not resolve
+    aliases remain.
     """
     psf = observation.response.psf
     radius = max(float(m.radius) for m in morphologies)
@@ -170,7 +196,8 @@ def fold_plan(
     e, o = np.meshgrid(energy, np.linspace(0.0, observation.offset_max, 5), indexing="ij")
     contained = np.asarray(psf_quantile(psf, jnp.asarray(e), jnp.asarray(o), jnp.full(e.shape, 0.393)))
     margin = float(np.asarray(psf_radius(psf, jnp.asarray(e), jnp.asarray(o))).max())
-    sigma = math.hypot(scale, float(contained.min()))
+    narrow = float(contained.min())
+    sigma = math.hypot(scale, narrow)
     field = observation.offset_max + margin
     wide = max(centres) + radius + margin > field and radius > 0.5 * observation.offset_max
     extent = field if wide else radius + margin
@@ -178,9 +205,12 @@ def fold_plan(
         nearest, farthest = 0.0, field
     else:
         nearest, farthest = max(0.0, centres[0] - extent), centres[0] + extent
-    step = sigma * (smooth if scale > 0 else edged * (2.0 if wide else 1.0))
+    step = sigma * (smooth if scale > 0 else 1.4 if wide else edged)
     offsets = offset_nodes(nearest, farthest, 0.25 if extent < 2.0 else 0.5)
-    return FoldPlan(max(step, 2.0 * extent / 900.0), extent, wide, tuple(offsets.tolist()))
+    step = max(step, 2.0 * extent / 900.0)
+    finest = max(2.0 * scale, 0.25 * narrow, 2.0 * extent / 1000.0)  # a million pixels are enough
+    divide = 1 if radius >= 180.0 else 2 * math.ceil(0.5 * (step / finest - 1.0)) + 1
+    return FoldPlan(step, extent, wide, tuple(offsets.tolist()), max(divide, 1))
 
 
 def fold_energies(energy: Float[np.ndarray, " energy"], stride: int) -> Float[np.ndarray, " fold_energy"]:
@@ -194,8 +224,9 @@ def fold_coefficients(
 ) -> Float[Array, "pixel energy offset"]:
     """Spline coefficients [sr^-1] of h_m S folded with P at every energy and offset node; on the host."""
     grid = plan.grid(morphology, observation)
-    fractions = np.asarray(plane_fractions(morphology, grid, jnp.asarray(energy), 3 if plan.wide else 8))
-    weight = np.asarray(pixel_hats(observation, grid, jnp.asarray(plan.offsets)))
+    source, order = plan.source_grid(morphology, observation), 3 if plan.wide or plan.divide > 1 else 8
+    fractions = np.asarray(plane_fractions(morphology, source, jnp.asarray(energy), order))
+    weight = np.asarray(pixel_hats(observation, source, jnp.asarray(plan.offsets)))
     top = math.exp(float(observation.response.effective_area.axes[0].upper))
     maps = []
     for m, offset in enumerate(plan.offsets):

@@ -78,17 +78,20 @@ def deproject(x, y, lon0, lat0) -> tuple[Float[Array, "..."], Float[Array, "..."
 
 
 class Grid(eqx.Module):
-    """Square equal-area pixels of side `step` [deg] about (lon, lat), `size` x `size` of them."""
+    """Square equal-area pixels of side `step` [deg] about (lon, lat), `size` x `size` of them.
+
+    Made from a `step` and the `radius` to reach; `divide` each of these pixels along both axes.
+    """
 
     lon: Float[Array, ""]
     lat: Float[Array, ""]
     step: float = eqx.field(static=True)
     size: int = eqx.field(static=True)
 
-    def __init__(self, lon, lat, step: float, radius: float):
+    def __init__(self, lon, lat, step: float, radius: float, divide: int = 1):
         self.lon, self.lat = jnp.asarray(lon, float), jnp.asarray(lat, float)
-        self.step = float(step)
-        self.size = fast_size(2 * math.ceil(radius / step) + 1)
+        self.step = float(step) / divide
+        self.size = fast_size(2 * math.ceil(radius / step) + 1) * divide
 
     @property
     def solid_angle(self) -> float:
@@ -148,13 +151,13 @@ def spline_weights(fraction: Float[Array, "..."]) -> Float[Array, "... 4"]:
     return jnp.stack([g**3, 4.0 - 3.0 * f**2 * (1.0 + g), 4.0 - 3.0 * g**2 * (1.0 + f), f**3], axis=-1) / 6.0
 
 
-def spline_filter(size: int) -> Float[np.ndarray, "ky kx"]:
+def spline_filter(size: int, divide: int = 1) -> Float[np.ndarray, "ky kx"]:
     """Fourier multiplier (rfft2 layout) from averages over pixels to coefficients of the cubic B-spline.
 
-    It divides by the transforms of the pixel and of the sampled spline.
+    It divides by the transforms of the pixel, a part 1 / `divide` of a step of the spline, and of the sampled spline.
     """
 
     def transform(frequency):
-        return 3.0 / (2.0 + np.cos(2.0 * np.pi * frequency)) / np.sinc(frequency)
+        return 3.0 / (2.0 + np.cos(2.0 * np.pi * frequency)) / np.sinc(frequency / divide)
 
     return transform(np.fft.fftfreq(size))[:, None] * transform(np.fft.rfftfreq(size))[None, :]

@@ -35,6 +35,7 @@ from gammajax.fold import (
     fold_energies,
     fold_plan,
     hats,
+    image_transform,
     offset_nodes,
     pixel_hats,
     psf_quantile,
@@ -227,7 +228,7 @@ class _SkyFold(eqx.Module):
         interpolate, at = _psf_energies(energy, nodes.log_step, *(COARSE if plan.wide else FINE))
         grid = plan.grid(morphologies[0], observation)
         at = np.minimum(at, math.exp(float(observation.response.effective_area.axes[0].upper)))
-        psf, filter_ = observation.response.psf, spline_filter(grid.size) / grid.solid_angle
+        psf, filter_ = observation.response.psf, spline_filter(grid.size, plan.divide) / grid.solid_angle
         transform = np.stack(
             [
                 (psf_transform(psf, at, float(offset), grid.step, grid.size) * filter_).astype(nodes.energy.dtype)
@@ -248,20 +249,21 @@ class _SkyFold(eqx.Module):
 
     def __call__(self, morphology, flux, energy, lon, lat):
         grid = self.plan.grid(morphology, self.observation)
-        fractions = pixel_fractions(morphology, grid, 3 if self.plan.wide else 4)
+        source = self.plan.source_grid(morphology, self.observation)
+        fractions = pixel_fractions(morphology, source, 3 if self.plan.wide else 4 if self.plan.divide == 1 else 2)
         offsets, first = self.reconstructed.offsets, 0
         if self.window < offsets.size:
             nearest = self.observation.offset(morphology.lon, morphology.lat) - self.plan.radius
             first = jnp.clip(jnp.floor(nearest / (offsets[1] - offsets[0])), 0, offsets.size - self.window)
             first = jax.lax.stop_gradient(first).astype(jnp.int32)
         offsets = jax.lax.dynamic_slice(offsets, (first,), (self.window,))
-        weight = pixel_hats(self.observation, grid, offsets)
+        weight = pixel_hats(self.observation, source, offsets)
 
         @jax.checkpoint
         def term(m):
             detected = jax.lax.dynamic_index_in_dim(self.reconstructed.values, first + m, 2, keepdims=False)
             transform = jax.lax.dynamic_index_in_dim(self.transform, first + m, 0, keepdims=False)
-            image = jnp.fft.rfft2(fractions * weight[..., m])
+            image = image_transform(fractions * weight[..., m], grid.size)
             return image * jnp.tensordot((detected * flux) @ self.interpolate, transform, 1)
 
         total = sum((term(m) for m in range(1, self.window)), start=term(0))
