@@ -24,6 +24,13 @@ ABOUT = {
         "55 x 26 x 26 true nodes. `max_abs_err`: largest difference of log-marginals from GammaBayes' own in reference "
         "case A. Target: 3 s after compilation and 1e-6.",
     ),
+    "fold": (
+        "python -m benchmarks.fold",
+        "CTAO South. Relative deviations of the fold engine from the direct engine where the intensity exceeds 1e-4 of "
+        "its maximum at that energy, and of gradients in the parameters of shape and position from central differences. "
+        "Target: 1 %, median 0.2 %. `value_s`, `value_and_grad_s`: a posterior with a free position, extension and "
+        "index, by number of events; `ratio_to_kernel`: to value and gradient with position and extension fixed.",
+    ),
     "likelihood": (
         "python -m benchmarks.likelihood --events 1000000 --bands 48",
         "`read_s` is `jnp.sum` over the kernel in the same process. Target: `value_and_grad_s` at most 3 times it; "

@@ -87,7 +87,7 @@ def psf_quantile(psf: PSF, energy, offset, probability) -> Float[Array, "..."]:
 
 
 def convolve(
-    fractions: Float[np.ndarray, "plane y x"], transform: Float[np.ndarray, "energy ky kx"]
+    fractions: Float[np.ndarray, "plane fine_y fine_x"], transform: Float[np.ndarray, "energy ky kx"]
 ) -> Float[np.ndarray, "energy y x"]:
     """Spline coefficients of pixel-integrated `fractions` folded with a transform (on the host, double precision).
 
@@ -162,7 +162,7 @@ class FoldPlan:
     radius: float
     wide: bool
     offsets: tuple[float, ...]
-    divide: int = 1
+    divide: int
 
     def grid(self, morphology: Morphology, observation: Observation) -> Grid:
         """The grid of the result, which moves with the source unless it is wide."""
@@ -210,7 +210,7 @@ def fold_plan(
     step = max(step, 2.0 * extent / 900.0)
     finest = max(2.0 * scale, 0.25 * narrow, 2.0 * extent / 1000.0)  # a million pixels are enough
     divide = 1 if radius >= 180.0 else 2 * math.ceil(0.5 * (step / finest - 1.0)) + 1
-    return FoldPlan(step, extent, wide, tuple(offsets.tolist()), max(divide, 1))
+    return FoldPlan(step, extent, wide, tuple(offsets.tolist()), divide)
 
 
 def fold_energies(energy: Float[np.ndarray, " energy"], stride: int) -> Float[np.ndarray, " fold_energy"]:

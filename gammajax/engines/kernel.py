@@ -121,8 +121,10 @@ class _FoldedResponse(eqx.Module):
         energy = np.asarray(nodes.energy, np.float64)
         plan = fold_plan([morphology], observation, energy)
         grid = plan.grid(morphology, observation)
-        # the response is folded at every node for small sources, at eight energies per decade for wide ones
-        stride = 1 if grid.size <= 250 else max(1, round(np.log(10.0) / 8.0 / nodes.log_step))
+        # the response is folded at every node, for wide sources at eight energies per decade; those within the reach of
+        # the point spread function feel its every change
+        small = grid.size <= 250 or 2.0 * float(morphology.radius) <= plan.radius
+        stride = 1 if small else max(1, round(np.log(10.0) / 8.0 / nodes.log_step))
         coefficients = fold_coefficients(morphology, observation, plan, fold_energies(energy, stride))
         detector = DetectorResponse.init(observation, nodes, jnp.asarray(plan.offsets))
         # integrate the very spline that the events are evaluated with
