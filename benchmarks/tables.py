@@ -27,7 +27,7 @@ ABOUT = {
     "fold": (
         "python -m benchmarks.fold",
         "CTAO South. Relative deviations of the fold engine from the direct engine where the intensity exceeds 1e-4 of "
-        "its maximum at that energy, and of gradients in the parameters of shape and position from central differences. "
+        "its maximum at that energy, and of gradients in parameters of shape and position from central differences. "
         "Target: 1 %, median 0.2 %. `value_s`, `value_and_grad_s`: a posterior with a free position, extension and "
         "index, by number of events; `ratio_to_kernel`: to value and gradient with position and extension fixed.",
     ),

@@ -153,14 +153,14 @@ class _Reconstructed(eqx.Module):
     values: Float[Array, "spline energy offset"]
 
     @classmethod
-    def init(cls, detector: DetectorResponse, observation: Observation, nodes: EnergyNodes, offsets):
+    def init(cls, detector: DetectorResponse, observation: Observation, nodes: EnergyNodes, offsets, step: float):
         low, high = math.log(observation.energy_min), math.log(observation.energy_max)
-        count = math.ceil((high - low) / nodes.log_step) + 1 + 2 * PADDING
-        first = low - PADDING * nodes.log_step
-        energy = jnp.asarray(np.exp(first + nodes.log_step * np.arange(count)))
+        count = math.ceil((high - low) / step) + 1 + 2 * PADDING
+        first = low - PADDING * step
+        energy = jnp.asarray(np.exp(first + step * np.arange(count)))
         values = np.asarray(_detected(detector, energy, nodes.energy), np.float64)
         values = spline_filter1d(values, 3, axis=0, mode="mirror")
-        return cls(first, nodes.log_step, jnp.asarray(offsets), jnp.asarray(values, nodes.energy.dtype))
+        return cls(first, step, jnp.asarray(offsets), jnp.asarray(values, nodes.energy.dtype))
 
     def position(self, energy):
         """Spline coordinate of reconstructed energies."""
@@ -184,7 +184,8 @@ class _PointFold(eqx.Module):
         margin = float(psf_radius(psf, e, o).max())
         offsets = offset_nodes(0.0, observation.offset_max + margin, 0.25)
         detector = DetectorResponse.init(observation, nodes, jnp.asarray(offsets))
-        reconstructed = _Reconstructed.init(detector, observation, nodes, offsets)
+        # finer than for the sky: it costs little
+        reconstructed = _Reconstructed.init(detector, observation, nodes, offsets, 0.5 * nodes.log_step)
         unit = np.eye(math.ceil(margin / step) + 1 + 2 * PADDING)
         inverse = jnp.asarray(spline_filter1d(unit, 3, axis=1, mode="mirror"), nodes.energy.dtype)
         return cls(observation, nodes.energy, reconstructed, inverse, step), detector
@@ -240,7 +241,7 @@ class _SkyFold(eqx.Module):
         if not plan.wide:
             window = min(math.ceil(2.0 * plan.radius / step) + 2, window)
         detector = DetectorResponse.init(observation, nodes, jnp.asarray(plan.offsets))
-        reconstructed = _Reconstructed.init(detector, observation, nodes, plan.offsets)
+        reconstructed = _Reconstructed.init(detector, observation, nodes, plan.offsets, nodes.log_step)
         dtype = nodes.energy.dtype
         response = cls(
             observation, reconstructed, jnp.asarray(transform), jnp.asarray(interpolate, dtype), plan, window
