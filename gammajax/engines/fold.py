@@ -251,7 +251,7 @@ class _SkyFold(eqx.Module):
     def __call__(self, morphology, flux, energy, lon, lat):
         grid = self.plan.grid(morphology, self.observation)
         source = self.plan.source_grid(morphology, self.observation)
-        fractions = pixel_fractions(morphology, source, 3 if self.plan.wide else 4 if self.plan.divide == 1 else 2)
+        fractions = pixel_fractions(morphology, source, 2 if self.plan.divide > 1 else 3 if self.plan.wide else 4)
         offsets, first = self.reconstructed.offsets, 0
         if self.window < offsets.size:
             nearest = self.observation.offset(morphology.lon, morphology.lat) - self.plan.radius
