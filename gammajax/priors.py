@@ -38,7 +38,7 @@ def from_cube(prior: Distribution, u: Float[Array, " number"]) -> Float[Array, "
     """Parameter with this prior from numbers uniform between zero and one.
 
     Dirichlet fractions are made by breaking a stick at Beta-distributed places, correlated normal ones from
-    independent ones. Raises `ValueError` for a distribution without a cumulative distribution function.
+    independent ones. Raises `ValueError` for any other of several numbers, and one without a cumulative distribution.
     """
     if isinstance(prior, Dirichlet):
         # of the concentration alpha_i against all that follow
@@ -58,7 +58,13 @@ def from_cube(prior: Distribution, u: Float[Array, " number"]) -> Float[Array, "
     try:
         return single.icdf(u)
     except (NotImplementedError, ImportError):  # Beta and Gamma want tensorflow_probability for it
+        pass
+    try:
         return _bisect(single, u)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"a {type(single).__name__} prior has no cumulative distribution function; draw from it instead"
+        ) from error
 
 
 def centre(prior: Distribution) -> Float[Array, "..."]:
@@ -86,7 +92,7 @@ def quantile(prior: Distribution, probability: float) -> Float[Array, "..."]:
     probability = min(max(probability, 1e-4), 1.0 - 1e-4)
     try:
         return jnp.asarray(from_cube(prior, jnp.full(math.prod(shape(prior)), probability)), float)
-    except (ValueError, NotImplementedError):  # some can only be sampled
+    except ValueError:  # some can only be sampled
         return jnp.quantile(prior.sample(jax.random.key(0), (4096,)), probability, axis=0)
 
 

@@ -16,9 +16,7 @@ from gammajax.sky import Grid, deproject
 from gammajax.spectra import Scalar, is_concrete, scalar
 from gammajax.table import Axis
 
-SUB_NODES = (
-    32  # of an interval of energy, for the norm: linear between them is off by 1e-4 where planes are e-fold apart
-)
+SUB_NODES = 32  # of an interval of energy, for the norm: off by 1e-4 between them where planes are e-fold apart
 EMPTY = 1e-12  # of the mean brightness: what zero counts as where another plane is not zero
 OVERLAP = 0.1  # least integral of the geometric mean of two neighbouring planes
 

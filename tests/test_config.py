@@ -1,10 +1,12 @@
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import gammajax as gj
-from gammajax.config import Config
+from gammajax.config import Config, dark_matter, dark_matter_decay
 from gammajax.configs import builtin, load, parse
 
 # what is changed in the template, and what the one line of the error must say
@@ -176,3 +178,12 @@ def test_mixture_within_the_mixture():
         parse(tree(weights=("{sky: fraction}", "{sy: fraction}")))
     with pytest.raises(ValueError, match="unknown parameter 'ratio'; did you mean 'ratios'"):
         parse(tree(weights=("weights: ratios", "weights: ratio")))
+
+
+@pytest.mark.parametrize(("section", "kind"), [(dark_matter, gj.DarkMatter), (dark_matter_decay, gj.DarkMatterDecay)])
+def test_defaults_of_sections_are_those_of_the_classes(section, kind):
+    ours, theirs = (
+        {name: argument.default for name, argument in inspect.signature(made).parameters.items()}
+        for made in (section, kind)
+    )
+    assert ours == theirs

@@ -58,6 +58,18 @@ def test_vectors():
     assert [end.tolist() for end in extremes(simplex)] == [[1.0, 0.0], [0.0, 1.0]]
 
 
+class Drawn(dist.Distribution):
+    """Uniform between 2 and 4, of which only draws are known."""
+
+    support = dist.constraints.real
+
+    def sample(self, key, sample_shape=()):
+        return jax.random.uniform(key, sample_shape, minval=2.0, maxval=4.0)
+
+
 def test_priors_that_can_only_be_drawn_from():
+    with pytest.raises(ValueError, match="a Drawn prior has no cumulative distribution function"):
+        from_cube(Drawn(), jnp.full(1, 0.5))
+    assert float(centre(Drawn())) == pytest.approx(3.0, abs=0.1)
     with pytest.raises(ValueError, match="LKJ prior cannot be made from the unit cube"):
         from_cube(dist.LKJ(3), jnp.full(3, 0.5))

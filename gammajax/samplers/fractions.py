@@ -15,13 +15,10 @@ def sample_fractions(posterior, samples: dict[str, np.ndarray]) -> dict[str, np.
         return {}
     shape = np.shape(next(iter(samples.values())))[:2]
     draws = {name: jnp.asarray(values).reshape(-1, *np.shape(values)[2:]) for name, values in samples.items()}
-    names = list(posterior.model(posterior.reference_parameters).node_fractions(_ones(posterior)))
-    found = _fractions(posterior, draws)  # jit sorts dictionaries
+    found = _fractions(posterior, draws)
+    mixture = posterior.model(posterior.reference_parameters)  # for the order: jit sorts dictionaries
+    names = mixture.node_fractions(dict.fromkeys(mixture.components, jnp.ones(())))
     return {name: np.asarray(found[name]).reshape(shape) for name in names}
-
-
-def _ones(posterior):
-    return {name: jnp.ones(()) for name in posterior.model(posterior.reference_parameters).components}
 
 
 @eqx.filter_jit
