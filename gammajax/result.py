@@ -2,15 +2,17 @@
 
 import json
 import os
+import subprocess
 import tempfile
 import warnings
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import numpy as np
 
-PACKAGES = ("gammajax", "jax", "numpyro", "equinox", "gammapy", "astropy")
+PACKAGES = ("gammajax", "jax", "numpyro", "blackjax", "optax", "equinox", "gammapy", "astropy")
 LEVELS = {"median": 0.5, "68% low": 0.1587, "68% high": 0.8413, "95% low": 0.0228, "95% high": 0.9772}
 
 
@@ -18,8 +20,9 @@ class Result:
     """Samples of a posterior, whatever sampler made them.
 
     `tree` is an `xarray.DataTree` with the groups ArviZ expects: `posterior`, `sample_stats` and, when true values are
-    known, `constant_data`; and `fractions` of the events for every node of the mixture. Its attributes say how it was
-    made: method, seed, versions, device, timings, messages.
+    known, `constant_data`; and `fractions` of the events for every node of the mixture. Runs that end with weighted
+    points keep them in `weighted` and `weighted_stats`, the steps of a tempered run are in `smc_stats`. Its attributes
+    say how it was made: method, seed, versions, git state, device, timings, messages.
     """
 
     def __init__(self, tree):
@@ -37,13 +40,27 @@ class Result:
         fractions: dict | None = None,
         messages=(),
         timings: dict[str, float] | None = None,
+        weighted: dict | None = None,
+        smc_stats: dict | None = None,
+        log_evidence: tuple[float, float] | None = None,
+        information: float | None = None,
+        calls: int | None = None,
         **attributes,
     ) -> "Result":
         """Result of arrays [chain, draw, ...] by name of parameter.
 
-        `truths`: known values; `units`: for labels; `fractions` [chain, draw] of the events by path of
-        the mixture's node; `timings` [s]; `attributes`: plain values to keep along, as `seed`.
-        Raises `ValueError` for samples that are not finite or not of equal chains and draws.
+        - `truths`: known values; `units`: for labels; `timings` [s].
+        - `fractions` [chain, draw] of the events by path of the mixture's node.
+        - `weighted`: points of an importance or nested run, `{"samples": {name: [point, ...]}, "log_weight": [point]}`
+          and for a nested run `log_likelihood`, `log_likelihood_birth` and `log_volume` [point]. Weights are stored so
+          that they add up to one. The samples are then equally weighted draws of these points.
+        - `smc_stats`: `temperature`, `ess` and `acceptance` [step] of a tempered run.
+        - `log_evidence`: natural logarithm of the absolute evidence, and its standard error.
+        - `information`: Kullback-Leibler divergence of the posterior from the prior [nat].
+        - `calls`: evaluations of the likelihood; a gradient counts as one.
+        - `attributes`: plain values to keep along, as `seed`, or the number of `events`.
+
+        Raises `ValueError` for samples that are not finite or not of equal length, and an evidence that is not finite.
         """
         from arviz_base import from_dict
 
@@ -71,14 +88,24 @@ class Result:
         for name, unit in (units or {}).items():
             if name in tree["posterior"]:
                 tree["posterior"][name].attrs["units"] = unit
+        for group, dataset in _points(weighted).items():
+            tree[group] = dataset
+        if smc_stats:
+            tree["smc_stats"] = _dataset(smc_stats, "step")
+        plain = {"information": information, "calls": calls, **attributes}
+        if log_evidence is not None:
+            plain["log_evidence"] = np.asarray(log_evidence, np.float64)
+            if plain["log_evidence"].shape != (2,) or not np.isfinite(plain["log_evidence"][0]):
+                raise ValueError(f"log_evidence must be a finite number and its standard error, not {log_evidence}")
         device = jax.devices()[0]
         tree.attrs = {
             "method": method,
             "messages": json.dumps(list(messages)),
             "timings": json.dumps({step: round(float(seconds), 3) for step, seconds in (timings or {}).items()}),
             "versions": json.dumps({package: version(package) for package in PACKAGES}),
+            "git": _git_state(),
             "device": f"{device.platform} {device.device_kind}",
-            **attributes,
+            **{name: value for name, value in plain.items() if value is not None},
         }
         return cls(tree)
 
@@ -119,6 +146,24 @@ class Result:
     def timings(self) -> dict[str, float]:
         """Seconds spent in each step."""
         return json.loads(self.tree.attrs["timings"])
+
+    @property
+    def log_evidence(self) -> tuple[float, float] | None:
+        """Natural logarithm of the evidence and its standard error, or None where the method gives none."""
+        if "log_evidence" not in self.tree.attrs:
+            return None
+        value, error = self.tree.attrs["log_evidence"]
+        return float(value), float(error)
+
+    @property
+    def information(self) -> float | None:
+        """Kullback-Leibler divergence of the posterior from the prior [nat], where the method gives it."""
+        return float(self.tree.attrs["information"]) if "information" in self.tree.attrs else None
+
+    @property
+    def calls(self) -> int | None:
+        """Evaluations of the likelihood, gradients included, where the method counts them."""
+        return int(self.tree.attrs["calls"]) if "calls" in self.tree.attrs else None
 
     def add_timings(self, timings: dict[str, float]) -> None:
         """Put seconds of other steps before the sampler's own."""
@@ -210,3 +255,46 @@ class Result:
         sizes = self.tree["posterior"].sizes
         names = ", ".join(self.samples)
         return f"Result({self.tree.attrs['method']}: {names}; {sizes['chain']} chains x {sizes['draw']} draws)"
+
+
+def _points(weighted) -> dict:
+    """Groups `weighted` and `weighted_stats` of weighted points, the weights adding up to one."""
+    if not weighted:
+        return {}
+    stats = {name: np.asarray(values, np.float64) for name, values in weighted.items() if name != "samples"}
+    samples = {name: np.asarray(values) for name, values in weighted["samples"].items()}
+    lengths = {values.shape[0] for values in (*stats.values(), *samples.values())}
+    if len(lengths) != 1:
+        raise ValueError(f"weighted samples and their statistics must be of one length, not of {sorted(lengths)}")
+    weight = stats["log_weight"]
+    if np.any(np.isnan(weight)) or not np.isfinite(weight.max()):
+        raise ValueError("log_weight of the weighted samples must be numbers, of which one at least is finite")
+    # to the largest first: the sum of exponentials would overflow
+    stats["log_weight"] = weight - weight.max() - np.log(np.sum(np.exp(weight - weight.max())))
+    return {"weighted": _dataset(samples, "point"), "weighted_stats": _dataset(stats, "point")}
+
+
+def _dataset(arrays, first: str):
+    """Dataset of arrays that share their first dimension; the others are named as ArviZ does."""
+    from xarray import Dataset
+
+    variables = {}
+    for name, values in arrays.items():
+        values = np.asarray(values)
+        variables[name] = ([first, *(f"{name}_dim_{i}" for i in range(values.ndim - 1))], values)
+    return Dataset(variables)
+
+
+@lru_cache(maxsize=1)
+def _git_state() -> str:
+    """Short commit of the checkout this package is imported from, "+changes" where edited; empty if it is none."""
+    folder = Path(__file__).parents[1]
+    if not (folder / ".git").exists():  # an installed package in somebody else's repository
+        return ""
+    command = ["git", "-C", str(folder), "describe", "--always", "--exclude=*", "--dirty=+changes"]
+    try:
+        # asked once in a process; some 10 ms, and no reason to wait for a slow disk
+        done = subprocess.run(command, capture_output=True, text=True, timeout=1.0)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

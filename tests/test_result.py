@@ -1,7 +1,12 @@
+import json
+import subprocess
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
 
+import gammajax as gj
 from gammajax.result import Result
 
 
@@ -85,3 +90,71 @@ def test_fractions(tmp_path):
     assert table.loc["signal/W", "median"] == pytest.approx(np.median(fractions["signal/W"]))
     assert table.loc["signal/b", "ess_bulk"] > 1500
     assert Result.from_samples({"mass": np.ones((1, 5))}, method="test").fractions == {}
+
+
+def nested_points(n=400):
+    """Nested sampling of a line by hand: likelihood exp(-x^2 / 2 s^2) of a uniform prior on 0 to 1, one live point."""
+    volume = np.arange(1, n + 1)[::-1] / n
+    x = volume - 0.5 / n
+    log_likelihood = -0.5 * (x / 0.1) ** 2
+    return {
+        "samples": {"x": x, "vector": np.stack([x, -x], axis=1)},
+        "log_weight": log_likelihood + 700.0,  # any constant
+        "log_likelihood": log_likelihood,
+        "log_likelihood_birth": np.concatenate([[-np.inf], log_likelihood[:-1]]),
+        "log_volume": np.log(volume),
+    }
+
+
+def test_weighted_runs_are_kept(tmp_path):
+    points = nested_points()
+    made = Result.from_samples(
+        {"x": np.linspace(0.0, 0.1, 50)[None]},
+        method="nested",
+        weighted=points,
+        smc_stats={"temperature": [0.1, 1.0], "ess": [80.0, 90.0], "acceptance": [0.5, 0.6]},
+        log_evidence=(-12345.678901234567, 0.02),
+        information=3.5,
+        calls=10**10,
+        events=1000,
+        units={"x": "deg"},
+        nothing=None,
+    )
+    again = Result.load(made.save(tmp_path / "r.nc"))
+    assert again.tree.identical(made.tree)
+    assert again.log_evidence == (-12345.678901234567, 0.02) and again.information == 3.5 and again.calls == 10**10
+    assert int(again.tree.attrs["events"]) == 1000 and "nothing" not in again.tree.attrs
+    assert again.tree["weighted"].sizes == {"point": 400, "vector_dim_0": 2}
+    stats = again.tree["weighted_stats"]
+    assert np.exp(stats["log_weight"].to_numpy()).sum() == pytest.approx(1.0)
+    np.testing.assert_array_equal(stats["log_likelihood_birth"], points["log_likelihood_birth"])
+    assert again.tree["smc_stats"]["acceptance"].sizes == {"step": 2}
+    np.testing.assert_array_equal(again.tree["weighted"]["vector"], points["samples"]["vector"])
+
+
+def test_plain_runs_have_no_evidence(result):
+    assert result.log_evidence is None and result.information is None and result.calls is None
+    versions = json.loads(result.tree.attrs["versions"])
+    assert {"gammajax", "jax", "numpyro", "blackjax", "optax"} <= set(versions)
+
+
+def test_git_state():
+    folder = Path(gj.__file__).parents[1]
+    if not (folder / ".git").exists():
+        pytest.skip("not a checkout")
+    commit = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    state = Result.from_samples({"x": np.ones((1, 5))}, method="test").tree.attrs["git"]
+    assert len(state) >= 7 and commit.startswith(state.removesuffix("+changes"))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"log_evidence": (np.nan, 0.1)}, "must be a finite number"),
+        ({"weighted": {"samples": {"x": np.ones(3)}, "log_weight": np.ones(2)}}, "must be of one length"),
+        ({"weighted": {"samples": {"x": np.ones(2)}, "log_weight": np.full(2, -np.inf)}}, "one at least is finite"),
+    ],
+)
+def test_wrong_evidence_and_weights(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        Result.from_samples({"x": np.ones((1, 5))}, method="test", **wrong)
