@@ -32,7 +32,11 @@ from gammajax.response import Response as Response
 from gammajax.result import Result as Result
 from gammajax.samplers import Fit as Fit
 from gammajax.samplers import fit as fit
+from gammajax.samplers import laplace as laplace
+from gammajax.samplers import nested as nested
 from gammajax.samplers import nuts as nuts
+from gammajax.samplers import smc as smc
+from gammajax.samplers import svi as svi
 from gammajax.shapes import Constant as Constant
 from gammajax.shapes import Disk as Disk
 from gammajax.shapes import Ring as Ring

@@ -119,6 +119,12 @@ class Posterior(eqx.Module):
         weighted = self.model(self.reference_parameters).weighted
         return value if weighted else value - self._total(self.reference_parameters)
 
+    def log_reference_exact(self) -> float:
+        """`log_reference` in double precision, on the host: for evidences, which are differences of large numbers."""
+        value = float(np.log(np.asarray(self.reference)[np.asarray(self.valid)].astype(np.float64)).sum())
+        weighted = self.model(self.reference_parameters).weighted
+        return value if weighted else value - float(self._total(self.reference_parameters))
+
     def log_prior(self, parameters: Parameters) -> Float[Array, ""]:
         """Logarithm of the prior density."""
         return sum(

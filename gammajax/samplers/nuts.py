@@ -5,11 +5,8 @@ of the compiled step, never as a constant inside it. On accelerators all chains 
 the events serves all of them; on a CPU one after the other, which saves them from waiting for the longest path.
 """
 
-import json
-import time
-import warnings
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -19,20 +16,25 @@ from jaxtyping import PRNGKeyArray
 from numpyro.infer.hmc import hmc
 
 from gammajax.result import Result
-from gammajax.samplers.fractions import sample_fractions
+from gammajax.samplers.driver import Sampler, drive
+from gammajax.samplers.finish import finish, say
 from gammajax.samplers.optimise import find_peak
+from gammajax.samplers.pathfinder import paths
 from gammajax.samplers.space import constrained, log_density
 
 BLOCK = 25  # steps between two reports of progress
 # Vehtari et al. 2021 (arXiv:1903.08008): R-hat below 1.01 and 100 effective draws per chain
 R_HAT_MAX, ESS_PER_CHAIN = 1.01, 100
+# a chain this far below the best one after half of the warm-up, beyond what one number in `d` explains, is in a peak
+# without weight: e^-5 of the posterior at most
+SIDE_PEAK = 5.0
 
 
-class State(NamedTuple):
-    """Chains between two blocks of steps."""
+class Chains(NamedTuple):
+    """Chains between two blocks of steps; `kept` are those that stayed where they started."""
 
-    posterior: eqx.Module
-    chains: Any
+    moving: NamedTuple
+    kept: jax.Array
 
 
 def nuts(
@@ -42,91 +44,116 @@ def nuts(
     draws: int = 1000,
     warmup: int = 500,
     chains: int = 4,
-    progress: bool = True,
     initial: dict | None = None,
-    truths: dict | None = None,
-    units: dict[str, str] | None = None,
+    start: Literal["laplace", "pathfinder"] = "laplace",
     target_accept: float = 0.8,
     max_tree_depth: int = 8,
+    truths: dict | None = None,
+    units: dict[str, str] | None = None,
+    progress: bool = True,
+    checkpoint=None,
+    checkpoint_every: float = 60.0,
 ) -> Result:
-    """Draw from a posterior, with chains scattered about its peak by the Laplace approximation.
+    """Draw from a posterior, with chains scattered about its peak.
 
     - `draws` kept per chain after `warmup` steps, in which step size and (dense) mass matrix adapt.
     - `initial`: parameters near the peak; by default they are searched for.
+    - `start`: chains start from the Laplace approximation, or by Pathfinder (Zhang et al. 2022, arXiv:2108.03782) from
+      draws of the prior, which may spread them over several peaks.
     - `truths`, `units`: kept with the result, for tables and plots.
+    - `checkpoint`: path of a file that is written every `checkpoint_every` seconds. The same call with the
+      same file goes on from there, to the bit; a finished one gives its result at once. Delete it to start anew.
 
+    A chain that sits in a peak of no weight after half the warm-up goes on from the place of the best one.
     Chains that disagree, too few effective draws and divergences are said in `Result.messages` and as warnings.
-    Raises `ValueError` for numbers of draws or chains that are not positive, and as [`gammajax.fit`][] does.
+    Raises `ValueError` for numbers of draws or chains that are not positive, and as [`gammajax.fit`][] does; after
+    SIGTERM it writes the checkpoint and exits with status 75.
     """
     for name, value, least in (("draws", draws, 1), ("warmup", warmup, 10), ("chains", chains, 1)):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")
-    started = time.perf_counter()
-    seed = int(np.asarray(jax.random.key_data(key)).ravel()[-1])
-    state = init(key, posterior, warmup, chains, initial, target_accept, max_tree_depth)
-    jax.block_until_ready(state.chains)
-    peaked = time.perf_counter()
-    collected = []
-    with _Progress(progress, warmup, draws) as bar:
-        for _ in range(-(-(warmup + draws) // BLOCK)):
-            state, record = step(state, warmup, target_accept, max_tree_depth)
-            collected.append(jax.tree.map(np.asarray, record))
-            bar.update(collected)
-    record = jax.tree.map(lambda *parts: np.concatenate(parts)[warmup : warmup + draws].swapaxes(0, 1), *collected)
+    if start not in ("laplace", "pathfinder"):
+        raise ValueError(f"start is 'laplace' or 'pathfinder', not {start!r}")
+    if start == "pathfinder" and initial is not None:
+        raise ValueError("Pathfinder starts from draws of the prior; leave out initial, or start='laplace'")
+    kernel = _kernel(warmup, target_accept, max_tree_depth)
+    total = warmup + draws
+
+    def prepare(posterior, key):
+        if start == "pathfinder":
+            return paths(posterior, key, chains)
+        peak = find_peak(posterior, initial, jacobian=True)
+        scatter = jax.random.normal(jax.random.fold_in(key, 1), (chains, peak.x.size))
+        starts = peak.x + np.asarray(scatter) @ np.linalg.cholesky(peak.covariance).T
+        return {"x": peak.x, "starts": starts.astype(peak.x.dtype), "covariance": peak.covariance}
+
+    def done(chains, record, steps):
+        parameters, stats = record
+        now = "warm-up" if steps * BLOCK <= warmup else "sampling"
+        return min(steps * BLOCK / total, 1.0), f"{now}, {stats['n_steps'].mean():.1f} gradients per step"
+
+    def fix(chains, record, steps):
+        return _out_of_side_peaks(chains, record) if steps == max(1, warmup // (2 * BLOCK)) else chains
+
+    options = {
+        "draws": draws,
+        "warmup": warmup,
+        "chains": chains,
+        "initial": initial,
+        "start": start,
+        "target_accept": target_accept,
+        "max_tree_depth": max_tree_depth,
+    }
+    sampler = Sampler("nuts", options, prepare, kernel.start, kernel.block, done, fix)
+    run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
+    record = jax.tree.map(lambda values: values[warmup:total].swapaxes(0, 1), run.record)
     samples, stats = record
-    result = Result.from_samples(
+    result = finish(
+        run,
+        sampler,
+        key,
         samples,
-        method="nuts",
         sample_stats=stats,
         truths=truths,
         units=units,
-        fractions=sample_fractions(posterior, samples),
-        timings={"peak": peaked - started, "sampling": time.perf_counter() - peaked},
-        seed=seed,
+        calls=int(run.record[1]["n_steps"].sum()),
     )
-    _diagnose(result, chains, int(stats["diverging"].sum()))
+    _diagnose(result, int(stats["diverging"].sum()), int((~run.state.kept).sum()))
     return result
 
 
-def init(key, posterior, warmup, chains, initial=None, target_accept=0.8, max_tree_depth=8) -> State:
-    """Find the peak and put the chains about it."""
-    peak = find_peak(posterior, initial, jacobian=True)
-    kernel = _kernel(warmup, target_accept, max_tree_depth)
-    return State(
-        peak.posterior, kernel.start(peak.posterior, key, jnp.asarray(peak.x), jnp.asarray(peak.covariance), chains)
+def _out_of_side_peaks(chains: Chains, record) -> Chains:
+    """Put chains that are far below the best one where that one is."""
+    height = np.asarray(record[1]["lp"]).mean(0)
+    best, dimension = int(np.argmax(height)), chains.moving.z.shape[-1]
+    kept = jnp.asarray(height > height[best] - SIDE_PEAK - dimension)
+    moving = jax.tree.map(
+        lambda a: jnp.where(kept.reshape((-1,) + (1,) * (a.ndim - 1)), a, a[best]), chains.moving._replace(rng_key=())
     )
-
-
-def step(state: State, warmup, target_accept=0.8, max_tree_depth=8) -> tuple[State, tuple[dict, dict]]:
-    """One block of steps of all chains: parameters and statistics [step, chain, ...]."""
-    chains, record = _kernel(warmup, target_accept, max_tree_depth).block(*state)
-    return State(state.posterior, chains), record
+    return Chains(moving._replace(rng_key=chains.moving.rng_key), kept)
 
 
 class _Kernel(NamedTuple):
-    start: Any
-    block: Any
+    start: object
+    block: object
 
 
 @lru_cache(maxsize=16)
 def _kernel(warmup, target_accept, max_tree_depth) -> _Kernel:
-    """Compiled functions of one setting, kept so that other posteriors of the same shape need no compilation."""
+    """Functions of one setting, kept so that other posteriors of the same shape need no compilation."""
 
     def potential(posterior):
         return lambda x: -log_density(posterior, x, True)
 
     first, next_ = hmc(potential_fn_gen=potential, algo="NUTS")
 
-    @eqx.filter_jit
-    def start(posterior, key, x, covariance, chains: int):
-        def one(key):
-            key, scatter = jax.random.split(key)
-            z = x + jnp.linalg.cholesky(covariance) @ jax.random.normal(scatter, x.shape, x.dtype)
-            z = jnp.where(jnp.isfinite(log_density(posterior, z, True)), z, x)
+    def start(posterior, key, prepared):
+        def one(key, z):
+            z = jnp.where(jnp.isfinite(log_density(posterior, z, True)), z, prepared["x"])
             return first(
                 z,
                 num_warmup=warmup,
-                inverse_mass_matrix=covariance,
+                inverse_mass_matrix=jnp.asarray(prepared["covariance"], z.dtype),
                 dense_mass=True,
                 target_accept_prob=target_accept,
                 max_tree_depth=max_tree_depth,
@@ -134,35 +161,39 @@ def _kernel(warmup, target_accept, max_tree_depth) -> _Kernel:
                 rng_key=key,
             )
 
-        return jax.vmap(one)(jax.random.split(key, chains))
+        starts = jnp.asarray(prepared["starts"])
+        moving = jax.vmap(one)(jax.random.split(key, len(starts)), starts)
+        return Chains(moving, jnp.ones(len(starts), bool))
 
     @eqx.filter_jit
-    def block(posterior, state):
-        def all_chains(state):
+    def block(posterior, chains):
+        def all_chains(moving):
             if jax.default_backend() == "cpu":
-                return jax.lax.map(lambda chain: next_(chain, (posterior,)), state)
-            return jax.vmap(lambda chain: next_(chain, (posterior,)))(state)
+                return jax.lax.map(lambda chain: next_(chain, (posterior,)), moving)
+            return jax.vmap(lambda chain: next_(chain, (posterior,)))(moving)
 
-        def one(state, _):
-            state = all_chains(state)
-            parameters = jax.vmap(lambda x: constrained(posterior.priors, x)[0])(state.z)
+        def one(moving, _):
+            moving = all_chains(moving)
+            parameters = jax.vmap(lambda x: constrained(posterior.priors, x)[0])(moving.z)
             stats = {
-                "diverging": state.diverging,
-                "acceptance_rate": state.accept_prob,
-                "n_steps": state.num_steps,
-                "energy": state.energy,
-                "lp": -state.potential_energy,
+                "diverging": moving.diverging,
+                "acceptance_rate": moving.accept_prob,
+                "n_steps": moving.num_steps,
+                "energy": moving.energy,
+                "lp": -moving.potential_energy,
             }
-            return state, (parameters, stats)
+            return moving, (parameters, stats)
 
-        return jax.lax.scan(one, state, length=BLOCK)
+        moving, record = jax.lax.scan(one, chains.moving, length=BLOCK)
+        return Chains(moving, chains.kept), record
 
     return _Kernel(start, block)
 
 
-def _diagnose(result, chains, divergences):
+def _diagnose(result, divergences, moved):
     """Warnings of the diagnostics, kept with the result."""
     ess, r_hat = result.diagnostics()
+    chains = result.tree["posterior"].sizes["chain"]
     messages = []
     worst = {name: float(np.max(value)) for name, value in r_hat.items() if np.max(value) > R_HAT_MAX}
     if worst:
@@ -178,39 +209,6 @@ def _diagnose(result, chains, divergences):
         messages.append(
             f"{divergences} divergent transitions: the posterior may be missed in parts; raise target_accept"
         )
-    result.tree.attrs["messages"] = json.dumps(messages)
-    for message in messages:
-        warnings.warn(message, stacklevel=3)
-
-
-class _Progress:
-    """Progress bar, or nothing."""
-
-    def __init__(self, shown, warmup, draws):
-        self.warmup, self.total, self.bar = warmup, warmup + draws, None
-        if shown:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            text = TextColumn("{task.description}")
-            self.bar = Progress(text, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), transient=True)
-            self.task = self.bar.add_task("  warm-up", total=self.total)
-
-    def __enter__(self):
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_):
-        if self.bar:
-            self.bar.stop()
-
-    def update(self, collected):
-        """Show where the chains are after these blocks."""
-        if not self.bar:
-            return
-        done = min(len(collected) * BLOCK, self.total)
-        _, stats = collected[-1]
-        phase = "warm-up" if done <= self.warmup else "sampling"
-        self.bar.update(
-            self.task, completed=done, description=f"  {phase}, {stats['n_steps'].mean():.1f} gradients per step"
-        )
+    if moved:
+        result.tree.attrs["chains_moved"] = moved
+    say(result, messages)

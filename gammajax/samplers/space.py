@@ -6,11 +6,13 @@ their sorted names, which is the one jax gives to dicts.
 
 import math
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import Distribution, biject_to
 
 Priors = dict[str, Distribution]
+LOWEST = -1e30  # in place of minus infinity
 
 
 def constrained(
@@ -53,6 +55,35 @@ def log_density(posterior, x: Float[Array, " dimension"], jacobian: bool) -> Flo
     parameters, log_jacobian = constrained(posterior.priors, x)
     value = posterior.log_likelihood_ratio(parameters) + posterior.log_prior(parameters)
     return value + log_jacobian if jacobian else value
+
+
+def dimension(posterior) -> int:
+    """Length of the vector."""
+    return sum(math.prod(_transform(prior)[1]) for prior in posterior.priors.values())
+
+
+def log_prior(posterior, x: Float[Array, " dimension"]) -> Float[Array, ""]:
+    """Logarithm of the prior as a density in `x`."""
+    parameters, log_jacobian = constrained(posterior.priors, x)
+    return _finite(posterior.log_prior(parameters) + log_jacobian)
+
+
+def log_likelihood(posterior, x: Float[Array, " dimension"]) -> Float[Array, ""]:
+    """Logarithm of the likelihood ratio at `x`."""
+    return _finite(posterior.log_likelihood_ratio(constrained(posterior.priors, x)[0]))
+
+
+def prior_draws(posterior, key: PRNGKeyArray, size: int) -> Float[Array, "size dimension"]:
+    """Draws of the prior in the unconstrained space."""
+    draws = jax.vmap(posterior.sample_prior)(jax.random.split(key, size))
+    x = jax.vmap(lambda parameters: unconstrained(posterior.priors, parameters))(draws)
+    # a draw at the very edge, one in 1e7 in single precision, has no finite place
+    return jnp.where(jnp.isfinite(x), x, 0.0)
+
+
+def _finite(value):
+    """A number to compare and to multiply by zero, also where there is no density."""
+    return jnp.maximum(jnp.where(jnp.isnan(value), -jnp.inf, value), LOWEST)
 
 
 def _transform(prior):

@@ -22,6 +22,9 @@ class Toy(eqx.Module):
     def log_reference(self):
         return jnp.zeros(())
 
+    def log_reference_exact(self):
+        return 0.0
+
     def log_prior(self, parameters):
         return sum(prior.log_prob(parameters[name]).sum() for name, prior in self.priors.items())
 
@@ -49,21 +52,26 @@ def counting(p, counts):
     return n_on * jnp.log(on / n_on) - on + n_on + n_off * jnp.log(off / n_off) - off + n_off
 
 
-@pytest.fixture
+def build(function, priors, start, data=()):
+    return Toy(function, priors, {k: jnp.asarray(v, float) for k, v in start.items()}, jnp.asarray(data, float))
+
+
+@pytest.fixture(scope="session")
 def make_toy():
-    def make(function, priors, start, data=()):
-        return Toy(function, priors, {k: jnp.asarray(v, float) for k, v in start.items()}, jnp.asarray(data, float))
-
-    return make
+    return build
 
 
-@pytest.fixture
-def gaussian(make_toy):
+def gaussian_toy():
     """Posterior whose mean and precision are closed forms: priors of sd 10 add 1/100 to the precision."""
     priors = {"size": dist.Normal(0.0, 10.0), "position": dist.Normal(jnp.zeros(2), 10.0).to_event(1)}
-    toy = make_toy(quadratic, priors, {"position": jnp.zeros(2), "size": 0.0})
+    toy = build(quadratic, priors, {"position": jnp.zeros(2), "size": 0.0})
     precision = PRECISION + jnp.eye(3) / 100.0
     return toy, jnp.linalg.solve(precision, PRECISION @ CENTRE), jnp.linalg.inv(precision)
+
+
+@pytest.fixture(scope="session")
+def gaussian():
+    return gaussian_toy()
 
 
 @pytest.fixture

@@ -75,7 +75,8 @@ def test_wrong_numbers(on_off):
 def test_events_are_arguments_of_the_compiled_step(on_off):
     def size(toy):
         kernel = _kernel(100, 0.8, 8)
-        chains = kernel.start(toy, jax.random.key(0), jnp.zeros(2), jnp.eye(2), 2)
+        prepared = {"x": jnp.zeros(2), "starts": jnp.zeros((2, 2)), "covariance": jnp.eye(2)}
+        chains = kernel.start(toy, jax.random.key(0), prepared)
         return len(kernel.block.lower(toy, chains).as_text())
 
     many = eqx.tree_at(lambda toy: toy.data, on_off, jnp.pad(on_off.data, (0, 100_000), constant_values=1.0))

@@ -1,0 +1,94 @@
+"""Checkpoints: the state of a sampler in a file, and what it belongs to.
+
+A checkpoint holds the arrays of the sampler's state, to the bit, and digests of all that decides how it goes on: model,
+events, options, key, versions, machine. It continues a run only where all of them are the same.
+"""
+
+import hashlib
+import json
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gammajax.files import replacing
+from gammajax.samplers.space import dimension, log_density
+
+PACKAGES = ("gammajax", "jax", "jaxlib", "numpyro", "blackjax", "optax")
+
+
+class Checkpoint(NamedTuple):
+    """Arrays of a run between two steps: how it was prepared, its state and what it has recorded; and seconds spent."""
+
+    prepared: dict[str, np.ndarray]
+    state: list[np.ndarray]
+    record: list[np.ndarray]
+    steps: int
+    seconds: float
+
+
+def identity(posterior, key, method: str, options: dict) -> dict[str, Any]:
+    """What a checkpoint belongs to, by what a person would call it."""
+    device = jax.devices()[0]
+    arrays = hashlib.blake2b(digest_size=16)
+    for leaf in jax.tree.leaves(eqx.filter(posterior, eqx.is_array_like)):
+        value = np.asarray(leaf)
+        arrays.update(f"{value.dtype}{value.shape}".encode())
+        arrays.update(np.ascontiguousarray(value).data)
+    x = jnp.zeros(dimension(posterior))
+    # the program that computes the density, but for the places of objects in memory
+    program = eqx.filter_jit(log_density).lower(posterior, x, True).as_text()
+    program = re.sub(r"0x[0-9a-f]+|loc\(.*?\)|#loc\d*.*", "", program)
+    return {
+        "method": method,
+        "options": {name: str(value) for name, value in sorted(options.items())},
+        "key": np.asarray(jax.random.key_data(key)).ravel().tolist(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "device": f"{device.platform} {device.device_kind}",
+        "model": hashlib.blake2b(program.encode(), digest_size=16).hexdigest(),
+        "data set or priors": arrays.hexdigest(),
+    }
+
+
+def write(path: Path, belongs_to: dict, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; the one before it stays until this one is whole."""
+    arrays = {f"prepared {name}": value for name, value in checkpoint.prepared.items()}
+    arrays |= {f"state {i}": value for i, value in enumerate(checkpoint.state)}
+    arrays |= {f"record {i}": value for i, value in enumerate(checkpoint.record)}
+    header = {"belongs_to": belongs_to, "steps": checkpoint.steps, "seconds": checkpoint.seconds}
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+
+
+def read(path: Path, belongs_to: dict) -> Checkpoint:
+    """Read a checkpoint. Raises `ValueError` when it is none, or belongs to something else, and says to what."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        header = json.loads(arrays.pop("header").tobytes())
+    except (ValueError, KeyError, OSError, EOFError) as error:
+        raise ValueError(f"{path}: not a checkpoint that gammajax wrote") from error
+    for name, value in belongs_to.items():
+        if header["belongs_to"].get(name) != value:
+            raise ValueError(f"{path}: checkpoint of another {name}{_change(header['belongs_to'].get(name), value)}")
+
+    def numbered(kind):
+        return [arrays[f"{kind} {i}"] for i in range(sum(name.startswith(f"{kind} ") for name in arrays))]
+
+    prepared = {name.removeprefix("prepared "): a for name, a in arrays.items() if name.startswith("prepared ")}
+    return Checkpoint(prepared, numbered("state"), numbered("record"), header["steps"], header["seconds"])
+
+
+def _change(there, here) -> str:
+    """What differs, where a person can read it."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        names = [name for name in here if there.get(name) != here[name]]
+        return ": " + ", ".join(f"{name} {there.get(name)}, now {here[name]}" for name in names)
+    if isinstance(there, str) and isinstance(here, str) and len(here) != 32:
+        return f": {there}, now {here}"
+    return ""

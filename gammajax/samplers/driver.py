@@ -1,0 +1,222 @@
+"""The loop that all samplers share: steps, progress, checkpoints.
+
+A sampler says how it is prepared, started and moved on. The driver moves it until it is done, shows how far it is,
+and writes a [`checkpoint`][gammajax.samplers.checkpoint] now and then, when it is interrupted and when it ends, from
+which the same call goes on to the same result.
+"""
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gammajax.samplers import checkpoint as checkpoints
+from gammajax.samplers.space import constrained
+
+PREEMPTED = 75  # exit status after SIGTERM: EX_TEMPFAIL of sysexits.h, "try again"
+REPORT_EVERY = 60.0  # seconds between lines where there is no terminal
+
+
+class Sampler(NamedTuple):
+    """What the driver needs of a method.
+
+    - `prepare(posterior, key)`: arrays by name, on the host; "x" is a good point of the unconstrained space, relative
+      to which the likelihood is taken from then on.
+    - `start(posterior, key, prepared)`: the state, a pytree of arrays. Traceable.
+    - `step(posterior, state)`: the next state and a record, a pytree of arrays whose first axis grows. Traceable, and
+      compiled by the sampler.
+    - `done(state, record, steps)`: part of the work that is done, one when finished, and a few words, from the last
+      record (none before the first step) and the number of steps.
+    - `fix(state, record, steps)`: optional, a change of the state between steps, on the host.
+    """
+
+    name: str
+    options: dict[str, Any]
+    prepare: Callable
+    start: Callable
+    step: Callable
+    done: Callable
+    fix: Callable = lambda state, record, steps: state
+
+
+class Run(NamedTuple):
+    """What a finished run leaves: the posterior with its reference, state, all records, and seconds by part."""
+
+    posterior: Any
+    prepared: dict[str, np.ndarray]
+    state: Any
+    record: Any
+    timings: dict[str, float]
+
+
+class Preempted(SystemExit):
+    """The end of a run that was told to stop by SIGTERM and left a checkpoint; exit status 75."""
+
+    def __init__(self, path):
+        super().__init__(PREEMPTED)
+        self.path = path
+
+    def __str__(self):
+        return f"stopped by SIGTERM; {self.path} continues this run"
+
+
+def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: float = 60.0, progress=False) -> Run:
+    """Run a sampler to its end, from its checkpoint if there is one.
+
+    Raises `ValueError` for a checkpoint of another run, `FileNotFoundError` for one in a folder that is not there, and
+    `Preempted` after SIGTERM.
+    """
+    begun, spent, steps = time.perf_counter(), 0.0, 0
+    path = None if checkpoint is None else Path(checkpoint)
+    belongs_to = {} if path is None else checkpoints.identity(posterior, key, sampler.name, sampler.options)
+    if path is not None and not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder to write the checkpoint in")
+    found = checkpoints.read(path, belongs_to) if path is not None and path.exists() else None
+    prepared = found.prepared if found else {n: np.asarray(a) for n, a in sampler.prepare(posterior, key).items()}
+    posterior = _referred(posterior, jnp.asarray(prepared["x"]))
+    shape = eqx.filter_eval_shape(sampler.start, posterior, key, prepared)
+    if found:
+        state, steps, spent = _restore(shape, found.state), found.steps, found.seconds
+    else:
+        state = _strong(eqx.filter_jit(sampler.start)(posterior, key, prepared))
+    _, form = eqx.filter_eval_shape(sampler.step, posterior, state)
+    # one that is empty stands before the first
+    records = [jax.tree.map(lambda like: np.zeros((0, *like.shape[1:]), like.dtype), form)]
+    if found:
+        records.append(jax.tree.unflatten(jax.tree.structure(form), found.record))
+    ready = time.perf_counter()
+
+    def done():
+        return sampler.done(state, records[-1] if steps else None, steps)
+
+    def save():
+        if path is not None:
+            leaves = [np.asarray(_plain(leaf)) for leaf in jax.tree.leaves(state)]
+            joined = jax.tree.leaves(_join(records))
+            total = spent + time.perf_counter() - begun
+            checkpoints.write(path, belongs_to, checkpoints.Checkpoint(prepared, leaves, joined, steps, total))
+
+    saved = time.perf_counter()
+    with _Terminated(path is not None) as terminated, _Progress(progress, sampler.name) as bar:
+        try:
+            while done()[0] < 1.0:
+                advanced, record = sampler.step(posterior, state)
+                record = jax.tree.map(np.asarray, record)
+                advanced = sampler.fix(_strong(advanced), record, steps + 1)
+                # together: an interrupt falls before or after
+                state, steps, records = advanced, steps + 1, [*records, record]
+                bar.update(*done())
+                if terminated():
+                    break
+                if time.perf_counter() - saved > checkpoint_every:
+                    save()
+                    saved = time.perf_counter()
+        finally:
+            save()
+    if terminated() and done()[0] < 1.0:
+        raise Preempted(path)
+    timings = {"start": ready - begun, "sampling": time.perf_counter() - ready}
+    if found:
+        timings["before"] = spent
+    return Run(posterior, prepared, state, _join(records), timings)
+
+
+@eqx.filter_jit
+def _referred(posterior, x):
+    """The posterior with its likelihood relative to `x`; compiled alone, for the same bits after a restart."""
+    return posterior.with_reference(constrained(posterior.priors, x)[0])
+
+
+def _join(records):
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *records)
+
+
+def _is_key(leaf) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf):
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
+def _strong(state):
+    """Without weak types, so that the compiled step is one and the same after a restart."""
+    return jax.tree.map(lambda a: a if _is_key(a) else jax.lax.convert_element_type(a, a.dtype), state)
+
+
+def _restore(shape, leaves):
+    expected, structure = jax.tree.flatten(shape)
+    assert len(expected) == len(leaves)  # the identity is that of this method and version
+    made = [
+        jax.random.wrap_key_data(jnp.asarray(leaf)) if _is_key(like) else jnp.asarray(leaf, like.dtype)
+        for like, leaf in zip(expected, leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, made)
+
+
+class _Terminated(contextlib.AbstractContextManager):
+    """Whether SIGTERM came; only the main thread can listen."""
+
+    def __init__(self, listen):
+        self.listen = listen and threading.current_thread() is threading.main_thread()
+        self.came = False
+
+    def __enter__(self):
+        if self.listen:
+            self.before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_):
+        if self.listen:
+            signal.signal(signal.SIGTERM, self.before)
+
+    def __call__(self) -> bool:
+        return self.came
+
+    def _note(self, *_):
+        self.came = True
+
+
+class _Progress(contextlib.AbstractContextManager):
+    """A bar in terminals and notebooks, a line a minute elsewhere, or nothing."""
+
+    def __init__(self, shown, name):
+        self.bar, self.name, self.begun, self.first = None, name, time.perf_counter(), None
+        self.shown, self.reported = shown, self.begun
+        if shown:
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+            text = TextColumn("{task.description}")
+            bar = Progress(text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), transient=True)
+            if bar.console.is_terminal or bar.console.is_jupyter:
+                self.bar, self.task = bar, bar.add_task(f"  {name}", total=1.0)
+
+    def __enter__(self):
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_):
+        if self.bar:
+            self.bar.stop()
+
+    def update(self, part: float, words: str) -> None:
+        """Show how far it is."""
+        now = time.perf_counter()
+        if self.first is None:
+            self.first = part, now  # compiled by now
+        if self.bar:
+            self.bar.update(self.task, completed=part, description=f"  {words}")
+        elif self.shown and now - self.reported > REPORT_EVERY and part < 1.0:
+            self.reported = now
+            rate = (part - self.first[0]) / max(now - self.first[1], 1e-9)
+            left = f", about {(1.0 - part) / rate:.0f} s left" if rate > 0 else ""
+            print(f"  {self.name}: {100.0 * part:.0f} %, {words}{left}", flush=True)

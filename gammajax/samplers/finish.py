@@ -1,0 +1,37 @@
+"""From a finished run to a result."""
+
+import json
+import warnings
+
+import jax
+import numpy as np
+
+from gammajax.result import Result
+from gammajax.samplers.driver import Run, Sampler
+from gammajax.samplers.fractions import sample_fractions
+
+
+def finish(run: Run, sampler: Sampler, key, samples: dict, messages=(), **more) -> Result:
+    """Result of equal-weight `samples` [chain, draw, ...] with what every run keeps; `more` as `Result.from_samples`.
+
+    `messages` are given as warnings too.
+    """
+    events = getattr(run.posterior, "events", None)  # a log-likelihood written by hand has none
+    result = Result.from_samples(
+        samples,
+        method=sampler.name,
+        fractions=sample_fractions(run.posterior, samples),
+        timings=run.timings,
+        seed=int(np.asarray(jax.random.key_data(key)).ravel()[-1]),
+        **({} if events is None else {"events": len(events)}),
+        **more,
+    )
+    say(result, messages)
+    return result
+
+
+def say(result: Result, messages) -> None:
+    """Keep messages with the result, and warn."""
+    result.tree.attrs["messages"] = json.dumps(result.messages + list(messages))
+    for message in messages:
+        warnings.warn(message, stacklevel=4)

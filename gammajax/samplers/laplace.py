@@ -1,0 +1,125 @@
+"""Laplace approximation: the Gaussian about the maximum of a posterior.
+
+The quickest answer, and exact for many events and parameters far from their bounds (Tierney & Kadane 1986). The search
+for the maximum is that of [`gammajax.fit`][].
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from gammajax.result import Result
+from gammajax.samplers.driver import Sampler, drive
+from gammajax.samplers.finish import finish
+from gammajax.samplers.importance import K_HAT_MAX, log_evidence, smooth
+from gammajax.samplers.optimise import find_peak
+from gammajax.samplers.space import constrained, log_density
+
+BLOCK = 250  # draws between two reports
+CHAINS = 4
+
+
+def laplace(
+    key: PRNGKeyArray,
+    posterior,
+    *,
+    draws: int = 1000,
+    initial: dict | None = None,
+    truths: dict | None = None,
+    units: dict[str, str] | None = None,
+    progress: bool = True,
+    checkpoint=None,
+    checkpoint_every: float = 60.0,
+) -> Result:
+    """Draw from the Gaussian about the maximum, in the unconstrained space; evidence of that Gaussian.
+
+    log Z = log density at the maximum + d/2 log 2 pi + 1/2 log det C, with the covariance C of `d` numbers.
+
+    - `draws` for each of four chains, which are independent.
+    - `initial`: parameters near the maximum; by default they are searched for.
+    - the others as in [`gammajax.nuts`][].
+
+    Every draw is compared with the posterior itself: the error of log Z is its distance from the one by
+    importance weights, together with theirs; a Pareto k-hat above 0.7 (arXiv:1507.02646) says that the posterior
+    is no such Gaussian, in `Result.messages`. Raises `ValueError` as [`gammajax.fit`][] does.
+    """
+    if draws < 10:
+        raise ValueError(f"draws must be at least 10, not {draws}")
+    start, step = _kernel()
+    total = CHAINS * draws
+
+    def prepare(posterior, key):
+        peak = find_peak(posterior, initial, jacobian=True)
+        factor = np.linalg.cholesky(peak.covariance)
+        return {"x": peak.x, "factor": factor, "converged": np.asarray(peak.converged)}
+
+    def done(state, record, steps):
+        return min(steps * BLOCK / total, 1.0), "draws"
+
+    sampler = Sampler("laplace", {"draws": draws, "initial": initial}, prepare, start, step, done)
+    run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
+    x, log_ratio, height = (values[:total] for values in run.record)
+    samples = _parameters(run.posterior, jnp.asarray(x))
+    # of a draw's density and the Gaussian's; the Gaussian's own height is in its evidence
+    factor = run.prepared["factor"]
+    top = float(height[0])
+    own = top + 0.5 * x.shape[1] * np.log(2.0 * np.pi) + np.log(np.diag(factor)).sum()
+    log_ratio = log_ratio.astype(np.float64)
+    weighted, error = log_evidence(log_ratio)
+    _, k_hat = smooth(log_ratio)
+    messages = []
+    if not run.prepared["converged"]:
+        messages.append("the maximum was not found: the Gaussian about it means little")
+    if not k_hat < K_HAT_MAX:
+        messages.append(
+            f"the posterior is no Gaussian: Pareto k-hat {k_hat:.2f}, above {K_HAT_MAX}; sample it, by nuts or nested"
+        )
+    reference = run.posterior.log_reference_exact()
+    return finish(
+        run,
+        sampler,
+        key,
+        {name: np.asarray(values).reshape(CHAINS, draws, *values.shape[1:]) for name, values in samples.items()},
+        messages,
+        truths=truths,
+        units=units,
+        log_evidence=(own + reference, float(np.hypot(own - weighted, error))),
+        calls=total,
+        k_hat=k_hat,
+    )
+
+
+class _Kernel(NamedTuple):
+    start: Any
+    step: Any
+
+
+@lru_cache(maxsize=1)
+def _kernel() -> _Kernel:
+    def start(posterior, key, prepared):
+        x = jnp.asarray(prepared["x"])
+        return key, x, jnp.asarray(prepared["factor"], x.dtype)
+
+    @eqx.filter_jit
+    def step(posterior, state):
+        key, peak, factor = state
+        key, here = jax.random.split(key)
+        z = jax.random.normal(here, (BLOCK, peak.size), peak.dtype)
+        x = peak + z @ factor.T
+        height = jax.lax.map(lambda one: log_density(posterior, one, True), x)
+        log_normal = -0.5 * (z**2).sum(1) - 0.5 * peak.size * jnp.log(2.0 * jnp.pi) - jnp.log(jnp.diag(factor)).sum()
+        log_ratio = jnp.where(jnp.isfinite(height), height - log_normal, -jnp.inf)
+        at_peak = jnp.full((BLOCK,), log_density(posterior, peak, True))
+        return (key, peak, factor), (x, log_ratio, at_peak)
+
+    return _Kernel(start, step)
+
+
+@eqx.filter_jit
+def _parameters(posterior, x):
+    return jax.vmap(lambda one: constrained(posterior.priors, one)[0])(x)

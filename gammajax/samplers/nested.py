@@ -1,0 +1,270 @@
+"""Nested slice sampling: live points climb through ever smaller prior volume, moved by slices.
+
+Skilling 2006 (doi:10.1214/06-BA127); slices by Yallup, Kroupa & Handley 2026 (arXiv:2601.23252), by blackjax. Gives the
+evidence with its error and finds peaks wherever the live points cover the prior: the method of choice when there may be
+several, and the judge of the others.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.ns import nss
+from blackjax.ns.base import NSInfo, init_state_strategy
+from blackjax.ns.utils import log_weights
+from jaxtyping import PRNGKeyArray
+
+from gammajax.result import Result
+from gammajax.samplers.driver import Sampler, drive
+from gammajax.samplers.finish import finish
+from gammajax.samplers.importance import effective_size, resample
+from gammajax.samplers.smc import batch_size
+from gammajax.samplers.space import constrained, dimension, log_likelihood, log_prior, prior_draws
+
+BLOCK = 10  # steps between two reports
+VOLUMES = 200  # drawn sequences of prior volumes: the error of the evidence
+UNIFORM = 1e-3  # p-value of the ranks of new points among the live ones, below which they do not cover the volume
+
+
+class Live(NamedTuple):
+    """Live points between two steps."""
+
+    key: PRNGKeyArray
+    nested: Any
+
+
+def nested(
+    key: PRNGKeyArray,
+    posterior,
+    *,
+    live: int = 500,
+    delete: int | None = None,
+    slices: int | None = None,
+    precision: float = 1e-3,
+    steps: int = 100_000,
+    batch: int | None = None,
+    truths: dict | None = None,
+    units: dict[str, str] | None = None,
+    progress: bool = True,
+    checkpoint=None,
+    checkpoint_every: float = 60.0,
+) -> Result:
+    """Draw from a posterior and compute its evidence, from live points drawn from the prior.
+
+    - `live` points; the error of log Z is about the square root of information / live.
+    - `delete`: points replaced together, by default a tenth: they move side by side.
+    - `slices` to move a new point from a live one, by default two per dimension and at least 5.
+    - `precision`: it ends when the live points hold less than this part of the evidence, or after `steps`.
+    - `batch`: points moved together; memory grows with it, results do not change but for rounding.
+    - the others as in [`gammajax.nuts`][].
+
+    The result keeps all dead points with weights, their likelihoods and those of their birth (`weighted`), and as many
+    draws of equal weight as the weights are worth. The error of log Z is its spread over drawn prior volumes.
+    A run that ends early and new points that crowd among the live ones are said in `Result.messages`.
+    Raises `ValueError` for numbers that are out of range; after SIGTERM exits with status 75.
+    """
+    numbers = dimension(posterior)
+    delete = max(1, live // 10) if delete is None else delete
+    slices = max(5, 2 * numbers) if slices is None else slices
+    if live < 2 * (numbers + 1):
+        raise ValueError(f"live must be at least twice the {numbers} dimensions plus two, not {live}")
+    if not 1 <= delete <= live // 2:
+        raise ValueError(f"delete must lie between 1 and half of the {live} live points, not {delete}")
+    if slices < 1 or steps < 1 or not 0.0 < precision < 1.0:
+        raise ValueError("slices and steps must be positive and precision between 0 and 1")
+    batch = batch_size(posterior, delete) if batch is None else max(1, min(batch, delete))
+    compiled = _kernel(live, delete, slices, batch)
+
+    def left(record):
+        """Logarithm of the part of the evidence that the live points hold."""
+        live_part = float(record["log_z_live"][-1])
+        return live_part - np.logaddexp(live_part, float(record["log_z"][-1]))
+
+    def done(state, record, blocks):
+        height = np.asarray(state.nested.particles.loglikelihood)
+        if height.min() == height.max():  # nothing to climb: the rest of the volume has one likelihood
+            return 1.0, "done"
+        if record is None:
+            return 0.0, "start"
+        part = left(record)
+        if part < np.log(precision) or blocks * BLOCK >= steps:
+            return 1.0, "done"
+        # by volume: the run ends a few e-foldings after the live points began to lose
+        return 0.9 * float(np.clip(part / np.log(precision), 0.0, 1.0)), (
+            f"-log X {-record['log_volume'][-1]:.1f}, log Z within {part:.2g}"
+        )
+
+    options = {"live": live, "delete": delete, "slices": slices, "precision": precision, "steps": steps}
+    sampler = Sampler("nested", {**options, "batch": batch}, compiled.prepare, compiled.start, compiled.step, done)
+    run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
+    record, height = run.record, np.asarray(run.state.nested.particles.loglikelihood)
+    flat = height.min() == height.max()
+    points = jax.tree.map(
+        lambda dead, alive: np.concatenate([dead, np.asarray(alive)]), record["dead"], run.state.nested.particles
+    )
+    order = np.argsort(points.loglikelihood, kind="stable")
+    points = jax.tree.map(lambda a: a[order], points)
+    key_volume, key_draw = jax.random.split(jax.random.fold_in(key, 2))
+    log_weight, log_volume, log_z = _weights(key_volume, points)
+    weight = np.exp(log_weight - log_weight.max())
+    weight /= weight.sum()
+    information = float(weight @ points.loglikelihood.astype(np.float64) - log_z.mean())
+    chosen = resample(key_draw, log_weight, max(int(effective_size(log_weight)), 1))
+    samples = jax.tree.map(np.asarray, compiled.parameters(run.posterior, jnp.asarray(points.position[chosen])))
+    every = jax.tree.map(np.asarray, compiled.parameters(run.posterior, jnp.asarray(points.position)))
+    reference = run.posterior.log_reference_exact()
+    birth = np.where(np.isnan(points.loglikelihood_birth), -np.inf, points.loglikelihood_birth.astype(np.float64))
+    return finish(
+        run,
+        sampler,
+        key,
+        {name: values[None] for name, values in samples.items()},
+        _messages(record, 0.0 if flat else np.exp(left(record)), precision),
+        truths=truths,
+        units=units,
+        log_evidence=(float(log_z.mean()) + reference, float(log_z.std(ddof=1))),
+        information=information,
+        calls=int(record["calls"].astype(np.int64).sum()) + 2 * live,
+        weighted={
+            "samples": every,
+            "log_weight": log_weight - log_z.mean(),
+            "log_likelihood": points.loglikelihood.astype(np.float64) + reference,
+            "log_likelihood_birth": birth + reference,
+            "log_volume": log_volume,
+        },
+    )
+
+
+def _weights(key, points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logarithms of mean weights and volumes of sorted points [point], and of the evidence [drawn volumes]."""
+    with jax.enable_x64(True):
+        info = NSInfo(jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), points), ())
+        drawn = np.asarray(log_weights(key, info, VOLUMES))
+        weight = drawn - points.loglikelihood[:, None].astype(np.float64)
+    log_z = np.logaddexp.reduce(drawn, axis=0)
+    mean = np.logaddexp.reduce(drawn, axis=1) - np.log(VOLUMES)
+    shells = np.logaddexp.reduce(weight, axis=1) - np.log(VOLUMES)
+    # volume above each point: all shells from it on
+    log_volume = np.logaddexp.accumulate(shells[::-1])[::-1]
+    return mean, log_volume, log_z
+
+
+def _messages(record, left, precision) -> list[str]:
+    from scipy.stats import kstest
+
+    messages = []
+    if left >= precision:
+        messages.append(
+            f"the run ended early: the live points still hold {100.0 * left:.2g} % of the evidence; raise steps"
+        )
+    ranks = record["ranks"].ravel()
+    p_value = float(kstest(ranks, "uniform").pvalue) if ranks.size else 1.0
+    if p_value < UNIFORM:
+        messages.append(
+            f"new points are not spread evenly among the live ones (p = {p_value:.1g}, Fowlie et al. 2020): "
+            "the evidence may be off; raise slices or live"
+        )
+    return messages
+
+
+class _Kernel(NamedTuple):
+    prepare: Any
+    start: Any
+    step: Any
+    parameters: Any
+
+
+@lru_cache(maxsize=16)
+def _kernel(live, delete, slices, batch) -> _Kernel:
+    """Functions of one setting, kept so that other posteriors of the same shape need no compilation."""
+
+    def make(posterior):
+        """The state of a particle, from its place."""
+
+        def state(x, loglikelihood_birth=jnp.nan):
+            return init_state_strategy(
+                x,
+                lambda x: log_prior(posterior, x),
+                lambda x: log_likelihood(posterior, x),
+                loglikelihood_birth,
+            )
+
+        return state
+
+    @eqx.filter_jit
+    def drawn(posterior, key):
+        x = prior_draws(posterior, key, live)
+        return x, jax.lax.map(lambda one: log_likelihood(posterior, one), x, batch_size=batch)
+
+    def prepare(posterior, key):
+        x, height = drawn(posterior, jax.random.fold_in(key, 0))
+        return {"x": x[np.argmax(np.asarray(height))], "live": x}
+
+    def start(posterior, key, prepared):
+        particle = make(posterior)
+        found = nss.init(
+            jnp.asarray(prepared["live"]),
+            lambda x: jax.lax.map(particle, x, batch_size=batch),
+            update_inner_kernel_params_fn=nss.live_covariance_factor,
+        )
+        return Live(jax.random.fold_in(key, 1), found)
+
+    @eqx.filter_jit
+    def step(posterior, state):
+        kernel = nss.build_kernel(make(posterior), slices, delete, update_strategy=_in_batches(batch))
+
+        def one(state, _):
+            key, here = jax.random.split(state.key)
+            after, info = kernel(here, state.nested)
+            fresh = after.particles.loglikelihood_birth == info.particles.loglikelihood.max()
+            height = jnp.where(fresh, jnp.inf, after.particles.loglikelihood)
+            new = jax.lax.top_k(fresh.astype(jnp.int32), delete)[1]
+            # where each new point falls among those that stayed
+            below = (height[None, :] < after.particles.loglikelihood[new][:, None]).sum(1)
+            spread = jax.random.uniform(jax.random.fold_in(here, 1), (delete,))
+            moves = info.update_info
+            record = {
+                "dead": info.particles,
+                "log_z": after.integrator.logZ[None],
+                "log_z_live": after.integrator.logZ_live[None],
+                "log_volume": after.integrator.logX[None],
+                "ranks": (below + spread)[None] / (live - delete + 1),
+                "calls": (moves.num_expansions + moves.num_shrink + 2).sum()[None],
+            }
+            return Live(key, after), record
+
+        state, record = jax.lax.scan(one, state, length=BLOCK)
+        return state, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), record)
+
+    @eqx.filter_jit
+    def parameters(posterior, x):
+        return jax.vmap(lambda one: constrained(posterior.priors, one)[0])(x)
+
+    return _Kernel(prepare, start, step, parameters)
+
+
+def _in_batches(batch):
+    """Blackjax's moves of new points from live ones, some points at a time."""
+
+    def strategy(move, count, delete):
+        def update(key, state, threshold, **fitted):
+            key_from, key_move = jax.random.split(key)
+            above = state.particles.loglikelihood > threshold
+            above = jnp.where(above.any(), above, True)
+            source = jax.random.choice(key_from, above.size, (delete,), p=above / above.sum())
+            first = jax.tree.map(lambda a: a[source], state.particles)
+
+            def one(given):
+                key, particle = given
+                keys = jax.random.split(key, count)
+                return jax.lax.scan(lambda p, k: move(k, p, loglikelihood_0=threshold, **fitted), particle, keys)
+
+            moved, info = jax.lax.map(one, (jax.random.split(key_move, delete), first), batch_size=batch)
+            return moved._replace(loglikelihood_birth=jnp.full_like(moved.loglikelihood_birth, threshold)), info
+
+        return update
+
+    return strategy

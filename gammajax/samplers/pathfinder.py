@@ -1,0 +1,51 @@
+"""Pathfinder: Gaussian approximations along paths of L-BFGS (Zhang et al. 2022, arXiv:2108.03782), by blackjax.
+
+The best approximation of each path, by its evidence lower bound, is drawn from; draws are weighted with the density
+itself, over all paths together. Several paths may end in several peaks.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.vi.multipathfinder import multi_approximate
+
+from gammajax.samplers.importance import resample, smooth
+from gammajax.samplers.space import log_density, prior_draws
+
+PATHS, DRAWS, CANDIDATES = 8, 200, 64
+
+
+def paths(posterior, key, count: int) -> dict[str, np.ndarray]:
+    """Starting points for `count` chains with the covariance of all weighted draws, and the best of them as "x"."""
+    key_prior, key_path, key_draw = jax.random.split(key, 3)
+    x = _starts(posterior, key_prior)
+    draws, log_density, log_proposal = (np.asarray(a, np.float64) for a in _paths(posterior, key_path, x))
+    finite = np.isfinite(log_density) & np.isfinite(log_proposal) & np.isfinite(draws).all(-1)
+    if not finite.any():
+        raise ValueError("Pathfinder found no point of finite density; start='laplace', or give initial parameters")
+    draws, ratio = draws[finite], (log_density - log_proposal)[finite]
+    log_weight, _ = smooth(ratio)
+    chosen = resample(key_draw, log_weight, count)
+    weight = np.exp(log_weight)
+    covariance = np.atleast_2d(np.cov(draws.T, aweights=weight / weight.sum()))
+    # few effective draws leave directions without width
+    spread, axes = np.linalg.eigh(covariance)
+    covariance = (axes * np.maximum(spread, 1e-6 * spread.max())) @ axes.T
+    best = draws[np.argmax(log_density[finite])]
+    dtype = x.dtype
+    return {"x": best.astype(dtype), "starts": draws[chosen].astype(dtype), "covariance": covariance}
+
+
+@eqx.filter_jit
+def _starts(posterior, key):
+    """The best of some draws of the prior."""
+    x = prior_draws(posterior, key, CANDIDATES)
+    height = jax.lax.map(lambda one: log_density(posterior, one, True), x)
+    return x[jnp.argsort(-jnp.where(jnp.isnan(height), -jnp.inf, height))[:PATHS]]
+
+
+@eqx.filter_jit
+def _paths(posterior, key, x):
+    state, _ = multi_approximate(key, lambda one: log_density(posterior, one, True), x, DRAWS)
+    return state.samples.reshape(-1, x.shape[-1]), state.logp.ravel(), state.logq.ravel()

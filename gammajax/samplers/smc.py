@@ -1,0 +1,266 @@
+"""Sequential Monte Carlo: particles carried from the prior to the posterior through tempered likelihoods.
+
+Del Moral, Doucet & Jasra 2006 (doi:10.1111/j.1467-9868.2006.00553.x); temperatures are chosen so that the weights keep
+a given effective size (Jasra et al. 2011), by blackjax. Gives the evidence, copes with several peaks as long as the
+particles find them, and does most of its work on many particles at once: the method of choice on accelerators.
+"""
+
+import math
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import blackjax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from blackjax.smc import adaptive_tempered, resampling
+from blackjax.smc.base import extend_params
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+from numpyro.distributions import MultivariateStudentT
+
+from gammajax.result import Result
+from gammajax.samplers.driver import Sampler, drive
+from gammajax.samplers.finish import finish
+from gammajax.samplers.space import constrained, log_likelihood, log_prior, prior_draws
+
+Kernel = Literal["independent", "hmc", "nuts"]
+KERNELS = {"independent": blackjax.irmh, "hmc": blackjax.hmc, "nuts": blackjax.nuts}
+GROUPS = 4  # of particles, which descend from other ones: they must agree as chains must
+TAILS = 5.0  # degrees of freedom of independent proposals: tails heavier than those of posteriors
+# a quarter of the period of a Gaussian at the largest step: independent of the start
+LEAPFROGS, LONGEST_STEP = 6, 0.26
+TARGET_ACCEPT = 0.8
+CORRELATED = 0.5  # of particles with where they started the last moves; above, they were too few
+FEW_ANCESTORS = 20
+
+
+class Particles(NamedTuple):
+    """Particles between two temperatures; `eve` is the first ancestor of each."""
+
+    key: PRNGKeyArray
+    tempered: Any
+    eve: Int[Array, " particle"]
+    step_size: Float[Array, ""]
+
+
+def smc(
+    key: PRNGKeyArray,
+    posterior,
+    *,
+    particles: int = 1000,
+    kernel: Kernel = "independent",
+    moves: int | None = None,
+    target_ess: float = 0.7,
+    batch: int | None = None,
+    truths: dict | None = None,
+    units: dict[str, str] | None = None,
+    progress: bool = True,
+    checkpoint=None,
+    checkpoint_every: float = 60.0,
+) -> Result:
+    """Draw from a posterior and estimate its evidence, from draws of the prior.
+
+    - `particles`: one draw of the posterior each, in four groups as chains.
+    - `kernel`: how particles move at each temperature. "independent" proposes from a Student t of the particles' mean
+      and covariance, best up to some ten parameters; "hmc" and "nuts" follow gradients.
+    - `moves` at each temperature; by default 8 independent ones or 3 along gradients.
+    - `target_ess`: effective part of the particles that a new temperature leaves.
+    - `batch`: particles whose likelihood is computed together; memory grows with it, results do not change but for
+      rounding. By default as many as 2^27 intermediate numbers allow.
+    - the others as in [`gammajax.nuts`][].
+
+    log Z is the sum over temperatures of the logarithm of the mean weight; its error comes from how few first
+    ancestors are left (Lee & Whiteley 2018, arXiv:1509.00394) or, where larger, from the spread of the weights.
+    Moves that leave particles near where they started and groups that disagree are said in `Result.messages`.
+    Raises `ValueError` for numbers that are out of range; after SIGTERM exits with status 75.
+    """
+    moves = moves if moves is not None else {"independent": 8}.get(kernel, 3)
+    if kernel not in KERNELS:
+        raise ValueError(f"unknown kernel {kernel!r}; the kernels are {', '.join(KERNELS)}")
+    if particles < 8 * GROUPS or particles % GROUPS:
+        raise ValueError(f"particles must be a multiple of {GROUPS} and at least {8 * GROUPS}, not {particles}")
+    if moves < 1:
+        raise ValueError(f"moves must be at least 1, not {moves}")
+    if not 0.1 <= target_ess < 1.0:
+        raise ValueError(f"target_ess must be at least 0.1 and below 1, not {target_ess}")
+    batch = batch_size(posterior, particles) if batch is None else max(1, min(batch, particles))
+    compiled = _kernel(particles, kernel, moves, target_ess, batch)
+
+    def done(state, record, steps):
+        temperature = float(record["temperature"][-1])
+        if record["last"][-1]:
+            return 1.0, "done"
+        # temperatures grow by about the same factor at each step
+        part = 1.0 + math.log(max(temperature, 1e-9)) / math.log(1e9)
+        return min(part, 0.99), f"temperature {temperature:.3g}, acceptance {record['acceptance'][-1]:.2f}"
+
+    options = {
+        "particles": particles,
+        "kernel": kernel,
+        "moves": moves,
+        "target_ess": target_ess,
+        "batch": batch,
+    }
+    sampler = Sampler("smc", options, compiled.prepare, compiled.start, compiled.step, done)
+    run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
+    record = run.record
+    x = np.asarray(run.state.tempered.particles).reshape(GROUPS, particles // GROUPS, -1)
+    samples = jax.tree.map(np.asarray, compiled.parameters(run.posterior, jnp.asarray(x)))
+    log_ratio = float(record["increment"].astype(np.float64).sum())
+    log_z = log_ratio + run.posterior.log_reference_exact()
+    mean = float(np.mean(np.asarray(compiled.heights(run.posterior, run.state.tempered.particles), np.float64)))
+    return finish(
+        run,
+        sampler,
+        key,
+        samples,
+        _messages(record, particles),
+        truths=truths,
+        units=units,
+        log_evidence=(log_z, _error(record, run.state.eve)),
+        information=mean - log_ratio,
+        calls=int(record["calls"].sum()) + particles,
+        smc_stats={name: record[name] for name in ("temperature", "ess", "acceptance")},
+    )
+
+
+def batch_size(posterior, count: int) -> int:
+    """How many of `count` likelihoods to compute at once: as many as fit, and on a CPU in its caches.
+
+    A divisor of the count: a remainder would be compiled, and computed, apart.
+    """
+    rows = max((leaf.size for leaf in jax.tree.leaves(posterior) if jnp.ndim(leaf) == 1), default=1)
+    room = 2**22 if jax.default_backend() == "cpu" else 2**27
+    return max(size for size in range(1, count + 1) if count % size == 0 and (size == 1 or size * rows <= room))
+
+
+def _error(record, eve) -> float:
+    """Standard error of log Z."""
+    particles, steps = eve.shape[0], len(record["ess"])
+    share = np.bincount(np.asarray(eve), minlength=particles) / particles
+    ancestors = 1.0 - (particles / (particles - 1.0)) ** steps * (1.0 - (share**2).sum())
+    weights = (1.0 / record["ess"].astype(np.float64) - 1.0 / particles).clip(0.0).sum()
+    return float(np.sqrt(max(ancestors, weights)))
+
+
+def _messages(record, particles) -> list[str]:
+    messages = []
+    correlation = float(record["correlation"][-1])
+    if not correlation < CORRELATED:
+        messages.append(
+            f"particles stay near where they start: a correlation of {correlation:.2f} after the last moves; "
+            "raise moves, or take kernel='hmc'"
+        )
+    least = float(record["ess"].min())
+    if least < 0.1 * particles:
+        messages.append(f"weights degenerate: an effective size of {least:.0f} of {particles} particles; raise them")
+    ancestors = int(record["ancestors"][-1])
+    if ancestors < FEW_ANCESTORS:
+        messages.append(
+            f"all particles descend from {ancestors} of the prior's: peaks may be missed and the evidence is rough; "
+            "take more particles"
+        )
+    return messages
+
+
+class _Kernel(NamedTuple):
+    prepare: Any
+    start: Any
+    step: Any
+    parameters: Any
+    heights: Any
+
+
+@lru_cache(maxsize=16)
+def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
+    """Functions of one setting, kept so that other posteriors of the same shape need no compilation."""
+    @eqx.filter_jit
+    def drawn(posterior, key):
+        x = prior_draws(posterior, key, particles)
+        return x, jax.lax.map(lambda one: log_likelihood(posterior, one), x, batch_size=batch)
+
+    def prepare(posterior, key):
+        x, height = drawn(posterior, jax.random.fold_in(key, 0))
+        return {"x": x[np.argmax(np.asarray(height))], "particles": x}
+
+    def start(posterior, key, prepared):
+        x = jnp.asarray(prepared["particles"])
+        tempered = adaptive_tempered.init(x)
+        tempered = tempered._replace(tempering_param=jnp.zeros((), x.dtype))
+        return Particles(jax.random.fold_in(key, 1), tempered, jnp.arange(particles), jnp.full((), LONGEST_STEP, x.dtype))
+
+    @eqx.filter_jit
+    def step(posterior, state):
+        key, here = jax.random.split(state.key)
+        x, weights = state.tempered.particles, state.tempered.weights
+        mean = weights @ x
+        covariance = (x - mean).T @ ((x - mean) * weights[:, None]) + 1e-6 * jnp.diag(jnp.var(x, 0) + 1e-12)
+        init, move = _moves(kernel, mean, covariance, state.step_size)
+        advance = adaptive_tempered.build_kernel(
+            lambda one: log_prior(posterior, one),
+            lambda one: log_likelihood(posterior, one),
+            move,
+            init,
+            resampling.systematic,
+            target_ess,
+            batch_size=batch,
+        )
+        tempered, info = advance(here, state.tempered, moves, extend_params({}))
+        before, after = x[info.ancestors], tempered.particles
+        moved, spread = after - after.mean(0), before - before.mean(0)
+        correlation = (moved * spread).mean(0) / jnp.sqrt((moved**2).mean(0) * (spread**2).mean(0))
+        acceptance = info.update_info.acceptance_rate.mean()
+        eve = state.eve[info.ancestors]
+        record = {
+            "temperature": tempered.tempering_param,
+            # at the last temperature nothing is left to weigh
+            "last": state.tempered.tempering_param >= 1.0,
+            "ess": 1.0 / (tempered.weights**2).sum(),
+            "acceptance": acceptance,
+            "increment": info.log_likelihood_increment,
+            "correlation": jnp.max(correlation),
+            "ancestors": jnp.count_nonzero(jnp.bincount(eve, length=particles)),
+            "calls": _calls(kernel, info.update_info, particles, moves),
+        }
+        # a step in units of the particles' own width; halves or grows until trajectories are accepted as they should
+        change = jnp.exp(jnp.clip(2.0 * (acceptance - TARGET_ACCEPT), -0.7, 0.3))
+        longest = LONGEST_STEP if kernel == "hmc" else 1.0
+        state = Particles(key, tempered, eve, jnp.clip(state.step_size * change, 0.01, longest))
+        return state, jax.tree.map(lambda value: jnp.asarray(value)[None], record)
+
+    @eqx.filter_jit
+    def parameters(posterior, x):
+        return jax.vmap(jax.vmap(lambda one: constrained(posterior.priors, one)[0]))(x)
+
+    @eqx.filter_jit
+    def heights(posterior, x):
+        return jax.lax.map(lambda one: log_likelihood(posterior, one), x, batch_size=batch)
+
+    return _Kernel(prepare, start, step, parameters, heights)
+
+
+def _moves(kernel, mean, covariance, step_size):
+    """Start and step of a Markov chain for a density, fitted to the particles."""
+    if kernel == "independent":
+        proposal = MultivariateStudentT(TAILS, mean, jnp.linalg.cholesky(covariance))
+
+        def move(key, state, density):
+            step = mcmc.build_kernel()
+            return step(key, state, density, proposal.sample, lambda _, to: proposal.log_prob(to.position))
+
+        return mcmc.init, move
+    extra = {"num_integration_steps": LEAPFROGS} if kernel == "hmc" else {"max_num_doublings": 6}
+
+    def move(key, state, density):
+        return mcmc.build_kernel()(
+            key, state, density, step_size=step_size, inverse_mass_matrix=covariance, **extra
+        )
+
+    return mcmc.init, move
+
+
+def _calls(kernel, info, particles, moves):
+    """Likelihoods computed: by the moves, at their start, for the weights and for the next temperature."""
+    by_moves = info.num_integration_steps.sum() if kernel != "independent" else particles * moves
+    return by_moves + 3 * particles

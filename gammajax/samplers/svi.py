@@ -1,0 +1,188 @@
+"""Variational inference: a distribution fitted to the posterior by gradients, then corrected by importance weights.
+
+Numpyro's stochastic variational inference (Hoffman et al. 2013, arXiv:1206.7051) with a Gaussian of any covariance or
+with inverse autoregressive flows (Kingma et al. 2016, arXiv:1606.04934), in coordinates in which the Laplace
+approximation is the unit Gaussian. The weights (Yao et al. 2018, arXiv:1802.02538) say how good the fit is, mend what
+it lacks, and give the evidence.
+"""
+
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import optax
+from jaxtyping import PRNGKeyArray
+from numpyro import optim
+from numpyro.distributions import ImproperUniform, Normal, constraints
+from numpyro.handlers import seed
+from numpyro.infer import SVI, Trace_ELBO
+from numpyro.infer.autoguide import AutoIAFNormal, AutoMultivariateNormal
+from numpyro.infer.initialization import init_to_value
+
+from gammajax.result import Result
+from gammajax.samplers.driver import Sampler, drive
+from gammajax.samplers.finish import finish
+from gammajax.samplers.importance import K_HAT_MAX, effective_size, log_evidence, resample, smooth
+from gammajax.samplers.optimise import find_peak
+from gammajax.samplers.space import constrained, dimension, log_density
+
+BLOCK = 50  # steps between two reports
+
+
+class Guide(NamedTuple):
+    """The fitted distribution between two blocks of steps."""
+
+    fitted: Any
+    peak: jax.Array
+    factor: jax.Array
+
+
+def svi(
+    key: PRNGKeyArray,
+    posterior,
+    *,
+    guide: Literal["flow", "gaussian"] = "flow",
+    steps: int = 2000,
+    draws: int = 4000,
+    particles: int = 8,
+    learning_rate: float = 5e-3,
+    initial: dict | None = None,
+    truths: dict | None = None,
+    units: dict[str, str] | None = None,
+    progress: bool = True,
+    checkpoint=None,
+    checkpoint_every: float = 60.0,
+) -> Result:
+    """Fit a distribution to a posterior, draw from it, and weight the draws with the posterior itself.
+
+    - `guide`: "flow" bends, which takes at least two numbers; "gaussian" has a covariance of its own.
+    - `steps` of Adam at a `learning_rate` that falls to zero, with `particles` draws for each gradient.
+    - `draws` of the fitted distribution; the result holds as many of equal weight as their weights are worth, and all
+      of them with weights (`weighted`).
+    - `initial`: parameters near the maximum; by default they are searched for.
+    - the others as in [`gammajax.nuts`][].
+
+    A Pareto k-hat above 0.7 (arXiv:1507.02646) says that the fit misses part of the posterior, in `Result.messages`.
+    Raises `ValueError` for numbers that are not positive, for a flow of one number, and as [`gammajax.fit`][] does.
+    """
+    for name, value in (("steps", steps), ("draws", draws), ("particles", particles)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
+    if guide not in ("flow", "gaussian"):
+        raise ValueError(f"guide is 'flow' or 'gaussian', not {guide!r}")
+    if guide == "flow" and dimension(posterior) < 2:
+        raise ValueError("a flow needs at least two numbers; use guide='gaussian'")
+    kernel = _kernel(guide, steps, particles, learning_rate, dimension(posterior), jnp.result_type(float))
+
+    def prepare(posterior, key):
+        peak = find_peak(posterior, initial, jacobian=True)
+        return {"x": peak.x, "factor": np.linalg.cholesky(peak.covariance)}
+
+    def done(state, record, blocks):
+        return min(blocks * BLOCK / steps, 1.0), f"evidence bound {-record.mean():.3f}"
+
+    options = {
+        "guide": guide,
+        "steps": steps,
+        "draws": draws,
+        "particles": particles,
+        "learning_rate": learning_rate,
+        "initial": initial,
+    }
+    sampler = Sampler("svi", options, prepare, kernel.start, kernel.step, done)
+    run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
+    key_draw, key_choice = jax.random.split(jax.random.fold_in(key, 2))
+    x, log_ratio = kernel.draw(run.posterior, run.state, jax.random.split(key_draw, draws))
+    log_ratio = np.asarray(log_ratio, np.float64)
+    log_weight, k_hat = smooth(log_ratio)
+    value, error = log_evidence(log_ratio)
+    chosen = resample(key_choice, log_weight, max(int(effective_size(log_weight)), 1))
+    every = jax.tree.map(np.asarray, kernel.parameters(run.posterior, x))
+    messages = []
+    if not k_hat < K_HAT_MAX:
+        messages.append(
+            f"the fitted distribution misses part of the posterior: Pareto k-hat {k_hat:.2f}, above {K_HAT_MAX}; "
+            "take more steps, guide='flow', or sample by nuts or nested"
+        )
+    return finish(
+        run,
+        sampler,
+        key,
+        {name: values[chosen][None] for name, values in every.items()},
+        messages,
+        truths=truths,
+        units=units,
+        log_evidence=(value + run.posterior.log_reference_exact(), error),
+        calls=len(run.record) * particles + draws,
+        weighted={"samples": every, "log_weight": log_weight},
+        k_hat=k_hat,
+    )
+
+
+class _Kernel(NamedTuple):
+    start: Any
+    step: Any
+    draw: Any
+    parameters: Any
+
+
+@lru_cache(maxsize=16)
+def _kernel(guide, steps, particles, learning_rate, numbers, precision) -> _Kernel:
+    """Functions of one setting, kept so that other posteriors of the same shape need no compilation."""
+    del precision  # arrays of the guide have it
+
+    def model(posterior, peak, factor):
+        z = numpyro.sample("z", ImproperUniform(constraints.real_vector, (), (numbers,)))
+        numpyro.factor("density", log_density(posterior, peak + factor @ z, True) + jnp.log(jnp.diag(factor)).sum())
+
+    def shape(*_):
+        numpyro.sample("z", Normal(jnp.zeros(numbers), 1.0).to_event(1))
+
+    at_peak = init_to_value(values={"z": jnp.zeros(numbers)})
+    if guide == "flow":
+        fitted = AutoIAFNormal(shape, num_flows=2, hidden_dims=[16, 16], init_loc_fn=at_peak)
+    else:
+        fitted = AutoMultivariateNormal(shape, init_loc_fn=at_peak, init_scale=1.0)
+    with seed(rng_seed=0), jax.ensure_compile_time_eval():
+        fitted()  # it takes its shape at the first call, which must not be one that is traced
+    # falls to zero, so that the last steps average the noise of the gradients
+    rate = optim.optax_to_numpyro(optax.adam(optax.cosine_decay_schedule(learning_rate, steps)))
+    inference = SVI(model, fitted, rate, Trace_ELBO(num_particles=particles, vectorize_particles=False))
+
+    def start(posterior, key, prepared):
+        peak = jnp.asarray(prepared["x"])
+        factor = jnp.asarray(prepared["factor"], peak.dtype)
+        return Guide(inference.init(jax.random.fold_in(key, 1), posterior, peak, factor), peak, factor)
+
+    @eqx.filter_jit
+    def step(posterior, state):
+        def one(fitted, _):
+            return inference.stable_update(fitted, posterior, state.peak, state.factor)
+
+        fitted, loss = jax.lax.scan(one, state.fitted, length=BLOCK)
+        return Guide(fitted, state.peak, state.factor), loss
+
+    @eqx.filter_jit
+    def draw(posterior, state, keys):
+        distribution = fitted.get_posterior(inference.get_params(state.fitted))
+
+        def one(key):
+            z, *bends = distribution.sample_with_intermediates(key)
+            x = state.peak + state.factor @ z
+            bends = [bend for bend in bends if bend]  # a Gaussian has none
+            own = distribution.log_prob(z, *bends) - jnp.log(jnp.diag(state.factor)).sum()
+            height = log_density(posterior, x, True)
+            return x, jnp.where(jnp.isfinite(height), height - own, -jnp.inf)
+
+        return jax.lax.map(one, keys)
+
+    @eqx.filter_jit
+    def parameters(posterior, x):
+        return jax.vmap(lambda one: constrained(posterior.priors, one)[0])(x)
+
+    return _Kernel(start, step, draw, parameters)
+
