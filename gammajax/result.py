@@ -217,7 +217,7 @@ class Result:
             for name, values in _map(functions, flat).items():
                 if not np.all(np.isfinite(values)):
                     raise ValueError(f"derived quantity {name!r} is not finite for some draws")
-                values = values.reshape(*shape, *values.shape[1:])
+                values = values.reshape((*shape, *values.shape[1:]))
                 dims = (*lead, *(f"{name}_dim_{i}" for i in range(values.ndim - len(lead))))
                 attributes = {"units": units[name]} if group == "posterior" and units and name in units else {}
                 dataset[name] = (dims, values, attributes)
@@ -360,11 +360,53 @@ class Result:
             raise ValueError(f"{path}: not a result that gammajax wrote")
         return cls(tree)
 
+    def save_chains(self, root) -> list[Path]:
+        """Write a nested run as PolyChord does, `<root>_dead-birth.txt` and `<root>.paramnames`.
+
+        `anesthetic.read_chains(root)` reads them. Columns: the parameters, ln L, ln L at birth.
+        Raises `ValueError` for a result without the birth of its points.
+        """
+        stats = self.tree["weighted_stats"] if "weighted_stats" in self.tree.children else {}
+        if "log_likelihood_birth" not in stats:
+            raise ValueError(f"a result by {self.tree.attrs['method']!r} has no points with likelihoods at birth")
+        numbers = self._numbers()
+        columns = [self.weighted[name][(slice(None), *index)] for name, index in numbers.values()]
+        columns += [stats[name].to_numpy() for name in ("log_likelihood", "log_likelihood_birth")]
+        table = np.stack(columns, axis=1)
+        paths = [Path(f"{root}_dead-birth.txt"), Path(f"{root}.paramnames")]
+        np.savetxt(paths[0], table[np.argsort(table[:, -2], kind="stable")], fmt="%.17g")
+        paths[1].write_text("".join(f"{label} {_latex(label)}\n" for label in numbers))
+        return paths
+
     def plot_corner(self, truths: dict | None = None, **options):
         """Corner plot (`matplotlib.figure.Figure`), see [`gammajax.plot.plot_corner`][]."""
         from gammajax.plot import plot_corner
 
         return plot_corner(self, truths, **options)
+
+    def plot_counts(self, posterior, **options):
+        """Data against the posterior's predictions (figure), see [`gammajax.plot.plot_counts`][]."""
+        from gammajax.plot import plot_counts
+
+        return plot_counts(posterior, self, **options)
+
+    def plot_spectrum(self, posterior, names=None, **options):
+        """Credible bands of spectra (figure), see [`gammajax.plot_result.plot_spectrum`][]."""
+        from gammajax.plot_result import plot_spectrum
+
+        return plot_spectrum(posterior, self, names, **options)
+
+    def plot_trace(self, names=None):
+        """Chains, their ranks and marginals (figure), see [`gammajax.plot_result.plot_trace`][]."""
+        from gammajax.plot_result import plot_trace
+
+        return plot_trace(self, names)
+
+    def plot_run(self):
+        """Course of a nested or tempered run (figure), see [`gammajax.plot_result.plot_run`][]."""
+        from gammajax.plot_result import plot_run
+
+        return plot_run(self)
 
     def _draws(self, label: str) -> tuple[np.ndarray, np.ndarray, float]:
         """Values of one number, weights that add up to one, and effective number of draws; weighted points if any."""
@@ -412,6 +454,11 @@ def _map(functions, draws) -> dict[str, np.ndarray]:
     converted = eqx.filter_closure_convert(one, {name: values[0] for name, values in draws.items()})
     mapped = eqx.filter_jit(lambda function, draws: jax.lax.map(function, draws, batch_size=CHUNK))(converted, draws)
     return {name: np.asarray(mapped[name]) for name in functions}
+
+
+def _latex(label: str) -> str:
+    """A label that LaTeX can set as mathematics."""
+    return r"\mathrm{" + label.replace("_", r"\_").replace(" ", r"\ ") + "}"
 
 
 def _points(weighted) -> dict:
