@@ -224,7 +224,7 @@ class Result:
             tree[group] = DataTree(dataset)
         return Result(tree)
 
-    def upper_limit(self, name: str, level: float = 0.95) -> float:
+    def upper_limit(self, name: str, level: float | int = 0.95) -> float:
         """Value that the quantity lies below with posterior probability `level`: the quantile of its draws.
 
         `name` as in the rows of [`Result.summary`][]. Where the prior ends at zero this is the usual upper limit of a
@@ -241,18 +241,18 @@ class Result:
             )
         return float(np.quantile(values, level, weights=weights, method="inverted_cdf"))
 
-    def significance(self, name: str, null: float = 0.0) -> Significance:
+    def significance(self, name: str, null: float | int = 0.0) -> Significance:
         """How far the quantity lies from `null`: posterior probability p beyond it, and sigma = Phi^-1(1 - p).
 
-        For a Gaussian posterior sigma is (mean - null) / sd. With few draws beyond `null` it is a limit, never infinite.
-        `name` as in the rows of [`Result.summary`][].
+        For a Gaussian posterior sigma is (mean - null) / sd. With few draws beyond `null` it is a limit,
+        never infinite. `name` as in the rows of [`Result.summary`][].
 
         Raises `ValueError` where draws reach up to `null` without crossing it, as those of a flux reach zero: there
         ask [`Result.bayes_factor`][].
         """
         return tail_significance(name, *self._draws(name), null)
 
-    def bayes_factor(self, name: str, null: float = 0.0, *, prior_density: float) -> BayesFactor:
+    def bayes_factor(self, name: str, null: float | int = 0.0, *, prior_density: float | int) -> BayesFactor:
         """Bayes factor of this model against the one with the quantity fixed at `null`, which may be an edge.
 
         Savage-Dickey ratio B = prior density / posterior density at `null` (Dickey 1971,
@@ -276,7 +276,7 @@ class Result:
         counts = [result.tree.attrs.get("events") for result in (self, other)]
         if None not in counts and counts[0] != counts[1]:
             warnings.warn(
-                f"the results are of {counts[0]} and {counts[1]} events; evidences of different data cannot be compared",
+                f"the results are of {counts[0]} and {counts[1]} events; evidences of other data cannot be compared",
                 stacklevel=2,
             )
         return model_comparison(self.log_evidence, other.log_evidence)

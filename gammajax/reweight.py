@@ -41,8 +41,8 @@ def reweight(result: Result, posterior, *, new_posterior=None, log_prior=None, c
     the weights (Vehtari et al. 2024, arXiv:1507.02646).
 
     Raises `ValueError` where the information lost is above 0.2 bits or the weights have a tail with k above 0.7 (for
-    few draws above 1 - 1 / log10 of their number): there sample anew. Also for parameters that the draws lack, and other
-    data. A prior that reaches beyond the old one, where there are no draws, is said in a warning and in the messages.
+    few draws above 1 - 1 / log10 of their number): there sample anew. Also for parameters that the draws lack, and
+    other data. A prior that reaches beyond the old one, where no draws are, is said in a warning and in the messages.
     """
     if (new_posterior is None) == (log_prior is None):
         raise ValueError("give either new_posterior or log_prior")
@@ -110,7 +110,7 @@ def reweight(result: Result, posterior, *, new_posterior=None, log_prior=None, c
     )
 
 
-def information_loss(numbers: int, effective: float) -> float:
+def information_loss(numbers: int, effective: float | int) -> float:
     """Information [bit] lost by knowing a posterior of so many parameters from so many effective draws.
 
     k / (2 n ln 2) with k = d (d + 3) / 2: the expected divergence of a Gaussian from the one with estimated moments.
@@ -127,12 +127,12 @@ def tail_index(log_weight: Float[np.ndarray, " draw"]) -> float:
     from arviz_stats.base import array_stats
 
     log_weight = log_weight[np.isfinite(log_weight)]
-    largest = np.sort(log_weight)[-max(len(log_weight) // 20, 1) :]
-    if np.ptp(largest) < 1e-6:  # equal weights have no tail
-        return -math.inf
     if len(log_weight) < 25:  # a fifth of them is the tail, which needs five
         return math.nan
-    _, k = array_stats.psislw(log_weight)
+    tail = np.sort(log_weight)[-int(min(0.2 * len(log_weight), 3.0 * math.sqrt(len(log_weight)))) - 1 :]
+    if np.ptp(tail) < 1e-6:  # equal weights have none
+        return -math.inf
+    _, k = array_stats.psislw(-log_weight)  # it takes log-likelihoods left out, of which weights are the inverse
     return float(k)
 
 

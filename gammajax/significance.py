@@ -54,7 +54,11 @@ class BayesFactor(NamedTuple):
 
 
 def tail_significance(
-    name: str, values: Float[np.ndarray, " draw"], weights: Float[np.ndarray, " draw"], effective: float, null: float
+    name: str,
+    values: Float[np.ndarray, " draw"],
+    weights: Float[np.ndarray, " draw"],
+    effective: float | int,
+    null: float | int,
 ) -> Significance:
     """Posterior probability beyond `null`, see [`gammajax.Result.significance`][]; weights add up to one.
 
@@ -71,8 +75,8 @@ def tail_significance(
     if limit:
         if seen == 0 and _reaches(values, weights, effective, null):
             raise ValueError(
-                f"no draw of {name!r} lies {other} {null:g}, but some lie next to it: an edge of the prior, where a tail "
-                "probability means nothing; use bayes_factor with the density of the prior there"
+                f"no draw of {name!r} lies {other} {null:g}, but some lie next to it: an edge of the prior, where a "
+                "tail probability means nothing; use bayes_factor with the density of the prior there"
             )
         p = float(beta.ppf(CONFIDENCE, seen + 1.0, max(effective - seen, 1.0)))
     sigma = sign * float(norm.isf(p))
@@ -89,9 +93,9 @@ def savage_dickey(
     name: str,
     values: Float[np.ndarray, " draw"],
     weights: Float[np.ndarray, " draw"],
-    effective: float,
-    null: float,
-    prior_density: float,
+    effective: float | int,
+    null: float | int,
+    prior_density: float | int,
 ) -> BayesFactor:
     """Bayes factor against a fixed value, see [`gammajax.Result.bayes_factor`][]; weights add up to one.
 
@@ -131,7 +135,7 @@ def model_comparison(first: tuple[float, float], second: tuple[float, float]) ->
 
 
 def log_density_at(
-    values: Float[np.ndarray, " draw"], weights: Float[np.ndarray, " draw"], effective: float, null: float
+    values: Float[np.ndarray, " draw"], weights: Float[np.ndarray, " draw"], effective: float | int, null: float | int
 ) -> tuple[float, float]:
     """Logarithm of the density of the draws at `null` and its standard error.
 
