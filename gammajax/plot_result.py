@@ -1,5 +1,7 @@
 """Plots of how a result came about, chains and runs, and of the spectra it allows. Each returns a matplotlib figure."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ from gammajax.mixture import Source
 from gammajax.plot import COLOURS, _scale
 from gammajax.spectra import flux_label
 
-STYLE = {"font.size": 11, "axes.linewidth": 0.8, "axes.titlesize": 12, "axes.spines.top": False}
+STYLE: Any = {"font.size": 11, "axes.linewidth": 0.8, "axes.titlesize": 12, "axes.spines.top": False}
 STYLE |= {"axes.spines.right": False}
 RANK_BINS = 20
 BINS_PER_DECADE = 40

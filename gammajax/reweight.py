@@ -28,7 +28,7 @@ INFORMATION_LOSS_MAX = 0.2  # bits, as recommended in arXiv:2509.07221
 CHUNK = 8  # draws at a time: memory is a few rows of events for each
 
 
-def reweight(result: Result, posterior, *, new_posterior=None, log_prior=None, chunk: int = CHUNK) -> Result:
+def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=None, chunk: int = CHUNK) -> Result:
     """Result of the same draws under `new_posterior`, or under another prior density `log_prior(parameters)`.
 
     - `posterior`: the one that `result` comes from. `new_posterior` is of the same data, has the same parameters, and
@@ -54,12 +54,14 @@ def reweight(result: Result, posterior, *, new_posterior=None, log_prior=None, c
     missing = [name for name in names if name not in result.samples]
     if missing:
         raise ValueError(f"the result has no draws of {missing}; is it from this posterior?")
-    sizes = [len(p.events) for p in (posterior, new_posterior) if hasattr(p, "events")]
-    if len(set(sizes)) > 1:
-        raise ValueError(f"the posteriors are of {sizes[0]} and {sizes[1]} events; reweighting needs the same data")
-    messages = [*result.messages, *([] if new_posterior is None else _beyond(posterior, new_posterior))]
-    for message in messages[len(result.messages) :]:
-        warnings.warn(message, stacklevel=2)
+    messages = list(result.messages)
+    if new_posterior is not None:
+        sizes = [len(p.events) for p in (posterior, new_posterior) if hasattr(p, "events")]
+        if len(set(sizes)) > 1:
+            raise ValueError(f"the posteriors are of {sizes[0]} and {sizes[1]} events; reweighting needs the same data")
+        for message in _beyond(posterior, new_posterior):
+            warnings.warn(message, stacklevel=2)
+            messages.append(message)
     weighted = all(name in result.weighted for name in names)
     points = {name: (result.weighted if weighted else result.samples)[name] for name in names}
     count = len(next(iter(points.values())))
@@ -124,7 +126,7 @@ def information_loss(numbers: int, effective: float | int) -> float:
 
 def tail_index(log_weight: Float[np.ndarray, " draw"]) -> float:
     """Pareto k of the largest weights; the mean of the weights has a finite variance below 0.5. NaN of too few."""
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     log_weight = log_weight[np.isfinite(log_weight)]
     if len(log_weight) < 25:  # a fifth of them is the tail, which needs five
