@@ -124,7 +124,7 @@ def _nested(result):
     evidence.axhline(0.0, color=COLOURS[0], lw=1.0)
     known = f"ln Z = {value:.2f} ± {error:.2f}" if result.log_evidence else "relative to the end"
     evidence.set_title(known, fontsize=11, color=COLOURS[0], loc="right", y=0.97 if not np.isfinite(error) else 1.0)
-    low = max(-6.0, grown[np.isfinite(grown)].min())
+    low = max(-6.0, min(grown[np.isfinite(grown)].min(), -1.0))
     evidence.set(ylim=(low, 0.12 * -low + (error if np.isfinite(error) else 0.0)), ylabel="ln Z so far,\nless its end")
     evidence.set(xlabel="-ln X, prior volume left", xlim=x[[0, -1]])
     return figure
@@ -205,11 +205,13 @@ def plot_spectrum(posterior, result, names=None, energy_range: tuple | None = No
             axes.fill_between(energy, _positive(bands[1]), bands[3], color=colour, alpha=0.35, lw=0)
             axes.plot(energy, _positive(bands[2]), color=colour, lw=1.5, label=name)
             if i == len(groups) - 1:
-                axes.plot([], [], color="0.3", lw=6.0, alpha=0.55, label="68 % and 95 %")
+                for alpha, label in ((0.55, "68 %"), (0.25, "95 %")):
+                    axes.plot([], [], color="0.3", lw=7.0, alpha=alpha, label=label)
                 if known:
                     axes.plot([], [], color="0.3", lw=1.5, ls="--", label="truth")
         axes.set(xscale="log", yscale="log", xlim=(low, high), xlabel="energy [TeV]", ylabel=flux_label(energy_power))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
         axes.grid(True, which="major", alpha=0.3, lw=0.6)
         shown = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
         shown = shown[np.isfinite(shown) & (shown > 0)]
