@@ -30,6 +30,7 @@ from gammajax.posterior import expected_counts as expected_counts
 from gammajax.posterior import intensity as intensity
 from gammajax.response import Response as Response
 from gammajax.result import Result as Result
+from gammajax.reweight import reweight as reweight
 from gammajax.samplers import Fit as Fit
 from gammajax.samplers import fit as fit
 from gammajax.samplers import laplace as laplace
@@ -41,6 +42,8 @@ from gammajax.shapes import Constant as Constant
 from gammajax.shapes import Disk as Disk
 from gammajax.shapes import Ring as Ring
 from gammajax.shapes import Shell as Shell
+from gammajax.significance import BayesFactor as BayesFactor
+from gammajax.significance import Significance as Significance
 from gammajax.simulate import simulate as simulate
 from gammajax.spectra import BrokenPowerLaw as BrokenPowerLaw
 from gammajax.spectra import ExponentialCutoffPowerLaw as ExponentialCutoffPowerLaw

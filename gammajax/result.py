@@ -9,9 +9,14 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from gammajax.significance import BayesFactor, Significance, model_comparison, savage_dickey, tail_significance
+
+CHUNK = 32  # draws at a time, for functions of draws
 PACKAGES = ("gammajax", "jax", "numpyro", "blackjax", "optax", "equinox", "gammapy", "astropy")
 LEVELS = {"median": 0.5, "68% low": 0.1587, "68% high": 0.8413, "95% low": 0.0228, "95% high": 0.9772}
 
@@ -116,6 +121,20 @@ class Result:
         return {name: values.reshape(-1, *values.shape[2:]) for name, values in arrays.items()}
 
     @property
+    def weighted(self) -> dict[str, np.ndarray]:
+        """Weighted points [point, ...] by parameter, of methods that have them; else empty."""
+        if "weighted" not in self.tree.children:
+            return {}
+        return {str(name): array.to_numpy() for name, array in self.tree["weighted"].data_vars.items()}
+
+    @property
+    def weights(self) -> np.ndarray:
+        """Weights [point] of the weighted points, which add up to one; empty without."""
+        if "weighted" not in self.tree.children:
+            return np.zeros(0)
+        return np.exp(self.tree["weighted_stats"]["log_weight"].to_numpy())
+
+    @property
     def fractions(self) -> dict[str, np.ndarray]:
         """Fraction of the detected events [draw] of every component and inner mixture, by path."""
         if "fractions" not in self.tree.children:
@@ -165,6 +184,103 @@ class Result:
         """Evaluations of the likelihood, gradients included, where the method counts them."""
         return int(self.tree.attrs["calls"]) if "calls" in self.tree.attrs else None
 
+    def derive(self, *, units: dict[str, str] | None = None, **functions) -> "Result":
+        """Result with new quantities, each by a function of the dict of parameters (jax, one draw at a time).
+
+        A function may use quantities derived before it. True values are derived where those of all parameters are
+        known. New quantities then are like parameters: in the summary, plots, limits and saved files.
+
+        >>> import gammajax as gj, numpy as np
+        >>> draws = np.random.default_rng(0).normal(2.0, 0.1, (4, 500))
+        >>> result = gj.Result.from_samples({"mass": draws}, method="example", units={"mass": "TeV"})
+        >>> result = result.derive(square=lambda p: p["mass"] ** 2, units={"square": "TeV$^2$"})
+        >>> result.summary().loc["square", "median"].round(1).item()
+        4.0
+
+        Raises `ValueError` for a name that is taken, and for values that are not finite.
+        """
+        from xarray import DataTree
+
+        taken = [name for name in functions if name in self.samples]
+        if taken:
+            raise ValueError(f"{taken[0]!r} is a quantity of the result already; choose another name")
+        names = list(self.samples)
+        tree = self.tree.copy()
+        groups = [group for group in ("posterior", "weighted", "constant_data") if group in tree.children]
+        for group in groups:
+            dataset = tree[group].to_dataset()
+            if any(name not in dataset for name in names):
+                continue
+            lead = {"posterior": ("chain", "draw"), "weighted": ("point",)}.get(group, ())
+            shape = tuple(dataset.sizes[dimension] for dimension in lead)
+            flat = {name: dataset[name].to_numpy().reshape(-1, *dataset[name].shape[len(lead) :]) for name in names}
+            for name, values in _map(functions, flat).items():
+                if not np.all(np.isfinite(values)):
+                    raise ValueError(f"derived quantity {name!r} is not finite for some draws")
+                values = values.reshape((*shape, *values.shape[1:]))
+                dims = (*lead, *(f"{name}_dim_{i}" for i in range(values.ndim - len(lead))))
+                attributes = {"units": units[name]} if group == "posterior" and units and name in units else {}
+                dataset[name] = (dims, values, attributes)
+            tree[group] = DataTree(dataset)
+        return Result(tree)
+
+    def upper_limit(self, name: str, level: float | int = 0.95) -> float:
+        """Value that the quantity lies below with posterior probability `level`: the quantile of its draws.
+
+        `name` as in the rows of [`Result.summary`][]. Where the prior ends at zero this is the usual upper limit of a
+        flux or cross section; it depends on that prior.
+
+        Raises `ValueError` for an unknown name, and where fewer than five effective draws lie above the limit.
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"the level must lie between 0 and 1, it is {level:g}")
+        values, weights, effective = self._draws(name)
+        if effective * (1.0 - level) < 5.0:
+            raise ValueError(
+                f"a limit at {level:g} needs {5.0 / (1.0 - level):.0f} effective draws, {name!r} has {effective:.0f}"
+            )
+        return float(np.quantile(values, level, weights=weights, method="inverted_cdf"))
+
+    def significance(self, name: str, null: float | int = 0.0) -> Significance:
+        """How far the quantity lies from `null`: posterior probability p beyond it, and sigma = Phi^-1(1 - p).
+
+        For a Gaussian posterior sigma is (mean - null) / sd. With few draws beyond `null` it is a limit,
+        never infinite. `name` as in the rows of [`Result.summary`][].
+
+        Raises `ValueError` where draws reach up to `null` without crossing it, as those of a flux reach zero: there
+        ask [`Result.bayes_factor`][].
+        """
+        return tail_significance(name, *self._draws(name), null)
+
+    def bayes_factor(self, name: str, null: float | int = 0.0, *, prior_density: float | int) -> BayesFactor:
+        """Bayes factor of this model against the one with the quantity fixed at `null`, which may be an edge.
+
+        Savage-Dickey ratio B = prior density / posterior density at `null` (Dickey 1971,
+        doi:10.1214/aoms/1177693507; Verdinelli & Wasserman 1995, doi:10.1080/01621459.1995.10476554), for models whose
+        other priors are the same. `prior_density` per unit of the quantity: 1 / 1000 for `Uniform(0, 1000)`.
+        Where the draws do not reach `null`, ln B is a limit.
+        """
+        return savage_dickey(name, *self._draws(name), null, prior_density)
+
+    def compare(self, other: "Result") -> BayesFactor:
+        """Bayes factor of this model against another for the same data: ln B = ln Z - ln Z', errors in quadrature.
+
+        In words by the scale of Trotta (2008, arXiv:0803.4089): weak from |ln B| = 1, moderate from 2.5, strong from 5.
+        A result that knows its number of events warns of another number.
+
+        Raises `ValueError` where one of them has no evidence.
+        """
+        if self.log_evidence is None or other.log_evidence is None:
+            method = (self if self.log_evidence is None else other).tree.attrs["method"]
+            raise ValueError(f"a result by {method!r} has no evidence; use a method that gives one, as smc or nested")
+        counts = [result.tree.attrs.get("events") for result in (self, other)]
+        if None not in counts and counts[0] != counts[1]:
+            warnings.warn(
+                f"the results are of {counts[0]} and {counts[1]} events; evidences of other data cannot be compared",
+                stacklevel=2,
+            )
+        return model_comparison(self.log_evidence, other.log_evidence)
+
     def add_timings(self, timings: dict[str, float]) -> None:
         """Put seconds of other steps before the sampler's own."""
         self.tree.attrs["timings"] = json.dumps({**timings, **self.timings})
@@ -173,18 +289,27 @@ class Result:
         """Table (`pandas.DataFrame`) with one row per number of the group, `posterior` or `fractions`.
 
         Columns: median, 68 % and 95 % equal-tailed intervals, mean, sd, bulk effective sample size, R-hat, and the
-        truth where it is known.
+        truth where it is known. Of weighted points it takes these, not the draws made of them, and the effective sample
+        size is that of the weights, 1 / Sum w^2.
         """
         import pandas
 
         ess, r_hat = self.diagnostics(group)
         rows = {}
         for label, (name, index) in self._numbers(group).items():
-            array = self.tree[group][name].to_numpy()
-            values = array.reshape(-1, *array.shape[2:])[(slice(None), *index)]
-            row = dict(zip(LEVELS, np.quantile(values, list(LEVELS.values())), strict=True))
-            row |= {"mean": values.mean(), "sd": values.std(ddof=1) if values.size > 1 else np.nan}
-            row |= {"ess_bulk": float(ess[name][index]), "r_hat": float(r_hat[name][index])}
+            if group == "posterior" and name in self.weighted:
+                values, weights, effective = self._draws(label)
+                quantiles = np.quantile(values, list(LEVELS.values()), weights=weights, method="inverted_cdf")
+                mean = weights @ values
+                sd = np.sqrt(weights @ (values - mean) ** 2)
+            else:
+                array = self.tree[group][name].to_numpy()
+                values = array.reshape(-1, *array.shape[2:])[(slice(None), *index)]
+                quantiles, mean = np.quantile(values, list(LEVELS.values())), values.mean()
+                sd = values.std(ddof=1) if values.size > 1 else np.nan
+                effective = float(ess[name][index])
+            row = dict(zip(LEVELS, quantiles, strict=True))
+            row |= {"mean": mean, "sd": sd, "ess_bulk": effective, "r_hat": float(r_hat[name][index])}
             if self.truths and group == "posterior":
                 row["truth"] = float(self.truths[name][index]) if name in self.truths else np.nan
             rows[label] = row
@@ -235,11 +360,69 @@ class Result:
             raise ValueError(f"{path}: not a result that gammajax wrote")
         return cls(tree)
 
+    def save_chains(self, root) -> list[Path]:
+        """Write a nested run as PolyChord does, `<root>_dead-birth.txt` and `<root>.paramnames`.
+
+        `anesthetic.read_chains(root)` reads them. Columns: the parameters, ln L, ln L at birth.
+        Raises `ValueError` for a result without the birth of its points.
+        """
+        stats = self.tree["weighted_stats"] if "weighted_stats" in self.tree.children else {}
+        if "log_likelihood_birth" not in stats:
+            raise ValueError(f"a result by {self.tree.attrs['method']!r} has no points with likelihoods at birth")
+        numbers = self._numbers()
+        columns = [self.weighted[name][(slice(None), *index)] for name, index in numbers.values()]
+        columns += [stats[name].to_numpy() for name in ("log_likelihood", "log_likelihood_birth")]
+        table = np.stack(columns, axis=1)
+        paths = [Path(f"{root}_dead-birth.txt"), Path(f"{root}.paramnames")]
+        np.savetxt(paths[0], table[np.argsort(table[:, -2], kind="stable")], fmt="%.17g")
+        paths[1].write_text("".join(f"{label} {_latex(label)}\n" for label in numbers))
+        return paths
+
     def plot_corner(self, truths: dict | None = None, **options):
         """Corner plot (`matplotlib.figure.Figure`), see [`gammajax.plot.plot_corner`][]."""
         from gammajax.plot import plot_corner
 
         return plot_corner(self, truths, **options)
+
+    def plot_counts(self, posterior, **options):
+        """Data against the posterior's predictions (figure), see [`gammajax.plot.plot_counts`][]."""
+        from gammajax.plot import plot_counts
+
+        return plot_counts(posterior, self, **options)
+
+    def plot_spectrum(self, posterior, names=None, **options):
+        """Credible bands of spectra (figure), see [`gammajax.plot_result.plot_spectrum`][]."""
+        from gammajax.plot_result import plot_spectrum
+
+        return plot_spectrum(posterior, self, names, **options)
+
+    def plot_trace(self, names=None):
+        """Chains, their ranks and marginals (figure), see [`gammajax.plot_result.plot_trace`][]."""
+        from gammajax.plot_result import plot_trace
+
+        return plot_trace(self, names)
+
+    def plot_run(self):
+        """Course of a nested or tempered run (figure), see [`gammajax.plot_result.plot_run`][]."""
+        from gammajax.plot_result import plot_run
+
+        return plot_run(self)
+
+    def _draws(self, label: str) -> tuple[np.ndarray, np.ndarray, float]:
+        """Values of one number, weights that add up to one, and effective number of draws; weighted points if any."""
+        numbers = self._numbers()
+        if label not in numbers:
+            raise ValueError(f"no quantity {label!r} in the result; there are {', '.join(numbers)}")
+        name, index = numbers[label]
+        if name in self.weighted:
+            values, weights = self.weighted[name], self.weights
+            effective = 1.0 / np.sum(weights**2)
+        else:
+            values = self.samples[name]
+            weights = np.full(len(values), 1.0 / len(values))
+            effective = float(self.diagnostics()[0][name][index])
+        values = np.asarray(values[(slice(None), *index)], np.float64)
+        return values, weights, float(effective) if np.isfinite(effective) else float(len(values))
 
     def _numbers(self, group: str = "posterior") -> dict[str, tuple[str, tuple[int, ...]]]:
         """Label, name of variable and index of every number."""
@@ -255,6 +438,27 @@ class Result:
         sizes = self.tree["posterior"].sizes
         names = ", ".join(self.samples)
         return f"Result({self.tree.attrs['method']}: {names}; {sizes['chain']} chains x {sizes['draw']} draws)"
+
+
+def _map(functions, draws) -> dict[str, np.ndarray]:
+    """Values [draw, ...] of functions of a dict of parameters, each seeing those before it."""
+
+    def one(parameters):
+        found = {}
+        for name, function in functions.items():
+            found[name] = jnp.asarray(function({**parameters, **found}))
+        return found
+
+    draws = {name: jnp.asarray(values) for name, values in draws.items()}
+    # what the functions hold, such as a posterior, travels as an argument
+    converted = eqx.filter_closure_convert(one, {name: values[0] for name, values in draws.items()})
+    mapped = eqx.filter_jit(lambda function, draws: jax.lax.map(function, draws, batch_size=CHUNK))(converted, draws)
+    return {name: np.asarray(mapped[name]) for name in functions}
+
+
+def _latex(label: str) -> str:
+    """A label that LaTeX can set as mathematics."""
+    return r"\mathrm{" + label.replace("_", r"\_").replace(" ", r"\ ") + "}"
 
 
 def _points(weighted) -> dict:

@@ -127,7 +127,7 @@ class Spectrum(eqx.Module):
 
         Averages over bins of 0.5 %, so that lines are seen; `options` go to `Axes.plot` (`label`, `color`).
         """
-        ax = curve_axes(ax, "energy_range", "energies [TeV]", energy_range, "energy [TeV]", _flux_label(energy_power))
+        ax = curve_axes(ax, "energy_range", "energies [TeV]", energy_range, "energy [TeV]", flux_label(energy_power))
         low, high = energy_range
         edges = np.geomspace(low, high, 2 + math.ceil(math.log(high / low) / 0.005))
         energy = np.sqrt(edges[1:] * edges[:-1])
@@ -381,7 +381,7 @@ def _parts(spectrum) -> tuple[Spectrum, ...]:
     return spectrum.parts if isinstance(spectrum, SumSpectrum) else (spectrum,)
 
 
-def _flux_label(power) -> str:
+def flux_label(power) -> str:
     """Label of an axis of E^power dN/dE."""
     energy = {0: "", 1: "$E$ "}.get(power, f"$E^{{{power:g}}}$ ")
     unit = {0: "TeV$^{-1}$ ", 1: "", 2: "TeV "}.get(power, f"TeV$^{{{power - 1:g}}}$ ")

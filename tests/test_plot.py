@@ -5,7 +5,7 @@ import numpyro.distributions as dist
 import pytest
 
 import gammajax as gj
-from gammajax.plot import _interval, _level, _scale, _wrap, plot_counts
+from gammajax.plot import _interval, _level, _scale, _wrap
 from gammajax.predict import predict
 from gammajax.result import Result
 
@@ -55,7 +55,7 @@ def test_predicted_counts(posterior):
 
 
 def test_counts_figure(posterior, result):
-    figure = plot_counts(posterior, result, events=5_000)
+    figure = result.plot_counts(posterior, events=5_000)
     spectrum, residuals, sky = figure.axes[0], figure.axes[1], figure.axes[2]
     assert spectrum.get_yscale() == "log" and residuals.get_xlabel() == "reconstructed energy [TeV]"
     assert [text.get_text() for text in spectrum.get_legend().get_texts()] == ["signal", "background", "total", "data"]
@@ -63,6 +63,22 @@ def test_counts_figure(posterior, result):
     low, high = sky.get_xlim()
     assert low > high  # longitude increases to the left
     figure.canvas.draw()
+
+
+def test_spectrum_of_a_fraction(posterior, result):
+    """With weights the flux is the one whose events are the fraction: f n / N times the model's."""
+    figure = result.plot_spectrum(posterior)
+    median = np.asarray(figure.axes[0].get_lines()[0].get_xydata(), float)
+    at_median = {"index": jnp.asarray(2.5), "fraction": jnp.asarray(0.3)}
+    counts = float(posterior.expected_counts(at_median)["signal"].sum())
+    expected = 0.3 * 1000 / counts * 1e-12 * median[:, 0] ** -0.5
+    # 40 draws of 4 % width, in which index and fraction vary
+    np.testing.assert_allclose(median[:, 1], expected, rtol=0.1)
+
+
+def test_derived_events_of_a_component(posterior, result):
+    made = result.derive(events=lambda p: posterior.counts(p)["signal"].sum())
+    np.testing.assert_allclose(made.samples["events"], 1000 * result.samples["fraction"], rtol=1e-4)
 
 
 def test_helpers():

@@ -3,6 +3,7 @@ import subprocess
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -158,3 +159,68 @@ def test_git_state():
 def test_wrong_evidence_and_weights(wrong, message):
     with pytest.raises(ValueError, match=message):
         Result.from_samples({"x": np.ones((1, 5))}, method="test", **wrong)
+
+
+def test_derive(result, tmp_path):
+    made = result.derive(
+        double=lambda p: 2.0 * p["mass"],
+        pair=lambda p: jnp.stack([p["double"], p["weight"][0]]),
+        units={"double": "TeV"},
+    )
+    assert "double" not in result.samples
+    np.testing.assert_allclose(made.samples["double"], 2.0 * result.samples["mass"], rtol=1e-6)
+    np.testing.assert_allclose(made.samples["pair"][:, 1], result.samples["weight"][:, 0], rtol=1e-6)
+    assert made.units == {"mass": "TeV", "double": "TeV"}
+    assert list(made.summary().index) == ["mass", "weight[0]", "weight[1]", "double", "pair[0]", "pair[1]"]
+    assert len(made.plot_corner().axes) == 36
+    assert Result.load(made.save(tmp_path / "r.nc")).tree.identical(made.tree)
+    with pytest.raises(ValueError, match="'mass' is a quantity of the result already"):
+        result.derive(mass=lambda p: p["mass"])
+    with pytest.raises(ValueError, match="'log' is not finite"):
+        result.derive(log=lambda p: jnp.log(p["weight"][0]))
+
+
+def test_derive_of_truths_and_weighted_points():
+    x = np.linspace(0.0, 1.0, 101)
+    made = Result.from_samples(
+        {"x": x[None]},
+        method="nested",
+        truths={"x": 0.5},
+        weighted={"samples": {"x": x}, "log_weight": np.log(x + 1e-300)},
+    ).derive(square=lambda p: p["x"] ** 2)
+    assert made.truths["square"] == 0.25
+    table = made.summary()
+    # weights proportional to x: Sum k^2 / Sum k / 100 and Sum k^3 / Sum k / 100^2 over k to 100
+    assert table.loc["x", "mean"] == pytest.approx(0.67)
+    assert table.loc["square", "mean"] == pytest.approx(0.505)
+    assert table.loc["square", "median"] == pytest.approx(0.5, abs=0.02)
+    assert table.loc["x", "ess_bulk"] == pytest.approx(101 * 0.75, rel=0.02)
+    assert made.upper_limit("x", 0.9) == pytest.approx(0.9**0.5, abs=0.011)
+
+
+def test_chains_for_anesthetic(tmp_path):
+    points = nested_points()
+    x = points["samples"]["x"]
+    made = Result.from_samples({"x": x[None, :9], "vector": np.zeros((1, 9, 2))}, method="nested", weighted=points)
+    paths = made.save_chains(tmp_path / "run")
+    assert [path.name for path in paths] == ["run_dead-birth.txt", "run.paramnames"]
+    table = np.loadtxt(paths[0])
+    np.testing.assert_array_equal(
+        table, np.column_stack([x, x, -x, points["log_likelihood"], points["log_likelihood_birth"]])
+    )
+    assert [line.split()[0] for line in paths[1].read_text().splitlines()] == ["x", "vector[0]", "vector[1]"]
+    with pytest.raises(ValueError, match="'test' has no points"):
+        Result.from_samples({"x": np.ones((1, 5))}, method="test").save_chains(tmp_path / "none")
+
+
+@pytest.mark.filterwarnings("ignore")  # what anesthetic thinks of its pandas
+def test_anesthetic_agrees(tmp_path):
+    anesthetic = pytest.importorskip("anesthetic")
+    points = nested_points()
+    x = points["samples"]["x"]
+    made = Result.from_samples({"x": x[None, :9], "vector": np.zeros((1, 9, 2))}, method="nested", weighted=points)
+    made.save_chains(tmp_path / "run")
+    samples = anesthetic.read_chains(str(tmp_path / "run"))
+    # one live point leaves an error of one in ln X at each step: only what was written is compared
+    np.testing.assert_allclose(np.sort(samples["x"].to_numpy()), np.sort(x))
+    assert np.all(samples.nlive == 1)

@@ -1,0 +1,244 @@
+"""Plots of how a result came about, chains and runs, and of the spectra it allows. Each returns a matplotlib figure."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gammajax.mixture import Source
+from gammajax.plot import COLOURS, _scale
+from gammajax.spectra import flux_label
+
+STYLE: Any = {"font.size": 11, "axes.linewidth": 0.8, "axes.titlesize": 12, "axes.spines.top": False}
+STYLE |= {"axes.spines.right": False}
+RANK_BINS = 20
+BINS_PER_DECADE = 40
+SPECTRA = 400  # draws of the posterior behind a band
+QUANTILES = (0.0228, 0.1587, 0.5, 0.8413, 0.9772)
+
+
+def plot_trace(result, names=None):
+    """Chains by draw, how their ranks are spread, and the marginal distribution of each.
+
+    The ranks of all draws, counted by chain, are level where the chains agree (Vehtari et al. 2021, arXiv:1903.08008).
+    `names`: rows of the summary, by default all.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from scipy.ndimage import gaussian_filter1d
+    from scipy.stats import rankdata
+
+    numbers = result._numbers()
+    chosen = list(numbers) if names is None else [names] if isinstance(names, str) else list(names)
+    unknown = [name for name in chosen if name not in numbers]
+    if unknown or not chosen:
+        raise ValueError(f"no quantity {unknown} in the result; there are {', '.join(numbers)}")
+    with rc_context(STYLE):
+        figure = Figure(figsize=(12.0, 2.1 * len(chosen) + 0.9), layout="constrained")
+        grid = figure.subplots(len(chosen), 3, squeeze=False, width_ratios=(2.0, 1.0, 1.0))
+        for (trace, rank, marginal), label in zip(grid, chosen, strict=True):
+            name, index = numbers[label]
+            draws = result.tree["posterior"][name].to_numpy()[(slice(None), slice(None), *index)].astype(float)
+            factor, power = _scale(np.median(draws))
+            draws = draws / factor
+            unit = " ".join(part for part in (power, result.units.get(name, "")) if part)
+            ranks = rankdata(draws).reshape(draws.shape)
+            rank_edges = np.linspace(0.5, draws.size + 0.5, min(RANK_BINS, max(draws.shape[1] // 5, 1)) + 1)
+            edges = np.linspace(*_padded(draws), 101)
+            for chain, values in enumerate(draws):
+                colour = COLOURS[(chain + 1) % len(COLOURS)]
+                trace.plot(values, color=colour, lw=0.5, alpha=0.8, rasterized=True)
+                rank.stairs(np.histogram(ranks[chain], rank_edges)[0], rank_edges, color=colour, lw=1.3, baseline=None)
+                density = gaussian_filter1d(np.histogram(values, edges, density=True)[0], 2.5, mode="reflect")
+                marginal.plot(0.5 * (edges[1:] + edges[:-1]), density, color=colour, lw=1.5)
+            rank.axhline(draws.shape[1] / (len(rank_edges) - 1), color="0.4", lw=1.0, ls="--", zorder=0)
+            rank.set(ylim=(0.0, None), yticks=[])
+            marginal.set(ylim=(0.0, None), yticks=[], xlim=edges[[0, -1]])
+            trace.set(ylim=edges[[0, -1]], xlim=(0, max(draws.shape[1] - 1, 1)))
+            trace.set_ylabel(f"{label}\n[{unit}]" if unit else label)
+        for axes, title in zip(grid[0], ("draws of each chain", "ranks by chain", "marginal by chain"), strict=True):
+            axes.set_title(title)
+        grid[-1, 0].set_xlabel("draw")
+        grid[-1, 1].set_xlabel("rank among all draws")
+        grid[-1, 2].set_xlabel("value")
+    return figure
+
+
+def plot_run(result):
+    """Course of a run that ends with an evidence.
+
+    Of nested sampling against -ln X, the prior volume left: live points, likelihood, weights, and the evidence so far.
+    Of a tempered run by step: temperature, effective part of the particles, acceptance.
+
+    Raises `ValueError` for a result that has neither.
+    """
+    from matplotlib import rc_context
+
+    with rc_context(STYLE):
+        if "weighted_stats" in result.tree.children and "log_volume" in result.tree["weighted_stats"]:
+            return _nested(result)
+        if "smc_stats" in result.tree.children:
+            return _tempered(result)
+    raise ValueError(f"a result by {result.tree.attrs['method']!r} keeps no run to plot; nested and smc do")
+
+
+def live_points(log_likelihood, log_likelihood_birth) -> np.ndarray:
+    """Live points at the death of each point: those born below its likelihood that have not died before it."""
+    died = np.sort(log_likelihood)
+    born = np.searchsorted(np.sort(log_likelihood_birth), log_likelihood, side="left")
+    return born - np.searchsorted(died, log_likelihood, side="left")
+
+
+def _nested(result):
+    from matplotlib.figure import Figure
+
+    stats = {str(name): a.to_numpy() for name, a in result.tree["weighted_stats"].data_vars.items()}
+    order = np.argsort(-stats["log_volume"], kind="stable")
+    x, weights = -stats["log_volume"][order], result.weights[order]
+    log_likelihood = stats["log_likelihood"][order]
+    live = live_points(stats["log_likelihood"], stats["log_likelihood_birth"])[order]
+    figure = Figure(figsize=(7.5, 8.5), layout="constrained")
+    top, middle, mass, evidence = figure.subplots(4, 1, sharex=True)
+    top.plot(x, live, color=COLOURS[1], lw=1.5)
+    top.set(ylabel="live points", ylim=(0.0, None))
+    middle.plot(x, log_likelihood - log_likelihood.max(), color=COLOURS[1], lw=1.5)
+    # far below the peak it falls without end
+    finite = log_likelihood[np.isfinite(log_likelihood)] - log_likelihood.max()
+    deep = 10.0 * max(-np.quantile(finite, 0.5), 1.0)
+    middle.set(ylabel="ln L below\nits largest", ylim=(max(finite.min(), -deep) * 1.05, 0.05 * deep))
+    edges = np.linspace(x[0], x[-1], 101)
+    density = np.histogram(x, edges, weights=weights)[0]
+    mass.stairs(density / density.max(), edges, fill=True, color=COLOURS[1], alpha=0.3)
+    mass.plot(x, np.cumsum(weights), color=COLOURS[0], lw=1.5)
+    mass.text(0.02, 0.9, "share of the posterior so far", color=COLOURS[0], transform=mass.transAxes, va="top")
+    mass.text(0.02, 0.7, "weight", color=COLOURS[1], transform=mass.transAxes, va="top")
+    mass.set(ylabel="posterior", ylim=(0.0, 1.08))
+    value, error = result.log_evidence or (0.0, np.nan)
+    with np.errstate(divide="ignore"):
+        grown = np.log(np.cumsum(weights))
+    evidence.plot(x, grown, color=COLOURS[1], lw=1.5)
+    if np.isfinite(error):
+        evidence.axhspan(-error, error, color=COLOURS[0], alpha=0.3, lw=0)
+    evidence.axhline(0.0, color=COLOURS[0], lw=1.0)
+    known = f"ln Z = {value:.2f} ± {error:.2f}" if result.log_evidence else "relative to the end"
+    evidence.set_title(known, fontsize=11, color=COLOURS[0], loc="right", y=0.97 if not np.isfinite(error) else 1.0)
+    low = max(-6.0, min(grown[np.isfinite(grown)].min(), -1.0))
+    evidence.set(ylim=(low, 0.12 * -low + (error if np.isfinite(error) else 0.0)), ylabel="ln Z so far,\nless its end")
+    evidence.set(xlabel="-ln X, prior volume left", xlim=x[[0, -1]])
+    return figure
+
+
+def _tempered(result):
+    from matplotlib.figure import Figure
+
+    stats = {str(name): a.to_numpy() for name, a in result.tree["smc_stats"].data_vars.items()}
+    labels = {"temperature": "temperature", "ess": "effective particles", "acceptance": "acceptance"}
+    shown = [name for name in labels if name in stats]
+    if not shown:
+        raise ValueError(f"smc_stats must hold temperature, ess or acceptance, not {list(stats)}")
+    step = 1 + np.arange(len(stats[shown[0]]))
+    figure = Figure(figsize=(7.5, 0.8 + 2.1 * len(shown)), layout="constrained")
+    panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, name in zip(panels, shown, strict=True):
+        axes.plot(step, stats[name], "o-", color=COLOURS[1], ms=4, lw=1.5)
+        axes.set_ylabel(labels[name])
+        # temperatures rise by factors from the prior's, zero
+        if name == "temperature":
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(0.0, 1.08 * max(stats[name].max(), 1.0 if name == "acceptance" else 0.0))
+    panels[-1].set(xlabel="step", xlim=(0.5, len(step) + 0.5))
+    panels[-1].xaxis.get_major_locator().set_params(integer=True)
+    if result.log_evidence:
+        panels[0].set_title("ln Z = {:.2f} ± {:.2f}".format(*result.log_evidence), loc="right", fontsize=11)
+    return figure
+
+
+def plot_spectrum(posterior, result, names=None, energy_range: tuple | None = None, energy_power: float | int = 2):
+    """Credible bands, 68 % and 95 %, of the spectra of sources: E^2 dN/dE of the whole source, at Earth.
+
+    In a model with weights, of the flux that the fraction of the events means ([`gammajax.Posterior.flux_scales`][]).
+    `names`: components by path, or an inner mixture for the sum of its sources; by default every source.
+    `energy_range` [TeV], by default that of the selection. Dashed where all true values are known: the true spectrum.
+
+    Raises `ValueError` for a name that is no source.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    components = posterior.model(posterior.reference_parameters).components
+    sources = [path for path, part in components.items() if isinstance(part, Source)]
+    names = sources if names is None else [names] if isinstance(names, str) else list(names)
+    groups = {name: [path for path in sources if path == name or path.startswith(f"{name}/")] for name in names}
+    for name, paths in groups.items():
+        if not paths:
+            raise ValueError(f"{name!r} is no source; the sources are {sources}")
+    low, high = energy_range or (
+        min(observation.energy_min for observation in posterior.observations),
+        max(observation.energy_max for observation in posterior.observations),
+    )
+    edges = np.geomspace(low, high, 2 + int(BINS_PER_DECADE * np.log10(high / low)))
+    energy = np.sqrt(edges[1:] * edges[:-1])
+    samples = {name: result.samples[name] for name in posterior.priors}
+    drawn = len(next(iter(samples.values())))
+    chosen = np.linspace(0, drawn - 1, min(drawn, SPECTRA)).astype(int)
+    draws = {name: jnp.asarray(values[chosen]) for name, values in samples.items()}
+    known = all(name in result.truths for name in posterior.priors)
+    if known:  # one more draw
+        draws = {name: jnp.concatenate([values, result.truths[name][None]]) for name, values in draws.items()}
+    scales, fluxes = _spectra(posterior, draws, jnp.asarray(edges))
+    # E^2 in double precision: single precision may underflow
+    factor = energy**energy_power / np.diff(edges)
+    with rc_context({**STYLE, "axes.spines.top": True, "axes.spines.right": True}):
+        figure = Figure(figsize=(7.0, 4.8), layout="constrained")
+        axes = figure.subplots()
+        for i, (name, paths) in enumerate(groups.items()):
+            colour = COLOURS[(i + 1) % len(COLOURS)]
+            total = sum(np.asarray(scales[p], float)[:, None] * np.asarray(fluxes[p], float) for p in paths) * factor
+            if known:
+                axes.plot(energy, _positive(total[-1]), color=colour, lw=1.5, ls="--")
+                total = total[:-1]
+            bands = np.quantile(total, QUANTILES, axis=0)
+            axes.fill_between(energy, _positive(bands[0]), bands[4], color=colour, alpha=0.2, lw=0)
+            axes.fill_between(energy, _positive(bands[1]), bands[3], color=colour, alpha=0.35, lw=0)
+            axes.plot(energy, _positive(bands[2]), color=colour, lw=1.5, label=name)
+            if i == len(groups) - 1:
+                for alpha, label in ((0.55, "68 %"), (0.25, "95 %")):
+                    axes.plot([], [], color="0.3", lw=7.0, alpha=alpha, label=label)
+                if known:
+                    axes.plot([], [], color="0.3", lw=1.5, ls="--", label="truth")
+        axes.set(xscale="log", yscale="log", xlim=(low, high), xlabel="energy [TeV]", ylabel=flux_label(energy_power))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+        axes.grid(True, which="major", alpha=0.3, lw=0.6)
+        shown = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
+        shown = shown[np.isfinite(shown) & (shown > 0)]
+        if shown.size:  # a cut-off falls for ever: four decades show it
+            bottom, top = axes.get_ylim()
+            axes.set_ylim(max(bottom, 1e-4 * shown.max()), min(top, 30.0 * shown.max()))
+        axes.legend(frameon=False)
+    return figure
+
+
+@eqx.filter_jit
+def _spectra(posterior, draws, edges):
+    """Scales [draw] and fluxes [draw, energy] of every source by path."""
+
+    def one(parameters):
+        components = posterior.model(parameters).components
+        fluxes = {p: part.spectrum.integral(edges) for p, part in components.items() if isinstance(part, Source)}
+        return posterior.flux_scales(parameters), fluxes
+
+    return jax.lax.map(one, draws)
+
+
+def _positive(values):
+    return np.where(values > 0, values, np.nan)
+
+
+def _padded(values) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    margin = 0.03 * (high - low) or 1e-3 * (abs(high) or 1.0)
+    return low - margin, high + margin
