@@ -3,8 +3,12 @@
 import os
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+
+# tests run what they compile once or twice: to optimise it takes longer than it saves
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,8 @@ class Sampler(NamedTuple):
     - `step(posterior, state)`: the next state and a record, a pytree of arrays whose first axis grows. Traceable, and
       compiled by the sampler.
     - `done(state, record, steps)`: part of the work that is done, one when finished, and a few words, from the last
-      record (none before the first step) and the number of steps.
+      record and the number of steps.
+    - `over(state)`: optional, whether there is nothing to do.
     - `fix(state, record, steps)`: optional, a change of the state between steps, on the host.
     """
 
@@ -44,6 +45,7 @@ class Sampler(NamedTuple):
     start: Callable
     step: Callable
     done: Callable
+    over: Callable = lambda state: False
     fix: Callable = lambda state, record, steps: state
 
 
@@ -95,7 +97,9 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
     ready = time.perf_counter()
 
     def done():
-        return sampler.done(state, records[-1] if steps else None, steps)
+        if sampler.over(state):
+            return 1.0, "done"
+        return sampler.done(state, records[-1], steps) if steps else (0.0, "start")
 
     def save():
         if path is not None:

@@ -84,11 +84,6 @@ def nested(
         return live_part - np.logaddexp(live_part, float(record["log_z"][-1]))
 
     def done(state, record, blocks):
-        height = np.asarray(state.nested.particles.loglikelihood)
-        if height.min() == height.max():  # nothing to climb: the rest of the volume has one likelihood
-            return 1.0, "done"
-        if record is None:
-            return 0.0, "start"
         part = left(record)
         if part < np.log(precision) or blocks * BLOCK >= steps:
             return 1.0, "done"
@@ -97,11 +92,17 @@ def nested(
             f"-log X {-record['log_volume'][-1]:.1f}, log Z within {part:.2g}"
         )
 
+    def over(state):
+        """Whether there is nothing to climb: the rest of the volume has one likelihood."""
+        height = np.asarray(state.nested.particles.loglikelihood)
+        return bool(height.min() == height.max())
+
     options = {"live": live, "delete": delete, "slices": slices, "precision": precision, "steps": steps}
-    sampler = Sampler("nested", {**options, "batch": batch}, compiled.prepare, compiled.start, compiled.step, done)
+    sampler = Sampler(
+        "nested", {**options, "batch": batch}, compiled.prepare, compiled.start, compiled.step, done, over
+    )
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
-    record, height = run.record, np.asarray(run.state.nested.particles.loglikelihood)
-    flat = height.min() == height.max()
+    record = run.record
     points = jax.tree.map(
         lambda dead, alive: np.concatenate([dead, np.asarray(alive)]), record["dead"], run.state.nested.particles
     )
@@ -122,7 +123,7 @@ def nested(
         sampler,
         key,
         {name: values[None] for name, values in samples.items()},
-        _messages(record, 0.0 if flat else np.exp(left(record)), precision),
+        _messages(record, 0.0 if over(run.state) else np.exp(left(record)), precision),
         truths=truths,
         units=units,
         log_evidence=(float(log_z.mean()) + reference, float(log_z.std(ddof=1))),

@@ -104,7 +104,7 @@ def nuts(
         "target_accept": target_accept,
         "max_tree_depth": max_tree_depth,
     }
-    sampler = Sampler("nuts", options, prepare, kernel.start, kernel.block, done, fix)
+    sampler = Sampler("nuts", options, prepare, kernel.start, kernel.block, done, fix=fix)
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
     record = jax.tree.map(lambda values: values[warmup:total].swapaxes(0, 1), run.record)
     samples, stats = record

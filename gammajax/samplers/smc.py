@@ -175,6 +175,7 @@ class _Kernel(NamedTuple):
 @lru_cache(maxsize=16)
 def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
     """Functions of one setting, kept so that other posteriors of the same shape need no compilation."""
+
     @eqx.filter_jit
     def drawn(posterior, key):
         x = prior_draws(posterior, key, particles)
@@ -188,7 +189,9 @@ def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
         x = jnp.asarray(prepared["particles"])
         tempered = adaptive_tempered.init(x)
         tempered = tempered._replace(tempering_param=jnp.zeros((), x.dtype))
-        return Particles(jax.random.fold_in(key, 1), tempered, jnp.arange(particles), jnp.full((), LONGEST_STEP, x.dtype))
+        return Particles(
+            jax.random.fold_in(key, 1), tempered, jnp.arange(particles), jnp.full((), LONGEST_STEP, x.dtype)
+        )
 
     @eqx.filter_jit
     def step(posterior, state):
@@ -242,22 +245,18 @@ def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
 
 def _moves(kernel, mean, covariance, step_size):
     """Start and step of a Markov chain for a density, fitted to the particles."""
+    mcmc = KERNELS[kernel]
+    step = mcmc.build_kernel()
     if kernel == "independent":
         proposal = MultivariateStudentT(TAILS, mean, jnp.linalg.cholesky(covariance))
-
-        def move(key, state, density):
-            step = mcmc.build_kernel()
-            return step(key, state, density, proposal.sample, lambda _, to: proposal.log_prob(to.position))
-
-        return mcmc.init, move
-    extra = {"num_integration_steps": LEAPFROGS} if kernel == "hmc" else {"max_num_doublings": 6}
-
-    def move(key, state, density):
-        return mcmc.build_kernel()(
-            key, state, density, step_size=step_size, inverse_mass_matrix=covariance, **extra
-        )
-
-    return mcmc.init, move
+        fitted = {
+            "proposal_distribution": proposal.sample,
+            "proposal_logdensity_fn": lambda _, to: proposal.log_prob(to.position),
+        }
+    else:
+        length = {"num_integration_steps": LEAPFROGS} if kernel == "hmc" else {"max_num_doublings": 6}
+        fitted = {"step_size": step_size, "inverse_mass_matrix": covariance, **length}
+    return mcmc.init, lambda key, state, density: step(key, state, density, **fitted)
 
 
 def _calls(kernel, info, particles, moves):

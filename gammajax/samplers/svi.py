@@ -185,4 +185,3 @@ def _kernel(guide, steps, particles, learning_rate, numbers, precision) -> _Kern
         return jax.vmap(lambda one: constrained(posterior.priors, one)[0])(x)
 
     return _Kernel(start, step, draw, parameters)
-
