@@ -33,8 +33,15 @@ def run(
     seed: Annotated[int | None, typer.Option(help="Seed of all random numbers.")] = None,
     progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an interrupted run stopped, if one did.")
+    ] = False,
 ) -> None:
-    """Simulate or read events, sample the posterior, and write samples, tables and plots."""
+    """Simulate or read events, sample the posterior, and write samples, tables and plots.
+
+    A run that is interrupted leaves a checkpoint beside the folder, .NAME.checkpoint; after SIGTERM it exits with
+    status 75. With --resume it goes on from there and ends as it would have. Exit status 2: wrong input.
+    """
     with _one_line_errors():
         from gammajax.configs import load
 
@@ -42,9 +49,19 @@ def run(
         if seed is not None:
             config = config.model_copy(update={"seed": seed})
         out = Path("results") / Path(configuration).stem if out is None else out
-        if out.exists() and not overwrite:
+        checkpoint = out.with_name(f".{out.name}.checkpoint")
+        if out.exists() and resume and not checkpoint.exists():
+            console.print(f"{escape(str(out))} is already complete")
+            return
+        if out.exists() and not overwrite and not resume:
             raise ValueError(f"{out} is already there; choose another folder with --out, or pass --overwrite")
-        _run(config, out, progress)
+        if checkpoint.exists() and not resume:
+            if not overwrite:
+                raise ValueError(
+                    f"{checkpoint} is that of an interrupted run; pass --resume, or --overwrite to drop it"
+                )
+            checkpoint.unlink()
+        _run(config, out, progress, checkpoint)
 
 
 @app.command()
@@ -69,7 +86,7 @@ def version() -> None:
     console.print(__version__, highlight=False)
 
 
-def _run(config, out: Path, progress: bool) -> None:
+def _run(config, out: Path, progress: bool, checkpoint: Path) -> None:
     """Every step of a run, in a folder that takes its name only when it is complete."""
     import jax
 
@@ -77,9 +94,10 @@ def _run(config, out: Path, progress: bool) -> None:
     jax.config.update("jax_enable_x64", config.precision == 64)
     import yaml
 
+    from gammajax import samplers
     from gammajax.plot import plot_counts
     from gammajax.posterior import Posterior
-    from gammajax.samplers import nuts
+    from gammajax.samplers.driver import Preempted
 
     started = time.perf_counter()
     timings: dict[str, float] = {}
@@ -100,30 +118,40 @@ def _run(config, out: Path, progress: bool) -> None:
                 say(", ".join(f"{name}: {kind}" for name, kind in engines.items()))
             with _step("sampling", timings) as say:
                 settings = config.sampler.model_dump(exclude={"method"})
-                result = nuts(
-                    keys[1], posterior, truths=config.truths, units=config.units, progress=progress, **settings
-                )
-                say(f"{config.sampler.chains} chains x {config.sampler.draws} draws")
+                method = getattr(samplers, config.sampler.method)
+                known = {"truths": config.truths, "units": config.units}
+                result = method(keys[1], posterior, progress=progress, checkpoint=checkpoint, **known, **settings)
+                say(f"{config.sampler.method}, {len(next(iter(result.samples.values())))} draws")
             with _step("plots", timings) as say:
                 result.plot_corner().savefig(folder / "corner.png", dpi=160)
                 plot_counts(posterior, result, key=keys[2]).savefig(folder / "counts.png", dpi=160)
+                if config.sampler.method in ("nested", "smc"):
+                    result.plot_run().savefig(folder / "run.png", dpi=160)
         for message in dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)):
             console.print(f"[yellow]warning:[/] {escape(message)}")
         total = time.perf_counter() - started
         result.tree.attrs["seed"] = config.seed
         result.tree.attrs["timings"] = _json({**timings, **result.timings, "total": round(total, 2)})
+        resolved = config.model_dump(mode="json", exclude_none=True)
+        result.tree.attrs["config"] = yaml.safe_dump(resolved, sort_keys=False)
         result.save(folder / "posterior.nc")
         summary = result.summary()
         summary.to_csv(folder / "summary.csv")
         result.summary("fractions").to_csv(folder / "fractions.csv")
-        resolved = config.model_dump(mode="json", exclude_none=True)
-        (folder / "config.yaml").write_text(yaml.safe_dump(resolved, sort_keys=False))
+        (folder / "config.yaml").write_text(result.tree.attrs["config"])
         (folder / "run.log").write_text(_log(result))
         _publish(folder, out)
+        checkpoint.unlink(missing_ok=True)
+    except Preempted as stop:
+        console.print(f"[yellow]{escape(str(stop))}[/]; pass --resume")
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     _show(summary, result.units)
+    if result.log_evidence is not None:
+        console.print("log evidence {:.3f} +- {:.3f}".format(*result.log_evidence), highlight=False)
     console.print(f"[green]done[/] in {total:.0f} s: {escape(str(out))}/ holds {', '.join(sorted(os.listdir(out)))}")
 
 
@@ -207,6 +235,7 @@ def _log(result) -> str:
 
     attributes = result.tree.attrs
     lines = [f"command: {' '.join(sys.argv)}", f"python: {platform.python_version()} on {platform.platform()}"]
+    lines += [f"git: {attributes['git']}"] if attributes["git"] else []
     lines += [f"device: {attributes['device']}", f"method: {attributes['method']}", f"seed: {attributes['seed']}"]
     lines += [f"version of {name}: {number}" for name, number in json.loads(attributes["versions"]).items()]
     lines += [f"time for {step}: {seconds:.2f} s" for step, seconds in result.timings.items()]

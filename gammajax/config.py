@@ -17,6 +17,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     create_model,
+    field_validator,
     model_validator,
 )
 
@@ -391,13 +392,51 @@ class Parameter(Strict):
         return kind(*(getattr(self, name) for name in names))
 
 
-class Sampler(Strict):
-    """How the posterior is explored."""
+class Nuts(Strict):
+    """Hamiltonian Monte Carlo: for posteriors with one peak."""
 
-    method: Literal["nuts"] = "nuts"
+    method: Literal["nuts"]
     draws: PositiveInt = 1000
     warmup: PositiveInt = 300
     chains: PositiveInt = 4
+    start: Literal["laplace", "pathfinder"] = "laplace"
+
+
+class Smc(Strict):
+    """Tempered particles: evidence, several peaks."""
+
+    method: Literal["smc"]
+    particles: PositiveInt = 1000
+    kernel: Literal["independent", "hmc", "nuts"] = "independent"
+    moves: PositiveInt | None = None
+
+
+class Nested(Strict):
+    """Nested slice sampling: evidence, several peaks."""
+
+    method: Literal["nested"]
+    live: PositiveInt = 500
+    slices: PositiveInt | None = None
+    precision: PositiveFloat = 1e-3
+
+
+class Svi(Strict):
+    """A fitted distribution, corrected by importance weights."""
+
+    method: Literal["svi"]
+    guide: Literal["flow", "gaussian"] = "flow"
+    steps: PositiveInt = 2000
+    draws: PositiveInt = 4000
+
+
+class Laplace(Strict):
+    """The Gaussian about the maximum."""
+
+    method: Literal["laplace"]
+    draws: PositiveInt = 1000
+
+
+Sampler = Annotated[Nuts | Smc | Nested | Svi | Laplace, Field(discriminator="method")]
 
 
 class Config(Strict):
@@ -407,9 +446,14 @@ class Config(Strict):
     events: Simulation | None = None
     model: Model
     parameters: dict[str, Parameter] = Field(min_length=1)
-    sampler: Sampler = Sampler()
+    sampler: Sampler = Nuts(method="nuts")
     precision: Literal[32, 64] = 64
     seed: int = 0
+
+    @field_validator("sampler", mode="before")
+    @classmethod
+    def _nuts_by_default(cls, sampler):
+        return {"method": "nuts", **sampler} if isinstance(sampler, dict) else sampler
 
     @model_validator(mode="after")
     def _consistent(self):

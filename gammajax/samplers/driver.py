@@ -124,7 +124,8 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
                     save()
                     saved = time.perf_counter()
         finally:
-            save()
+            if len(records) > (2 if found else 1):  # something new
+                save()
     if terminated() and done()[0] < 1.0:
         raise Preempted(path)
     timings = {"start": ready - begun, "sampling": time.perf_counter() - ready}

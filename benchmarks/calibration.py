@@ -1,0 +1,161 @@
+"""Simulation-based calibration of the whole chain: prior draw, simulation, inference, rank of the truth.
+
+Talts et al. 2018 (arXiv:1804.06788). A small problem: 2000 events of one CTAO South pointing from three components,
+dark matter to W bosons in an Einasto halo, an extended source with a power law, and the instrument background; free
+are the mass, two fractions and the index. If simulator, likelihood and sampler agree, the rank of the truth among draws
+is uniform: its empirical distribution lies inside the simultaneous 95 % band (Sailynoja et al. 2022,
+arXiv:2103.10522), and intervals hold the truth as often as they say.
+"""
+
+import argparse
+import json
+import time
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from arviz_stats.ecdf_utils import ecdf_pit
+from scipy.stats import binom, chisquare
+
+import gammajax as gj
+from benchmarks.report import RESULTS, report
+
+EVENTS = 2000
+RANKS = 99  # draws that the truth is ranked among
+PRIORS = {
+    "log_mass": dist.Uniform(float(np.log(0.7)), float(np.log(20.0))),
+    "signal": dist.Uniform(0.05, 0.45),
+    "source": dist.Uniform(0.05, 0.45),
+    "index": dist.Normal(2.5, 0.3),
+}
+METHODS = {
+    "nuts": (gj.nuts, {"draws": 300, "warmup": 150, "chains": 2}),
+    "smc": (gj.smc, {"particles": 400}),
+    "nested": (gj.nested, {"live": 150, "precision": 0.01}),
+    "svi": (gj.svi, {"steps": 1000, "draws": 1000, "particles": 4}),
+    "laplace": (gj.laplace, {"draws": 250}),
+}
+
+
+def model(p):
+    """Three components of 2000 events."""
+    return gj.Mixture(
+        signal=gj.Source(gj.DarkMatter("W", mass=jnp.exp(p["log_mass"])), gj.Einasto()),
+        source=gj.Source(gj.PowerLaw(index=p["index"]), gj.Gaussian(lon=0.5, lat=0.5, sigma=0.2)),
+        background=gj.InstrumentBackground(),
+        weights={"signal": p["signal"], "source": p["source"]},
+    )
+
+
+def observation():
+    """One pointing."""
+    return gj.io.ctao(
+        "South", pointing=(0.0, 0.5), frame="galactic", livetime=3600.0, energy_range=(0.3, 30.0), offset_max=2.0
+    )
+
+
+def one(seed: int, observed, method, options) -> dict[str, tuple[float, int, int]]:
+    """Rank of the truth between 0 and 1, and whether the 68 and 95 % intervals hold it, by parameter."""
+    keys = jax.random.split(jax.random.key(seed), 4)
+    truth = {
+        name: float(prior.sample(jax.random.fold_in(keys[0], i))) for i, (name, prior) in enumerate(PRIORS.items())
+    }
+    events = gj.simulate(keys[1], model(truth), observed, events=EVENTS)
+    result = method(keys[2], gj.Posterior(model, PRIORS, observed, events), progress=False, **options)
+    found = {}
+    for name, value in truth.items():
+        draws = result.samples[name]
+        thinned = draws[np.linspace(0, len(draws) - 1, RANKS).astype(int)]
+        spread = float(jax.random.uniform(jax.random.fold_in(keys[3], list(truth).index(name))))
+        held = [
+            int(low < value < high)
+            for low, high in (np.quantile(draws, [0.5 - p / 2, 0.5 + p / 2]) for p in (0.6827, 0.9545))
+        ]
+        found[name] = (float((np.sum(thinned < value) + spread) / (RANKS + 1)), *held)
+    return found
+
+
+def figures(rows: list[dict], seconds: float) -> dict:
+    """What the ranks say."""
+    count, parameters = len(rows), {}
+    for name in PRIORS:
+        rank, held68, held95 = (np.array([row[name][i] for row in rows]) for i in range(3))
+        _, ecdf, lower, upper = ecdf_pit(rank, 0.95, 2000)
+        bins = int(np.clip(count // 20, 4, 20))
+        parameters[name] = {
+            "inside_band": bool(np.all((ecdf >= lower) & (ecdf <= upper))),
+            "p": float(chisquare(np.histogram(rank, bins, (0.0, 1.0))[0]).pvalue),
+            "coverage68": float(held68.mean()),
+            "coverage95": float(held95.mean()),
+            "ranks": rank.round(4).tolist(),
+        }
+    inner = {"coverage68": 0.6827, "coverage95": 0.9545}
+    each = list(parameters.values())
+    return {
+        "simulations": count,
+        "inside_band": all(p["inside_band"] for p in each),
+        "min_p": min(p["p"] for p in each),
+        **{name: float(np.mean([p[name] for p in each])) for name in inner},
+        # two-sided, 99 %, for each parameter
+        "coverage_within_binomial": all(
+            binom.ppf(0.005, count, level) <= p[name] * count <= binom.ppf(0.995, count, level)
+            for p in each
+            for name, level in inner.items()
+        ),
+        "seconds": seconds,
+        "parameters": parameters,
+    }
+
+
+def plot(methods: dict):
+    """Distribution of the ranks minus the uniform one, with the band, by method and parameter."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 * len(PRIORS), 2.4 * len(methods) + 0.4), layout="constrained")
+    panels = figure.subplots(len(methods), len(PRIORS), squeeze=False, sharex=True, sharey="row")
+    for line, (method, found) in zip(panels, methods.items(), strict=True):
+        for axes, (name, parameter) in zip(line, found["parameters"].items(), strict=True):
+            x, ecdf, lower, upper = ecdf_pit(np.array(parameter["ranks"]), 0.95, 2000)
+            axes.fill_between(x, lower - x, upper - x, color="0.85", lw=0, step="mid")
+            axes.step(x, ecdf - x, where="mid", color="#30638e", lw=1.2)
+            axes.axhline(0.0, color="0.4", lw=0.6)
+            axes.set_title(f"{method}: {name}", fontsize=10)
+        line[0].set_ylabel("ECDF - uniform")
+    for axes in panels[-1]:
+        axes.set_xlabel("rank of the truth")
+    return figure
+
+
+def main():
+    """Calibrate the methods that are asked for; those of earlier runs stay in the file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--simulations", type=int, default=1000, help="of nuts; a fifth of it for the others")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="of each method at most")
+    options = parser.parse_args()
+    path = RESULTS / f"calibration-{jax.devices()[0].platform}.json"
+    methods = json.loads(path.read_text())["methods"] if path.exists() else {}
+    observed = observation()
+    for name in options.methods:
+        method, settings = METHODS[name]
+        wanted = options.simulations if name == "nuts" else options.simulations // 5
+        rows, started = [], time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # few draws
+            for seed in range(wanted):
+                rows.append(one(seed, observed, method, settings))
+                spent = time.perf_counter() - started
+                if seed % 20 == 19:
+                    print(f"{name}: {seed + 1} of {wanted}, {spent:.0f} s", flush=True)
+                if spent > 60.0 * options.minutes:
+                    break
+        methods[name] = figures(rows, time.perf_counter() - started)
+        print(name, {k: v for k, v in methods[name].items() if k != "parameters"}, flush=True)
+        report("calibration", {"events": EVENTS, "methods": methods})
+        plot(methods).savefig(RESULTS / "calibration.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import numpy as np
+import pytest
+from conftest import Toy, gaussian_toy
+from test_samplers import SHORT, each, run
+
+import gammajax as gj
+from gammajax.samplers import checkpoint as checkpoints
+from gammajax.samplers.driver import PREEMPTED, Preempted
+
+
+class Killed(BaseException):
+    """The end of a process, as far as the code in it knows."""
+
+
+def sample(name, toy=None, key=5, **options):
+    method, short = SHORT[name]
+    toy = gaussian_toy()[0] if toy is None else toy
+    return method(jax.random.key(key), toy, truths={"size": 0.5}, progress=False, **{**short, **options})
+
+
+def kill_after(monkeypatch, writes):
+    """Let a run end right after so many checkpoints; what it tries to write after that is lost."""
+    write, done = checkpoints.write, []
+
+    def counted(*arguments):
+        if len(done) >= writes:
+            return
+        write(*arguments)
+        done.append(None)
+        if len(done) == writes:
+            raise Killed
+
+    monkeypatch.setattr(checkpoints, "write", counted)
+
+
+def same(one, two):
+    for group in one.tree.children:
+        for name, values in one.tree[group].data_vars.items():
+            np.testing.assert_array_equal(values.to_numpy(), two.tree[group][name].to_numpy(), err_msg=name)
+    assert one.log_evidence == two.log_evidence and one.calls == two.calls
+
+
+@pytest.mark.parametrize("name", each("nuts", "smc", "nested", "svi flow", "laplace"))
+def test_a_killed_run_goes_on_to_the_same_result(tmp_path, monkeypatch, name):
+    path = tmp_path / "run.checkpoint"
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        kill_after(patch, 2)
+        sample(name, checkpoint=path, checkpoint_every=0.0)
+    same(sample(name, checkpoint=path), run(name))
+    # a finished one gives its result again
+    before = path.stat().st_mtime_ns
+    same(sample(name, checkpoint=path), run(name))
+    assert path.stat().st_mtime_ns == before
+
+
+SCRIPT = """
+import os, signal, sys
+sys.path.insert(0, {folder!r})
+import jax
+jax.config.update("jax_disable_most_optimizations", True)
+from pathlib import Path
+from test_checkpoint import sample
+path = Path({path!r})
+replace, count = os.replace, []
+
+def killing(*names):
+    count.append(None)
+    if len(count) == 3:  # in the middle of writing
+        os.kill(os.getpid(), signal.{signal})
+    replace(*names)
+
+os.replace = killing
+sample("nuts", checkpoint=path, checkpoint_every=0.0)
+"""
+
+
+@pytest.mark.xdist_group("nuts")
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
+def test_signals(tmp_path, name):
+    path = tmp_path / "run.checkpoint"
+    script = SCRIPT.format(folder=str(Path(__file__).parent), path=str(path), signal=name)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == (-signal.SIGKILL if name == "SIGKILL" else PREEMPTED), done.stderr
+    assert path.exists()
+    same(sample("nuts", checkpoint=path), run("nuts"))
+
+
+@pytest.mark.xdist_group("laplace")
+def test_checkpoints_of_others_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "run.checkpoint"
+    sample("laplace", checkpoint=path)
+    toy = gaussian_toy()[0]
+    with pytest.raises(ValueError, match="checkpoint of another data set or priors"):
+        sample("laplace", eqx.tree_at(lambda t: t.data, toy, toy.data * 1.001), checkpoint=path)
+    with pytest.raises(ValueError, match="checkpoint of another model"):
+        other = Toy(lambda p, d: 2.0 * toy.function(p, d), toy.priors, toy.reference_parameters, toy.data)
+        sample("laplace", other, checkpoint=path)
+    with pytest.raises(ValueError, match="checkpoint of another options: draws 250, now 300"):
+        sample("laplace", draws=300, checkpoint=path)
+    with pytest.raises(ValueError, match="checkpoint of another key"):
+        sample("laplace", key=6, checkpoint=path)
+    with pytest.raises(ValueError, match="checkpoint of another method: laplace, now nuts"):
+        sample("nuts", checkpoint=path)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "version", lambda name: "0")
+        with pytest.raises(ValueError, match="checkpoint of another versions: gammajax"):
+            sample("laplace", checkpoint=path)
+    path.write_text("text")
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        sample("laplace", checkpoint=path)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        sample("laplace", checkpoint=tmp_path / "nowhere" / "run.checkpoint")
+
+
+def test_preempted_says_where_it_stopped():
+    stop = Preempted("here.checkpoint")
+    assert stop.code == PREEMPTED == 75 and "here.checkpoint" in str(stop)
+    assert os.EX_TEMPFAIL == PREEMPTED
+    assert isinstance(stop, SystemExit) and gj.nuts is SHORT["nuts"][0]
