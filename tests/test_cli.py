@@ -1,5 +1,4 @@
 import warnings
-from pathlib import Path
 
 import jax
 import pandas
@@ -66,9 +65,12 @@ def test_run(invoke, small, tmp_path):
 
 
 def test_an_interrupted_run_is_resumed(invoke, small, tmp_path, monkeypatch):
+    values = yaml.safe_load(small.read_text())
+    values["sampler"] = {"method": "smc", "particles": 100, "moves": 2}
+    small.write_text(yaml.safe_dump(values))
     results = tmp_path / "results"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few draws
+        warnings.simplefilter("ignore")  # few particles
         with monkeypatch.context() as patch:
             patch.setattr(driver._Terminated, "__call__", lambda _: True)  # as SIGTERM would
             answer = invoke("run", small, "--no-progress")
@@ -76,29 +78,13 @@ def test_an_interrupted_run_is_resumed(invoke, small, tmp_path, monkeypatch):
         assert [file.name for file in results.iterdir()] == [".small.checkpoint"]
         answer = invoke("run", small, "--no-progress")
         assert answer.exit_code == 2 and "pass --resume, or --overwrite" in answer.stderr
-        answer = invoke("run", small, "--no-progress", "--resume", "--seed", 9)
-        assert answer.exit_code == 2 and "checkpoint of another" in answer.stderr
         answer = invoke("run", small, "--no-progress", "--resume")
-        assert answer.exit_code == 0, answer.output
-        whole = invoke("run", small, "--no-progress", "--out", "whole")
-        assert whole.exit_code == 0
+    assert answer.exit_code == 0 and "log evidence" in answer.output, answer.output
     assert [file.name for file in results.iterdir()] == ["small"]
-    resumed, uninterrupted = (Result.load(path / "posterior.nc") for path in (results / "small", tmp_path / "whole"))
-    assert resumed.tree["posterior"].equals(uninterrupted.tree["posterior"])
+    result = Result.load(results / "small" / "posterior.nc")
+    assert "before" in result.timings and result.log_evidence[1] < 1.0
+    assert (results / "small" / "run.png").exists()
     assert "already complete" in invoke("run", small, "--resume").output
-
-
-def test_other_samplers(invoke, small):
-    values = yaml.safe_load(small.read_text())
-    values["sampler"] = {"method": "smc", "particles": 100, "moves": 2}
-    small.write_text(yaml.safe_dump(values))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # few particles
-        answer = invoke("run", small, "--no-progress", "--out", "smc")
-    assert answer.exit_code == 0, answer.output
-    assert "log evidence" in answer.output
-    assert Path("smc/run.png").exists()
-    assert Result.load("smc/posterior.nc").log_evidence[1] < 1.0
 
 
 def test_errors_are_one_red_line(invoke, small, tmp_path, monkeypatch):
