@@ -28,6 +28,10 @@ from gammajax.observation import Observation as Observation
 from gammajax.posterior import Posterior as Posterior
 from gammajax.posterior import expected_counts as expected_counts
 from gammajax.posterior import intensity as intensity
+from gammajax.profile import Profile as Profile
+from gammajax.profile import TestStatistic as TestStatistic
+from gammajax.profile import profile as profile
+from gammajax.profile import test_statistic as test_statistic
 from gammajax.response import Response as Response
 from gammajax.result import Result as Result
 from gammajax.reweight import reweight as reweight
