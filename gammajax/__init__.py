@@ -14,6 +14,11 @@ from gammajax.darkmatter import Moore as Moore
 from gammajax.darkmatter import ParticleModel as ParticleModel
 from gammajax.darkmatter import Zhao as Zhao
 from gammajax.events import Events as Events
+from gammajax.forecast import Asimov as Asimov
+from gammajax.forecast import Forecast as Forecast
+from gammajax.forecast import Sensitivity as Sensitivity
+from gammajax.forecast import forecast as forecast
+from gammajax.forecast import sensitivity as sensitivity
 from gammajax.io.exposure import exposure as exposure
 from gammajax.lines import GaussianLine as GaussianLine
 from gammajax.lines import Line as Line
