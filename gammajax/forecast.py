@@ -9,7 +9,8 @@ for a mixture with n events with n p in place of lambda. Its curvature at the tr
 F_ab = Int d_a lambda d_b lambda / lambda_0. The integrals are sums over simulated points with weights 1 / density:
 the terms are stationary at the truth point by point, so that the maximum is exact and the error of the sums is a
 relative one of ln L_A, which does not grow with the number of expected events. Points are drawn from all
-components evenly (Veach & Guibas 1995, doi:10.1145/218380.218498), so that a faint one has as many as a bright one.
+components (Veach & Guibas 1995, doi:10.1145/218380.218498), so that a faint one has as many as a bright one, and from
+sources with harder spectra too.
 """
 
 import equinox as eqx
@@ -25,15 +26,17 @@ from scipy.stats import norm
 
 from gammajax.events import Events
 from gammajax.likelihood import accurate_sum
-from gammajax.mixture import InstrumentBackground
+from gammajax.mixture import InstrumentBackground, Source
 from gammajax.posterior import Parameters, Posterior
 from gammajax.priors import centre, shape
 from gammajax.profile import UPPER_LIMIT, fall, maximise
 from gammajax.samplers.space import labels
 from gammajax.simulate import simulate
+from gammajax.spectra import PowerLaw
 
 POINTS = 100_000  # standard deviations are then known to some 0.3 %
 BANDS = (-2, -1, 0, 1, 2)  # standard deviations of the best fit
+HARDER = 1.5  # power of energy by which signal over background rises, or less
 SINGULAR = 1e-6  # smallest eigenvalue, with ones on the diagonal, that single precision tells from none
 DISCOVERY = 5.0  # standard deviations
 THERMAL_RELIC = 2.2e-26  # cm^3 s^-1, Steigman et al. 2012 (arXiv:1204.3622), above 10 GeV
@@ -83,9 +86,12 @@ class Asimov(eqx.Module):
         observations = tuple(observations) if isinstance(observations, list | tuple) else (observations,)
         proposals = _proposals(model, [truth, *(_complete(priors, point) for point in also)], priors, observations)
         drawn, shares = [], []
+        # many variants of a source are much alike: more points than one, fewer than in proportion
+        share_of = {name: 1.0 / np.sqrt(len(variants)) for name, variants in proposals.items()}
+        together = sum(share_of[name] * len(variants) for name, variants in proposals.items())
         for i, (name, variants) in enumerate(proposals.items()):
             for j, component in enumerate(variants):
-                share = max(1, points // (len(proposals) * len(variants)))
+                share = max(1, round(points * share_of[name] / together))
                 subkey = jax.random.fold_in(jax.random.fold_in(key, i), j)
                 drawn.append(simulate(subkey, component, observations, events=share))
                 shares.append((name, component, share))
@@ -400,8 +406,15 @@ def _proposals(model, points, priors, observations) -> dict:
             component = mixture.components[name]
             if _shines(component, observations) and not any(eqx.tree_equal(component, v) is True for v in variants):
                 variants.append(component)
-        found[name] = variants or [centred.components[name]]
+        found[name] = [harder for v in variants or [centred.components[name]] for harder in _hardened(v)]
     return found
+
+
+def _hardened(component) -> list:
+    """A component, and a source also with a harder spectrum: its information is where the steep background is not."""
+    if isinstance(component, InstrumentBackground):
+        return [component]
+    return [component, Source(component.spectrum * PowerLaw(-HARDER, 1.0), component.morphology)]
 
 
 def _shines(component, observations) -> bool:

@@ -113,7 +113,10 @@ def maximise(posterior, held: dict[str, Any], start: Parameters | None = None) -
     At the edge of a support there is none, and that is no fault.
     """
     conditional = Conditional.init(posterior, held)
-    peak = find_peak(conditional, None if start is None else _start(conditional, start), jacobian=False)
+    initial = None if start is None else _start(conditional, start)
+    peak = None if initial is None else find_peak(conditional, initial, jacobian=False, climb=False)
+    if peak is None or not peak.converged:
+        peak = find_peak(conditional, initial, jacobian=False)
     parameters = _complete(conditional, jnp.asarray(peak.x))
     return parameters, peak.converged or any(_at_edge(posterior.priors[n], v) for n, v in parameters.items())
 
