@@ -34,7 +34,7 @@ from gammajax.samplers.space import labels
 from gammajax.simulate import simulate
 from gammajax.spectra import PowerLaw
 
-POINTS = 100_000  # standard deviations are then known to some 0.3 %
+POINTS, POINTS_SENSITIVITY = 200_000, 50_000  # 1 % on the error of a mass, of the limit on a faint signal
 BANDS = (-2, -1, 0, 1, 2)  # standard deviations of the best fit
 HARDER = 1.5  # power of energy by which signal over background rises, or less
 SINGULAR = 1e-6  # smallest eigenvalue, with ones on the diagonal, that single precision tells from none
@@ -43,7 +43,7 @@ THERMAL_RELIC = 2.2e-26  # cm^3 s^-1, Steigman et al. 2012 (arXiv:1204.3622), ab
 
 
 class Asimov(eqx.Module):
-    """Posterior given the expectation at `truth` instead of events; for `fit`, `profile`, `test_statistic` and samplers.
+    """Posterior given the expectation at `truth` in place of events: for fits, profiles, tests and samplers.
 
     - `posterior`: that of the simulated points, with `volume` [TeV sr] of each, the inverse of their density.
     - `number`: events expected of a mixture; one for absolute fluxes, which know it themselves.
@@ -208,8 +208,8 @@ def forecast(
     - `prior`: whether the curvature of ln prior adds to the information, as in [`gammajax.fit`][].
     - `points` simulated, at which derivatives are taken (module [`gammajax.forecast`][]).
 
-    Raises `ValueError` for parameters that are not those of the priors, a number of events that is missing or not wanted,
-    a component without events and parameters that the data would say nothing about.
+    Raises `ValueError` for parameters that are not those of the priors, a number of events that is missing or not
+    wanted, a component without events and parameters that the data would say nothing about.
 
     >>> import gammajax as gj, jax, numpyro.distributions as dist
     >>> observation = gj.io.ctao(
@@ -259,8 +259,8 @@ class Sensitivity(eqx.Module):
     """Expected limits and significances of a scale against another parameter, from [`gammajax.sensitivity`][].
 
     - `scale`, `along`: names; `values` of the latter.
-    - `limits` [band, value]: quantiles of the upper limit on the scale without signal, for the best fit -2, -1, 0, 1 and 2
-      standard deviations from zero; the median is `limits[2]`.
+    - `limits` [band, value]: quantiles of the upper limit on the scale without signal, for the best fit -2, -1, 0, 1
+      and 2 standard deviations from zero; the median is `limits[2]`.
     - `discovery`: scale that gives a median significance of 5; `significance`: the median at the scale of the `truth`.
     """
 
@@ -276,8 +276,8 @@ class Sensitivity(eqx.Module):
     def plot(self, ax=None, *, xlabel: str | None = None, ylabel: str | None = None, unit: float = 1.0):
         """Draw median limit, 68 % and 95 % bands and discovery against the other parameter; returns the axes.
 
-        `unit`: what one of the scale is worth in the units of the axis. A scale called "sigma_v" is in cm^3 s^-1 then, and
-        the thermal relic (2.2e-26, Steigman et al. 2012) is drawn with it.
+        `unit`: what one of the scale is worth in the units of the axis. A scale called "sigma_v" is in cm^3 s^-1 then,
+        and the thermal relic (2.2e-26, Steigman et al. 2012) is drawn with it.
         """
         if ax is None:
             from matplotlib.figure import Figure
@@ -319,7 +319,7 @@ def sensitivity(
     values,
     number: float | None = None,
     level: float = 0.95,
-    points: int = POINTS,
+    points: int = POINTS_SENSITIVITY,
     **options,
 ) -> Sensitivity:
     """Expected upper limit on a scale, and its discovery, at each of `values` of the parameter `along`.
@@ -327,10 +327,11 @@ def sensitivity(
     `scale` is proportional to the signal, zero for none. All parameters but these two are profiled. `parameters` are
     the truth: the others everywhere, the scale for `significance`. The rest is as of [`gammajax.forecast`][].
 
-    The median limit mu has q_mu,A = z² = 2.71 (95 %, one-sided) given the expectation without signal, and sigma = mu / z. If
-    the best fit lies N sigma above zero the limit is sigma (z + N) (Cowan et al. 2011, arXiv:1007.1727, eq. 89); below, where
-    signals stay positive, q is that against none, sigma (sqrt(z² + N²) - |N|): what [`gammajax.Profile`][] quotes.
-    Discovery has sqrt(q_0,A) = 5 given the expectation with the signal. Asymptotic: with a handful of events, rough.
+    The median limit mu has q_mu,A = z² = 2.71 (95 %, one-sided) given the expectation without signal, and
+    sigma = mu / z. If the best fit lies N sigma above zero the limit is sigma (z + N) (Cowan et al. 2011,
+    arXiv:1007.1727, section 4.4); below, where signals stay positive and the best is none, sigma (sqrt(z² + N²) - |N|).
+    So the bands are those of what [`gammajax.Profile`][] quotes. Discovery has sqrt(q_0,A) = 5
+    given the expectation with the signal. All of this is asymptotic, and rough for a handful of events.
 
     Raises `ValueError` as [`gammajax.forecast`][] does.
     """
@@ -457,8 +458,8 @@ def _invert(information, tangent, names) -> np.ndarray:
         direction = np.abs(tangent @ (axes[:, 0] / unit))
         blamed = [name for name, part in zip(names, direction, strict=True) if part > 0.3 * direction.max()]
         raise ValueError(
-            f"the data would say nothing about {', '.join(blamed)} at these parameters: fix it, or give it a prior that "
-            "is not flat"
+            f"the data would say nothing about {', '.join(blamed)} at these parameters: fix it, or give it a prior "
+            "that is not flat"
         )
     inverse = (axes / curvature) @ axes.T / np.outer(unit, unit)
     return tangent @ inverse @ tangent.T

@@ -391,7 +391,7 @@ def locate(posterior, label: str) -> tuple[str, tuple[int, ...]]:
             f"{label!r} cannot change alone: the numbers of {name!r} depend on one another; "
             "make each a parameter, as with gammajax.stick_breaking"
         )
-    return name, np.unravel_index(names.index(label), shape(prior)) if shape(prior) else ()
+    return name, tuple(int(i) for i in np.unravel_index(names.index(label), shape(prior) or (1,)))[: len(shape(prior))]
 
 
 def _undefined(posterior, name, null, best) -> dict[str, float]:
