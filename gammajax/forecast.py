@@ -64,11 +64,11 @@ class Asimov(eqx.Module):
         model,
         priors: dict,
         observations,
-        parameters: Parameters,
+        parameters: dict,
         *,
-        number: float | None = None,
+        number: float | int | None = None,
         points: int = POINTS,
-        also: tuple[Parameters, ...] = (),
+        also: tuple[dict, ...] = (),
         **options,
     ) -> "Asimov":
         """Simulate `points` from the components at `parameters` and at `also`; `options` as [`gammajax.Posterior`][].
@@ -107,7 +107,7 @@ class Asimov(eqx.Module):
         scale = jnp.asarray(1.0 if number is None else number, float)
         return cls(posterior, volume, scale, truth, jnp.zeros_like(volume)).at(truth)
 
-    def at(self, parameters: Parameters) -> "Asimov":
+    def at(self, parameters: dict) -> "Asimov":
         """The expectation at other true parameters, with the same points."""
         posterior = _with_reference(self.posterior, parameters)
         return Asimov(
@@ -194,9 +194,9 @@ def forecast(
     model,
     priors: dict,
     observations,
-    parameters: Parameters,
+    parameters: dict,
     *,
-    number: float | None = None,
+    number: float | int | None = None,
     prior: bool = True,
     points: int = POINTS,
     **options,
@@ -312,12 +312,12 @@ def sensitivity(
     model,
     priors: dict,
     observations,
-    parameters: Parameters,
+    parameters: dict,
     *,
     scale: str = "sigma_v",
     along: str = "mass",
     values,
-    number: float | None = None,
+    number: float | int | None = None,
     level: float = 0.95,
     points: int = POINTS_SENSITIVITY,
     **options,

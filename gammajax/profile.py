@@ -95,7 +95,7 @@ class Conditional(eqx.Module):
         posterior = self.posterior.with_reference(self.complete(parameters))
         return Conditional(posterior, self.held, self.anchors)
 
-    def start(self, parameters: Parameters) -> Parameters:
+    def start(self, parameters: dict) -> Parameters:
         """A point to start from near `parameters`, inside the supports."""
         x = unconstrained(self.priors, self._at_anchors(parameters))
         return constrained(self.priors, jnp.nan_to_num(x, nan=0.0, posinf=10.0, neginf=-10.0))[0]
@@ -107,7 +107,7 @@ class Conditional(eqx.Module):
         }
 
 
-def maximise(posterior, held: dict[str, Any], start: Parameters | None = None) -> tuple[Parameters, bool]:
+def maximise(posterior, held: dict[str, Any], start: dict | None = None) -> tuple[Parameters, bool]:
     """Parameters where the likelihood is highest with some numbers held, and whether that is a maximum in the others.
 
     At the edge of a support there is none, and that is no fault.
@@ -190,7 +190,7 @@ class Profile(eqx.Module):
             if inside is not None:
                 ax.axvspan(*inside, color=shade, lw=0, zorder=-height)
             ax.axhline(height, color="0.4", lw=0.8, ls=":")
-            ax.annotate(f"{100 * level:.0f} %", (1.0, height), (-4, 2), "axes fraction", None, "offset points")
+            ax.text(0.99, height, f"{100 * level:.0f} %", ha="right", va="bottom", transform=ax.get_yaxis_transform())
         some = np.isfinite(q)
         smooth = PchipInterpolator(at[some], np.sqrt(q[some]))
         fine = np.linspace(at[some][0], at[some][-1], 400)
@@ -201,7 +201,7 @@ class Profile(eqx.Module):
         return ax
 
 
-def profile(posterior, name: str, values=None, *, initial: Parameters | None = None) -> Profile:
+def profile(posterior, name: str, values=None, *, initial: dict | None = None) -> Profile:
     """Profile likelihood over one parameter, or one number of a vector as in "position[0]".
 
     - `values`: where; by default steps from the maximum outwards, until q is 9 or the support ends.
@@ -249,7 +249,7 @@ def profile(posterior, name: str, values=None, *, initial: Parameters | None = N
     for edge in support:
         # an end of the support is approached, never reached
         if abs(centre_value - edge) < 0.01 * width and at(edge, best) < NOTHING:
-            centre_value, best = edge, found[edge][1]
+            centre_value, (_, best, converged) = edge, found[edge]
             break
     if values is None:
         grid = []
@@ -336,7 +336,7 @@ class TestStatistic(eqx.Module):
         return float(np.sqrt(self.value))
 
 
-def test_statistic(posterior, name: str, null: float = 0.0, *, initial: Parameters | None = None) -> TestStatistic:
+def test_statistic(posterior, name: str, null: float = 0.0, *, initial: dict | None = None) -> TestStatistic:
     """Likelihood-ratio test of one number against a value, by default against no signal.
 
     Under the null TS follows chi-square with one degree of freedom (Wilks 1938); at an end of the support, such as a
@@ -358,7 +358,8 @@ def test_statistic(posterior, name: str, null: float = 0.0, *, initial: Paramete
     if at_boundary and value < 0.1:
         # a maximum at the boundary is approached, never reached: the slope there tells
         inward = float(_slope(posterior, under, parameter)[index]) * (1.0 if null == low else -1.0)
-        value = 0.0 if inward <= 0 else value
+        if inward <= 0:
+            value, best, converged = 0.0, under, well
     # the null may be the maximum itself, to the precision of the fit
     value = max(value, 0.0)
     tail = float(chi2.sf(value, 1))
