@@ -24,6 +24,7 @@ from gammajax.samplers.space import constrained, labels, unconstrained
 
 DEEP = 9.0  # q where a profile without given values ends: beyond its 99.7 % interval
 STEPS_MAX = 40  # of such a profile on each side
+HELD = 1e3  # curvature in the direction of what is held: like that of data, neither flat nor stiff
 NOTHING = 1e-3  # change of ln L that is none, in single precision
 INTERVALS = {0.6827: 1.0, 0.95: 3.8415}  # quantiles of chi-square with one degree of freedom
 UPPER_LIMIT = 2.7055  # one-sided 95 %
@@ -33,7 +34,7 @@ class Conditional(eqx.Module):
     """The likelihood of a posterior with some numbers held, flat inside the supports of the priors.
 
     `held` has a mask and values for each parameter concerned. What is held keeps its place in the vector that
-    optimisers move, where -x²/2 gives it a maximum that the likelihood does not see.
+    optimisers move, where a parabola gives it a maximum that the likelihood does not see.
     """
 
     posterior: eqx.Module
@@ -83,7 +84,7 @@ class Conditional(eqx.Module):
         for name, (mask, _) in self.held.items():
             transform = biject_to(self.priors[name].support)
             away = transform.inv(parameters[name]) - transform.inv(self.anchors[name])
-            total = total - 0.5 * jnp.where(mask, away**2, 0.0).sum()
+            total = total - 0.5 * HELD * jnp.where(mask, away**2, 0.0).sum()
         return total
 
     def sample_prior(self, key) -> Parameters:
@@ -245,7 +246,7 @@ def profile(posterior, name: str, values=None, *, initial: dict | None = None) -
         return found[value][0]
 
     centre_value = float(np.asarray(best[parameter])[index])
-    width = float(np.subtract(*(np.asarray(quantile(posterior.priors[parameter], p)) for p in (0.84, 0.16)))[index])
+    width = _width(posterior.priors[parameter], index)
     for edge in support:
         # an end of the support is approached, never reached
         if abs(centre_value - edge) < 0.01 * width and at(edge, best) < NOTHING:
@@ -360,6 +361,8 @@ def test_statistic(posterior, name: str, null: float = 0.0, *, initial: dict | N
         inward = float(_slope(posterior, under, parameter)[index]) * (1.0 if null == low else -1.0)
         if inward <= 0:
             value, best, converged = 0.0, under, well
+        # so near to the end that the unconstrained space is flat
+        converged |= abs(float(best[parameter][index]) - null) < 0.01 * _width(posterior.priors[parameter], index)
     # the null may be the maximum itself, to the precision of the fit
     value = max(value, 0.0)
     tail = float(chi2.sf(value, 1))
@@ -418,6 +421,12 @@ def _support(prior, index) -> tuple[float, float]:
     """Ends of the support of one number."""
     low, high = (float(np.broadcast_to(end, shape(prior))[index]) for end in _ends(prior))
     return low, high
+
+
+def _width(prior, index) -> float:
+    """Width of the middle 68 % of a prior: a scale to begin with."""
+    low, high = (np.asarray(quantile(prior, probability)) for probability in (0.16, 0.84))
+    return float((high - low)[index])
 
 
 def _ends(prior) -> tuple[Any, Any]:
