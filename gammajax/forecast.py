@@ -224,7 +224,6 @@ def forecast(
     ... )
     >>> bool(expected.standard_deviations["flux"] < 0.2)
     True
-    >>> profile = gj.profile(expected.asimov, "flux", [0.8, 1.0, 1.2])
     """
     asimov = Asimov.init(key, model, priors, observations, parameters, number=number, points=points, **options)
     truth = asimov.truth

@@ -39,6 +39,19 @@ def test_profile_of_a_gaussian_is_its_marginal(gaussian):
     assert np.isnan(given.interval()[1]) and np.isfinite(given.interval()[0])
 
 
+@pytest.mark.parametrize("unit", [1.0, 1e-26])
+def test_intervals_in_any_unit(unit):
+    # a parabola about 3 with a width of 2, to the left as far as zero only
+    values = np.array([0.0, 1.0, 2.0, 4.0, 6.0, 8.0])
+    found = gj.Profile("x", unit * values, ((values - 3.0) / 2.0) ** 2, {}, {}, 3.0 * unit, (0.0, 10.0 * unit))
+    np.testing.assert_allclose(found.interval(), [unit, 5.0 * unit], rtol=1e-3)
+    np.testing.assert_allclose(found.interval(0.95), [0.0, unit * (3.0 + 2.0 * 1.95996)], rtol=1e-3)
+    np.testing.assert_allclose(found.upper_limit(), unit * (3.0 + 2.0 * 1.64485), rtol=1e-3)
+    assert np.isnan(found.interval(0.999)[1])
+    with pytest.raises(ValueError, match="level must be between 0 and 1"):
+        found.interval(1.0)
+
+
 def test_limits_at_the_end_of_the_support(on_off):
     # fewer on counts than expected: the maximum is no signal, the limit by a scan of both
     found = gj.profile(counts(on_off, 50, 300), "signal")
