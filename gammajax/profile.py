@@ -166,7 +166,7 @@ class Profile(eqx.Module):
         order = np.argsort(side * self.values[beyond])
         # the root of q is nearly straight
         at = np.append(self.best_value, self.values[beyond][order])
-        root = np.append(0.0, np.sqrt(self.fall[beyond][order]))
+        root = np.append(0.0, np.sqrt(np.minimum(self.fall[beyond][order], 1e4)))  # also where nothing is possible
         reached = np.flatnonzero(root >= np.sqrt(height))
         edge = self.support[side > 0]
         if not reached.size:
