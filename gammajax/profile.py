@@ -37,7 +37,7 @@ class Conditional(eqx.Module):
     optimisers move, where a parabola gives it a maximum that the likelihood does not see.
     """
 
-    posterior: eqx.Module
+    posterior: Any
     held: dict[str, tuple[Array, Array]]
     anchors: Parameters
 
