@@ -14,6 +14,11 @@ from gammajax.darkmatter import Moore as Moore
 from gammajax.darkmatter import ParticleModel as ParticleModel
 from gammajax.darkmatter import Zhao as Zhao
 from gammajax.events import Events as Events
+from gammajax.forecast import Asimov as Asimov
+from gammajax.forecast import Forecast as Forecast
+from gammajax.forecast import Sensitivity as Sensitivity
+from gammajax.forecast import forecast as forecast
+from gammajax.forecast import sensitivity as sensitivity
 from gammajax.io.exposure import exposure as exposure
 from gammajax.lines import GaussianLine as GaussianLine
 from gammajax.lines import Line as Line
@@ -28,6 +33,10 @@ from gammajax.observation import Observation as Observation
 from gammajax.posterior import Posterior as Posterior
 from gammajax.posterior import expected_counts as expected_counts
 from gammajax.posterior import intensity as intensity
+from gammajax.profile import Profile as Profile
+from gammajax.profile import TestStatistic as TestStatistic
+from gammajax.profile import profile as profile
+from gammajax.profile import test_statistic as test_statistic
 from gammajax.response import Response as Response
 from gammajax.result import Result as Result
 from gammajax.reweight import reweight as reweight

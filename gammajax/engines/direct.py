@@ -77,7 +77,8 @@ class DirectEngine(Engine):
                     kernel = _point(source.morphology, observation, dispersion, lon, lat, energy_true)
                 else:
                     kernel = _extended(source.morphology, observation, widths, dispersion, lon, lat, energy_true)
-                return jnp.maximum(observation.livetime * kernel @ flux[node], 0.0)
+                values = observation.livetime * kernel @ flux[node]
+                return jnp.where(values < 0.0, 0.0, values)
 
             values = jax.lax.map(jax.checkpoint(one), columns, batch_size=8)
             result = result.at[members].set(values.astype(result.dtype))

@@ -118,8 +118,8 @@ class FoldEngine(Engine):
         ):
             if members.size:
                 values = ratio * response(source.morphology, flux, *columns)
-                # transforms leave noise of either sign where there are no events
-                result = result.at[members].set(jnp.maximum(values, 0.0).astype(result.dtype))
+                # transforms leave noise of either sign where there are no events; maximum has half a derivative at zero
+                result = result.at[members].set(jnp.where(values < 0.0, 0.0, values).astype(result.dtype))
         return result
 
     def expected_counts(self, source: Source) -> Float[Array, " observation"]:

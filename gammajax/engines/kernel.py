@@ -77,7 +77,9 @@ class KernelEngine(Engine):
         flux = self.nodes.flux(source.spectrum).astype(self.kernel.dtype)
         window = self.start[:, None] + jnp.arange(self.kernel.shape[1])
         # transforms leave noise of either sign where there are no events; single elements may rightly be negative
-        return jnp.maximum(jnp.einsum("bj,bjk->bk", flux[window], self.kernel).reshape(-1), 0.0)
+        values = jnp.einsum("bj,bjk->bk", flux[window], self.kernel).reshape(-1)
+        # not maximum, whose derivative at a flux of zero is one half
+        return jnp.where(values < 0.0, 0.0, values)
 
     def expected_counts(self, source: Source) -> Float[Array, " observation"]:
         """Expected counts in the selection of every observation."""

@@ -110,9 +110,13 @@ def fit(posterior, *, initial: dict | None = None) -> Fit:
     )
 
 
-def find_peak(posterior, initial: dict | None = None, *, jacobian: bool) -> Peak:
-    """Maximum of the density in the parameters, or with `jacobian` in the unconstrained space; raises as `fit` does."""
-    climbed = [_climb(posterior, start, jacobian) for start in _starts(posterior, initial, jacobian)]
+def find_peak(posterior, initial: dict | None = None, *, jacobian: bool, climb: bool = True) -> Peak:
+    """Maximum of the density in the parameters, or with `jacobian` in the unconstrained space; raises as `fit` does.
+
+    Without `climb` Newton steps start at once, for an `initial` that is near.
+    """
+    starts = _starts(posterior, initial, jacobian)
+    climbed = [_climb(posterior, start, jacobian) for start in starts] if climb else starts
     values = np.array([float(_value(posterior, x, jacobian)) for x in climbed])
     best = None
     for i in np.argsort(-np.where(np.isfinite(values), values, -np.inf)):

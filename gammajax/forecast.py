@@ -1,0 +1,492 @@
+"""Forecasts: what an observation is expected to tell, before there are events.
+
+The Asimov data set is the expectation itself in place of events (Cowan et al. 2011, arXiv:1007.1727). With lambda_0 the
+intensity at the true parameters, the likelihood that it has on average is, relative to the truth,
+
+    ln L_A(theta) = Int [ lambda_0 ln(lambda / lambda_0) - (lambda - lambda_0) ] dE' dOmega',
+
+for a mixture with n events with n p in place of lambda. Its curvature at the truth is the Fisher information
+F_ab = Int d_a lambda d_b lambda / lambda_0. The integrals are sums over simulated points with weights 1 / density:
+the terms are stationary at the truth point by point, so that the maximum is exact and the error of the sums is a
+relative one of ln L_A, which does not grow with the number of expected events. Points are drawn from all
+components (Veach & Guibas 1995, doi:10.1145/218380.218498), so that a faint one has as many as a bright one, and from
+sources with harder spectra too.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro.distributions.constraints import simplex
+from scipy.linalg import null_space
+from scipy.optimize import root_scalar
+from scipy.stats import norm
+
+from gammajax.events import Events
+from gammajax.likelihood import accurate_sum
+from gammajax.mixture import InstrumentBackground, Source
+from gammajax.posterior import Parameters, Posterior
+from gammajax.priors import centre, shape
+from gammajax.profile import UPPER_LIMIT, fall, maximise
+from gammajax.samplers.space import labels
+from gammajax.simulate import simulate
+from gammajax.spectra import PowerLaw
+
+POINTS, POINTS_SENSITIVITY = 200_000, 50_000  # 1 % on the error of a mass, of the limit on a faint signal
+BANDS = (-2, -1, 0, 1, 2)  # standard deviations of the best fit
+HARDER = 1.5  # power of energy by which signal over background rises, or less
+SINGULAR = 1e-6  # smallest eigenvalue, with ones on the diagonal, that single precision tells from none
+DISCOVERY = 5.0  # standard deviations
+THERMAL_RELIC = 2.2e-26  # cm^3 s^-1, Steigman et al. 2012 (arXiv:1204.3622), above 10 GeV
+
+
+class Asimov(eqx.Module):
+    """Posterior given the expectation at `truth` in place of events: for fits, profiles, tests and samplers.
+
+    - `posterior`: that of the simulated points, with `volume` [TeV sr] of each, the inverse of their density.
+    - `number`: events expected of a mixture; one for absolute fluxes, which know it themselves.
+
+    Log-likelihoods are relative to the truth, where they have their maximum, zero.
+    """
+
+    posterior: Posterior
+    volume: Float[Array, " row"]
+    number: Float[Array, ""]
+    truth: Parameters
+    expected: Float[Array, " row"]  # of each row at the truth
+
+    @classmethod
+    def init(
+        cls,
+        key: PRNGKeyArray,
+        model,
+        priors: dict,
+        observations,
+        parameters: dict,
+        *,
+        number: float | int | None = None,
+        points: int = POINTS,
+        also: tuple[dict, ...] = (),
+        **options,
+    ) -> "Asimov":
+        """Simulate `points` from the components at `parameters` and at `also`; `options` as [`gammajax.Posterior`][].
+
+        Raises `ValueError` as [`gammajax.forecast`][] does.
+        """
+        truth = _complete(priors, parameters)
+        mixture = model(truth)
+        if mixture.weighted != (number is not None):
+            raise ValueError(
+                "a mixture with weights knows no number of events: give number="
+                if mixture.weighted
+                else "the model's fluxes are absolute and say how many events there are: leave number out"
+            )
+        observations = tuple(observations) if isinstance(observations, list | tuple) else (observations,)
+        proposals = _proposals(model, [truth, *(_complete(priors, point) for point in also)], priors, observations)
+        drawn, shares = [], []
+        # many variants of a source are much alike: more points than one, fewer than in proportion
+        share_of = {name: 1.0 / np.sqrt(len(variants)) for name, variants in proposals.items()}
+        together = sum(share_of[name] * len(variants) for name, variants in proposals.items())
+        for i, (name, variants) in enumerate(proposals.items()):
+            for j, component in enumerate(variants):
+                share = max(1, round(points * share_of[name] / together))
+                subkey = jax.random.fold_in(jax.random.fold_in(key, i), j)
+                drawn.append(simulate(subkey, component, observations, events=share))
+                shares.append((name, component, share))
+        columns = ("energy", "lon", "lat", "observation")
+        events = Events(**{column: np.concatenate([getattr(part, column) for part in drawn]) for column in columns})
+        posterior = Posterior(model, priors, observations, events, **options)
+        density = np.zeros(posterior.valid.size)
+        for name, component, share in shares:
+            intensity, total = _component(posterior.engines[name], component)
+            density += share * np.asarray(intensity, np.float64) / float(total)
+        volume = np.where(np.asarray(posterior.valid) & (density > 0), 1.0 / np.where(density > 0, density, 1.0), 0.0)
+        volume = jnp.asarray(volume)
+        scale = jnp.asarray(1.0 if number is None else number, float)
+        return cls(posterior, volume, scale, truth, jnp.zeros_like(volume)).at(truth)
+
+    def at(self, parameters: dict) -> "Asimov":
+        """The expectation at other true parameters, with the same points."""
+        posterior = _with_reference(self.posterior, parameters)
+        return Asimov(
+            posterior, self.volume, self.number, dict(parameters), self.number * posterior.reference * self.volume
+        )
+
+    @property
+    def priors(self):
+        """Those of the posterior."""
+        return self.posterior.priors
+
+    @property
+    def reference_parameters(self) -> Parameters:
+        """Those of the posterior."""
+        return self.posterior.reference_parameters
+
+    def log_likelihood_ratio(self, parameters: Parameters) -> Float[Array, ""]:
+        """Value of ln L_A relative to the reference."""
+        return self._between(self.posterior._density(parameters), self.posterior.reference)
+
+    def log_likelihood(self, parameters: Parameters) -> Float[Array, ""]:
+        """Value of ln L_A: zero at the truth, negative elsewhere."""
+        return self._between(self.posterior._density(parameters), self.posterior._density(self.truth))
+
+    @property
+    def log_reference(self) -> Float[Array, ""]:
+        """Value of ln L_A at the reference parameters."""
+        return self._between(self.posterior.reference, self.posterior._density(self.truth))
+
+    def _between(self, density, reference):
+        seen = self.expected > 0
+        # the ratio rounds only once: what it loses is the same in both terms, and cancels
+        excess = jnp.where(seen, density / jnp.where(seen, reference, 1.0) - 1.0, 0.0)
+        ratio = jnp.log1p(excess)
+        background = self.number * self.volume * jnp.where(seen, reference * excess, density - reference)
+        return accurate_sum(jnp.where(seen, self.expected * ratio, 0.0) - background)
+
+    def log_prior(self, parameters: Parameters) -> Float[Array, ""]:
+        """Logarithm of the prior density."""
+        return self.posterior.log_prior(parameters)
+
+    def sample_prior(self, key: PRNGKeyArray) -> Parameters:
+        """One draw from the prior."""
+        return self.posterior.sample_prior(key)
+
+    def with_reference(self, parameters: Parameters) -> "Asimov":
+        """The same with log-likelihood ratios relative to another point."""
+        return eqx.tree_at(lambda a: a.posterior, self, self.posterior.with_reference(parameters))
+
+
+class Forecast(eqx.Module):
+    """Expected errors of all parameters, from [`gammajax.forecast`][].
+
+    - `parameters`: the truth; `standard_deviations` of the same structure.
+    - `names`, `fisher`, `covariance`: of all numbers in the parameters, in the order of `names`; the information of the
+      priors is part of both where it was asked for.
+    - `precision`: relative error of the largest kind that the finite number of points leaves on a standard deviation.
+    - `asimov`: the data set, for [`gammajax.profile`][], [`gammajax.test_statistic`][] and samplers.
+    """
+
+    parameters: Parameters
+    standard_deviations: Parameters
+    names: tuple[str, ...] = eqx.field(static=True)
+    fisher: Float[np.ndarray, "number number"]
+    covariance: Float[np.ndarray, "number number"]
+    precision: float
+    asimov: Asimov
+
+    @property
+    def correlation(self) -> Float[np.ndarray, "number number"]:
+        """Correlation matrix."""
+        deviations = np.sqrt(np.diag(self.covariance))
+        return self.covariance / np.outer(deviations, deviations)
+
+    def __repr__(self) -> str:
+        """Parameters with expected standard deviations, in a line."""
+        values, _ = ravel_pytree(self.parameters)
+        rows = zip(self.names, np.asarray(values), np.sqrt(np.diag(self.covariance)), strict=True)
+        return "Forecast(" + ", ".join(f"{n} = {v:.5g} +- {d:.2g}" for n, v, d in rows) + ")"
+
+
+def forecast(
+    key: PRNGKeyArray,
+    model,
+    priors: dict,
+    observations,
+    parameters: dict,
+    *,
+    number: float | int | None = None,
+    prior: bool = True,
+    points: int = POINTS,
+    **options,
+) -> Forecast:
+    """Fisher information and covariance that observations are expected to give, without events.
+
+    - `model`, `priors`, `observations`, `options`: as of [`gammajax.Posterior`][].
+    - `parameters`: the truth. - `number` of events expected, for a mixture with weights.
+    - `prior`: whether the curvature of ln prior adds to the information, as in [`gammajax.fit`][].
+    - `points` simulated, at which derivatives are taken (module [`gammajax.forecast`][]).
+
+    Raises `ValueError` for parameters that are not those of the priors, a number of events that is missing or not
+    wanted, a component without events and parameters that the data would say nothing about.
+
+    >>> import gammajax as gj, jax, numpyro.distributions as dist
+    >>> observation = gj.io.ctao(
+    ...     pointing=(0.0, 0.0), livetime=36000.0, energy_range=(1.0, 5.0), offset_max=1.0, frame="galactic"
+    ... )
+    >>> def model(p):
+    ...     source = gj.Source(gj.PowerLaw(p["index"], p["flux"] * 1e-12), gj.Point(0.3, 0.0))
+    ...     return gj.Mixture(source=source, sky=gj.InstrumentBackground())
+    >>> priors = {"index": dist.Uniform(1.0, 4.0), "flux": dist.Uniform(0.0, 10.0)}
+    >>> expected = gj.forecast(
+    ...     jax.random.key(0), model, priors, observation, {"index": 2.2, "flux": 1.0}, points=2000, per_decade=20.0
+    ... )
+    >>> bool(expected.standard_deviations["flux"] < 0.2)
+    True
+    """
+    asimov = Asimov.init(key, model, priors, observations, parameters, number=number, points=points, **options)
+    truth = asimov.truth
+    flat, restore = ravel_pytree(truth)
+    names = labels(truth)
+    scale = _scales(priors, truth)
+    # derivatives by the size of each number: those by cross sections of 1e-26 would overflow
+    units = jnp.eye(flat.size, dtype=flat.dtype) * jnp.asarray(scale, flat.dtype)
+    score = np.stack([np.asarray(_derivative(asimov, restore(unit)), np.float64) for unit in units], axis=1)
+    volume = np.asarray(asimov.volume, np.float64) * float(asimov.number)
+    density = np.asarray(asimov.posterior.reference, np.float64)
+    weight = np.where(density > 0, volume / np.where(density > 0, density, 1.0), 0.0)
+    fisher = (score * weight[:, None]).T @ score
+    total = fisher
+    if prior:
+        curvature = np.asarray(_prior_curvature(asimov, jnp.asarray(scale, flat.dtype)), np.float64)
+        total = fisher - curvature
+    covariance = _invert(total, _tangent(priors, scale), names)
+    # how much each point pulls on the variances: their scatter is the error of the sums
+    pull = weight[:, None] * (score @ covariance) ** 2
+    count = np.count_nonzero(volume)
+    scatter = np.sqrt(np.maximum((pull**2).sum(0) - pull.sum(0) ** 2 / count, 0.0))
+    variances = np.diag(covariance)
+    precision = 0.5 * float(np.max(scatter / np.where(variances > 0, variances, 1.0)))
+    outer = np.outer(scale, scale)
+    covariance = covariance * outer
+    deviations = restore(jnp.asarray(np.sqrt(np.diag(covariance)), flat.dtype))
+    return Forecast(truth, deviations, tuple(names), total / outer, covariance, precision, asimov)
+
+
+class Sensitivity(eqx.Module):
+    """Expected limits and significances of a scale against another parameter, from [`gammajax.sensitivity`][].
+
+    - `scale`, `along`: names; `values` of the latter.
+    - `limits` [band, value]: quantiles of the upper limit on the scale without signal, for the best fit -2, -1, 0, 1
+      and 2 standard deviations from zero; the median is `limits[2]`.
+    - `discovery`: scale that gives a median significance of 5; `significance`: the median at the scale of the `truth`.
+    """
+
+    scale: str = eqx.field(static=True)
+    along: str = eqx.field(static=True)
+    values: Float[np.ndarray, " value"]
+    limits: Float[np.ndarray, "band value"]
+    discovery: Float[np.ndarray, " value"]
+    significance: Float[np.ndarray, " value"]
+    truth: Parameters
+    level: float = eqx.field(static=True, default=0.95)
+
+    def plot(self, ax=None, *, xlabel: str | None = None, ylabel: str | None = None, unit: float = 1.0):
+        """Draw median limit, 68 % and 95 % bands and discovery against the other parameter; returns the axes.
+
+        `unit`: what one of the scale is worth in the units of the axis. A scale called "sigma_v" is in cm^3 s^-1 then,
+        and the thermal relic (2.2e-26, Steigman et al. 2012) is drawn with it.
+        """
+        if ax is None:
+            from matplotlib.figure import Figure
+
+            ax = Figure(figsize=(6.8, 5.0), layout="constrained").subplots()
+        low2, low1, median, high1, high2 = self.limits * unit
+        x = self.values
+        ax.fill_between(x, low2, high2, color="#ffe066", lw=0, label="95 % of experiments")
+        ax.fill_between(x, low1, high1, color="#7bc96f", lw=0, label="68 % of experiments")
+        ax.plot(x, median, color="black", lw=1.8, label=f"median {100 * self.level:g} % CL upper limit")
+        ax.plot(
+            x,
+            self.discovery * unit,
+            color="#30638e",
+            lw=1.6,
+            ls="--",
+            label=rf"median {DISCOVERY:g} $\sigma$ discovery",
+        )
+        names = {"sigma_v": r"$\langle\sigma v\rangle$ [cm$^3$ s$^{-1}$]", "mass": "dark-matter mass [TeV]"}
+        if self.scale == "sigma_v":
+            ax.axhline(THERMAL_RELIC, color="0.35", lw=1.2, ls=":", label="thermal relic (Steigman et al. 2012)")
+        ax.set(xscale="log", yscale="log", xlim=(x[0], x[-1]))
+        ax.set(xlabel=xlabel or names.get(self.along, self.along), ylabel=ylabel or names.get(self.scale, self.scale))
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        ax.tick_params(which="both", direction="in", top=True, right=True)
+        ax.legend(frameon=False, fontsize=9)
+        return ax
+
+
+def sensitivity(
+    key: PRNGKeyArray,
+    model,
+    priors: dict,
+    observations,
+    parameters: dict,
+    *,
+    scale: str = "sigma_v",
+    along: str = "mass",
+    values,
+    number: float | int | None = None,
+    level: float = 0.95,
+    points: int = POINTS_SENSITIVITY,
+    **options,
+) -> Sensitivity:
+    """Expected upper limit on a scale, and its discovery, at each of `values` of the parameter `along`.
+
+    `scale` is proportional to the signal, zero for none. All parameters but these two are profiled. `parameters` are
+    the truth: the others everywhere, the scale for `significance`. The rest is as of [`gammajax.forecast`][].
+
+    The median limit mu has q_mu,A = z² = 2.71 (95 %, one-sided) given the expectation without signal, and
+    sigma = mu / z. If the best fit lies N sigma above zero the limit is sigma (z + N) (Cowan et al. 2011,
+    arXiv:1007.1727, section 4.4); below, where signals stay positive and the best is none, sigma (sqrt(z² + N²) - |N|).
+    So the bands are those of what [`gammajax.Profile`][] quotes. Discovery has sqrt(q_0,A) = 5
+    given the expectation with the signal. All of this is asymptotic, and rough for a handful of events.
+
+    Raises `ValueError` as [`gammajax.forecast`][] does.
+    """
+    values = np.atleast_1d(np.asarray(values, float))
+    truth = _complete(priors, parameters)
+    for name in (scale, along):
+        if name not in priors or jnp.ndim(truth[name]):
+            raise ValueError(f"{name!r} must be a parameter that is one number; the parameters are {sorted(priors)}")
+    if not 0.5 < level < 1.0:
+        raise ValueError(f"the level of a limit must be between 0.5 and 1, not {level}")
+    if not float(truth[scale]) > 0:
+        raise ValueError(f"the true {scale!r} must be positive: it says the size to look for")
+    there = [{**truth, along: jnp.asarray(value)} for value in values]
+    asimov = Asimov.init(
+        key, model, priors, observations, there[0], also=tuple(there[1:]), number=number, points=points, **options
+    )
+    z = float(np.sqrt(UPPER_LIMIT)) if level == 0.95 else float(norm.ppf(level))
+    rows = [_at_value(asimov, point, scale, along, z) for point in there]
+    sigma, discovery, significance = np.array(rows).T
+    bands = [np.sqrt(z**2 + min(n, 0) ** 2) + n for n in BANDS]
+    return Sensitivity(scale, along, values, np.outer(bands, sigma), discovery, significance, truth, level)
+
+
+def _at_value(asimov, point, scale, along, z):
+    """Standard deviation of the scale at the limit, the scale of a discovery, and the significance of the truth."""
+    size, fixed = float(point[scale]), float(point[along])
+    none = {**point, scale: jnp.zeros_like(point[scale])}
+    without = _at(asimov, none)
+
+    def limit(log_mu) -> float:
+        """Root of q_mu,A without signal, in units of what it should be."""
+        mu = size * np.exp(log_mu)
+        best, _ = maximise(without, {scale: mu, along: fixed}, none)
+        return np.log(max(fall(without, none, best), 1e-12)) / 2.0 - np.log(z)
+
+    def found(log_mu) -> float:
+        """Root of q_0,A with the signal, in units of a discovery."""
+        strong = {**point, scale: jnp.asarray(size * np.exp(log_mu), point[scale].dtype)}
+        given = _at(asimov, strong)
+        best, _ = maximise(given, {scale: 0.0, along: fixed}, strong)
+        return np.log(max(fall(given, strong, best), 1e-12)) / 2.0 - np.log(DISCOVERY)
+
+    mu = size * np.exp(_solve(limit))
+    at_truth = found(0.0)
+    return mu / z, size * np.exp(_solve(found, np.log(mu / size))), DISCOVERY * np.exp(at_truth)
+
+
+def _solve(function, start: float = 0.0) -> float:
+    """Root of what rises by one half to one per unit; to a thousandth."""
+    return root_scalar(function, method="secant", x0=start, x1=start - function(start), xtol=1e-3, maxiter=30).root
+
+
+def _complete(priors, parameters) -> Parameters:
+    """Parameters as arrays; `ValueError` when they are not those of the priors."""
+    if set(parameters) != set(priors):
+        raise ValueError(f"the parameters are {sorted(priors)}, not {sorted(parameters)}")
+    return {
+        name: jnp.broadcast_to(jnp.asarray(value, float), shape(priors[name])) for name, value in parameters.items()
+    }
+
+
+def _proposals(model, points, priors, observations) -> dict:
+    """Components to simulate by path: each as it is at the points, without repetition, or at the centre of the priors.
+
+    Those without flux at any point are there too: what they would add is part of the information.
+    """
+    mixtures = [model(point) for point in points]
+    centred = model({name: centre(prior) for name, prior in priors.items()})
+    found = {}
+    for name in mixtures[0].components:
+        variants = []
+        for mixture in mixtures:
+            component = mixture.components[name]
+            if _shines(component, observations) and not any(eqx.tree_equal(component, v) is True for v in variants):
+                variants.append(component)
+        found[name] = [harder for v in variants or [centred.components[name]] for harder in _hardened(v)]
+    return found
+
+
+def _hardened(component) -> list:
+    """A component, and a source also with a harder spectrum: its information is where the steep background is not."""
+    if isinstance(component, InstrumentBackground):
+        return [component]
+    return [component, Source(component.spectrum * PowerLaw(-HARDER, 1.0), component.morphology)]
+
+
+def _shines(component, observations) -> bool:
+    if isinstance(component, InstrumentBackground):
+        return bool(np.any(np.asarray(component.norm) > 0))
+    edges = np.geomspace(
+        min(o.energy_min for o in observations) / 3.0, 3.0 * max(o.energy_max for o in observations), 50
+    )
+    return bool(np.asarray(component.spectrum.integral(jnp.asarray(edges))).sum() > 0)
+
+
+def _scales(priors, truth) -> np.ndarray:
+    """Size of every number, for units of derivatives: its own, that of its prior, or one."""
+    own = np.abs(np.asarray(ravel_pytree(truth)[0], np.float64))
+    typical = np.abs(np.asarray(ravel_pytree({n: centre(p) for n, p in priors.items()})[0], np.float64))
+    return np.where(own > 0, own, np.where(typical > 0, typical, 1.0))
+
+
+def _tangent(priors, scale) -> np.ndarray:
+    """Directions [number, direction] in which numbers can change, in units of `scale`: fractions keep their sum."""
+    rows, first = [], 0
+    for name in sorted(priors):
+        size = int(np.prod(shape(priors[name])))
+        step = shape(priors[name])[-1] if priors[name].support is simplex else size
+        for start in range(first, first + size, step) if priors[name].support is simplex else ():
+            row = np.zeros(scale.size)
+            row[start : start + step] = scale[start : start + step]
+            rows.append(row)
+        first += size
+    return null_space(np.stack(rows)) if rows else np.eye(scale.size)
+
+
+def _invert(information, tangent, names) -> np.ndarray:
+    """Covariance within the tangent space; `ValueError` for directions without information."""
+    inside = tangent.T @ information @ tangent
+    size = np.sqrt(np.maximum(np.diag(inside), 0.0))
+    unit = np.where(size > 0, size, 1.0)
+    curvature, axes = np.linalg.eigh(inside / np.outer(unit, unit))
+    if not curvature[0] > SINGULAR:
+        direction = np.abs(tangent @ (axes[:, 0] / unit))
+        blamed = [name for name, part in zip(names, direction, strict=True) if part > 0.3 * direction.max()]
+        raise ValueError(
+            f"the data would say nothing about {', '.join(blamed)} at these parameters: fix it, or give it a prior "
+            "that is not flat"
+        )
+    inverse = (axes / curvature) @ axes.T / np.outer(unit, unit)
+    return tangent @ inverse @ tangent.T
+
+
+@eqx.filter_jit
+def _component(engine, component):
+    return engine.intensity(component), engine.expected_counts(component).sum()
+
+
+@eqx.filter_jit
+def _with_reference(posterior, parameters):
+    return posterior.with_reference(parameters)
+
+
+@eqx.filter_jit
+def _at(asimov, parameters):
+    return asimov.at(parameters)
+
+
+@eqx.filter_jit
+def _derivative(asimov, direction):
+    """Derivative of the density of every row at the truth along a direction."""
+    return jax.jvp(asimov.posterior._density, (asimov.truth,), (direction,))[1]
+
+
+@eqx.filter_jit
+def _prior_curvature(asimov, scale):
+    """Second derivatives of ln prior at the truth, in units of `scale`."""
+    flat, restore = ravel_pytree(asimov.truth)
+    return jax.hessian(lambda u: asimov.log_prior(restore(flat + scale * u)))(jnp.zeros_like(flat))

@@ -1,0 +1,473 @@
+"""Profile likelihood: the maximum over all other parameters, and what it says about one.
+
+With q(v) = 2 (ln L_max - ln L(v)), ln L(v) the maximum at the value v (Wilks 1938, doi:10.1214/aoms/1177732360; Rolke
+et al. 2005, arXiv:physics/0403059). The prior enters by its support only.
+"""
+
+import warnings
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpyro.distributions import biject_to, constraints
+from scipy.interpolate import PchipInterpolator
+from scipy.optimize import brentq
+from scipy.stats import chi2
+
+from gammajax.posterior import Parameters
+from gammajax.priors import centre, quantile, shape
+from gammajax.samplers.optimise import find_peak
+from gammajax.samplers.space import constrained, labels, unconstrained
+
+DEEP = 9.0  # q where a profile without given values ends: beyond its 99.7 % interval
+STEPS_MAX = 40  # of such a profile on each side
+HELD = 1e3  # curvature in the direction of what is held: like that of data, neither flat nor stiff
+NOTHING = 1e-3  # change of ln L that is none, in single precision
+INTERVALS = {0.6827: 1.0, 0.95: 3.8415}  # quantiles of chi-square with one degree of freedom
+UPPER_LIMIT = 2.7055  # one-sided 95 %
+
+
+class Conditional(eqx.Module):
+    """The likelihood of a posterior with some numbers held, flat inside the supports of the priors.
+
+    `held` has a mask and values for each parameter concerned. What is held keeps its place in the vector that
+    optimisers move, where a parabola gives it a maximum that the likelihood does not see.
+    """
+
+    posterior: Any
+    held: dict[str, tuple[Array, Array]]
+    anchors: Parameters
+
+    @classmethod
+    def init(cls, posterior, values: dict[str, Any]) -> "Conditional":
+        """Hold numbers by label, as "mass" or "position[0]".
+
+        Raises `ValueError` for an unknown label and for fractions that add up to one.
+        """
+        held, anchors = {}, {}
+        for label, value in values.items():
+            name, index = locate(posterior, label)
+            size = shape(posterior.priors[name])
+            mask, at = held.get(name, (np.zeros(size, bool), np.zeros(size)))
+            mask[index], at[index] = True, value
+            held[name] = (mask, at)
+            anchors[name] = centre(posterior.priors[name])
+        return cls(posterior, {name: (jnp.asarray(m), jnp.asarray(v, float)) for name, (m, v) in held.items()}, anchors)
+
+    @property
+    def priors(self):
+        """Those of the posterior, of which only the supports count."""
+        return self.posterior.priors
+
+    @property
+    def reference_parameters(self) -> Parameters:
+        """Those of the posterior."""
+        return self._at_anchors(self.posterior.reference_parameters)
+
+    def complete(self, parameters: Parameters) -> Parameters:
+        """Parameters with what is held at its values."""
+        return {
+            name: jnp.where(self.held[name][0], self.held[name][1], value) if name in self.held else value
+            for name, value in parameters.items()
+        }
+
+    def log_likelihood_ratio(self, parameters: Parameters) -> Float[Array, ""]:
+        """That of the posterior, with what is held at its values."""
+        return self.posterior.log_likelihood_ratio(self.complete(parameters))
+
+    def log_prior(self, parameters: Parameters) -> Float[Array, ""]:
+        """Zero, but for what is held."""
+        total = jnp.zeros(())
+        for name, (mask, _) in self.held.items():
+            transform = biject_to(self.priors[name].support)
+            away = transform.inv(parameters[name]) - transform.inv(self.anchors[name])
+            total = total - 0.5 * HELD * jnp.where(mask, away**2, 0.0).sum()
+        return total
+
+    def sample_prior(self, key) -> Parameters:
+        """A draw from the prior of what is not held."""
+        return self._at_anchors(self.posterior.sample_prior(key))
+
+    def with_reference(self, parameters: Parameters) -> "Conditional":
+        """The same with the likelihood relative to another point."""
+        posterior = self.posterior.with_reference(self.complete(parameters))
+        return Conditional(posterior, self.held, self.anchors)
+
+    def start(self, parameters: dict) -> Parameters:
+        """A point to start from near `parameters`, inside the supports."""
+        x = unconstrained(self.priors, self._at_anchors(parameters))
+        return constrained(self.priors, jnp.nan_to_num(x, nan=0.0, posinf=10.0, neginf=-10.0))[0]
+
+    def _at_anchors(self, parameters):
+        return {
+            name: jnp.where(self.held[name][0], self.anchors[name], value) if name in self.held else value
+            for name, value in parameters.items()
+        }
+
+
+def maximise(posterior, held: dict[str, Any], start: dict | None = None) -> tuple[Parameters, bool]:
+    """Parameters where the likelihood is highest with some numbers held, and whether that is a maximum in the others.
+
+    At the edge of a support there is none, and that is no fault.
+    """
+    conditional = Conditional.init(posterior, held)
+    initial = None if start is None else _start(conditional, start)
+    peak = None if initial is None else find_peak(conditional, initial, jacobian=False, climb=False)
+    if peak is None or not peak.converged:
+        peak = find_peak(conditional, initial, jacobian=False)
+    parameters = _complete(conditional, jnp.asarray(peak.x))
+    return parameters, peak.converged or any(_at_edge(posterior.priors[n], v) for n, v in parameters.items())
+
+
+def fall(posterior, best: Parameters, parameters: Parameters) -> float:
+    """Value of q = 2 (ln L(best) - ln L(parameters)), with the likelihood relative to the best point."""
+    near = _relative(posterior, best)
+    return 2.0 * float(_difference(near, best, parameters))
+
+
+class Profile(eqx.Module):
+    """Profile likelihood of one number, from [`gammajax.profile`][].
+
+    - `name`; `values`; `fall`: q = 2 (ln L_max - ln L) at each.
+    - `parameters`: what maximises the likelihood at each value, {name: [value, ...]}.
+    - `best`: the parameters of the maximum, `best_value` the number profiled there; `support`: ends of its support.
+    - `messages`: what to know, in words.
+    """
+
+    name: str = eqx.field(static=True)
+    values: Float[np.ndarray, " value"]
+    fall: Float[np.ndarray, " value"]
+    parameters: dict[str, Float[np.ndarray, "value ..."]]
+    best: Parameters
+    best_value: float
+    support: tuple[float, float]
+    messages: tuple[str, ...] = ()
+
+    def interval(self, level: float = 0.6827) -> tuple[float, float]:
+        """Where q is below the quantile of chi-square: 1 for 68 %, 3.84 for 95 %.
+
+        An end is that of the support where the likelihood falls less, and NaN where the values do not reach far enough.
+        """
+        if not 0.0 < level < 1.0:
+            raise ValueError(f"level must be between 0 and 1, not {level}")
+        return self._crossing(-1, float(chi2.ppf(level, 1))), self._crossing(1, float(chi2.ppf(level, 1)))
+
+    def upper_limit(self, level: float = 0.95) -> float:
+        """One-sided limit: the value above the best where q is 2.71 for 95 %."""
+        if not 0.5 < level < 1.0:
+            raise ValueError(f"the level of a limit must be between 0.5 and 1, not {level}")
+        return self._crossing(1, float(chi2.ppf(2.0 * level - 1.0, 1)))
+
+    def _crossing(self, side: int, height: float) -> float:
+        beyond = side * (self.values - self.best_value) > 0
+        order = np.argsort(side * self.values[beyond])
+        # the root of q is nearly straight
+        at = np.append(self.best_value, self.values[beyond][order])
+        root = np.append(0.0, np.sqrt(np.minimum(self.fall[beyond][order], 1e4)))  # also where nothing is possible
+        reached = np.flatnonzero(root >= np.sqrt(height))
+        edge = self.support[side > 0]
+        if not reached.size:
+            return edge if np.isclose(at[-1], edge, rtol=1e-6, atol=1e-12 * abs(at[0] - at[-1])) else np.nan
+        # in units of the range: cross sections are as small as the tolerances of root finders
+        last, scale = reached[0], abs(at[-1] - at[0])
+        curve = PchipInterpolator(np.abs(at - at[0]) / scale, root - np.sqrt(height))
+        low, high = np.abs(at[last - 1 : last + 1] - at[0]) / scale
+        return float(at[0] + side * scale * brentq(lambda u: float(curve(u)), low, high))
+
+    def plot(self, ax=None, label: str | None = None):
+        """Draw q against the values with the 68 % and 95 % intervals; returns the axes."""
+        if ax is None:
+            from matplotlib.figure import Figure
+
+            ax = Figure(figsize=(6.4, 4.4), layout="constrained").subplots()
+        # the maximum may lie between the values
+        at, first = np.unique(np.append(self.values, self.best_value), return_index=True)
+        q = np.append(self.fall, 0.0)[first]
+        for (level, height), shade in zip(INTERVALS.items(), ("0.75", "0.88"), strict=True):
+            low, high = self.interval(level)
+            inside = np.clip([low, high], at[0], at[-1]) if np.all(np.isfinite([low, high])) else None
+            if inside is not None:
+                ax.axvspan(*inside, color=shade, lw=0, zorder=-height)
+            ax.axhline(height, color="0.4", lw=0.8, ls=":")
+            ax.text(0.99, height, f"{100 * level:.0f} %", ha="right", va="bottom", transform=ax.get_yaxis_transform())
+        some = np.isfinite(q)
+        smooth = PchipInterpolator(at[some], np.sqrt(q[some]))
+        fine = np.linspace(at[some][0], at[some][-1], 400)
+        ax.plot(fine, smooth(fine) ** 2, color="#30638e", lw=1.8)
+        ax.plot(at[some], q[some], "o", ms=3.5, color="#30638e")
+        ax.set(xlabel=label or self.name, ylabel=r"$2\,(\ln L_\mathrm{max} - \ln L)$", xlim=at[some][[0, -1]])
+        ax.set_ylim(0.0, min(DEEP, max(1.15 * q[some].max(), 1.2)))
+        return ax
+
+
+def profile(posterior, name: str, values=None, *, initial: dict | None = None) -> Profile:
+    """Profile likelihood over one parameter, or one number of a vector as in "position[0]".
+
+    - `values`: where; by default steps from the maximum outwards, until q is 9 or the support ends.
+    - `initial`: parameters near the maximum; by default it is searched for as [`gammajax.fit`][] does.
+
+    Each value starts from its neighbour's maximum, outwards from the best and then back, and keeps the higher.
+    Fits that did not converge are said in `messages` and as a warning.
+    Raises `ValueError` for an unknown name, values outside the support, and fractions that add up to one.
+
+    >>> import gammajax as gj, jax, numpyro.distributions as dist
+    >>> observation = gj.io.ctao(
+    ...     pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0, frame="galactic"
+    ... )
+    >>> def model(p):
+    ...     source = gj.Source(gj.PowerLaw(2.0, 1e-11), gj.Point(0.3, 0.0))
+    ...     return gj.Mixture(source=source, sky=gj.InstrumentBackground(), weights={"source": p["fraction"]})
+    >>> events = gj.simulate(jax.random.key(0), model({"fraction": 0.2}), observation, events=200)
+    >>> posterior = gj.Posterior(
+    ...     model, {"fraction": dist.Uniform(0.0, 1.0)}, observation, events, per_decade=20.0
+    ... )
+    >>> found = gj.profile(posterior, "fraction")
+    >>> low, high = found.interval(0.95)
+    >>> bool(low < found.best_value < high < 0.5)
+    True
+    >>> bool(gj.test_statistic(posterior, "fraction").significance > 5)
+    True
+    """
+    parameter, index = locate(posterior, name)
+    support = _support(posterior.priors[parameter], index)
+    best, converged = maximise(posterior, {}, initial)
+    near = _relative(posterior, best)
+    found: dict[float, tuple[float, Parameters, bool]] = {}
+
+    def at(value, start) -> float:
+        """Fit at a value, keep the higher of this fit and what was found before, and return q there."""
+        parameters, good = maximise(near, {name: value}, start)
+        q = 2.0 * float(_difference(near, best, parameters))
+        q = q if np.isfinite(q) else np.inf
+        if value not in found or q < found[value][0]:
+            found[value] = (q, parameters, good)
+        return found[value][0]
+
+    centre_value = float(np.asarray(best[parameter])[index])
+    width = _width(posterior.priors[parameter], index)
+    for edge in support:
+        # an end of the support is approached, never reached
+        if abs(centre_value - edge) < 0.01 * width and at(edge, best) < NOTHING:
+            centre_value, (_, best, converged) = edge, found[edge]
+            break
+    if values is None:
+        grid = []
+        for edge in support:
+            grid += _walk(at, found, best, centre_value, width, edge)
+        found[centre_value] = (0.0, best, converged)
+        grid = np.sort([centre_value, *grid])
+    else:
+        grid = np.sort(np.asarray(values, float).ravel())
+        if grid.size == 0 or not (support[0] <= grid[0] and grid[-1] <= support[1]):
+            raise ValueError(f"the values of {name!r} must lie in its support, {support[0]:g} to {support[1]:g}")
+        for part in (grid[grid >= centre_value], grid[grid < centre_value][::-1]):
+            start = best
+            for value in part:
+                at(float(value), start)
+                start = found[float(value)][1]
+    # back again: another start may lead to a higher maximum of the others
+    for part in (grid[grid > centre_value][::-1], grid[grid < centre_value]):
+        for far, value in zip(part[:-1], part[1:], strict=True):
+            at(float(value), found[float(far)][1])
+    fall_ = np.array([found[float(v)][0] for v in grid])
+    lowest = int(np.argmin(fall_))
+    # a value may be higher than what the search took for the maximum
+    if fall_[lowest] < 0:
+        best, centre_value = found[float(grid[lowest])][1], float(grid[lowest])
+        fall_ = fall_ - fall_[lowest]
+    bad = [float(v) for v in grid if not found[float(v)][2]]
+    messages = [f"the fits at {name} = {', '.join(f'{v:.4g}' for v in bad)} have not converged"] if bad else []
+    if not converged:
+        messages.insert(0, "the best fit has not converged")
+    for message in messages:
+        warnings.warn(message, stacklevel=2)
+    columns = [found[float(v)][1] for v in grid]
+    parameters = {key: np.stack([np.asarray(column[key]) for column in columns]) for key in best}
+    return Profile(name, grid, fall_, parameters, best, centre_value, support, tuple(messages))
+
+
+def _walk(at, found, best, value, width, edge) -> list[float]:
+    """Values from the best outwards, half a standard deviation apart, until q is deep or the support ends."""
+    side, room = np.sign(edge - value), abs(edge - value)
+    step, q = min(0.1 * width, 0.5 * room), np.inf
+    for _ in range(STEPS_MAX if room > 0 else 0):
+        q = at(value + side * step, best)
+        if 0.2 < q < 5.0 or (q < 0.2 and step >= 0.5 * room):
+            break
+        step = min(step * float(np.clip(1.0 / np.sqrt(max(q, 1e-3)), 0.05, 20.0)), 0.5 * room)
+    step = min(0.5 * step / np.sqrt(max(q, 0.05)), room / 6.0)
+    grid, start = [], best
+    while len(grid) < STEPS_MAX and step > 0:
+        there = value + side * (len(grid) + 1) * step
+        there = edge if abs(there - value) >= room * (1.0 - 1e-6) else there
+        q = at(there, start)
+        grid.append(there)
+        start = found[there][1]
+        if q > DEEP or there == edge:
+            break
+    return grid
+
+
+class TestStatistic(eqx.Module):
+    """What [`gammajax.test_statistic`][] finds: TS = 2 (ln L_max - ln L_null).
+
+    - `name`, `null`; `value`: TS; `significance`: sqrt(TS), in standard deviations; `p_value`.
+    - `at_boundary`: whether the null lies at an end of the support, so that TS is zero in half of all cases.
+    - `best`, `null_parameters`: what maximises the likelihood, without and with the null.
+    - `undefined`: parameters without meaning under the null; `messages`: what to know, in words.
+    """
+
+    __test__ = False  # not for pytest
+
+    name: str = eqx.field(static=True)
+    null: float
+    value: float
+    p_value: float
+    at_boundary: bool
+    best: Parameters
+    null_parameters: Parameters
+    undefined: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
+
+    @property
+    def significance(self) -> float:
+        """Standard deviations of the normal distribution: sqrt(TS), one-sided at a boundary, else two-sided."""
+        return float(np.sqrt(self.value))
+
+
+def test_statistic(posterior, name: str, null: float = 0.0, *, initial: dict | None = None) -> TestStatistic:
+    """Likelihood-ratio test of one number against a value, by default against no signal.
+
+    Under the null TS follows chi-square with one degree of freedom (Wilks 1938); at an end of the support, such as a
+    fraction of zero, half of that and half zero (Chernoff 1954, doi:10.1214/aoms/1177728725; Self & Liang 1987,
+    doi:10.1080/01621459.1987.10478472). A parameter that has no meaning under the null, such as the mass of what is not
+    there, makes the p-value a local one, which a message says.
+
+    `initial`: parameters near the maximum. Raises `ValueError` as [`gammajax.profile`][] does.
+    """
+    parameter, index = locate(posterior, name)
+    low, high = _support(posterior.priors[parameter], index)
+    if not low <= null <= high:
+        raise ValueError(f"the null of {name!r} must lie in its support, {low:g} to {high:g}, not at {null:g}")
+    best, converged = maximise(posterior, {}, initial)
+    undefined = _undefined(posterior, name, null, best)
+    under, well = maximise(posterior, {name: null, **undefined}, best)
+    value = fall(posterior, best, under)
+    at_boundary = null in (low, high)
+    if at_boundary and value < 0.1:
+        # a maximum at the boundary is approached, never reached: the slope there tells
+        inward = float(_slope(posterior, under, parameter)[index]) * (1.0 if null == low else -1.0)
+        if inward <= 0:
+            value, best, converged = 0.0, under, well
+        # so near to the end that the unconstrained space is flat
+        converged |= abs(float(best[parameter][index]) - null) < 0.01 * _width(posterior.priors[parameter], index)
+    # the null may be the maximum itself, to the precision of the fit
+    value = max(value, 0.0)
+    tail = float(chi2.sf(value, 1))
+    p_value = (0.5 * tail if value > 0 else 1.0) if at_boundary else tail
+    messages = []
+    if not (converged and well):
+        messages.append("a fit of the test has not converged; TS may be too small or too large")
+    if undefined:
+        messages.append(
+            f"{', '.join(undefined)} without meaning under the null: the p-value is local, that of all values searched "
+            "is larger (look-elsewhere effect, Gross & Vitells 2010, arXiv:1005.1891)"
+        )
+    for message in messages:
+        warnings.warn(message, stacklevel=2)
+    return TestStatistic(name, float(null), value, p_value, at_boundary, best, under, tuple(undefined), tuple(messages))
+
+
+test_statistic.__test__ = False  # not for pytest, either
+
+
+def locate(posterior, label: str) -> tuple[str, tuple[int, ...]]:
+    """Parameter and index of a number by its label; `ValueError` for one that cannot be held alone."""
+    name = label.split("[")[0]
+    if name not in posterior.priors:
+        raise ValueError(f"{label!r} is no parameter; the parameters are {sorted(posterior.priors)}")
+    prior = posterior.priors[name]
+    names = labels({name: np.zeros(shape(prior))})
+    if label not in names:
+        raise ValueError(f"{label!r} is no single number; choose from {names}")
+    support = prior.support
+    if support.event_dim and not isinstance(support, constraints.independent):
+        raise ValueError(
+            f"{label!r} cannot change alone: the numbers of {name!r} depend on one another; "
+            "make each a parameter, as with gammajax.stick_breaking"
+        )
+    return name, tuple(int(i) for i in np.unravel_index(names.index(label), shape(prior) or (1,)))[: len(shape(prior))]
+
+
+def _undefined(posterior, name, null, best) -> dict[str, float]:
+    """Numbers that change nothing under the null, at their values of the best fit."""
+    parameter, index = locate(posterior, name)
+    under = {**best, parameter: jnp.asarray(best[parameter]).at[index].set(null)}
+    near = _relative(posterior, under)
+    draws = [posterior.sample_prior(jax.random.key(number)) for number in range(3)]
+    found = {}
+    for other in sorted(posterior.priors):
+        for label in labels({other: best[other]}) if other != parameter else ():
+            try:
+                _, at = locate(posterior, label)
+            except ValueError:  # fractions
+                continue
+            moved = [{**under, other: under[other].at[at].set(draw[other][at])} for draw in draws]
+            if all(abs(float(_difference(near, under, point))) < NOTHING for point in moved):
+                found[label] = float(best[other][at])
+    return found
+
+
+def _support(prior, index) -> tuple[float, float]:
+    """Ends of the support of one number."""
+    low, high = (float(np.broadcast_to(end, shape(prior))[index]) for end in _ends(prior))
+    return low, high
+
+
+def _width(prior, index) -> float:
+    """Width of the middle 68 % of a prior: a scale to begin with."""
+    low, high = (np.asarray(quantile(prior, probability)) for probability in (0.16, 0.84))
+    return float((high - low)[index])
+
+
+def _ends(prior) -> tuple[Any, Any]:
+    support = getattr(prior.support, "base_constraint", prior.support)
+    low, high = (getattr(support, end, None) for end in ("lower_bound", "upper_bound"))
+    return (-np.inf if low is None else np.asarray(low)), (np.inf if high is None else np.asarray(high))
+
+
+def _at_edge(prior, value) -> bool:
+    """Whether a number lies at an end of its support, as near as the unconstrained space comes to it."""
+    low, high = _ends(prior)
+    scale = np.where(np.isfinite(high - low), high - low, np.maximum(np.abs(value), 1.0))
+    return bool(np.any(np.minimum(np.abs(value - low), np.abs(value - high)) < 1e-4 * scale))
+
+
+@eqx.filter_jit
+def _start(conditional, parameters):
+    return conditional.start(parameters)
+
+
+@eqx.filter_jit
+def _complete(conditional, x):
+    return conditional.complete(constrained(conditional.priors, x)[0])
+
+
+@eqx.filter_jit
+def _relative(posterior, parameters):
+    return posterior.with_reference(parameters)
+
+
+@eqx.filter_jit
+def _difference(posterior, best, parameters):
+    return posterior.log_likelihood_ratio(best) - posterior.log_likelihood_ratio(parameters)
+
+
+@eqx.filter_jit
+def _slope(posterior, parameters, name: str):
+    return jax.grad(lambda v: posterior.with_reference(parameters).log_likelihood_ratio({**parameters, name: v}))(
+        parameters[name]
+    )
