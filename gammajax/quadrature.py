@@ -76,7 +76,8 @@ def pixel_nodes(
         position = (centre + half * jnp.asarray(PIXEL[0])).ravel() - 0.5 * (grid.size - 1)
         axes.append((position * grid.step, (half * jnp.asarray(PIXEL[1])).ravel()))
     (x, weight_x), (y, weight_y) = axes
-    directions = deproject(*jnp.meshgrid(x, y), grid.lon, grid.lat)
+    x, y = jnp.meshgrid(x, y)
+    directions = deproject(x, y, grid.lon, grid.lat)
     return *directions, weight_y[:, None] * weight_x * grid.solid_angle
 
 

@@ -65,7 +65,7 @@ def _equal(there, here) -> bool:
 
 def write(path: Path, belongs_to: dict, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; the one before it stays until this one is whole."""
-    arrays = {f"prepared {name}": value for name, value in checkpoint.prepared.items()}
+    arrays: dict[str, Any] = {f"prepared {name}": value for name, value in checkpoint.prepared.items()}
     arrays |= {f"state {i}": value for i, value in enumerate(checkpoint.state)}
     arrays |= {f"record {i}": value for i, value in enumerate(checkpoint.record)}
     header = {"belongs_to": belongs_to, "steps": checkpoint.steps, "seconds": checkpoint.seconds}

@@ -96,7 +96,7 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
         records.append(jax.tree.unflatten(jax.tree.structure(form), found.record))
     ready = time.perf_counter()
 
-    def done():
+    def done() -> tuple[float, str]:
         if sampler.over(state):
             return 1.0, "done"
         return sampler.done(state, records[-1], steps) if steps else (0.0, "start")

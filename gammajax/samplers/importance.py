@@ -9,7 +9,7 @@ K_HAT_MAX = 0.7  # Vehtari et al. 2024 (arXiv:1507.02646): above, importance wei
 
 def smooth(log_ratio: Float[np.ndarray, " draw"]) -> tuple[Float[np.ndarray, " draw"], float]:
     """Pareto-smoothed log-weights, which add up to one, and k-hat, the shape of their tail (arXiv:1507.02646)."""
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     # it takes log-likelihoods left out, of which weights are the inverse
     log_weight, k_hat = array_stats.psislw(-np.asarray(log_ratio, np.float64))

@@ -142,7 +142,8 @@ def nested(
 def _weights(key, points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Logarithms of mean weights and volumes of sorted points [point], and of the evidence [drawn volumes]."""
     with jax.enable_x64(True):
-        info = NSInfo(jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), points), ())
+        wide: Any = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), points)
+        info = NSInfo(wide, None)  # pyright: ignore[reportArgumentType]
         drawn = np.asarray(log_weights(key, info, VOLUMES))
         weight = drawn - points.loglikelihood[:, None].astype(np.float64)
     log_z = np.logaddexp.reduce(drawn, axis=0)

@@ -6,7 +6,7 @@ the events serves all of them; on a CPU one after the other, which saves them fr
 """
 
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -33,7 +33,7 @@ SIDE_PEAK = 5.0
 class Chains(NamedTuple):
     """Chains between two blocks of steps; `kept` are those that stayed where they started."""
 
-    moving: NamedTuple
+    moving: Any
     kept: jax.Array
 
 
@@ -134,8 +134,8 @@ def _out_of_side_peaks(chains: Chains, record) -> Chains:
 
 
 class _Kernel(NamedTuple):
-    start: object
-    block: object
+    start: Any
+    block: Any
 
 
 @lru_cache(maxsize=16)

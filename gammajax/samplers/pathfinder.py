@@ -4,6 +4,8 @@ The best approximation of each path, by its evidence lower bound, is drawn from;
 itself, over all paths together. Several paths may end in several peaks.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -48,4 +50,5 @@ def _starts(posterior, key):
 @eqx.filter_jit
 def _paths(posterior, key, x):
     state, _ = multi_approximate(key, lambda one: log_density(posterior, one, True), x, DRAWS)
-    return state.samples.reshape(-1, x.shape[-1]), state.logp.ravel(), state.logq.ravel()
+    samples: Any = state.samples
+    return samples.reshape(-1, x.shape[-1]), state.logp.ravel(), state.logq.ravel()

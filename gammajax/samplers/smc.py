@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from blackjax.smc import adaptive_tempered, resampling
-from blackjax.smc.base import extend_params
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro.distributions import MultivariateStudentT
 
@@ -209,7 +208,7 @@ def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
             target_ess,
             batch_size=batch,
         )
-        tempered, info = advance(here, state.tempered, moves, extend_params({}))
+        tempered, info = advance(here, state.tempered, moves, {})
         before, after = x[info.ancestors], tempered.particles
         moved, spread = after - after.mean(0), before - before.mean(0)
         correlation = (moved * spread).mean(0) / jnp.sqrt((moved**2).mean(0) * (spread**2).mean(0))
