@@ -12,9 +12,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.ns import nss
-from blackjax.ns.base import NSInfo, init_state_strategy
-from blackjax.ns.utils import log_weights
 from jaxtyping import PRNGKeyArray
 
 from gammajax.result import Result
@@ -141,6 +138,9 @@ def nested(
 
 def _weights(key, points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Logarithms of mean weights and volumes of sorted points [point], and of the evidence [drawn volumes]."""
+    from blackjax.ns.base import NSInfo
+    from blackjax.ns.utils import log_weights
+
     with jax.enable_x64(True):
         wide: Any = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), points)
         info = NSInfo(wide, None)  # pyright: ignore[reportArgumentType]
@@ -182,6 +182,8 @@ class _Kernel(NamedTuple):
 @lru_cache(maxsize=16)
 def _kernel(live, delete, slices, batch) -> _Kernel:
     """Functions of one setting, kept so that other posteriors of the same shape need no compilation."""
+    from blackjax.ns import nss  # importing blackjax starts the device, which importing gammajax may not
+    from blackjax.ns.base import init_state_strategy
 
     def make(posterior):
         """The state of a particle, from its place."""

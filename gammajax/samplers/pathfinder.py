@@ -10,7 +10,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.vi.multipathfinder import multi_approximate
 
 from gammajax.samplers.importance import resample, smooth
 from gammajax.samplers.space import log_density, prior_draws
@@ -49,6 +48,8 @@ def _starts(posterior, key):
 
 @eqx.filter_jit
 def _paths(posterior, key, x):
+    from blackjax.vi.multipathfinder import multi_approximate  # importing it starts the device, so not before
+
     state, _ = multi_approximate(key, lambda one: log_density(posterior, one, True), x, DRAWS)
     samples: Any = state.samples
     return samples.reshape(-1, x.shape[-1]), state.logp.ravel(), state.logq.ravel()

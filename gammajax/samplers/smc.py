@@ -9,12 +9,10 @@ import math
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
-import blackjax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.smc import adaptive_tempered, resampling
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro.distributions import MultivariateStudentT
 
@@ -24,7 +22,7 @@ from gammajax.samplers.finish import finish
 from gammajax.samplers.space import constrained, log_likelihood, log_prior, prior_draws
 
 Kernel = Literal["independent", "hmc", "nuts"]
-KERNELS = {"independent": blackjax.irmh, "hmc": blackjax.hmc, "nuts": blackjax.nuts}
+KERNELS = {"independent": "irmh", "hmc": "hmc", "nuts": "nuts"}  # names of blackjax
 GROUPS = 4  # of particles, which descend from other ones: they must agree as chains must
 TAILS = 5.0  # degrees of freedom of independent proposals: tails heavier than those of posteriors
 # a quarter of the period of a Gaussian at the largest step: independent of the start
@@ -174,6 +172,7 @@ class _Kernel(NamedTuple):
 @lru_cache(maxsize=16)
 def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
     """Functions of one setting, kept so that other posteriors of the same shape need no compilation."""
+    from blackjax.smc import adaptive_tempered, resampling  # importing it starts the device, so not before
 
     @eqx.filter_jit
     def drawn(posterior, key):
@@ -244,7 +243,9 @@ def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
 
 def _moves(kernel, mean, covariance, step_size):
     """Start and step of a Markov chain for a density, fitted to the particles."""
-    mcmc = KERNELS[kernel]
+    import blackjax
+
+    mcmc = getattr(blackjax, KERNELS[kernel])
     step = mcmc.build_kernel()
     if kernel == "independent":
         proposal = MultivariateStudentT(TAILS, mean, jnp.linalg.cholesky(covariance))
