@@ -9,9 +9,12 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path) -> Iterator[Path]:
-    """Context with the path of a temporary file beside `path`, which takes its name only when all went well."""
+    """Context with the path of a temporary file beside `path`, which takes its name only when all went well.
+
+    The name ends as that of `path`, from which writers tell the format.
+    """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-", suffix=".tmp")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f"-{path.name}")
     temporary = Path(name)
     try:
         os.close(handle)

@@ -1,9 +1,7 @@
 """Result: posterior samples with their diagnostics and provenance, in an ArviZ data tree."""
 
 import json
-import os
 import subprocess
-import tempfile
 import warnings
 from functools import lru_cache
 from importlib.metadata import version
@@ -14,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gammajax.files import replacing
 from gammajax.significance import BayesFactor, Significance, model_comparison, savage_dickey, tail_significance
 
 CHUNK = 32  # draws at a time, for functions of draws
@@ -332,17 +331,9 @@ class Result:
 
     def save(self, path) -> Path:
         """Write a NetCDF file, first under a temporary name so that it is never half there."""
-        path = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-        os.close(handle)
-        try:
+        with replacing(path) as temporary:
             self.tree.to_netcdf(temporary, engine="h5netcdf")
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        return path
+        return Path(path)
 
     @classmethod
     def load(cls, path) -> "Result":

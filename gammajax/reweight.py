@@ -18,11 +18,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 
 from gammajax.priors import centre, extremes
 from gammajax.result import Result
 from gammajax.samplers.fractions import sample_fractions
+from gammajax.samplers.importance import smooth, systematic
 
 INFORMATION_LOSS_MAX = 0.2  # bits, as recommended in arXiv:2509.07221
 CHUNK = 8  # draws at a time: memory is a few rows of events for each
@@ -79,7 +79,7 @@ def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=
     effective = independent / float(np.sum(weights**2))
     numbers = sum(np.prod(values.shape[1:], dtype=int) for values in points.values())
     loss = information_loss(int(numbers), effective)
-    pareto_k = tail_index(log_weight)
+    _, pareto_k = smooth(log_weight)
     limit = min(1.0 - 1.0 / math.log10(max(count, 11)), 0.7)
     if loss > INFORMATION_LOSS_MAX or pareto_k > limit:
         raise ValueError(
@@ -122,26 +122,6 @@ def information_loss(numbers: int, effective: float | int) -> float:
     0.0361
     """
     return 0.5 * (0.5 * numbers * (numbers + 3)) / (effective * math.log(2.0))
-
-
-def tail_index(log_weight: Float[np.ndarray, " draw"]) -> float:
-    """Pareto k of the largest weights; the mean of the weights has a finite variance below 0.5. NaN of too few."""
-    from arviz_stats.base.array import array_stats
-
-    log_weight = log_weight[np.isfinite(log_weight)]
-    if len(log_weight) < 25:  # a fifth of them is the tail, which needs five
-        return math.nan
-    tail = np.sort(log_weight)[-int(min(0.2 * len(log_weight), 3.0 * math.sqrt(len(log_weight)))) - 1 :]
-    if np.ptp(tail) < 1e-6:  # equal weights have none
-        return -math.inf
-    _, k = array_stats.psislw(-log_weight)  # it takes log-likelihoods left out, of which weights are the inverse
-    return float(k)
-
-
-def systematic(weights: Float[np.ndarray, " draw"], number: int) -> np.ndarray:
-    """Indices of so many draws, each taken number x weight times up to rounding; weights add up to one."""
-    steps = (np.arange(number) + 0.5) / number
-    return np.minimum(np.searchsorted(np.cumsum(weights), steps), len(weights) - 1)
 
 
 def _log_ratios(posterior, new_posterior, log_prior, points, chunk):

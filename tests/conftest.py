@@ -3,12 +3,17 @@
 import os
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
-# tests run what they compile once or twice: to optimise it takes longer than it saves
-jax.config.update("jax_disable_most_optimizations", True)
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_compiled():
+    """Compiled functions take memory maps, of which a process may have 65530; a thousand tests need more."""
+    yield
+    import jax
+
+    jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@
 # pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
 # pyright: reportOptionalSubscript=false, reportOperatorIssue=false
 
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from gammajax.files import replacing
 from gammajax.io.files import expand
 from gammajax.observation import Observation
 
@@ -52,12 +52,8 @@ class Exposure(NamedTuple):
                 parts = one.to_hdulist(hdu=name, hdu_bands=f"{name}_BANDS")[1:]
                 parts[0].header["OBS_ID"] = self.obs_ids[number]
                 hdus += parts
-        temporary = path.with_name(f".{os.getpid()}-{path.name}")
-        try:
+        with replacing(path) as temporary:
             fits.HDUList(list(hdus)).writeto(temporary, overwrite=True)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
         return path
 
     def plot(self, energy: float | int = 1.0):

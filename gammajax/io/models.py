@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpyro.distributions as dist
 
+from gammajax.files import replacing
 from gammajax.io.files import UNREADABLE, expand, one_line, quiet
 from gammajax.io.pointing import plain_pair
 from gammajax.io.spatial import morphology_from_gammapy, morphology_to_gammapy, to_frame
@@ -333,12 +334,8 @@ def _write(models, path: Path, overwrite: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
 
     def complete(file, write):
-        temporary = file.with_name(f".{os.getpid()}-{file.name}")
-        try:
+        with replacing(file) as temporary:
             write(temporary)
-            os.replace(temporary, file)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     for file, template in templates.items():
         complete(file, lambda at, sky=template.map: sky.write(at, overwrite=True))

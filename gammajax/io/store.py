@@ -4,11 +4,10 @@
 # pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
 # pyright: reportOptionalSubscript=false, reportOperatorIssue=false
 
-import os
-
 import numpy as np
 
 from gammajax.events import Events
+from gammajax.files import replacing
 from gammajax.io.files import UNREADABLE, expand, one_line
 
 GADF = {
@@ -48,12 +47,8 @@ def write_events(path, events: Events, observations, overwrite: bool = False) ->
                 raise FileExistsError(f"{folder / name} exists; pass overwrite=True to replace it")
     folder.mkdir(parents=True, exist_ok=True)
     for name, hdus in files.items():
-        temporary = folder / f".{os.getpid()}-{name}"
-        try:
+        with replacing(folder / name) as temporary:
             hdus.writeto(temporary, overwrite=True)
-            os.replace(temporary, folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 def read_events(path, observations) -> Events:

@@ -7,6 +7,14 @@ import numpyro.distributions as dist
 import pytest
 
 
+@pytest.fixture(autouse=True)
+def quick_compilation():
+    """Samplers of toys compile longer than they run: to optimise them takes more than it saves."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 class Toy(eqx.Module):
     """A log-likelihood written out by hand."""
 

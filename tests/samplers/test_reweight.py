@@ -6,7 +6,8 @@ import numpyro.distributions as dist
 import pytest
 
 import gammajax as gj
-from gammajax.reweight import information_loss, systematic, tail_index
+from gammajax.reweight import information_loss
+from gammajax.samplers.importance import smooth, systematic
 
 WIDTH = 0.5  # of the likelihood
 
@@ -142,8 +143,11 @@ def test_information_loss_is_the_divergence_of_estimated_gaussians():
 def test_tail_index_and_systematic_draws():
     generator = np.random.default_rng(4)
     # weights u^-k have a Pareto tail of index k
-    assert tail_index(-0.5 * np.log(generator.uniform(size=20_000))) == pytest.approx(0.5, abs=0.15)
-    assert tail_index(np.zeros(100)) == -math.inf and math.isnan(tail_index(np.arange(10.0)))
+    log_weight, k_hat = smooth(-0.5 * np.log(generator.uniform(size=20_000)))
+    assert k_hat == pytest.approx(0.5, abs=0.15) and np.exp(log_weight).sum() == pytest.approx(1.0)
+    assert smooth(np.zeros(100))[1] == -math.inf and math.isnan(smooth(np.arange(10.0))[1])
+    # the larger weight stays the larger
+    assert np.all(np.diff(smooth(np.linspace(-1.0, 1.0, 1000))[0]) > 0)
     weights = generator.dirichlet(np.ones(50))
     taken = np.bincount(systematic(weights, 1000), minlength=50)
     assert np.all(np.abs(taken - 1000 * weights) <= 1.0)
