@@ -147,7 +147,8 @@ def test_tail_index_and_systematic_draws():
     assert k_hat == pytest.approx(0.5, abs=0.15) and np.exp(log_weight).sum() == pytest.approx(1.0)
     assert smooth(np.zeros(100))[1] == -math.inf and math.isnan(smooth(np.arange(10.0))[1])
     # the larger weight stays the larger
-    assert np.all(np.diff(smooth(np.linspace(-1.0, 1.0, 1000))[0]) > 0)
+    plain = np.sort(generator.normal(size=1000))
+    assert np.all(np.diff(smooth(plain)[0]) >= 0) and np.corrcoef(plain, smooth(plain)[0])[0, 1] > 0.99
     weights = generator.dirichlet(np.ones(50))
     taken = np.bincount(systematic(weights, 1000), minlength=50)
     assert np.all(np.abs(taken - 1000 * weights) <= 1.0)
