@@ -36,6 +36,22 @@ ABOUT = {
         "`read_s` is `jnp.sum` over the kernel in the same process. Target: `value_and_grad_s` at most 3 times it; "
         "`setup_s` at most 30 on two cores.",
     ),
+    "samplers": (
+        "python -m benchmarks.samplers",
+        "The problem of `make demo`, 1e5 events. `largest_shift_sd`: of medians from dynesty's, in standard deviations; "
+        "`evidence_shift_errors`: in combined errors; `ratio_to_dynesty`: of seconds at equal error of the evidence. "
+        "Target: 0.1, 2, and 1.5 for nested, 1 for smc.",
+    ),
+    "targets": (
+        "python -m benchmarks.targets",
+        "Densities with known moments and evidence, 50 seeds. Target: mean of the pulls of log Z within 0.4, standard "
+        "deviation 0.8 to 1.2; means and covariances within 4 Monte-Carlo errors.",
+    ),
+    "calibration": (
+        "python -m benchmarks.calibration",
+        "Ranks of the truth among draws, prior draw to inference. Target: inside the simultaneous 95 % band, p above "
+        "0.01, coverage within binomial errors.",
+    ),
     "simulate": ("python -m benchmarks.simulate", "Target: 3e5 events per second on two cores."),
 }
 
