@@ -45,7 +45,14 @@ SOURCES = {
     "halo": (gj.Einasto(0.3, 0.2), 0.5, 1e-2),
     "cube": (narrowing_cube(), 0.3, 1e-2),
 }
-NAMES = pytest.mark.parametrize("name", SOURCES)
+
+
+def each(names):
+    """Parameters of a test, those of one source in one process, where its engines are built once."""
+    return pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in names])
+
+
+NAMES = each(SOURCES)
 
 
 def source(name):
@@ -111,7 +118,7 @@ def test_kernel_agrees_with_direct(name, values):
     assert np.median(np.abs(kernel[seen] / direct[seen] - 1.0)) < 2e-3
 
 
-@pytest.mark.parametrize("name", [name for name in SOURCES if name != "cube"])
+@each([name for name in SOURCES if name != "cube"])
 def test_fold_agrees_with_direct(name, values):
     (fold, counts), (direct, expected) = values(name, "fold"), values(name, "direct")
     top = direct.max()
