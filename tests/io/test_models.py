@@ -311,7 +311,7 @@ def two_sources():
     pl.amplitude.min, pl.amplitude.max = 0.0, 1e-11
     disk = gp.DiskSpatialModel(lon_0="0.5 deg", lat_0="0.2 deg", r_0="0.3 deg", edge_width=0.5, frame="galactic")
     disk.lon_0.frozen = True
-    first, second = SkyModel(pl, POINT, name="first"), SkyModel(cutoff, disk, name="second")
+    first, second = SkyModel(pl, POINT.copy(), name="first"), SkyModel(cutoff, disk, name="second")
     first.spatial_model.freeze()
     return Models([first, second, gp.FoVBackgroundModel("run"), gp.FoVBackgroundModel("other")])
 
@@ -422,7 +422,9 @@ def test_dark_matter_of_gammapy(gammapy_data, decay):
     else:
         jfactor = 3e21 * u.Unit("GeV2 cm-5")
         spectral = DarkMatterAnnihilationSpectralModel(5 * u.TeV, "b", scale=2.0, jfactor=jfactor, k=4)
-    ours = gj.io.from_gammapy(SkyModel(spectral, POINT, name="dm"), frame="galactic")
+    point = POINT.copy()
+    point.freeze()
+    ours = gj.io.from_gammapy(SkyModel(spectral, point, name="dm"), frame="galactic")
     spectrum = ours.components["dm"].spectrum
     assert isinstance(spectrum, gj.DarkMatterDecay if decay else gj.DarkMatter)
     assert list(ours.parameters) == ["dm.spectral.scale"] and "has one free parameter" in ours.notes[0]

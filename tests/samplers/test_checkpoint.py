@@ -8,8 +8,8 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
-from conftest import Toy, gaussian_toy
 from test_samplers import SHORT, each, run
+from toys import Toy, gaussian_toy
 
 import gammajax as gj
 from gammajax.samplers import checkpoint as checkpoints

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from conftest import Toy, counting
+from toys import Toy, counting
 
 from gammajax.samplers import fit
 

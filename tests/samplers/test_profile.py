@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from conftest import CENTRE, PRECISION
 from scipy.stats import chi2, kstest
+from toys import CENTRE, PRECISION
 
 import gammajax as gj
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from conftest import CENTRE, PRECISION, gaussian_toy
 from scipy.stats import kstest, norm
+from toys import CENTRE, PRECISION, gaussian_toy
 
 import gammajax as gj
 
