@@ -38,7 +38,7 @@ ABOUT = {
     ),
     "samplers": (
         "python -m benchmarks.samplers",
-        "The problem of `make demo`, 1e5 events. `largest_shift_sd`: of medians from dynesty's, in standard deviations; "
+        "The problem of `make demo`, 1e5 events. `largest_shift_sd`: of medians from dynesty, in standard deviations; "
         "`evidence_shift_errors`: in combined errors; `ratio_to_dynesty`: of seconds at equal error of the evidence. "
         "Target: 0.1, 2, and 1.5 for nested, 1 for smc.",
     ),

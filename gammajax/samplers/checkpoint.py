@@ -34,20 +34,23 @@ class Checkpoint(NamedTuple):
 def identity(posterior, key, method: str, options: dict) -> dict[str, Any]:
     """What a checkpoint belongs to, by what a person would call it."""
     device = jax.devices()[0]
-    arrays = hashlib.blake2b(digest_size=16)
-    for leaf in jax.tree.leaves(eqx.filter(posterior, eqx.is_array_like)):
-        value = np.asarray(leaf)
-        arrays.update(f"{value.dtype}{value.shape}".encode())
-        arrays.update(np.ascontiguousarray(value).data)
+    # sorted: numpyro keeps the fields of a distribution in an order that differs from process to process
+    arrays = sorted(_digest(np.asarray(leaf)) for leaf in jax.tree.leaves(eqx.filter(posterior, eqx.is_array_like)))
     return {
         "method": method,
         "options": {name: str(value) for name, value in sorted(options.items())},
         "key": np.asarray(jax.random.key_data(key)).ravel().tolist(),
         "versions": {name: version(name) for name in PACKAGES},
         "device": f"{device.platform} {device.device_kind}",
-        "data set or priors": arrays.hexdigest(),
+        "data set or priors": hashlib.blake2b(b"".join(arrays), digest_size=16).hexdigest(),
         "model": np.asarray(_probe(posterior), np.float64).tolist(),
     }
+
+
+def _digest(array) -> bytes:
+    digest = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(array).data)
+    return digest.digest()
 
 
 @eqx.filter_jit
