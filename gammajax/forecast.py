@@ -30,7 +30,7 @@ from gammajax.mixture import InstrumentBackground, Source
 from gammajax.posterior import Parameters, Posterior
 from gammajax.priors import centre, shape
 from gammajax.profile import UPPER_LIMIT, fall, maximise
-from gammajax.samplers.space import labels
+from gammajax.samplers.space import labels, referred
 from gammajax.simulate import simulate
 from gammajax.spectra import PowerLaw
 
@@ -109,7 +109,7 @@ class Asimov(eqx.Module):
 
     def at(self, parameters: dict) -> "Asimov":
         """The expectation at other true parameters, with the same points."""
-        posterior = _with_reference(self.posterior, parameters)
+        posterior = referred(self.posterior, parameters)
         return Asimov(
             posterior, self.volume, self.number, dict(parameters), self.number * posterior.reference * self.volume
         )
@@ -136,6 +136,10 @@ class Asimov(eqx.Module):
     def log_reference(self) -> Float[Array, ""]:
         """Value of ln L_A at the reference parameters."""
         return self._between(self.posterior.reference, self.posterior._density(self.truth))
+
+    def log_reference_exact(self) -> float:
+        """Value of ln L_A at the reference parameters, as samplers ask of a posterior."""
+        return float(self.log_reference)
 
     def _between(self, density, reference):
         seen = self.expected > 0
@@ -467,11 +471,6 @@ def _invert(information, tangent, names) -> np.ndarray:
 @eqx.filter_jit
 def _component(engine, component):
     return engine.intensity(component), engine.expected_counts(component).sum()
-
-
-@eqx.filter_jit
-def _with_reference(posterior, parameters):
-    return posterior.with_reference(parameters)
 
 
 @eqx.filter_jit

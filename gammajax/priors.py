@@ -84,11 +84,19 @@ def extremes(prior: Distribution) -> list[Float[Array, "..."]]:
     return [quantile(prior, 0.0), quantile(prior, 1.0)]
 
 
+def bounds(prior: Distribution) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the support, infinite where there is none."""
+    support = getattr(prior.support, "base_constraint", prior.support)
+    low, high = (getattr(support, end, None) for end in ("lower_bound", "upper_bound"))
+    return np.asarray(-np.inf if low is None else low), np.asarray(np.inf if high is None else high)
+
+
 def quantile(prior: Distribution, probability: float) -> Float[Array, "..."]:
     """Quantile of every number; the ends are those of the support, or far in the tails where that is unbounded."""
-    bound = getattr(prior.support, "lower_bound" if probability == 0.0 else "upper_bound", None)
-    if probability in (0.0, 1.0) and bound is not None and np.all(np.isfinite(bound)):
-        return jnp.broadcast_to(jnp.asarray(bound, float), shape(prior))
+    if probability in (0.0, 1.0):
+        bound = bounds(prior)[int(probability)]
+        if np.all(np.isfinite(bound)):
+            return jnp.broadcast_to(jnp.asarray(bound, float), shape(prior))
     probability = min(max(probability, 1e-4), 1.0 - 1e-4)
     try:
         return jnp.asarray(from_cube(prior, jnp.full(math.prod(shape(prior)), probability)), float)

@@ -18,9 +18,9 @@ from scipy.optimize import brentq
 from scipy.stats import chi2
 
 from gammajax.posterior import Parameters
-from gammajax.priors import centre, quantile, shape
+from gammajax.priors import bounds, centre, quantile, shape
 from gammajax.samplers.optimise import find_peak
-from gammajax.samplers.space import constrained, labels, unconstrained
+from gammajax.samplers.space import constrained, labels, referred, unconstrained
 
 DEEP = 9.0  # q where a profile without given values ends: beyond its 99.7 % interval
 STEPS_MAX = 40  # of such a profile on each side
@@ -124,7 +124,7 @@ def maximise(posterior, held: dict[str, Any], start: dict | None = None) -> tupl
 
 def fall(posterior, best: Parameters, parameters: Parameters) -> float:
     """Value of q = 2 (ln L(best) - ln L(parameters)), with the likelihood relative to the best point."""
-    near = _relative(posterior, best)
+    near = referred(posterior, best)
     return 2.0 * float(_difference(near, best, parameters))
 
 
@@ -234,7 +234,7 @@ def profile(posterior, name: str, values=None, *, initial: dict | None = None) -
     parameter, index = locate(posterior, name)
     support = _support(posterior.priors[parameter], index)
     best, converged = maximise(posterior, {}, initial)
-    near = _relative(posterior, best)
+    near = referred(posterior, best)
     found: dict[float, tuple[float, Parameters, bool]] = {}
 
     def at(value, start) -> float:
@@ -406,7 +406,7 @@ def _undefined(posterior, name, null, best) -> dict[str, float]:
     """Numbers that change nothing under the null, at their values of the best fit."""
     parameter, index = locate(posterior, name)
     under = {**best, parameter: jnp.asarray(best[parameter]).at[index].set(null)}
-    near = _relative(posterior, under)
+    near = referred(posterior, under)
     draws = [posterior.sample_prior(jax.random.key(number)) for number in range(3)]
     found = {}
     for other in sorted(posterior.priors):
@@ -423,7 +423,7 @@ def _undefined(posterior, name, null, best) -> dict[str, float]:
 
 def _support(prior, index) -> tuple[float, float]:
     """Ends of the support of one number."""
-    low, high = (float(np.broadcast_to(end, shape(prior))[index]) for end in _ends(prior))
+    low, high = (float(np.broadcast_to(end, shape(prior))[index]) for end in bounds(prior))
     return low, high
 
 
@@ -433,15 +433,9 @@ def _width(prior, index) -> float:
     return float((high - low)[index])
 
 
-def _ends(prior) -> tuple[Any, Any]:
-    support = getattr(prior.support, "base_constraint", prior.support)
-    low, high = (getattr(support, end, None) for end in ("lower_bound", "upper_bound"))
-    return (-np.inf if low is None else np.asarray(low)), (np.inf if high is None else np.asarray(high))
-
-
 def _at_edge(prior, value) -> bool:
     """Whether a number lies at an end of its support, as near as the unconstrained space comes to it."""
-    low, high = _ends(prior)
+    low, high = bounds(prior)
     scale = np.where(np.isfinite(high - low), high - low, np.maximum(np.abs(value), 1.0))
     return bool(np.any(np.minimum(np.abs(value - low), np.abs(value - high)) < 1e-4 * scale))
 
@@ -454,11 +448,6 @@ def _start(conditional, parameters):
 @eqx.filter_jit
 def _complete(conditional, x):
     return conditional.complete(constrained(conditional.priors, x)[0])
-
-
-@eqx.filter_jit
-def _relative(posterior, parameters):
-    return posterior.with_reference(parameters)
 
 
 @eqx.filter_jit

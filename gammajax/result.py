@@ -365,8 +365,9 @@ class Result:
         columns += [stats[name].to_numpy() for name in ("log_likelihood", "log_likelihood_birth")]
         table = np.stack(columns, axis=1)
         paths = [Path(f"{root}_dead-birth.txt"), Path(f"{root}.paramnames")]
-        np.savetxt(paths[0], table[np.argsort(table[:, -2], kind="stable")], fmt="%.17g")
-        paths[1].write_text("".join(f"{label} {_latex(label)}\n" for label in numbers))
+        with replacing(paths[0]) as dead_birth, replacing(paths[1]) as names:
+            np.savetxt(dead_birth, table[np.argsort(table[:, -2], kind="stable")], fmt="%.17g")
+            names.write_text("".join(f"{label} {_latex(label)}\n" for label in numbers))
         return paths
 
     def plot_corner(self, truths: dict | None = None, **options):
@@ -464,8 +465,7 @@ def _points(weighted) -> dict:
     weight = stats["log_weight"]
     if np.any(np.isnan(weight)) or not np.isfinite(weight.max()):
         raise ValueError("log_weight of the weighted samples must be numbers, of which one at least is finite")
-    # to the largest first: the sum of exponentials would overflow
-    stats["log_weight"] = weight - weight.max() - np.log(np.sum(np.exp(weight - weight.max())))
+    stats["log_weight"] = weight - np.logaddexp.reduce(weight)
     return {"weighted": _dataset(samples, "point"), "weighted_stats": _dataset(stats, "point")}
 
 

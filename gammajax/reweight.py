@@ -23,6 +23,7 @@ from gammajax.priors import centre, extremes
 from gammajax.result import Result
 from gammajax.samplers.fractions import sample_fractions
 from gammajax.samplers.importance import smooth, systematic
+from gammajax.samplers.space import referred
 
 INFORMATION_LOSS_MAX = 0.2  # bits, as recommended in arXiv:2509.07221
 CHUNK = 8  # draws at a time: memory is a few rows of events for each
@@ -72,7 +73,7 @@ def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=
         raise ValueError("no draw has a density under the new posterior that is a number above zero; sample it anew")
     with np.errstate(divide="ignore"):
         log_weight = np.log(old) + log_ratio
-    log_sum = _log_sum(log_weight)
+    log_sum = np.logaddexp.reduce(log_weight)
     weights = np.exp(log_weight - log_sum)
     # draws of a chain repeat themselves
     independent = 1.0 if weighted else _independent(result, names, count)
@@ -138,7 +139,7 @@ def _log_ratios(posterior, new_posterior, log_prior, points, chunk):
     # near the draws, so that single precision does not lose the difference
     old, new = (_at(p, middle) for p in (posterior, new_posterior))
     ratio = np.asarray(_mapped(_Change(old, new), draws, chunk), np.float64)
-    return ratio, float(new.log_reference) - float(old.log_reference)
+    return ratio, new.log_reference_exact() - old.log_reference_exact()
 
 
 def _beyond(posterior, new_posterior) -> list[str]:
@@ -154,7 +155,7 @@ def _beyond(posterior, new_posterior) -> list[str]:
 
 
 def _at(posterior, parameters):
-    moved = eqx.filter_jit(lambda p, at: p.with_reference(at))(posterior, parameters)
+    moved = referred(posterior, parameters)
     return moved if np.isfinite(float(moved.log_reference)) else posterior
 
 
@@ -181,7 +182,3 @@ def _independent(result, names, count) -> float:
     sizes = result.diagnostics()[0]
     least = min((float(np.min(sizes[name])) for name in names), default=math.nan)
     return min(least / count, 1.0) if math.isfinite(least) else 1.0
-
-
-def _log_sum(values) -> float:
-    return float(values.max() + np.log(np.sum(np.exp(values - values.max()))))

@@ -96,6 +96,18 @@ def test_likelihood_of_the_expectation(expected, make_observation, small):
     assert float(moved.log_reference) == pytest.approx(predicted, rel=1e-3)
 
 
+def test_samplers_take_the_expectation(expected):
+    # the expected posterior is near the Gaussian of the expected covariance, the likelihood at its best is one
+    result = gj.laplace(jax.random.key(2), expected.asimov, draws=250, progress=False)
+    value, error = result.log_evidence
+    log_volume = np.log(10.0 * 10.0 * 3.0)
+    prediction = 1.5 * np.log(2.0 * np.pi) + 0.5 * np.linalg.slogdet(expected.covariance)[1] - log_volume
+    assert value == pytest.approx(prediction, abs=0.3)
+    assert error < 0.3
+    # the index is hardly known: its prior cuts it
+    assert np.std(result.samples["norm"]) == pytest.approx(float(expected.standard_deviations["norm"]), rel=0.25)
+
+
 def test_counting(small):
     # one component: the error of its norm is that of a count; a fraction of two alike in nothing is binomial
     sky = {"norm": dist.LogNormal(np.log(4.0), 0.05)}

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gammajax.samplers import checkpoint as checkpoints
-from gammajax.samplers.space import constrained
+from gammajax.samplers.space import parameters_at, referred
 
 PREEMPTED = 75  # exit status after SIGTERM: EX_TEMPFAIL of sysexits.h, "try again"
 REPORT_EVERY = 60.0  # seconds between lines where there is no terminal
@@ -78,12 +78,13 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
     """
     begun, spent, steps = time.perf_counter(), 0.0, 0
     path = None if checkpoint is None else Path(checkpoint)
-    belongs_to = {} if path is None else checkpoints.identity(posterior, key, sampler.name, sampler.options)
     if path is not None and not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder to write the checkpoint in")
+    belongs_to = {} if path is None else checkpoints.identity(posterior, key, sampler.name, sampler.options)
     found = checkpoints.read(path, belongs_to) if path is not None and path.exists() else None
     prepared = found.prepared if found else {n: np.asarray(a) for n, a in sampler.prepare(posterior, key).items()}
-    posterior = _referred(posterior, jnp.asarray(prepared["x"]))
+    at = jnp.asarray(prepared["x"])
+    posterior = referred(posterior, {name: value[0] for name, value in parameters_at(posterior, at[None]).items()})
     shape = eqx.filter_eval_shape(sampler.start, posterior, key, prepared)
     if found:
         state, steps, spent = _restore(shape, found.state), found.steps, found.seconds
@@ -132,12 +133,6 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
     if found:
         timings["before"] = spent
     return Run(posterior, prepared, state, _join(records), timings)
-
-
-@eqx.filter_jit
-def _referred(posterior, x):
-    """The posterior with its likelihood relative to `x`; compiled alone, for the same bits after a restart."""
-    return posterior.with_reference(constrained(posterior.priors, x)[0])
 
 
 def _join(records):

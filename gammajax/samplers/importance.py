@@ -19,8 +19,7 @@ def smooth(log_weight: Float[np.ndarray, " draw"]) -> tuple[Float[np.ndarray, " 
 
     log_weight = np.asarray(log_weight, np.float64)
     some = np.isfinite(log_weight)
-    top = log_weight.max()
-    plain = log_weight - top - np.log(np.exp(log_weight - top).sum())
+    plain = log_weight - np.logaddexp.reduce(log_weight)
     count = int(some.sum())
     if count < 25:  # a fifth of them is the tail, which needs five
         return plain, math.nan
@@ -50,8 +49,10 @@ def effective_size(log_weight: Float[np.ndarray, " draw"]) -> float:
 def resample(key: Array, log_weight: Float[np.ndarray, " draw"], size: int) -> np.ndarray:
     """Indices of `size` draws in proportion to their weights, systematically and in random order."""
     key_place, key_order = jax.random.split(key)
-    weight = np.exp(np.asarray(log_weight, np.float64) - np.max(log_weight))
-    chosen = systematic(weight / weight.sum(), size, float(jax.random.uniform(key_place)))
+    log_weight = np.asarray(log_weight, np.float64)
+    chosen = systematic(
+        np.exp(log_weight - np.logaddexp.reduce(log_weight)), size, float(jax.random.uniform(key_place))
+    )
     return np.asarray(jax.random.permutation(key_order, chosen))
 
 

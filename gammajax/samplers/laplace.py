@@ -18,7 +18,7 @@ from gammajax.samplers.driver import Sampler, drive
 from gammajax.samplers.finish import finish
 from gammajax.samplers.importance import K_HAT_MAX, log_evidence, smooth
 from gammajax.samplers.optimise import find_peak
-from gammajax.samplers.space import constrained, log_density
+from gammajax.samplers.space import log_density, parameters_at
 
 BLOCK = 250  # draws between two reports
 CHAINS = 4
@@ -63,11 +63,11 @@ def laplace(
 
     sampler = Sampler("laplace", {"draws": draws, "initial": initial}, prepare, start, step, done)
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
-    x, log_ratio, height = (values[:total] for values in run.record)
-    samples = _parameters(run.posterior, jnp.asarray(x))
+    x, log_ratio = (values[:total] for values in run.record)
+    samples = parameters_at(run.posterior, jnp.asarray(x))
     # of a draw's density and the Gaussian's; the Gaussian's own height is in its evidence
     factor = run.prepared["factor"]
-    top = float(height[0])
+    top = float(eqx.filter_jit(log_density)(run.posterior, jnp.asarray(run.prepared["x"]), True))
     own = top + 0.5 * x.shape[1] * np.log(2.0 * np.pi) + np.log(np.diag(factor)).sum()
     log_ratio = log_ratio.astype(np.float64)
     weighted, error = log_evidence(log_ratio)
@@ -114,12 +114,6 @@ def _kernel() -> _Kernel:
         height = jax.lax.map(lambda one: log_density(posterior, one, True), x)
         log_normal = -0.5 * (z**2).sum(1) - 0.5 * peak.size * jnp.log(2.0 * jnp.pi) - jnp.log(jnp.diag(factor)).sum()
         log_ratio = jnp.where(jnp.isfinite(height), height - log_normal, -jnp.inf)
-        at_peak = jnp.full((BLOCK,), log_density(posterior, peak, True))
-        return (key, peak, factor), (x, log_ratio, at_peak)
+        return (key, peak, factor), (x, log_ratio)
 
     return _Kernel(start, step)
-
-
-@eqx.filter_jit
-def _parameters(posterior, x):
-    return jax.vmap(lambda one: constrained(posterior.priors, one)[0])(x)

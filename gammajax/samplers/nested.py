@@ -18,8 +18,8 @@ from gammajax.result import Result
 from gammajax.samplers.driver import Sampler, drive
 from gammajax.samplers.finish import finish
 from gammajax.samplers.importance import effective_size, resample
-from gammajax.samplers.smc import batch_size
-from gammajax.samplers.space import constrained, dimension, log_likelihood, log_prior, prior_draws
+from gammajax.samplers.particles import batch_size, prior_particles
+from gammajax.samplers.space import dimension, log_likelihood, log_prior, parameters_at
 
 BLOCK = 10  # steps between two reports
 VOLUMES = 200  # drawn sequences of prior volumes: the error of the evidence
@@ -75,6 +75,10 @@ def nested(
     batch = batch_size(posterior, delete) if batch is None else max(1, min(batch, delete))
     compiled = _kernel(live, delete, slices, batch)
 
+    def prepare(posterior, key):
+        x, best = prior_particles(posterior, jax.random.fold_in(key, 0), live, batch_size(posterior, live))
+        return {"x": best, "live": x}
+
     def left(record):
         """Logarithm of the part of the evidence that the live points hold."""
         live_part = float(record["log_z_live"][-1])
@@ -95,9 +99,7 @@ def nested(
         return bool(height.min() == height.max())
 
     options = {"live": live, "delete": delete, "slices": slices, "precision": precision, "steps": steps}
-    sampler = Sampler(
-        "nested", {**options, "batch": batch}, compiled.prepare, compiled.start, compiled.step, done, over
-    )
+    sampler = Sampler("nested", {**options, "batch": batch}, prepare, compiled.start, compiled.step, done, over)
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
     record = run.record
     points = jax.tree.map(
@@ -107,12 +109,11 @@ def nested(
     points = jax.tree.map(lambda a: a[order], points)
     key_volume, key_draw = jax.random.split(jax.random.fold_in(key, 2))
     log_weight, log_volume, log_z = _weights(key_volume, points)
-    weight = np.exp(log_weight - log_weight.max())
-    weight /= weight.sum()
+    weight = np.exp(log_weight - np.logaddexp.reduce(log_weight))
     information = float(weight @ points.loglikelihood.astype(np.float64) - log_z.mean())
     chosen = resample(key_draw, log_weight, max(int(effective_size(log_weight)), 1))
-    samples = jax.tree.map(np.asarray, compiled.parameters(run.posterior, jnp.asarray(points.position[chosen])))
-    every = jax.tree.map(np.asarray, compiled.parameters(run.posterior, jnp.asarray(points.position)))
+    samples = jax.tree.map(np.asarray, parameters_at(run.posterior, jnp.asarray(points.position[chosen])))
+    every = jax.tree.map(np.asarray, parameters_at(run.posterior, jnp.asarray(points.position)))
     reference = run.posterior.log_reference_exact()
     birth = np.where(np.isnan(points.loglikelihood_birth), -np.inf, points.loglikelihood_birth.astype(np.float64))
     return finish(
@@ -173,10 +174,8 @@ def _messages(record, left, precision) -> list[str]:
 
 
 class _Kernel(NamedTuple):
-    prepare: Any
     start: Any
     step: Any
-    parameters: Any
 
 
 @lru_cache(maxsize=16)
@@ -197,15 +196,6 @@ def _kernel(live, delete, slices, batch) -> _Kernel:
             )
 
         return state
-
-    @eqx.filter_jit
-    def drawn(posterior, key):
-        x = prior_draws(posterior, key, live)
-        return x, jax.lax.map(lambda one: log_likelihood(posterior, one), x, batch_size=batch)
-
-    def prepare(posterior, key):
-        x, height = drawn(posterior, jax.random.fold_in(key, 0))
-        return {"x": x[np.argmax(np.asarray(height))], "live": x}
 
     def start(posterior, key, prepared):
         particle = make(posterior)
@@ -243,11 +233,7 @@ def _kernel(live, delete, slices, batch) -> _Kernel:
         state, record = jax.lax.scan(one, state, length=BLOCK)
         return state, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), record)
 
-    @eqx.filter_jit
-    def parameters(posterior, x):
-        return jax.vmap(lambda one: constrained(posterior.priors, one)[0])(x)
-
-    return _Kernel(prepare, start, step, parameters)
+    return _Kernel(start, step)
 
 
 def _in_batches(batch):

@@ -15,6 +15,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from gammajax.priors import bounds
 from gammajax.samplers.space import constrained, labels, log_density, unconstrained
 
 CANDIDATES = 64  # the prior median and draws of the prior
@@ -244,7 +245,7 @@ def _parameters(posterior, x):
 
 
 def _at_edge(prior, value) -> bool:
-    low, high = (getattr(prior.support, name, None) for name in ("lower_bound", "upper_bound"))
-    if low is None or high is None or not np.all(np.isfinite([low, high])):
+    low, high = bounds(prior)
+    if not (np.all(np.isfinite(low)) and np.all(np.isfinite(high))):
         return False
     return bool(np.any((value - low) < 1e-5 * (high - low)) or np.any((high - value) < 1e-5 * (high - low)))

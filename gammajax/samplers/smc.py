@@ -19,7 +19,8 @@ from numpyro.distributions import MultivariateStudentT
 from gammajax.result import Result
 from gammajax.samplers.driver import Sampler, drive
 from gammajax.samplers.finish import finish
-from gammajax.samplers.space import constrained, log_likelihood, log_prior, prior_draws
+from gammajax.samplers.particles import batch_size, log_likelihoods, prior_particles
+from gammajax.samplers.space import log_likelihood, log_prior, parameters_at
 
 Kernel = Literal["independent", "hmc", "nuts"]
 KERNELS = {"independent": "irmh", "hmc": "hmc", "nuts": "nuts"}  # names of blackjax
@@ -69,7 +70,8 @@ def smc(
 
     log Z is the sum over temperatures of the logarithm of the mean weight; its error comes from how few first
     ancestors are left (Lee & Whiteley 2018, arXiv:1509.00394) or, where larger, from the spread of the weights.
-    Moves that leave particles near where they started and groups that disagree are said in `Result.messages`.
+    Moves that leave particles near where they started are said in `Result.messages`; groups that disagree show in
+    the R-hat of the summary.
     Raises `ValueError` for numbers that are out of range; after SIGTERM exits with status 75.
     """
     moves = moves if moves is not None else {"independent": 8}.get(kernel, 3)
@@ -83,6 +85,10 @@ def smc(
         raise ValueError(f"target_ess must be at least 0.1 and below 1, not {target_ess}")
     batch = batch_size(posterior, particles) if batch is None else max(1, min(batch, particles))
     compiled = _kernel(particles, kernel, moves, target_ess, batch)
+
+    def prepare(posterior, key):
+        x, best = prior_particles(posterior, jax.random.fold_in(key, 0), particles, batch)
+        return {"x": best, "particles": x}
 
     def done(state, record, steps):
         temperature = float(record["temperature"][-1])
@@ -99,14 +105,17 @@ def smc(
         "target_ess": target_ess,
         "batch": batch,
     }
-    sampler = Sampler("smc", options, compiled.prepare, compiled.start, compiled.step, done)
+    sampler = Sampler("smc", options, prepare, compiled.start, compiled.step, done)
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
     record = run.record
-    x = np.asarray(run.state.tempered.particles).reshape(GROUPS, particles // GROUPS, -1)
-    samples = jax.tree.map(np.asarray, compiled.parameters(run.posterior, jnp.asarray(x)))
+    x = run.state.tempered.particles
+    samples = {
+        name: np.asarray(values).reshape(GROUPS, particles // GROUPS, *values.shape[1:])
+        for name, values in parameters_at(run.posterior, x).items()
+    }
     log_ratio = float(record["increment"].astype(np.float64).sum())
     log_z = log_ratio + run.posterior.log_reference_exact()
-    mean = float(np.mean(np.asarray(compiled.heights(run.posterior, run.state.tempered.particles), np.float64)))
+    mean = float(np.mean(np.asarray(log_likelihoods(run.posterior, x, batch), np.float64)))
     return finish(
         run,
         sampler,
@@ -120,16 +129,6 @@ def smc(
         calls=int(record["calls"].sum()) + particles,
         smc_stats={name: record[name] for name in ("temperature", "ess", "acceptance")},
     )
-
-
-def batch_size(posterior, count: int) -> int:
-    """How many of `count` likelihoods to compute at once: as many as fit, and on a CPU in its caches.
-
-    A divisor of the count: a remainder would be compiled, and computed, apart.
-    """
-    rows = max((leaf.size for leaf in jax.tree.leaves(posterior) if jnp.ndim(leaf) == 1), default=1)
-    room = 2**22 if jax.default_backend() == "cpu" else 2**27
-    return max(size for size in range(1, count + 1) if count % size == 0 and (size == 1 or size * rows <= room))
 
 
 def _error(record, eve) -> float:
@@ -162,26 +161,14 @@ def _messages(record, particles) -> list[str]:
 
 
 class _Kernel(NamedTuple):
-    prepare: Any
     start: Any
     step: Any
-    parameters: Any
-    heights: Any
 
 
 @lru_cache(maxsize=16)
 def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
     """Functions of one setting, kept so that other posteriors of the same shape need no compilation."""
     from blackjax.smc import adaptive_tempered, resampling  # importing it starts the device, so not before
-
-    @eqx.filter_jit
-    def drawn(posterior, key):
-        x = prior_draws(posterior, key, particles)
-        return x, jax.lax.map(lambda one: log_likelihood(posterior, one), x, batch_size=batch)
-
-    def prepare(posterior, key):
-        x, height = drawn(posterior, jax.random.fold_in(key, 0))
-        return {"x": x[np.argmax(np.asarray(height))], "particles": x}
 
     def start(posterior, key, prepared):
         x = jnp.asarray(prepared["particles"])
@@ -230,15 +217,7 @@ def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
         state = Particles(key, tempered, eve, jnp.clip(state.step_size * change, 0.01, longest))
         return state, jax.tree.map(lambda value: jnp.asarray(value)[None], record)
 
-    @eqx.filter_jit
-    def parameters(posterior, x):
-        return jax.vmap(jax.vmap(lambda one: constrained(posterior.priors, one)[0]))(x)
-
-    @eqx.filter_jit
-    def heights(posterior, x):
-        return jax.lax.map(lambda one: log_likelihood(posterior, one), x, batch_size=batch)
-
-    return _Kernel(prepare, start, step, parameters, heights)
+    return _Kernel(start, step)
 
 
 def _moves(kernel, mean, covariance, step_size):

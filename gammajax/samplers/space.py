@@ -6,6 +6,7 @@ their sorted names, which is the one jax gives to dicts.
 
 import math
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -39,6 +40,18 @@ def unconstrained(priors: Priors, parameters: dict) -> Float[Array, " dimension"
         raise ValueError(f"the parameters are {sorted(priors)}, not {sorted(parameters)}")
     parts = [_transform(priors[name])[0].inv(jnp.asarray(parameters[name], float)) for name in sorted(priors)]
     return jnp.concatenate([jnp.ravel(part) for part in parts])
+
+
+@eqx.filter_jit
+def parameters_at(posterior, x: Float[Array, "point dimension"]) -> dict[str, Float[Array, "point ..."]]:
+    """Parameters at many points."""
+    return jax.vmap(lambda one: constrained(posterior.priors, one)[0])(x)
+
+
+@eqx.filter_jit
+def referred(posterior, parameters: dict):
+    """The posterior with log-likelihood ratios relative to `parameters`; compiled alone, for the same bits always."""
+    return posterior.with_reference(parameters)
 
 
 def labels(parameters: dict) -> list[str]:

@@ -28,7 +28,7 @@ from gammajax.samplers.driver import Sampler, drive
 from gammajax.samplers.finish import finish
 from gammajax.samplers.importance import K_HAT_MAX, effective_size, log_evidence, resample, smooth
 from gammajax.samplers.optimise import find_peak
-from gammajax.samplers.space import constrained, dimension, log_density
+from gammajax.samplers.space import dimension, log_density, parameters_at
 
 BLOCK = 50  # steps between two reports
 
@@ -101,7 +101,7 @@ def svi(
     log_weight, k_hat = smooth(log_ratio)
     value, error = log_evidence(log_ratio)
     chosen = resample(key_choice, log_weight, max(int(effective_size(log_weight)), 1))
-    every = jax.tree.map(np.asarray, kernel.parameters(run.posterior, x))
+    every = jax.tree.map(np.asarray, parameters_at(run.posterior, x))
     messages = []
     if not k_hat < K_HAT_MAX:
         messages.append(
@@ -127,7 +127,6 @@ class _Kernel(NamedTuple):
     start: Any
     step: Any
     draw: Any
-    parameters: Any
 
 
 @lru_cache(maxsize=16)
@@ -180,8 +179,4 @@ def _kernel(guide, steps, particles, learning_rate, numbers, precision) -> _Kern
 
         return jax.lax.map(one, keys)
 
-    @eqx.filter_jit
-    def parameters(posterior, x):
-        return jax.vmap(lambda one: constrained(posterior.priors, one)[0])(x)
-
-    return _Kernel(start, step, draw, parameters)
+    return _Kernel(start, step, draw)
