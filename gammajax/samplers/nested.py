@@ -1,11 +1,11 @@
 """Nested slice sampling: live points climb through ever smaller prior volume, moved by slices.
 
-Skilling 2006 (doi:10.1214/06-BA127); slices by Yallup, Kroupa & Handley 2026 (arXiv:2601.23252), by blackjax. Gives the
-evidence with its error and finds peaks wherever the live points cover the prior: the method of choice when there may be
-several, and the judge of the others.
+Skilling 2006 (doi:10.1214/06-BA127), in the form of Yallup, Kroupa & Handley 2026 (arXiv:2601.23252), by blackjax but
+for the slices, [`gammajax.samplers.slices`][]. Gives the evidence with its error and finds peaks wherever the live
+points cover the prior: the method of choice when there may be several, and the judge of the others.
 """
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -19,6 +19,7 @@ from gammajax.samplers.driver import Sampler, drive
 from gammajax.samplers.finish import finish
 from gammajax.samplers.importance import effective_size, resample
 from gammajax.samplers.particles import batch_size, prior_particles
+from gammajax.samplers.slices import replace
 from gammajax.samplers.space import dimension, log_likelihood, log_prior, parameters_at
 
 BLOCK = 10  # steps between two reports
@@ -53,7 +54,8 @@ def nested(
 
     - `live` points; the error of log Z is about the square root of information / live.
     - `delete`: points replaced together, by default a tenth: they move side by side.
-    - `slices` to move a new point from a live one, by default two per dimension and at least 5.
+    - `slices` to move a new point from a live one, by default three per dimension of two and five of six or more;
+      with too few log Z comes out too high.
     - `precision`: it ends when the live points hold less than this part of the evidence, or after `steps`.
     - `batch`: points moved together; memory grows with it, results do not change but for rounding.
     - the others as in [`gammajax.nuts`][].
@@ -65,7 +67,7 @@ def nested(
     """
     numbers = dimension(posterior)
     delete = max(1, live // 10) if delete is None else delete
-    slices = max(5, 2 * numbers) if slices is None else slices
+    slices = numbers * min(5, 2 + numbers // 2) if slices is None else slices
     if live < 2 * (numbers + 1):
         raise ValueError(f"live must be at least twice the {numbers} dimensions plus two, not {live}")
     if not 1 <= delete <= live // 2:
@@ -181,14 +183,17 @@ class _Kernel(NamedTuple):
 @lru_cache(maxsize=16)
 def _kernel(live, delete, slices, batch) -> _Kernel:
     """Functions of one setting, kept so that other posteriors of the same shape need no compilation."""
-    from blackjax.ns import nss  # importing blackjax starts the device, which importing gammajax may not
-    from blackjax.ns.base import init_state_strategy
+    from blackjax.ns import (  # importing blackjax starts the device, which importing gammajax may not
+        adaptive,
+        base,
+        nss,
+    )
 
     def make(posterior):
         """The state of a particle, from its place."""
 
         def state(x, loglikelihood_birth=jnp.nan):
-            return init_state_strategy(
+            return base.init_state_strategy(
                 x,
                 lambda x: log_prior(posterior, x),
                 lambda x: log_likelihood(posterior, x),
@@ -208,7 +213,11 @@ def _kernel(live, delete, slices, batch) -> _Kernel:
 
     @eqx.filter_jit
     def step(posterior, state):
-        kernel = nss.build_kernel(make(posterior), slices, delete, update_strategy=_in_batches(batch))
+        kernel = adaptive.build_kernel(
+            partial(base.delete_fn, num_delete=delete),
+            replace(make(posterior), slices, batch, delete),
+            nss.live_covariance_factor,
+        )
 
         def one(state, _):
             key, here = jax.random.split(state.key)
@@ -219,14 +228,13 @@ def _kernel(live, delete, slices, batch) -> _Kernel:
             # where each new point falls among those that stayed
             below = (height[None, :] < after.particles.loglikelihood[new][:, None]).sum(1)
             spread = jax.random.uniform(jax.random.fold_in(here, 1), (delete,))
-            moves = info.update_info
             record = {
                 "dead": info.particles,
                 "log_z": after.integrator.logZ[None],
                 "log_z_live": after.integrator.logZ_live[None],
                 "log_volume": after.integrator.logX[None],
                 "ranks": (below + spread)[None] / (live - delete + 1),
-                "calls": (moves.num_expansions + moves.num_shrink + 2).sum()[None],
+                "calls": info.update_info.sum()[None],
             }
             return Live(key, after), record
 
@@ -234,27 +242,3 @@ def _kernel(live, delete, slices, batch) -> _Kernel:
         return state, jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), record)
 
     return _Kernel(start, step)
-
-
-def _in_batches(batch):
-    """Blackjax's moves of new points from live ones, some points at a time."""
-
-    def strategy(move, count, delete):
-        def update(key, state, threshold, **fitted):
-            key_from, key_move = jax.random.split(key)
-            above = state.particles.loglikelihood > threshold
-            above = jnp.where(above.any(), above, True)
-            source = jax.random.choice(key_from, above.size, (delete,), p=above / above.sum())
-            first = jax.tree.map(lambda a: a[source], state.particles)
-
-            def one(given):
-                key, particle = given
-                keys = jax.random.split(key, count)
-                return jax.lax.scan(lambda p, k: move(k, p, loglikelihood_0=threshold, **fitted), particle, keys)
-
-            moved, info = jax.lax.map(one, (jax.random.split(key_move, delete), first), batch_size=batch)
-            return moved._replace(loglikelihood_birth=jnp.full_like(moved.loglikelihood_birth, threshold)), info
-
-        return update
-
-    return strategy
