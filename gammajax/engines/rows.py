@@ -57,7 +57,7 @@ class Rows(eqx.Module):
             # a band wider than needed is centred on it, a narrower one keeps its middle
             first = low[group] - (band - (high[group] - low[group] + 1)) // 2
             start += [int(np.clip(first, 0, nodes.energy.size - band))] * blocks
-        unit = 2 ** max(0, int(np.log2(len(start) / 16)))
+        unit = 2 ** max(2, int(np.log2(len(start) / 16)))
         for _ in range(-len(start) % unit):
             order.append(np.resize(order[-1], block))
             start.append(start[-1])
