@@ -45,7 +45,8 @@ ABOUT = {
     "targets": (
         "python -m benchmarks.targets",
         "Densities with known moments and evidence, 50 seeds. Target: mean of the pulls of log Z within 0.4, standard "
-        "deviation 0.8 to 1.2; means and covariances within 4 Monte-Carlo errors.",
+        "deviation 0.8 to 1.2; means and covariances within 4 Monte-Carlo errors. Not met by smc on slab and spike: "
+        "with 60 moves for each temperature instead of 8 the mean is 0.01 and the deviation 1.15.",
     ),
     "calibration": (
         "python -m benchmarks.calibration",
@@ -57,8 +58,12 @@ ABOUT = {
 
 
 def number(value) -> str:
-    """Four significant digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """Four significant digits, two decimals of a logarithm of evidence; none for none."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number(part)}" for name, part in value.items())
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.2f}"
+    return "" if value is None else str(value)
 
 
 def rows(figures: dict) -> list[str]:
