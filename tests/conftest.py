@@ -7,6 +7,13 @@ import numpy as np
 import pytest
 
 
+def pytest_configure(config):
+    """Compile what tests have in common once: for both workers, after caches were cleared, and for the next run."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("jax"))  # before jax is imported; processes too
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
 @pytest.fixture(scope="module", autouse=True)
 def forget_compiled():
     """Compiled functions take memory maps, of which a process may have 65530; a thousand tests need more."""
