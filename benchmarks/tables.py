@@ -16,7 +16,9 @@ ABOUT = {
     "closure": (
         "python -m benchmarks.closure --events 1000000 --seeds 20",
         "Pulls of the fit on simulated events (truth: 2 % signal, 2 TeV). Target: mean within 0.7, standard deviation "
-        "0.7 to 1.3. `against_nuts_1e5`: shift of NUTS from the fit in standard deviations, and the ratio. ",
+        "0.7 to 1.3. `against_nuts_1e5`: shift of NUTS from the fit in standard deviations, and the ratio. "
+        "`closure-from-20`: the next twenty seeds (`--first 20`). Nested sampling of its 1e5 events puts 0.1 % beyond "
+        "8 standard deviations and gives 1.26 times the deviation of `log_mass`: NUTS did not converge and said so.",
     ),
     "dense": (
         "python -m benchmarks.dense",
@@ -88,7 +90,7 @@ def main():
     for path in sorted(RESULTS.glob("*.json")):
         figures = json.loads(path.read_text())
         machine = figures.pop("machine")
-        command, about = ABOUT[path.stem.rsplit("-", 1)[0]]
+        command, about = ABOUT[path.stem.split("-")[0]]
         versions = ", ".join(f"{k} {v}" for k, v in machine.items() if k not in ("device", "processor"))
         lines += [f"## {path.stem}", "", f"`{command}`", "", about, ""]
         lines += [f"Machine: {machine['processor']}; {machine['device']}; {versions}.", "", *rows(figures)]
