@@ -183,11 +183,8 @@ class _Kernel(NamedTuple):
 @lru_cache(maxsize=16)
 def _kernel(live, delete, slices, batch) -> _Kernel:
     """Functions of one setting, kept so that other posteriors of the same shape need no compilation."""
-    from blackjax.ns import (  # importing blackjax starts the device, which importing gammajax may not
-        adaptive,
-        base,
-        nss,
-    )
+    # importing blackjax starts the device, which importing gammajax may not
+    from blackjax.ns import adaptive, base, nss
 
     def make(posterior):
         """The state of a particle, from its place."""

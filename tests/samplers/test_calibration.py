@@ -5,12 +5,9 @@ import warnings
 import jax
 import numpy as np
 import numpyro.distributions as dist
-import pytest
 from scipy.stats import binom, kstest
 
 import gammajax as gj
-
-pytestmark = pytest.mark.xdist_group("calibration")
 
 PRIORS = {"fraction": dist.Uniform(0.1, 0.9), "index": dist.Normal(2.5, 0.4)}
 SIMULATIONS, EVENTS, RANKS = 50, 150, 24
