@@ -147,7 +147,8 @@ class Elongated(Morphology):
         return jnp.sqrt(1.0 - self.e**2)
 
     def brightness(self, lon, lat):
-        along, across = _rotate(*project(lon, lat, self.lon, self.lat), self.phi)
+        x, y = project(lon, lat, self.lon, self.lat)
+        along, across = _rotate(x, y, self.phi)
         half2 = 0.25 * SQUARE_DEGREE * (along**2 + (across / self.axis_ratio) ** 2)
         return self.profile(half2) / self.axis_ratio
 

@@ -1,5 +1,7 @@
 """Instrument response of one observation: effective area, point spread function, energy dispersion, background."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -73,17 +75,20 @@ class EnergyDispersion(eqx.Module):
         position = (jnp.log(energy_true), offset)
         probability = jax.random.uniform(key, energy_true.shape)
         # bisection over the nodes, then the exact quadratic inside the step
-        low = jnp.zeros(energy_true.shape, jnp.int32)
-        high = jnp.full(energy_true.shape, axes[2].nodes.size - 1, jnp.int32)
         nodes = axes[2].nodes
 
         def cumulative_at(index):
             return self.cumulative(*position, nodes[index], outside=None)
 
-        for _ in range(int(np.ceil(np.log2(nodes.size))) + 1):
+        def halve(_, ends):
+            low, high = ends
             middle = (low + high) // 2
             above = cumulative_at(middle) > probability
-            low, high = jnp.where(above, low, middle), jnp.where(above, middle, high)
+            return jnp.where(above, low, middle), jnp.where(above, middle, high)
+
+        low = jnp.zeros(energy_true.shape, jnp.int32)
+        ends = low, jnp.full_like(low, nodes.size - 1)
+        low, high = jax.lax.fori_loop(0, math.ceil(math.log2(nodes.size)) + 1, halve, ends)
         c0 = cumulative_at(low)
         p0 = jnp.maximum(self.profile(*position, nodes[low], outside=None), 0.0)
         p1 = jnp.maximum(self.profile(*position, nodes[high], outside=None), 0.0)

@@ -3,6 +3,9 @@
 All angles are in deg. A grid is a Lambert azimuthal equal-area projection about one direction: every
 pixel has the same solid angle, so a convolution on the grid conserves photons exactly, and distances
 are off by at most theta^2/8 (0.1 % at 5 deg from the centre).
+
+Functions of directions are compiled: called by themselves they are one operation, not twenty. Without x64 they round
+host arrays of double precision first, to 4e-6 deg at 100 deg.
 """
 
 import math
@@ -17,6 +20,7 @@ DEGREE = math.pi / 180.0
 SQUARE_DEGREE = DEGREE**2  # sr
 
 
+@jax.jit
 def separation(lon1, lat1, lon2, lat2) -> Float[Array, "..."]:
     """Great-circle separation [deg] (haversine: accurate for small angles in single precision)."""
     half_lat = 0.5 * DEGREE * (lat2 - lat1)
@@ -29,6 +33,7 @@ def separation(lon1, lat1, lon2, lat2) -> Float[Array, "..."]:
     return jnp.where(positive, 2.0 / DEGREE * jnp.arcsin(jnp.minimum(root, 1.0)), 0.0)
 
 
+@jax.jit
 def displace(lon, lat, distance, angle) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Direction reached from (lon, lat) after `distance` along the position `angle` (east of north).
 
@@ -47,6 +52,7 @@ def displace(lon, lat, distance, angle) -> tuple[Float[Array, "..."], Float[Arra
     return lon + delta_lon / DEGREE, jnp.where(small, lat + delta_lat / DEGREE, approximate / DEGREE)
 
 
+@jax.jit
 def offset_coordinates(lon, lat, lon0, lat0) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Longitude and latitude [deg] in the frame whose origin is (lon0, lat0) with north kept upwards."""
     delta_lon = DEGREE * (lon - lon0)
@@ -59,6 +65,7 @@ def offset_coordinates(lon, lat, lon0, lat0) -> tuple[Float[Array, "..."], Float
     return jnp.arctan2(y, x) / DEGREE, jnp.arcsin(jnp.clip(z, -1.0, 1.0)) / DEGREE
 
 
+@jax.jit
 def project(lon, lat, lon0, lat0) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Lambert azimuthal equal-area coordinates (x east, y north) [deg] about (lon0, lat0)."""
     u, v = offset_coordinates(lon, lat, lon0, lat0)
@@ -70,6 +77,7 @@ def project(lon, lat, lon0, lat0) -> tuple[Float[Array, "..."], Float[Array, "..
     return scale * y, scale * z
 
 
+@jax.jit
 def deproject(x, y, lon0, lat0) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Inverse of [`project`][]; |(x, y)| must stay below 114 deg (the whole sky)."""
     rho = DEGREE * jnp.hypot(x, y)

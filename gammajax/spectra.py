@@ -388,6 +388,7 @@ def flux_label(power) -> str:
     return f"{energy}$dN/dE$ [{unit}cm$^{{-2}}$ s$^{{-1}}$]"
 
 
+@jax.jit
 def _power_law_integral(index, reference, edges):
     """Integral of (E / reference)^-index over each bin [TeV]; exact, through index = 1."""
     log_edges = jnp.log(edges / reference)
@@ -396,6 +397,7 @@ def _power_law_integral(index, reference, edges):
     return reference * jnp.exp(slope * log_edges[:-1]) * width * _mean_exponential(slope * width)
 
 
+@jax.jit
 def _mean_exponential(z):
     """(exp(z) - 1) / z, smooth through zero."""
     small = jnp.abs(z) < 1e-3

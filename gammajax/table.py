@@ -4,7 +4,12 @@ Interpolation is linear between nodes and, like gammapy's, continues linearly ou
 last node up to the edges of the table. Outside the edges a table is zero.
 """
 
+import itertools
+import math
+from functools import partial
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
@@ -70,25 +75,23 @@ class Table(eqx.Module):
         if self.values.shape[: len(expected)] != expected:
             raise ValueError(f"table values have shape {self.values.shape}, the axes need {expected}")
 
+    @partial(jax.jit, static_argnames="outside")
     def __call__(self, *coordinates, outside: float | None = 0.0) -> Float[Array, "..."]:
         """Interpolate at broadcastable `coordinates`, one per axis; `outside=None` extrapolates."""
         coordinates = jnp.broadcast_arrays(*[jnp.asarray(c, self.values.dtype) for c in coordinates])
         located = [axis.locate(x) for axis, x in zip(self.axes, coordinates, strict=True)]
         trailing = self.values.ndim - len(self.axes)
+        # both neighbours along every axis, with their weights; cells are within the table, so indices need no check
+        sides = [
+            [(index, 1.0)] if axis.nodes.size == 1 else [(index, 1.0 - fraction), (index + 1, fraction)]
+            for axis, (index, fraction) in zip(self.axes, located, strict=True)
+        ]
         result = jnp.zeros((), self.values.dtype)
-        for corner in range(2 ** len(self.axes)):
-            bits = [(corner >> d) & 1 for d in range(len(self.axes))]
-            weight = 1.0
-            index = []
-            for bit, axis, (i, fraction) in zip(bits, self.axes, located, strict=True):
-                if axis.nodes.size == 1:
-                    weight = weight * (1.0 - bit)
-                    index.append(i)
-                else:
-                    weight = weight * (fraction if bit else 1.0 - fraction)
-                    index.append(i + bit)
-            weight = jnp.asarray(weight, self.values.dtype)
-            result = result + weight[(...,) + (None,) * trailing] * self.values[tuple(index)]
+        for corner in itertools.product(*sides):
+            at, weights = zip(*corner, strict=True)
+            value = self.values.at[at].get(mode="promise_in_bounds", wrap_negative_indices=False)
+            weight = jnp.asarray(math.prod(weights), value.dtype)
+            result = result + weight[(...,) + (None,) * trailing] * value
         if outside is None:
             return result
         inside = jnp.ones((), bool)

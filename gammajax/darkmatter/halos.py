@@ -71,12 +71,16 @@ class Profile(NamedTuple):
         """Chord that holds this part of the whole flux, the inverse of `within`."""
         log_flux = jnp.log(jnp.maximum(part, 1e-30)) + self.log_within[-1]
         i = jnp.clip(jnp.searchsorted(self.log_within, log_flux, side="right") - 1, 0, NODES - 2)
-        low, high = INNERMOST + i * STEP, INNERMOST + (i + 1) * STEP
         inside = jnp.minimum(log_flux, self.log_within[0])
-        for _ in range(12):  # bisection: 4096th parts of a node
+
+        def halve(_, ends):
+            low, high = ends
             middle = 0.5 * (low + high)
             below = jnp.log(self.within(middle)) < log_flux
-            low, high = jnp.where(below, middle, low), jnp.where(below, high, middle)
+            return jnp.where(below, middle, low), jnp.where(below, high, middle)
+
+        # 4096th parts of a node
+        low, high = jax.lax.fori_loop(0, 12, halve, (INNERMOST + i * STEP, INNERMOST + (i + 1) * STEP))
         return jnp.exp(0.5 * (low + high) + 0.5 * (inside - self.log_within[0]))
 
 
@@ -235,6 +239,7 @@ class Halo(Morphology):
             result = result + (0.5 * (high - low) * jnp.asarray(SIGHT[1]) * self.shape(x) ** exponent * x).sum(-1)
         return result
 
+    @eqx.filter_jit
     def _profile(self, exponent) -> Profile:
         nodes = _log_nodes()
         log_brightness = jnp.log(self._sight(nodes, exponent))
