@@ -30,9 +30,9 @@ class Sampler(NamedTuple):
 
     - `prepare(posterior, key)`: arrays by name, on the host; "x" is a good point of the unconstrained space, relative
       to which the likelihood is taken from then on.
-    - `start(posterior, key, prepared)`: the state, a pytree of arrays. Traceable.
-    - `step(posterior, state)`: the next state and a record, a pytree of arrays whose first axis grows. Traceable, and
-      compiled by the sampler.
+    - `start(posterior, key, prepared)`: the state, a pytree of arrays.
+    - `step(posterior, state)`: the next state and a record, a pytree of arrays whose first axis grows. The sampler
+      compiles both and keeps them for its next run.
     - `done(state, record, steps)`: part of the work that is done, one when finished, and a few words, from the last
       record and the number of steps.
     - `over(state)`: optional, whether there is nothing to do.
@@ -85,16 +85,18 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
     prepared = found.prepared if found else {n: np.asarray(a) for n, a in sampler.prepare(posterior, key).items()}
     at = jnp.asarray(prepared["x"])
     posterior = referred(posterior, {name: value[0] for name, value in parameters_at(posterior, at[None]).items()})
-    shape = eqx.filter_eval_shape(sampler.start, posterior, key, prepared)
+
+    def form(state):
+        """What a record looks like."""
+        return eqx.filter_eval_shape(sampler.step, posterior, state)[1]
+
+    records: list[Any] = []
     if found:
-        state, steps, spent = _restore(shape, found.state), found.steps, found.seconds
+        state = _restore(eqx.filter_eval_shape(sampler.start, posterior, key, prepared), found.state)
+        steps, spent = found.steps, found.seconds
+        records.append(jax.tree.unflatten(jax.tree.structure(form(state)), found.record))
     else:
-        state = _strong(eqx.filter_jit(sampler.start)(posterior, key, prepared))
-    _, form = eqx.filter_eval_shape(sampler.step, posterior, state)
-    # one that is empty stands before the first
-    records = [jax.tree.map(lambda like: np.zeros((0, *like.shape[1:]), like.dtype), form)]
-    if found:
-        records.append(jax.tree.unflatten(jax.tree.structure(form), found.record))
+        state = _strong(sampler.start(posterior, key, prepared))
     ready = time.perf_counter()
 
     def done() -> tuple[float, str]:
@@ -125,13 +127,15 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
                     save()
                     saved = time.perf_counter()
         finally:
-            if len(records) > (2 if found else 1):  # something new
+            if len(records) > (1 if found else 0):  # something new
                 save()
     if terminated() and done()[0] < 1.0:
         raise Preempted(path)
     timings = {"start": ready - begun, "sampling": time.perf_counter() - ready}
     if found:
         timings["before"] = spent
+    if not records:  # there was nothing to do
+        records.append(jax.tree.map(lambda like: np.zeros((0, *like.shape[1:]), like.dtype), form(state)))
     return Run(posterior, prepared, state, _join(records), timings)
 
 

@@ -101,6 +101,7 @@ class _Kernel(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _kernel() -> _Kernel:
+    @eqx.filter_jit
     def start(posterior, key, prepared):
         x = jnp.asarray(prepared["x"])
         return key, x, jnp.asarray(prepared["factor"], x.dtype)

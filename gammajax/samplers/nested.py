@@ -199,6 +199,7 @@ def _kernel(live, delete, slices, batch) -> _Kernel:
 
         return state
 
+    @eqx.filter_jit
     def start(posterior, key, prepared):
         particle = make(posterior)
         found = nss.init(

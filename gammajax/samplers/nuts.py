@@ -147,6 +147,7 @@ def _kernel(warmup, target_accept, max_tree_depth) -> _Kernel:
 
     first, next_ = hmc(potential_fn_gen=potential, algo="NUTS")
 
+    @eqx.filter_jit
     def start(posterior, key, prepared):
         def one(key, z):
             z = jnp.where(jnp.isfinite(log_density(posterior, z, True)), z, prepared["x"])

@@ -170,6 +170,7 @@ def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
     """Functions of one setting, kept so that other posteriors of the same shape need no compilation."""
     from blackjax.smc import adaptive_tempered, resampling  # importing it starts the device, so not before
 
+    @eqx.filter_jit
     def start(posterior, key, prepared):
         x = jnp.asarray(prepared["particles"])
         tempered = adaptive_tempered.init(x)

@@ -152,6 +152,7 @@ def _kernel(guide, steps, particles, learning_rate, numbers, precision) -> _Kern
     rate = optim.optax_to_numpyro(optax.adam(optax.cosine_decay_schedule(learning_rate, steps)))
     inference = SVI(model, fitted, rate, Trace_ELBO(num_particles=particles, vectorize_particles=False))
 
+    @eqx.filter_jit
     def start(posterior, key, prepared):
         peak = jnp.asarray(prepared["x"])
         factor = jnp.asarray(prepared["factor"], peak.dtype)
