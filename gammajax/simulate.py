@@ -20,7 +20,7 @@ from gammajax.mixture import InstrumentBackground, Mixture, Source
 from gammajax.observation import Observation
 from gammajax.sky import DEGREE, deproject, displace
 
-BATCH = 2**16
+BATCH, FEW = 2**16, 2**12  # proposals drawn together, of many and of few events
 ENERGIES_PER_DECADE = 1000
 
 
@@ -139,13 +139,14 @@ def _draw(key, samplers, observations, proposals):
     """All accepted events from given numbers of proposals in each observation."""
     batches = []
     for number, count in enumerate(proposals):
-        for first in range(0, int(count), BATCH):
+        size = FEW if count <= FEW else BATCH
+        for first in range(0, int(count), size):
             key, subkey = jax.random.split(key)
-            batches.append((number, subkey, min(int(count) - first, BATCH)))
+            batches.append((number, subkey, min(int(count) - first, size), size))
 
     def accepted(batch):
-        number, subkey, count = batch
-        columns, keep = map(np.asarray, _batch(samplers[number], observations[number], subkey, BATCH))
+        number, subkey, count, size = batch
+        columns, keep = map(np.asarray, _batch(samplers[number], observations[number], subkey, size))
         chosen = columns[:, np.flatnonzero(keep[:count])]
         return np.concatenate([chosen, np.full((1, chosen.shape[1]), number)], dtype=np.float64)
 
@@ -188,18 +189,18 @@ class _SourceSampler(eqx.Module):
         inner = np.exp(np.clip(log_edges, low + 1e-6, high - 1e-6))
         area = np.asarray(_area(observation.response, jnp.asarray(inner), jnp.asarray(at))).max(1)
         envelope = np.maximum(area[1:], area[:-1]) * 1.001
-        flux = np.asarray(source.spectrum.integral(jnp.asarray(np.exp(log_edges))), np.float64)
+        flux = np.asarray(_flux(source.spectrum, jnp.asarray(np.exp(log_edges))), np.float64)
         rate = np.maximum(flux, 0.0) * envelope
         falling = np.concatenate([[0.0], np.cumsum(rate[::-1])])
         total = falling[-1]
-        reach = _reach(source.morphology, observation)
+        reach, part = _reach(source.morphology, observation)
         return cls(
             source,
             reach,
             jnp.asarray(log_edges[::-1].copy()),
             jnp.asarray(falling / (total if total > 0 else 1.0)),
             jnp.asarray(envelope[::-1].copy()),
-            jnp.asarray(total) * observation.livetime * source.morphology.containment(reach),
+            jnp.asarray(total) * observation.livetime * part,
         )
 
     def draw(self, key, observation, size):
@@ -283,12 +284,21 @@ class _BackgroundSampler(eqx.Module):
 
 @eqx.filter_jit
 def _reach(morphology, observation):
-    """Largest separation [deg] from the centre of a morphology that the point spread function carries into view."""
+    """Largest separation [deg] from a morphology's centre that the point spread function carries into view.
+
+    Also the part of the flux within it.
+    """
     axis = observation.response.effective_area.axes[0]
     energy = jnp.exp(jnp.linspace(axis.lower, axis.upper, 24))
     offset = jnp.full(energy.shape, observation.offset_max)
     spread = observation.response.psf.quantile(energy, offset, jnp.full(energy.shape, 1.0 - 2e-7)).max()
-    return observation.offset(morphology.lon, morphology.lat) + observation.offset_max + jnp.minimum(spread, 10.0)
+    reach = observation.offset(morphology.lon, morphology.lat) + observation.offset_max + jnp.minimum(spread, 10.0)
+    return reach, morphology.containment(reach)
+
+
+@eqx.filter_jit
+def _flux(spectrum, edges):
+    return spectrum.integral(edges)
 
 
 @eqx.filter_jit

@@ -45,7 +45,8 @@ class Rows(eqx.Module):
         needed = -(-(int((high - low).max()) + 1) // 4) * 4
         band = min(needed if bands is None else bands, nodes.energy.size)
         size = len(events)
-        block = int(np.clip(2 ** np.floor(np.log2(max(size / 400, 1))), 32, 1024))
+        # small ones leave less padding of the few events at each energy, large ones fewer windows
+        block = int(np.clip(2.0 ** np.floor(np.log2(max(min(size / 100, 32), size / 400))), 8, 1024))
         order, start, valid = [], [], []
         for group in range(low.size):
             members = np.flatnonzero(groups == group)
@@ -57,7 +58,7 @@ class Rows(eqx.Module):
             # a band wider than needed is centred on it, a narrower one keeps its middle
             first = low[group] - (band - (high[group] - low[group] + 1)) // 2
             start += [int(np.clip(first, 0, nodes.energy.size - band))] * blocks
-        unit = 2 ** max(2, int(np.log2(len(start) / 16)))
+        unit = 2 ** max(3, int(np.log2(len(start) / 16)))
         for _ in range(-len(start) % unit):
             order.append(np.resize(order[-1], block))
             start.append(start[-1])
