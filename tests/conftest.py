@@ -1,14 +1,28 @@
 """Fixtures shared by all tests."""
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+# compiling takes nine tenths of the time: less of what makes functions fast that run a few times
+QUICK_TO_COMPILE = [
+    "--xla_backend_optimization_level=1",
+    "--xla_cpu_prefer_vector_width=128",
+    "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling,xla_cpu_disable_slp_vectorizer,xla_cpu_optimize_for_size",
+]
+if tuple(map(int, version("jax").split(".")[:2])) < (0, 12):  # later ones do not know this option and end
+    QUICK_TO_COMPILE.append("--xla_cpu_use_fusion_emitters=false")
+
 
 def pytest_configure(config):
-    """Compile what tests have in common once: for both workers, after caches were cleared, and for the next run."""
+    """Compile quickly, and once what tests have in common: for both workers and for the next run.
+
+    `XLA_FLAGS= make test` compiles as users do.
+    """
+    os.environ.setdefault("XLA_FLAGS", " ".join(QUICK_TO_COMPILE))
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("jax"))  # before jax is imported; processes too
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
@@ -18,9 +32,11 @@ def pytest_configure(config):
 def forget_compiled():
     """Compiled functions take memory maps, of which a process may have 65530; a thousand tests need more."""
     yield
-    import jax
+    maps = Path("/proc/self/maps")
+    if maps.exists() and len(maps.read_bytes().splitlines()) > 25_000:
+        import jax
 
-    jax.clear_caches()
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

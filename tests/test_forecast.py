@@ -6,9 +6,6 @@ import pytest
 
 import gammajax as gj
 
-# one process builds what the tests share
-pytestmark = pytest.mark.xdist_group("forecast")
-
 OPTIONS = {"per_decade": 15.0}
 
 

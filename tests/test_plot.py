@@ -9,9 +9,6 @@ from gammajax.plot import _interval, _level, _scale, _wrap
 from gammajax.predict import predict
 from gammajax.result import Result
 
-# one process builds what the tests share
-pytestmark = pytest.mark.xdist_group("plot")
-
 
 def model(p):
     return gj.Mixture(

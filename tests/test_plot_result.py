@@ -7,9 +7,6 @@ import pytest
 import gammajax as gj
 from gammajax.plot_result import live_points
 
-# one process builds what the tests share
-pytestmark = pytest.mark.xdist_group("plot result")
-
 
 @pytest.fixture(scope="module")
 def nested():

@@ -10,9 +10,6 @@ from hypothesis import strategies as st
 import gammajax as gj
 from gammajax.engines import FoldEngine, KernelEngine
 
-# one process builds what the tests share
-pytestmark = pytest.mark.xdist_group("posterior")
-
 PER_DECADE = 15.0
 OPTIONS = {"per_decade": PER_DECADE}
 

@@ -11,9 +11,6 @@ from scipy.special import erf, ive
 import gammajax as gj
 from gammajax.sky import Grid, deproject, displace, separation
 
-# one process builds what the tests share
-pytestmark = pytest.mark.xdist_group("quadrature")
-
 NARROW, WIDTHS = 0.03, (0.03, 0.06, 0.15)  # deg
 REACH = 5.6 * WIDTHS[-1]
 RAD = np.array([0.0, 1e-3, 0.02, 0.05, 0.1, 0.2, 0.3, 0.38, 0.42, 0.5, 0.61, 0.7, 0.9, 1.1, 1.5])

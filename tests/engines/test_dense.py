@@ -13,9 +13,6 @@ from benchmarks.dense import REPRESENTED, Case, dark_matter, fixed, load
 from gammajax.engines import DenseEngine, FoldEngine, KernelEngine, Rows
 from gammajax.engines.dense import dense_log_kernel, dense_marginal, riemann_weights
 
-# one process builds what the tests share
-pytestmark = pytest.mark.xdist_group("dense")
-
 OTHERS = ["CCR_BKG", "FermiGaggeroDiffusePrior", "HESSCatalogueSources_Prior"]
 
 

@@ -10,9 +10,6 @@ import pytest
 
 import gammajax as gj
 
-# one process builds what the tests share
-pytestmark = pytest.mark.xdist_group("elsewhere")
-
 NAMES = ("fraction", "index")
 
 

@@ -26,11 +26,6 @@ SHORT = {
 EXACT = ("smc", "smc hmc", "nested", "svi", "svi flow", "laplace")
 
 
-def each(*names):
-    """Parameters of a test, those of one method in one process, where it is compiled once."""
-    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
-
-
 def log_evidence():
     """Gaussian likelihood of width A^-1 about c under priors of sd 10: Z = |2 pi A^-1|^1/2 N(c; 0, A^-1 + 100)."""
     width = np.linalg.inv(PRECISION)
@@ -46,7 +41,7 @@ def run(name):
     return method(jax.random.key(5), gaussian_toy()[0], truths={"size": 0.5}, progress=False, **options)
 
 
-@pytest.mark.parametrize("name", each(*SHORT))
+@pytest.mark.parametrize("name", SHORT)
 def test_moments_and_evidence_of_a_gaussian(gaussian, name):
     _, mean, covariance = gaussian
     result = run(name)
@@ -67,7 +62,7 @@ def test_moments_and_evidence_of_a_gaussian(gaussian, name):
     assert result.calls > 0 and result.tree.attrs["seed"] == 5 and result.truths["size"] == 0.5
 
 
-@pytest.mark.parametrize("name", each("nuts", "smc", "nested", "svi flow", "laplace"))
+@pytest.mark.parametrize("name", ["nuts", "smc", "nested", "svi flow", "laplace"])
 def test_same_key_same_draws(gaussian, name):
     method, options = SHORT[name]
     again = method(jax.random.key(5), gaussian[0], progress=False, **options)
@@ -91,8 +86,8 @@ def test_size_of_batches_changes_nothing(name):
 @pytest.mark.parametrize(
     ("name", "error"),
     [
-        pytest.param("smc", 0.4, marks=pytest.mark.xdist_group("smc")),
-        pytest.param("nested", 1.2, marks=pytest.mark.xdist_group("nested")),
+        ("smc", 0.4),
+        ("nested", 1.2),
     ],
 )
 def test_information(gaussian, name, error):
@@ -105,7 +100,6 @@ def test_information(gaussian, name, error):
     assert run(name).information == pytest.approx(float(expected), abs=error)
 
 
-@pytest.mark.xdist_group("nested")
 def test_nested_points():
     result = run("nested")
     stats, points = result.tree["weighted_stats"], result.tree["weighted"]
@@ -119,7 +113,7 @@ def test_nested_points():
     assert weight @ points["size"].to_numpy() == pytest.approx(0.4990, abs=4 * 0.9 / 200**0.5)
 
 
-@pytest.mark.parametrize("name", each("smc", "nested"))
+@pytest.mark.parametrize("name", ["smc", "nested"])
 def test_two_peaks(name):
     method, options = SHORT[name]
     result = method(jax.random.key(1), gaussian_toy((0.0, 1.0))[0], progress=False, **options)
@@ -131,7 +125,7 @@ def test_two_peaks(name):
     assert np.mean(result.samples["position"][:, 0] > 0) == pytest.approx(2.0 / 3.0, abs=0.25)
 
 
-@pytest.mark.parametrize("name", each("nuts", "smc", "nested", "svi flow"))
+@pytest.mark.parametrize("name", ["nuts", "smc", "nested", "svi flow"])
 def test_no_data_give_the_prior(name):
     method, options = SHORT[name]
     result = method(jax.random.key(2), gaussian_toy((0.0, 0.0))[0], progress=False, **options)
