@@ -13,7 +13,7 @@ QUICK_TO_COMPILE = [
     "--xla_cpu_prefer_vector_width=128",
     "--xla_backend_extra_options=xla_cpu_disable_loop_unrolling,xla_cpu_disable_slp_vectorizer,xla_cpu_optimize_for_size",
 ]
-if tuple(map(int, version("jax").split(".")[:2])) < (0, 12):  # later ones do not know this option and end
+if tuple(map(int, version("jax").split(".")[:2])) < (0, 11):  # later ones do not know this option and end
     QUICK_TO_COMPILE.append("--xla_cpu_use_fusion_emitters=false")
 
 
