@@ -29,8 +29,9 @@ def plot_corner(result, truths: dict | None = None, **options):
         unit = " ".join(part for part in (power, result.units.get(name, "")) if part)
         columns.append(values / factor)
         labels.append(f"{label} [{unit}]" if unit else label)
-        # long units stand at the axis only
-        titles.append(f"{label} = {_interval(values / factor)}" + (f" {unit}" if unit and len(unit) < 10 else ""))
+        # long units stand at the axis only, not so the power of ten
+        short = unit if len(unit) < 10 else power
+        titles.append(f"{label} = {_interval(values / factor)}" + (f" {short}" if short else ""))
         truth = np.asarray(truths[name])[index] if name in truths else None
         marks.append(None if truth is None else float(truth) / factor)
     count = len(columns)

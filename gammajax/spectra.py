@@ -37,7 +37,14 @@ def scalar(value) -> Scalar:
 
 
 def floating(value) -> Float[Array | np.ndarray, "..."]:
-    """A floating leaf. Plain numbers stay on the host, so that inside jit they can still be looked at."""
+    """A floating leaf. Plain numbers stay on the host, so that inside jit they can still be looked at.
+
+    Raises `ValueError` for a quantity, whose unit would be lost.
+    """
+    if hasattr(value, "unit"):
+        raise ValueError(
+            f"{value} has a unit; sources take plain numbers: deg, TeV and TeV^-1 cm^-2 s^-1 (quantity.to_value(...))"
+        )
     if isinstance(value, jax.Array):
         return value.astype(jnp.result_type(float))
     return np.asarray(value, dtype=jnp.result_type(float))

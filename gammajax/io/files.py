@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import warnings
 import zlib
 from pathlib import Path
@@ -26,8 +27,12 @@ def quiet():
 
 
 def expand(path) -> Path:
-    """Path with environment variables and `~` expanded."""
-    return Path(os.path.expandvars(str(path))).expanduser()
+    """Path with environment variables and `~` expanded; raises `FileNotFoundError` for a variable that is not set."""
+    expanded = os.path.expandvars(str(path))
+    unset = re.search(r"\$\{?(\w+)", expanded)
+    if unset:
+        raise FileNotFoundError(f"{path}: the environment variable {unset[1]} is not set")
+    return Path(expanded).expanduser()
 
 
 def one_line(error) -> str:

@@ -187,6 +187,9 @@ def test_missing_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("SOMEWHERE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=re.escape(f"{tmp_path}/none: no such folder")):
         read_gadf("$SOMEWHERE/none")
+    monkeypatch.delenv("SOMEWHERE")
+    with pytest.raises(FileNotFoundError, match="the environment variable SOMEWHERE is not set"):
+        read_gadf("$SOMEWHERE/none")
 
 
 def test_a_site_is_needed_for_zenith_alignment_only(store):
