@@ -160,9 +160,10 @@ def _sky(figure, posterior, prediction: Prediction, radius):
             expected = gaussian_filter(histogram(prediction.events[i], prediction.weights[i]), 2.0)
             levels = np.unique([_level(expected, part) for part in (0.8, 0.5)])
             contours = axes.contour(*centres, expected, levels, colors="white", linewidths=1.2, linestyles=("--", "-"))
-            handle = contours.legend_elements()[0][-1]
-            handle.set_label(f"{name}: 50 % and 80 % of its counts")
-            handles.append(handle)
+            lines, _ = contours.legend_elements()
+            for line, part in zip(lines[::-1], ("50 %", "80 %"), strict=False):  # one where both are the same
+                line.set_label(f"{name}: {part} of its counts")
+                handles.append(line)
     handles += axes.plot(
         [lon0 + _wrap(float(o.lon) - lon0) for o in observations],
         [float(o.lat) for o in observations],
