@@ -39,15 +39,20 @@ def scalar(value) -> Scalar:
 def floating(value) -> Float[Array | np.ndarray, "..."]:
     """A floating leaf. Plain numbers stay on the host, so that inside jit they can still be looked at.
 
-    Raises `ValueError` for a quantity, whose unit would be lost.
+    Raises `ValueError` for a quantity, as [`require_plain`][] does.
     """
+    require_plain(value)
+    if isinstance(value, jax.Array):
+        return value.astype(jnp.result_type(float))
+    return np.asarray(value, dtype=jnp.result_type(float))
+
+
+def require_plain(value) -> None:
+    """Raise `ValueError` for a quantity, whose unit would be lost."""
     if hasattr(value, "unit"):
         raise ValueError(
             f"{value} has a unit; sources take plain numbers: deg, TeV and TeV^-1 cm^-2 s^-1 (quantity.to_value(...))"
         )
-    if isinstance(value, jax.Array):
-        return value.astype(jnp.result_type(float))
-    return np.asarray(value, dtype=jnp.result_type(float))
 
 
 def parameter() -> Any:
@@ -356,6 +361,8 @@ class TabulatedSpectrum(Spectrum):
     norm: Scalar = eqx.field(converter=scalar, default=1.0)
 
     def __init__(self, energy, flux, norm=1.0):
+        require_plain(energy)
+        require_plain(flux)
         energy, flux = np.asarray(energy, float), np.asarray(flux, float)
         if energy.ndim != 1 or energy.size < 2 or energy.shape != flux.shape:
             raise ValueError("a tabulated spectrum needs equally many energies and fluxes, at least two")

@@ -35,7 +35,7 @@ def small(tmp_path):
     values["observations"] |= {"pointings": [[0.0, 0.5]], "energy_range": [0.5, 5.0], "offset_max": 1.0}
     values["events"] = {"simulate": 300}
     values["model"]["components"]["signal"]["morphology"] = {"type": "point", "lon": 0.0, "lat": 0.0}
-    values["sampler"] = {"draws": 50, "warmup": 50, "chains": 2}
+    values["sampler"] = {"draws": 100, "warmup": 50, "chains": 2}
     values["precision"] = 32
     path = tmp_path / "small.yaml"
     path.write_text(yaml.safe_dump(values))
@@ -66,7 +66,7 @@ def test_run(invoke, small, tmp_path):
 
 def test_an_interrupted_run_is_resumed(invoke, small, tmp_path, monkeypatch):
     values = yaml.safe_load(small.read_text())
-    values["sampler"] = {"method": "smc", "particles": 60, "moves": 2}
+    values["sampler"] = {"method": "smc", "particles": 100, "moves": 2}
     small.write_text(yaml.safe_dump(values))
     results = tmp_path / "results"
     with warnings.catch_warnings():

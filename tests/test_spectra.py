@@ -374,6 +374,7 @@ def test_fine_bins_of_an_absorbed_spectrum():
         (lambda: gj.PowerLaw(2.0).plot((2.0, 1.0)), "two increasing positive energies"),
         (lambda: gj.PowerLaw(2.0, 5e-15 * u.Unit("cm-2 s-1 GeV-1")), "5e-15 1 / .* has a unit; sources take plain"),
         (lambda: gj.Gaussian(83.6, 22.0, 12.0 * u.arcmin), "12.0 arcmin has a unit"),
+        (lambda: gj.TabulatedSpectrum([1.0, 2.0] * u.GeV, [1.0, 1.0]), "GeV has a unit"),
     ],
 )
 def test_bad_input(make, message):

@@ -55,13 +55,13 @@ def source(name):
 
 
 def events(name):
-    """Twenty events about the source, at two energies: the blocks of the engines are padded by energy."""
+    """Forty events about the source, at two energies: the blocks of the engines are padded by energy."""
     random = np.random.default_rng(0)
     morphology, size, _ = SOURCES[name]
-    rad, angle = size * np.sqrt(-2.0 * np.log(random.uniform(0.01, 1.0, 20))), random.uniform(0.0, 360.0, 20)
+    rad, angle = size * np.sqrt(-2.0 * np.log(random.uniform(0.01, 1.0, 40))), random.uniform(0.0, 360.0, 40)
     lon, lat = (np.asarray(c, float) for c in displace(float(morphology.lon), float(morphology.lat), rad, angle))
     inside = np.hypot(lon, lat) < 1.99
-    return gj.Events(np.resize([1.1, 2.5], 20)[inside], lon[inside], lat[inside])
+    return gj.Events(np.resize([1.1, 2.5], 40)[inside], lon[inside], lat[inside])
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def values(built):
 def test_kernel_agrees_with_direct(name, values):
     kernel, direct = values(name, "kernel")[0], values(name, "direct")[0]
     seen = direct > 1e-4 * direct.max()
-    assert seen.sum() > 10
+    assert seen.sum() > 20
     np.testing.assert_allclose(kernel[seen], direct[seen], rtol=SOURCES[name][2])
     assert np.median(np.abs(kernel[seen] / direct[seen] - 1.0)) < 2e-3
 
@@ -212,7 +212,7 @@ def test_gradient_in_position_extension_and_index(engine, make_observation):
         observation = make_observation(energy_min=1.0, energy_max=1.3, offset_max=1.0)
         observation = jax.tree.map(lambda x: jnp.asarray(x, float), observation)
         # one energy, one block; an event at the centre, where neither distance nor angle has a gradient
-        made = gj.Events(np.full(2, 1.2), [-0.6, -0.4], [0.3, 0.1])
+        made = gj.Events(np.full(3, 1.2), [-0.6, -0.4, 0.3], [0.3, 0.1, 0.5])
         rows = Rows.init(made, [observation], 8.0)
         at = jnp.array([-0.4, 0.1, 0.3, 2.3])
 
@@ -261,7 +261,7 @@ def test_intensity_works_under_jit(engine, values, observation):
 def test_observations_keep_their_own_response_and_livetime(observation, make_observation, values):
     # the second half of the events in an observation twice as long
     made = events("point")
-    number = (np.arange(len(made)) >= 10).astype(int)
+    number = (np.arange(len(made)) >= 20).astype(int)
     both = gj.Events(made.energy, made.lon, made.lat, number)
     pair = [observation, make_observation(livetime=72000.0, energy_min=1.0, energy_max=3.0)]
     value = gj.intensity(source("point"), pair, both, per_decade=PER_DECADE)

@@ -31,7 +31,7 @@ def test_ranks_of_the_truth_are_uniform(make_observation):
         posterior = gj.Posterior(model, PRIORS, observation, events, per_decade=15.0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # draws are few
-            result = gj.nuts(keys[2], posterior, draws=75, warmup=50, chains=1, progress=False)
+            result = gj.nuts(keys[2], posterior, draws=100, warmup=60, chains=1, progress=False)
         draws = {name: result.samples[name] for name in PRIORS}
         thinned = {name: values[np.linspace(0, len(values) - 1, RANKS).astype(int)] for name, values in draws.items()}
         ranks.append([np.sum(thinned[name] < float(truth[name])) for name in PRIORS])

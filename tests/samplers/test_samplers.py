@@ -83,13 +83,7 @@ def test_size_of_batches_changes_nothing(name):
     np.testing.assert_allclose(one.log_evidence, two.log_evidence, rtol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("name", "error"),
-    [
-        ("smc", 0.4),
-        ("nested", 1.2),
-    ],
-)
+@pytest.mark.parametrize(("name", "error"), [("smc", 0.4), ("nested", 1.2)])
 def test_information(gaussian, name, error):
     """Of a Gaussian within a much wider one: the difference of their entropies and second moments."""
     _, mean, covariance = gaussian
