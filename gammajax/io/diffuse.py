@@ -3,11 +3,14 @@
 # astropy and gammapy carry no types
 # pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
 
+import dataclasses
+
 import numpy as np
 
-from gammajax.io.files import UNREADABLE, expand, one_line, quiet
+from gammajax.io.files import UNREADABLE, expand, one_line
+from gammajax.io.skymap import existing_map, read_map
 from gammajax.io.spectra import ENERGY_RANGE, FLUX
-from gammajax.io.template import WcsMap, existing_map, resample
+from gammajax.io.template import resample
 from gammajax.mixture import Source
 from gammajax.shapes import Constant
 from gammajax.spectra import MEV_PER_TEV, TabulatedSpectrum
@@ -29,17 +32,19 @@ def read_cube(
 ) -> Source:
     """Source from a FITS cube of differential flux per solid angle at several true energies.
 
-    Read are cubes as Fermi-LAT distributes its models of the Galaxy (planes and a table ENERGIES, such as gll_iem) and
-    maps of gammapy with an axis `energy_true`. The source's morphology is a [`gammajax.TemplateCube`][], its spectrum
-    a [`gammajax.TabulatedSpectrum`][] of the flux on the grid, so that together they are the file's values,
-    interpolated log-log in energy. Multiply the spectrum to scale or tilt it, `2.0 * source.spectrum` or
-    `source.spectrum * gj.PowerLaw(tilt, norm)`; replace it to keep the morphology alone.
+    Read are cubes as Fermi-LAT distributes its models of the Galaxy (planes and a table ENERGIES, such as gll_iem),
+    maps of gammapy with an axis `energy_true`, and HEALPix cubes of Fermi-LAT, GALPROP and the gamma-astro-data-formats
+    (a column for each energy, or one of vectors, with a table ENERGIES, EBOUNDS or BANDS). The source's morphology is a
+    [`gammajax.TemplateCube`][], its spectrum a [`gammajax.TabulatedSpectrum`][] of the flux on the grid, so that
+    together they are the file's values, interpolated log-log in energy. Multiply the spectrum to scale or tilt it,
+    `2.0 * source.spectrum` or `source.spectrum * gj.PowerLaw(tilt, norm)`; replace it to keep the morphology alone.
 
     **Arguments:**
 
     - `frame`, `lon`, `lat`, `radius`, `step`: the equal-area grid and the part of the sky, as in
       [`gammajax.io.read_template`][], by which every plane is sampled; also what happens when it ends inside a field.
-    - `unit`: that of the values, where the file does not say. gammapy takes Fermi's as cm-2 s-1 MeV-1 sr-1.
+    - `unit`: that of the values, where the file does not say; also of energy^2 times the flux, as GALPROP writes it.
+      gammapy takes Fermi's files with a celestial projection as cm-2 s-1 MeV-1 sr-1.
     - `energy_range` [TeV]: beyond the energies of the file and within this range the flux goes on as the power law
       through the outer two planes, with the morphology of the outermost: for Fermi's files, which end at 0.5 to 0.9
       TeV, that is most of what a Cherenkov telescope sees. Planes far outside the range are left out. None: the flux is
@@ -48,27 +53,19 @@ def read_cube(
     Raises `ValueError` for a file that is no such cube, for values that are no flux per solid angle, and as
     [`gammajax.io.read_template`][].
     """
-    from gammapy.maps import Map
-
     path = existing_map(path, frame)
-    try:
-        with quiet():
-            sky = Map.read(path)
-    except UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read as a map: {one_line(error)}") from error
-    if sky.geom.is_hpx or sky.geom.axes.names not in (["energy_true"], ["energy"]):
-        kind = "HEALPix" if sky.geom.is_hpx else "celestial"
+    sky = read_map(path)
+    if sky.energy is None:
         raise ValueError(
-            f"{path}: a cube has a celestial projection and an axis energy_true; this is a {kind} map with the axes "
-            f"{sky.geom.axes.names}"
+            f"{path}: a cube has planes at several energies; this is a {sky.kind} with the axes {sky.axes}"
         )
-    if sky.geom.axes[0].nbin < 2:
+    if sky.energy.size < 2:
         raise ValueError(f"{path}: a cube has planes at two energies at least, this has one")
-    factor = _flux_factor(sky.unit if unit is None else unit, path)
-    energy = sky.geom.axes[0].center.to_value("TeV")
+    energy = sky.energy
     planes = needed_planes(energy, energy_range)
-    part = sky.copy(data=np.asarray(sky.data, float) * factor, unit="").slice_by_idx({sky.geom.axes.names[0]: planes})
-    grid, values, edge = resample(WcsMap(part), str(path), frame, lon, lat, radius, step)
+    factor = _flux_factors(sky.unit if unit is None else unit, energy[planes], path)
+    part = dataclasses.replace(sky, data=sky.data[planes] * factor[:, None])
+    grid, values, edge = resample(part, str(path), frame, lon, lat, radius, step)
     try:
         cube = TemplateCube(grid, energy[planes], values, edge)
     except ValueError as error:
@@ -130,16 +127,17 @@ def continued(energy, flux, energy_range, nodes=None):
     return energy, flux
 
 
-def _flux_factor(unit, path) -> float:
-    """Factor from the unit of a map to that of a differential flux per solid angle in gammajax."""
+def _flux_factors(unit, energy, path) -> np.ndarray:
+    """Factors from the unit of planes at energies [TeV] to that of a differential flux per solid angle in gammajax."""
     from astropy import units as u
 
     unit = u.Unit(unit)
-    try:
-        # some files count photons
-        return float((unit / u.ph if u.ph in unit.bases else unit).to(BRIGHTNESS))
-    except u.UnitConversionError as error:
-        raise ValueError(
-            f"{path}: the values are in {str(unit)!r}, which is no flux per solid angle such as 'cm-2 s-1 MeV-1 sr-1'; "
-            "give their unit=, or read relative maps by gammajax.io.from_gammapy"
-        ) from error
+    if u.ph in unit.bases:  # some files count photons
+        unit = unit / u.ph
+    for power in (0, 2):  # others have energy^2 times the flux
+        if unit.is_equivalent(u.Unit(BRIGHTNESS) * u.TeV**power):
+            return unit.to(u.Unit(BRIGHTNESS) * u.TeV**power) * energy**-power
+    raise ValueError(
+        f"{path}: the values are in {str(unit)!r}, which is no flux per solid angle such as 'cm-2 s-1 MeV-1 sr-1'; "
+        "give their unit=, or read relative maps by gammajax.io.from_gammapy"
+    )

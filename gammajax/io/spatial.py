@@ -4,6 +4,7 @@
 # pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
 # pyright: reportOptionalSubscript=false, reportOperatorIssue=false
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from gammajax.io.diffuse import BRIGHTNESS, flux_table, needed_planes
+from gammajax.io.skymap import from_gammapy_map
 from gammajax.io.spectra import Reader, number
-from gammajax.io.template import SKY, WcsMap, resample
+from gammajax.io.template import SKY, resample
 from gammajax.morphology import Gaussian, GeneralizedGaussian, Morphology, Point, pixel_fractions
 from gammajax.shapes import Constant, Disk, Shell
 from gammajax.sky import Grid
@@ -76,8 +78,6 @@ def morphology_from_gammapy(model, read: Reader, frame: str, geom=None) -> tuple
 def _raster(model, read, frame, geom):
     place = {} if geom is None else _place(geom, frame)
     template = type(model).__name__ == "TemplateSpatialModel"
-    if template and model.map.geom.is_hpx:
-        raise ValueError(f"{read.prefix}: for a HEALPix template read the file with gammajax.io.read_template")
     moved = template and model.position.separation(model.map_center).deg > 1e-6
     whole = template and geom is None and not moved
     if whole and (grid := _own_grid(model.map.geom, frame)) is not None:
@@ -92,8 +92,7 @@ def _raster(model, read, frame, geom):
     flux = values.sum() * grid.solid_angle
     if template and geom is None:
         # what the map itself says; resampling keeps it to 1e-3 or so
-        pixels = np.nan_to_num(model.map.quantity.to_value("sr-1")).clip(0.0)
-        flux = float((pixels * model.map.geom.solid_angle().to_value("sr")).sum())
+        flux = float(_template(model, "sr-1").flux)
     try:
         return TemplateMap(grid, values), None if abs(flux - 1.0) < 1e-5 else float(flux)
     except ValueError as error:
@@ -103,26 +102,22 @@ def _raster(model, read, frame, geom):
 def _cube(model, read, frame, geom):
     """Cube of a template of gammapy, and the table of its integral over the sky: a flux or without unit, as the map."""
     name, sky = f"{read.prefix}: {type(model).__name__}", model.map
-    if sky.geom.is_hpx:
-        raise ValueError(f"{name} changes with energy and is a HEALPix map; only maps with a projection may")
     if model.position.separation(model.map_center).deg > 1e-6:
         raise ValueError(f"{name} changes with energy and is moved from the centre of its map; move the map itself")
     unit = BRIGHTNESS if sky.unit.is_equivalent(BRIGHTNESS) else "sr-1"
     axis = sky.geom.axes["energy_true"]
     kept = needed_planes(axis.center.to_value("TeV"), read.energy_range)
     energy = axis.center.to_value("TeV")[kept]
-    pixels = _template(model, unit).data[kept]
-    if geom is None and (grid := _own_grid(sky.geom.to_image(), frame)) is not None:
-        values = np.nan_to_num(pixels)[:, :, ::-1]
+    planes = _template(model, unit)
+    planes = dataclasses.replace(planes, data=planes.data[kept])
+    if geom is None and (grid := _own_grid(sky.geom, frame)) is not None:
+        values = np.nan_to_num(planes.data).reshape(-1, grid.size, grid.size)[:, :, ::-1]
     else:
         place = {} if geom is None else _place(geom, frame)
-        part = sky.copy(data=pixels, unit=unit, geom=sky.geom.slice_by_idx({"energy_true": kept}))
-        grid, values, edge = resample(WcsMap(part), name, frame, **place)
+        grid, values, edge = resample(planes, name, frame, **place)
         if edge is not None:
             read.note(CUT_OFF)
-    flux = values.sum((1, 2)) * grid.solid_angle
-    if geom is None:
-        flux = (np.nan_to_num(pixels) * sky.geom.to_image().solid_angle().to_value("sr")).sum((1, 2))
+    flux = planes.flux if geom is None else values.sum((1, 2)) * grid.solid_angle
     if any(id(parameter) in read.names for parameter in model.parameters):
         read.note_frozen(
             model, f"a cube of {energy.size} maps of {grid.size} x {grid.size} pixels of {grid.step:.3g} deg"
@@ -140,8 +135,7 @@ def _cube(model, read, frame, geom):
 
 
 def _template(model, unit):
-    sky = model.map.copy(data=model.map.quantity.to_value(unit).clip(0.0), unit=unit)
-    return WcsMap(sky)
+    return from_gammapy_map(model.map.copy(data=model.map.quantity.to_value(unit).clip(0.0), unit=unit))
 
 
 def _place(geom, frame):
@@ -182,8 +176,9 @@ def _degree():
 
 def _own_grid(geom, frame) -> Grid | None:
     """The grid whose pixels are those of an equal-area map, as [`morphology_to_gammapy`][] writes it, or None."""
-    if geom.frame != frame or geom.projection != "ZEA" or not geom.is_image:
+    if geom.is_hpx or geom.frame != frame or geom.projection != "ZEA":
         return None
+    geom = geom.to_image()
     size, (lon, lat) = geom.data_shape[0], geom.wcs.wcs.crval
     step = float(geom.wcs.wcs.cdelt[1])
     if geom.data_shape != (size, size) or not np.allclose(geom.wcs.wcs.cdelt, [-step, step], rtol=1e-9):

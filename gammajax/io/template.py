@@ -1,4 +1,4 @@
-"""Templates from files: images and cubes with a celestial projection, and HEALPix maps."""
+"""Templates from files, and how maps of the sky are brought onto the equal-area grids of gammajax."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import equinox as eqx
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-from gammajax.io.files import UNREADABLE, expand, one_line, quiet
+from gammajax.io.skymap import existing_map, read_map
 from gammajax.sky import Grid, deproject, project
 from gammajax.templates import Edge, TemplateMap
 
@@ -46,28 +46,21 @@ def read_template(
     side.
     """
     path = existing_map(path, frame)
-    grid, values, edge = resample(_read(path), str(path), frame, lon, lat, radius, step)
+    sky = read_map(path)
+    if sky.axes:
+        raise ValueError(f"{path}: a template must be an image, this one has the axes {sky.axes}")
+    grid, values, edge = resample(sky, str(path), frame, lon, lat, radius, step)
     try:
         return TemplateMap(grid, values, edge)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def existing_map(path, frame):
-    """Path of a map that exists, expanded, after a look at the frame."""
-    path = expand(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such map")
-    if frame not in ("icrs", "galactic"):
-        raise ValueError(f"frame must be 'icrs' or 'galactic', not {frame!r}")
-    return path
-
-
 def resample(sky, name, frame, lon=None, lat=None, radius=None, step=None) -> tuple[Grid, np.ndarray, Edge | None]:
     """Equal-area grid, the means over its pixels of `sky`, [y, x] or [plane, y, x], and the edge where it is cut off.
 
-    `sky` has a `frame`, `step`, `bright` and `values_at`, which is not finite where nothing is known. The other
-    arguments are those of [`read_template`][]; `name` is used in messages.
+    `sky` is a [`gammajax.io.skymap.SkyMap`][] or has its `frame`, `step`, `bright` and `values_at`. The other arguments
+    are those of [`read_template`][]; `name` is used in messages.
     """
     from astropy.coordinates import SkyCoord
 
@@ -132,84 +125,3 @@ def _directions(grid, shift_x, shift_y):
 @eqx.filter_jit
 def _project(lon, lat, lon0, lat0):
     return project(lon, lat, lon0, lat0)
-
-
-def _read(path):
-    from astropy.io import fits
-    from gammapy.maps import Map
-
-    try:
-        with quiet():
-            with fits.open(path) as file:
-                hdus: Any = file
-                for hdu in hdus:
-                    if hdu.header.get("PIXTYPE") == "HEALPIX":
-                        return _HealpixMap(hdu)
-            sky = Map.read(path)
-    except UNREADABLE as error:
-        raise ValueError(f"{path} cannot be read as a map: {one_line(error)}") from error
-    if not sky.geom.is_image:
-        raise ValueError(f"{path}: a template must be an image, this one has the axes {sky.geom.axes.names}")
-    return WcsMap(sky)
-
-
-class WcsMap:
-    """An image with a celestial projection, or planes of them, read by gammapy."""
-
-    def __init__(self, sky):
-        self.data, self.geom = np.asarray(sky.data, float), sky.geom.to_image()
-        self.frame = sky.geom.frame
-        self.step = float(np.sqrt(np.nanmedian(self.geom.solid_angle().to_value("deg2"))))
-
-    def bright(self):
-        """Directions [deg] of pixels that are not zero."""
-        coordinates = self.geom.get_coord()
-        some = np.any((np.isfinite(self.data) & (self.data != 0)).reshape(-1, *self.data.shape[-2:]), axis=0)
-        return coordinates.lon.to_value("deg")[some], coordinates.lat.to_value("deg")[some]
-
-    def values_at(self, lon, lat):
-        """Values of the pixels in these directions [deg], not finite outside the map."""
-        from astropy import units as u
-
-        x, y = self.geom.coord_to_idx((lon * u.deg, lat * u.deg))
-        inside = (x >= 0) & (y >= 0)
-        return np.where(inside, self.data[..., np.maximum(y, 0), np.maximum(x, 0)], np.nan)
-
-
-class _HealpixMap:
-    """A HEALPix map, of the whole sky or with a column of pixel numbers; gammapy needs healpy for these."""
-
-    def __init__(self, hdu):
-        from astropy_healpix import HEALPix
-
-        header = hdu.header
-        nest = header["ORDERING"].strip().upper().startswith("NEST")
-        system = str(header.get("COORDSYS", "C")).strip().upper()
-        if system[0] not in "GCE" or system.startswith("ECL") or system == "E":
-            raise ValueError(f"unknown coordinates {system!r}; galactic and celestial ones are known")
-        self.frame = "galactic" if system[0] == "G" else "icrs"
-        nside = int(header["NSIDE"])
-        if nside < 1 or (nest and nside & (nside - 1)):
-            raise ValueError(f"NSIDE is {nside}")
-        explicit = str(header.get("INDXSCHM", "IMPLICIT")).strip().upper() == "EXPLICIT"
-        columns = hdu.columns.names[1:] if explicit else hdu.columns.names
-        if len(columns) > 1 and str(header.get("HPX_CONV", "")).strip():
-            raise ValueError(f"a template must be an image, this one has the planes {columns}")
-        values = np.asarray(hdu.data[columns[0]], float).ravel()
-        values[np.isclose(values, -1.6375e30, rtol=1e-3)] = np.nan  # the standard's mark for no data
-        pixels = np.asarray(hdu.data[hdu.columns.names[0]]).ravel() if explicit else np.arange(12 * nside**2)
-        if values.shape != pixels.shape or pixels.max(initial=0) >= 12 * nside**2:
-            raise ValueError(f"{values.size} values do not fit NSIDE {nside}")
-        self.data = np.full(12 * nside**2, np.nan)
-        self.data[pixels] = values
-        self.step = math.degrees(math.sqrt(math.pi / 3.0) / nside)
-        self.pixels = HEALPix(nside, "nested" if nest else "ring")
-
-    def bright(self):
-        lon, lat = self.pixels.healpix_to_lonlat(np.flatnonzero(np.isfinite(self.data) & (self.data != 0)))
-        return lon.to_value("deg"), lat.to_value("deg")
-
-    def values_at(self, lon, lat):
-        from astropy import units as u
-
-        return self.data[self.pixels.lonlat_to_healpix(lon * u.deg, lat * u.deg)]

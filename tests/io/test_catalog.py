@@ -2,14 +2,18 @@
 
 import os
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 from astropy import units as u
+from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.table import Table
 from gammapy.catalog import (
+    SourceCatalog2FHL,
     SourceCatalog2HWC,
+    SourceCatalog3FGL,
     SourceCatalog3FHL,
     SourceCatalog3HWC,
     SourceCatalog4FGL,
@@ -140,6 +144,7 @@ def write_hgps(folder):
 
 
 WRITERS = {"2hwc": write_2hwc, "3hwc": write_3hwc, "3fhl": write_3fhl, "4fgl": write_4fgl, "hgps": write_hgps}
+CENTRE = SkyCoord(0.0, 0.0, unit="deg", frame="galactic")
 ENERGY = np.array([0.5, 2.0, 7.0])
 
 
@@ -223,6 +228,50 @@ def test_what_is_not_there(tmp_path, monkeypatch):
     (tmp_path / "catalogs").mkdir()
     path.rename(tmp_path / "catalogs" / "2HWC.ecsv")
     assert len(gj.io.catalog("2HWC", **region).components) == 2
+
+
+def test_rows_of_the_published_3hwc(tmp_path):
+    """Albert et al. 2020 (arXiv:2007.08582), table 1, in the layout of the file that gammapy distributes."""
+    columns = ["ra", "dec", "glon", "glat", "pos_err", "search_radius", "ts"]
+    columns += [f"spec0_dnde{suffix}" for suffix in ("", "_errn", "_errp", "_sys_errn", "_sys_errp")]
+    columns += [f"spec0_index{suffix}" for suffix in ("", "_errn", "_errp", "_sys_errn", "_sys_errp")]
+    rows = """
+        "3HWC J0617+224" 94.394 22.468 189.184 3.049 0.142 0.0 32.3 4.5e-15 -7.89e-16 7.9e-16 -7.74e-16 1.23e-15 -3.05 -0.11 0.11 -0.02 0.06 0.000
+        "3HWC J0634+067" 98.657 6.730 205.029 -0.649 0.219 0.5 36.2 8.98e-15 -1.39e-15 1.34e-15 -1.23e-15 2.73e-15 -2.27 -0.10 0.10 -0.01 0.09 0.500
+        "3HWC J0659+147" 104.854 14.747 200.605 8.397 0.122 0.0 28.8 nan nan nan nan nan nan nan nan nan nan nan
+        "3HWC J1104+381" 166.113 38.158 179.945 65.047 0.057 0.0 3025.3 6.94e-14 -1.33e-15 1.34e-15 -1.14e-14 1.66e-14 -3.04 -0.01 0.01 -0.02 0.06 0.000
+    """  # noqa: E501
+    units = dict.fromkeys(["ra", "dec", "glon", "glat", "pos_err", "search_radius", "spec0_radius"], "deg")
+    head = ["# %ECSV 0.9", "# ---", "# datatype:", "# - {name: source_name, datatype: string}"]
+    for name in [*columns, "spec0_radius"]:
+        unit = units.get(name, "1 / (cm2 s TeV)" if "dnde" in name else None)
+        head.append(f"# - {{name: {name}, {'' if unit is None else f'unit: {unit}, '}datatype: float64}}")
+    names = " ".join(["source_name", *columns, "spec0_radius"])
+    lines = [line.strip() for line in rows.strip().splitlines()]
+    (tmp_path / "3HWC.ecsv").write_text("\n".join([*head, "# schema: astropy-2.0", names, *lines]) + "\n")
+    found = gj.io.catalog(tmp_path / "3HWC.ecsv", centre=(99.0, 15.0), radius=15.0)
+    assert sorted(found.components) == ["3HWC J0617+224", "3HWC J0634+067"]
+    assert found.notes == ["3HWC J0659+147: left out; the catalogue has no spectrum of it"]
+    source = found.components["3HWC J0634+067"]
+    assert isinstance(source.morphology, gj.Disk) and float(source.morphology.r_0) == 0.5
+    assert float(source.spectrum(np.array([7.0]))[0]) == pytest.approx(8.98e-15, rel=1e-4)  # at the pivot of the paper
+
+
+def test_catalogues_of_fermi():
+    folder = os.environ.get("FERMI_CATALOGS")
+    if not folder:
+        pytest.skip("set FERMI_CATALOGS to a folder with gll_psc_v16.fit (3FGL), gll_psc_v41.fit (4FGL-DR4) and so on")
+    kinds = {"gll_psch_v08.fit": SourceCatalog2FHL, "gll_psc_v16.fit": SourceCatalog3FGL}
+    for name, kind in {**kinds, "gll_psch_v13.fit": SourceCatalog3FHL, "gll_psc_v41.fit": SourceCatalog4FGL}.items():
+        if not (Path(folder) / name).is_file():
+            continue
+        found = gj.io.catalog(f"{folder}/{name}", centre=(0.0, 0.0), radius=3.0, frame="galactic")
+        sources = kind(f"{folder}/{name}")
+        assert len(found.components) == (sources.positions.separation(CENTRE).deg < 3.0).sum()
+        for key, component in found.components.items():
+            with warnings.catch_warnings(action="ignore", category=UserWarning):  # of masked uncertainties
+                expected = sources[key].spectral_model()(ENERGY * u.TeV).to_value(DNDE)
+            np.testing.assert_allclose(np.asarray(component.spectrum(ENERGY)), expected, rtol=1e-4, atol=1e-30)
 
 
 def test_the_galactic_plane_survey():

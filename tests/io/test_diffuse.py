@@ -130,7 +130,7 @@ def test_isotropic(tmp_path):
         (lambda path: write_cube(path, planes=1), "two energies at least"),
         (
             lambda path: fits.writeto(path, np.ones((60, 80)), header()),
-            "a cube has a celestial projection and an axis energy_true",
+            "a cube has planes at several energies; this is a map with a celestial projection with the axes",
         ),
     ],
 )

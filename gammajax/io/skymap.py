@@ -1,0 +1,225 @@
+"""Maps of the sky in files, images and cubes: with a celestial projection (read by gammapy) and HEALPix maps."""
+
+# astropy and gammapy carry no types
+# pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
+# pyright: reportCallIssue=false
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gammajax.io.files import UNREADABLE, expand, one_line, quiet
+
+NO_DATA = -1.6375e30  # what the HEALPix standard writes where nothing is known
+ENERGY_UNITS = {"EBOUNDS": "keV", "ENERGIES": "MeV"}  # of tables that do not say
+
+
+class WcsPixels:
+    """Pixels of an image with a celestial projection, counted row by row."""
+
+    def __init__(self, geom):
+        self.geom = geom.to_image()
+        self.frame, self.shape = geom.frame, geom.data_shape[-2:]
+        self.solid_angle = np.asarray(self.geom.solid_angle().to_value("sr")).ravel()
+        self.step = math.degrees(math.sqrt(np.nanmedian(self.solid_angle)))
+
+    def directions(self, pixel):
+        """Longitudes and latitudes [deg] of the middles of pixels."""
+        coordinates = self.geom.get_coord()
+        return tuple(c.to_value("deg").ravel()[pixel] for c in (coordinates.lon, coordinates.lat))
+
+    def find(self, lon, lat):
+        """Numbers of the pixels in directions [deg], -1 outside."""
+        from astropy import units as u
+
+        x, y = self.geom.coord_to_idx((lon * u.deg, lat * u.deg))
+        return np.where((x >= 0) & (y >= 0), y * self.shape[1] + x, -1)
+
+
+class HealpixPixels:
+    """Pixels of the whole sky, after Gorski et al. 2005 (astro-ph/0409513)."""
+
+    def __init__(self, nside: int, nest: bool, frame: str):
+        from astropy_healpix import HEALPix
+
+        if nside < 1 or (nest and nside & (nside - 1)):
+            raise ValueError(f"NSIDE is {nside}")
+        self.frame, self.count = frame, 12 * nside**2
+        self.solid_angle = 4.0 * math.pi / self.count
+        self.step = math.degrees(math.sqrt(self.solid_angle))
+        self.pixels = HEALPix(nside, "nested" if nest else "ring")
+
+    def directions(self, pixel):
+        """As [`WcsPixels.directions`][]."""
+        lon, lat = self.pixels.healpix_to_lonlat(pixel)
+        return lon.to_value("deg"), lat.to_value("deg")
+
+    def find(self, lon, lat):
+        """As [`WcsPixels.find`][]; no direction is outside."""
+        from astropy import units as u
+
+        return self.pixels.lonlat_to_healpix(lon * u.deg, lat * u.deg)
+
+
+@dataclasses.dataclass(frozen=True)
+class SkyMap:
+    """Values on pixels of the sky, of one image or of planes at several energies.
+
+    `data` [pixel] or [plane, pixel], not finite where nothing is known; `energy` [TeV] of the planes; `unit` of
+    astropy; `axes`: names of the axes besides the sky's.
+    """
+
+    data: np.ndarray
+    pixels: WcsPixels | HealpixPixels
+    unit: Any
+    axes: list[str]
+    energy: np.ndarray | None = None
+
+    @property
+    def frame(self) -> str:
+        """Coordinates of the pixels, "icrs" or "galactic"."""
+        return self.pixels.frame
+
+    @property
+    def step(self) -> float:
+        """Side of a square [deg] as large as a pixel."""
+        return self.pixels.step
+
+    @property
+    def kind(self) -> str:
+        """What the map is called in messages."""
+        return "HEALPix map" if isinstance(self.pixels, HealpixPixels) else "map with a celestial projection"
+
+    @property
+    def flux(self) -> np.ndarray:
+        """Integral over the sky of what is known, of the image or of each plane."""
+        known = np.nan_to_num(self.data, posinf=0.0, neginf=0.0)
+        return np.asarray((known * self.pixels.solid_angle).sum(-1))
+
+    def bright(self):
+        """Directions [deg] of pixels that are not zero, in any plane."""
+        some = np.isfinite(self.data) & (self.data != 0)
+        return self.pixels.directions(np.flatnonzero(some.reshape(-1, some.shape[-1]).any(0)))
+
+    def values_at(self, lon, lat) -> np.ndarray:
+        """Values of the pixels in these directions [deg], not finite outside the map."""
+        pixel: Any = self.pixels.find(lon, lat)
+        return np.where(pixel >= 0, self.data[..., np.maximum(pixel, 0)].astype(float), np.nan)
+
+
+def read_map(path) -> SkyMap:
+    """Map in a FITS file; raises `ValueError` for what is none."""
+    from astropy.io import fits
+    from gammapy.maps import Map
+
+    try:
+        with quiet():
+            with fits.open(path) as file:
+                hdus: Any = file
+                for hdu in hdus:
+                    if hdu.header.get("PIXTYPE") == "HEALPIX":
+                        return _read_healpix(hdus, hdu)
+            return from_gammapy_map(Map.read(path))
+    except UNREADABLE as error:
+        raise ValueError(f"{path} cannot be read as a map: {one_line(error)}") from error
+
+
+def existing_map(path, frame) -> Path:
+    """Path of a map that exists, expanded, after a look at the frame."""
+    path = expand(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such map")
+    if frame not in ("icrs", "galactic"):
+        raise ValueError(f"frame must be 'icrs' or 'galactic', not {frame!r}")
+    return path
+
+
+def from_gammapy_map(sky) -> SkyMap:
+    """A map of gammapy."""
+    geom, data, axes = sky.geom, np.asarray(sky.data), sky.geom.axes.names
+    energy = geom.axes[0].center.to_value("TeV") if axes in (["energy_true"], ["energy"]) else None
+    if geom.is_hpx:
+        pixels = HealpixPixels(int(geom.nside.item()), geom.nest, geom.frame)
+        known = geom.to_image().get_idx(flat=True)[0]
+        data = _whole_sky(data.reshape(*data.shape[:-1], -1), known, pixels.count)
+    else:
+        pixels = WcsPixels(geom)
+        data = data.reshape(*data.shape[:-2], -1)
+    return SkyMap(data, pixels, sky.unit, axes, energy)
+
+
+def _read_healpix(hdus, hdu) -> SkyMap:
+    """Map in a table: a pixel per row, its number in a column PIX or that of the row, and a column per plane.
+
+    Also one column of vectors, whose elements are the planes if there are energies for them and otherwise consecutive
+    pixels. Energies are in a table of the same file: BANDS of GADF, ENERGIES (Fermi-LAT, GALPROP) or EBOUNDS.
+    """
+    from astropy import units as u
+
+    header = hdu.header
+    pixels = HealpixPixels(int(header["NSIDE"]), header["ORDERING"].strip().upper().startswith("NEST"), _frame(header))
+    energy = _energies(hdus, hdu)
+    scheme = str(header.get("INDXSCHM", "IMPLICIT")).strip().upper()
+    names = list(hdu.columns.names)
+    if scheme == "SPARSE":
+        raise ValueError("the indexing scheme SPARSE is not known; IMPLICIT and EXPLICIT are")
+    known = np.asarray(hdu.data[names.pop(0)]).ravel() if scheme == "EXPLICIT" else np.arange(pixels.count)
+    first = np.asarray(hdu.data[names[0]])
+    if energy is not None and len(names) == energy.size:
+        data = np.stack([np.asarray(hdu.data[name]).ravel() for name in names])
+    elif energy is not None and first.ndim == 2 and first.shape[1] == energy.size:
+        data = first.T
+    elif energy is not None and energy.size > 1:
+        raise ValueError(f"{len(names)} columns {', '.join(names[:3])} do not fit {energy.size} energies")
+    elif len(names) > 1 and str(header.get("HPX_CONV", "")).strip():
+        raise ValueError(f"there is no table with the energies of its planes {names[0]} to {names[-1]}")
+    else:
+        data, energy = first.ravel(), None
+    if data.shape[-1] != known.size or known.max(initial=0) >= pixels.count:
+        raise ValueError(f"{data.shape[-1]} values do not fit NSIDE {header['NSIDE']}")
+    data = data.astype(data.dtype.newbyteorder("="))
+    data = np.where(np.isclose(data, NO_DATA, rtol=1e-3), np.nan, data)
+    unit = u.Unit(str(header.get("BUNIT") or hdu.columns[names[0]].unit or ""), parse_strict="silent")
+    return SkyMap(_whole_sky(data, known, pixels.count), pixels, unit, [] if energy is None else ["energy"], energy)
+
+
+def _whole_sky(data, known, count) -> np.ndarray:
+    """Values of all pixels, unknown but for those with the numbers `known`."""
+    if known.size == count and np.array_equal(known, np.arange(count)):
+        return data
+    whole = np.full((*data.shape[:-1], count), np.nan, data.dtype)
+    whole[..., known] = data
+    return whole
+
+
+def _frame(header) -> str:
+    system = str(header.get("COORDSYS", header.get("COORDTYPE", "C"))).strip().upper()
+    if system[0] not in "GCE" or system.startswith("ECL") or system == "E":
+        raise ValueError(f"unknown coordinates {system!r}; galactic and celestial ones are known")
+    return "galactic" if system[0] == "G" else "icrs"
+
+
+def _energies(hdus, hdu) -> np.ndarray | None:
+    """Energies [TeV] of the planes, for bins their geometric means, or None."""
+    from astropy import units as u
+
+    for name in (hdu.header.get("BANDSHDU"), "ENERGIES", "EBOUNDS"):
+        if not name or name not in hdus:
+            continue
+        table = hdus[name]
+        columns = {column.name.upper(): column for column in table.columns}
+        if "NSIDE" in columns and np.ptp(table.data[columns["NSIDE"].name]):
+            raise ValueError("the planes have pixels of different sizes")
+        ends = [columns[end] for end in ("E_MIN", "E_MAX") if end in columns]
+        nodes = [column for key, column in columns.items() if key in ("ENERGY", "ENERGY_TRUE", "MEV")]
+        ends = ends or [columns[end] for end in ("ENERGY_TRUE_MIN", "ENERGY_TRUE_MAX") if end in columns]
+        found = nodes[:1] or ends
+        if not found:
+            raise ValueError(f"the table {name} has no energies but the columns {', '.join(table.columns.names)}")
+        unit = u.Unit(str(found[0].unit or ENERGY_UNITS.get(name, "MeV")))
+        log_energy = [np.log(np.asarray(table.data[column.name], float)) for column in found]
+        return np.exp(np.mean(log_energy, axis=0)) * unit.to("TeV")
+    return None
