@@ -29,6 +29,8 @@ TAILS = 5.0  # degrees of freedom of independent proposals: tails heavier than t
 # a quarter of the period of a Gaussian at the largest step: independent of the start
 LEAPFROGS, LONGEST_STEP = 6, 0.26
 TARGET_ACCEPT = 0.8
+# part of the particles that have not moved, above which there is another round of moves; so many rounds at most
+STUCK, ROUNDS = 0.01, 30
 CORRELATED = 0.5  # of particles with where they started the last moves; above, they were too few
 FEW_ANCESTORS = 20
 
@@ -62,7 +64,8 @@ def smc(
     - `particles`: one draw of the posterior each, in four groups as chains.
     - `kernel`: how particles move at each temperature. "independent" proposes from a Student t of the particles' mean
       and covariance, best up to some ten parameters; "hmc" and "nuts" follow gradients.
-    - `moves` at each temperature; by default 8 independent ones or 3 along gradients.
+    - `moves` at each temperature; by default 8 independent ones or 3 along gradients. As many again, up to thirty
+      times, while more than 1 % of the particles are where they were: those in a peak much narrower than the rest.
     - `target_ess`: effective part of the particles that a new temperature leaves.
     - `batch`: particles whose likelihood is computed together; memory grows with it, results do not change but for
       rounding. By default as many as 2^27 intermediate numbers allow.
@@ -148,6 +151,12 @@ def _messages(record, particles) -> list[str]:
             f"particles stay near where they start: a correlation of {correlation:.2f} after the last moves; "
             "raise moves, or take kernel='hmc'"
         )
+    stuck = float(record["stuck"].max())
+    if stuck > STUCK:
+        messages.append(
+            f"{stuck:.0%} of the particles did not move in {ROUNDS} rounds of moves: peaks of very different "
+            "widths, whose shares and the evidence may be wrong; raise moves, or take gammajax.nested"
+        )
     least = float(record["ess"].min())
     if least < 0.1 * particles:
         messages.append(f"weights degenerate: an effective size of {least:.0f} of {particles} particles; raise them")
@@ -168,7 +177,26 @@ class _Kernel(NamedTuple):
 @lru_cache(maxsize=16)
 def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
     """Functions of one setting, kept so that other posteriors of the same shape need no compilation."""
-    from blackjax.smc import adaptive_tempered, resampling  # importing it starts the device, so not before
+    from blackjax.smc import adaptive_tempered, base, resampling  # importing it starts the device, so not before
+
+    def until_moved(init, density, move, num_mcmc_steps, n_particles, batch_size=0):
+        """Strategy of blackjax: rounds of moves until nearly all particles have left where they were."""
+        update, _ = base.update_and_take_last(init, density, move, num_mcmc_steps, n_particles, batch_size)
+
+        def moved(keys, start, _):
+            def stuck(state):
+                return jnp.mean(jnp.all(state[1] == start, axis=1))
+
+            def again(state):
+                rounds, x, sums = state
+                x, info = update(jax.vmap(jax.random.fold_in, (0, None))(keys, rounds), x, {})
+                return rounds + 1, x, jax.tree.map(jnp.add, sums, _sums(kernel, info))
+
+            first = 0, start, {"steps": 0, "acceptance": jnp.zeros((), start.dtype)}
+            state = jax.lax.while_loop(lambda s: (s[0] < ROUNDS) & (stuck(s) > STUCK), again, first)
+            return state[1], {"rounds": state[0], "stuck": stuck(state), **state[2]}
+
+        return moved, n_particles
 
     @eqx.filter_jit
     def start(posterior, key, prepared):
@@ -194,12 +222,14 @@ def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
             resampling.systematic,
             target_ess,
             batch_size=batch,
+            update_strategy=until_moved,  # pyright: ignore[reportArgumentType]
         )
         tempered, info = advance(here, state.tempered, moves, {})
         before, after = x[info.ancestors], tempered.particles
         moved, spread = after - after.mean(0), before - before.mean(0)
         correlation = (moved * spread).mean(0) / jnp.sqrt((moved**2).mean(0) * (spread**2).mean(0))
-        acceptance = info.update_info.acceptance_rate.mean()
+        told = info.update_info
+        acceptance = told["acceptance"] / told["rounds"]
         eve = state.eve[info.ancestors]
         record = {
             "temperature": tempered.tempering_param,
@@ -210,7 +240,10 @@ def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
             "increment": info.log_likelihood_increment,
             "correlation": jnp.max(correlation),
             "ancestors": jnp.count_nonzero(jnp.bincount(eve, length=particles)),
-            "calls": _calls(kernel, info.update_info, particles, moves),
+            "rounds": told["rounds"],
+            "stuck": told["stuck"],
+            # by the moves, at the start of each round, for the weights and for the next temperature
+            "calls": told["steps"] + (told["rounds"] + 2) * particles,
         }
         # a step in units of the particles' own width; halves or grows until trajectories are accepted as they should
         change = jnp.exp(jnp.clip(2.0 * (acceptance - TARGET_ACCEPT), -0.7, 0.3))
@@ -239,7 +272,7 @@ def _moves(kernel, mean, covariance, step_size):
     return mcmc.init, lambda key, state, density: step(key, state, density, **fitted)
 
 
-def _calls(kernel, info, particles, moves):
-    """Likelihoods computed: by the moves, at their start, for the weights and for the next temperature."""
-    by_moves = info.num_integration_steps.sum() if kernel != "independent" else particles * moves
-    return by_moves + 3 * particles
+def _sums(kernel, info):
+    """Likelihoods that a round of moves took, and the mean acceptance."""
+    steps = jnp.size(info.acceptance_rate) if kernel == "independent" else info.num_integration_steps.sum()
+    return {"steps": jnp.asarray(steps, int), "acceptance": info.acceptance_rate.mean()}
