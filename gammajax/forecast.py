@@ -32,7 +32,7 @@ from gammajax.priors import centre, shape
 from gammajax.profile import UPPER_LIMIT, fall, maximise
 from gammajax.samplers.space import labels, referred
 from gammajax.simulate import simulate
-from gammajax.spectra import PowerLaw
+from gammajax.spectra import PowerLaw, is_same
 
 POINTS, POINTS_SENSITIVITY = 200_000, 50_000  # 1 % on the error of a mass, of the limit on a faint signal
 BANDS = (-2, -1, 0, 1, 2)  # standard deviations of the best fit
@@ -408,7 +408,7 @@ def _proposals(model, points, priors, observations) -> dict:
         variants = []
         for mixture in mixtures:
             component = mixture.components[name]
-            if _shines(component, observations) and not any(eqx.tree_equal(component, v) is True for v in variants):
+            if _shines(component, observations) and not any(is_same(component, v) for v in variants):
                 variants.append(component)
         found[name] = [harder for v in variants or [centred.components[name]] for harder in _hardened(v)]
     return found

@@ -11,11 +11,13 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import Distribution
 
 from gammajax.engines import ENGINES, BackgroundEngine, Engine, KernelEngine, Rows
+from gammajax.engines.rows import PER_DECADE
 from gammajax.events import Events
 from gammajax.likelihood import mixture_density, sum_of_logs
 from gammajax.mixture import InstrumentBackground, Mixture, Source
 from gammajax.observation import Observation
 from gammajax.priors import centre, cube_size, extremes, from_cube
+from gammajax.spectra import is_same
 
 Parameters = dict[str, Float[Array, "..."]]
 EngineChoice = str | Callable[..., Engine]
@@ -63,7 +65,7 @@ class Posterior(eqx.Module):
         events: Events | None = None,
         *,
         engine: EngineChoice | dict[str, EngineChoice] | None = None,
-        per_decade: float = 50.0,
+        per_decade: float = PER_DECADE,
         bands: int | None = None,
     ):
         observations, events = _data(observations, events)
@@ -292,7 +294,7 @@ def _prepare(mixture, observations, rows, engine, free, variants):
                     f"the morphology of component {name!r} depends on parameter {free[name]!r}, but the kernel engine "
                     "keeps it fixed; use engine='fold'"
                 )
-            same = [built for morphology, built in kernels if eqx.tree_equal(morphology, component.morphology) is True]
+            same = [built for morphology, built in kernels if is_same(morphology, component.morphology)]
             engines[name] = same[0] if same else init(component, observations, rows)
             kernels.append((component.morphology, engines[name]))
         else:
@@ -320,6 +322,6 @@ def _explore_priors(model, priors, start, mixture) -> tuple[dict[str, str], list
             variants.append(changed)
             for component, before in mixture.components.items():
                 after = changed.components[component]
-                if isinstance(before, Source) and not eqx.tree_equal(before.morphology, after.morphology):
+                if isinstance(before, Source) and not is_same(before.morphology, after.morphology):
                     free[component] = name
     return free, variants

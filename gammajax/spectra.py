@@ -65,6 +65,11 @@ def is_concrete(*values) -> bool:
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
 
 
+def is_same(a, b) -> bool:
+    """Whether two trees can be looked at and are equal."""
+    return a is b or (is_concrete(a, b) and bool(eqx.tree_equal(a, b)))
+
+
 def require_positive(module, *names: str) -> None:
     """Raise `ValueError` for the first of these parameters that can be looked at and is not positive."""
     for name in names:

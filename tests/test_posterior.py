@@ -8,10 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gammajax as gj
-from gammajax.engines import FoldEngine, KernelEngine
+from gammajax.engines import FoldEngine, KernelEngine, PreparedKernel
+from gammajax.sky import Grid
 
 PER_DECADE = 15.0
 OPTIONS = {"per_decade": PER_DECADE}
+GRID = Grid(0.3, 0.2, 0.1, 1.0)
 
 
 def components(p):
@@ -219,6 +221,34 @@ def test_components_share_the_kernel_of_their_morphology(observations, events):
     posterior = gj.Posterior(two, {"index": dist.Uniform(1.5, 2.5)}, observations, events, **OPTIONS)
     assert isinstance(posterior.engines["hard"], KernelEngine)
     assert posterior.engines["hard"] is posterior.engines["soft"]
+
+
+def test_components_share_the_kernel_of_their_template(observations, events):
+    """Its arrays are compared by value."""
+    values = np.ones((GRID.size, GRID.size))
+
+    def two(p):
+        hard, soft = (gj.Source(gj.PowerLaw(p["index"] + d), gj.TemplateMap(GRID, values)) for d in (0.0, 1.0))
+        return gj.Mixture(hard=hard, soft=soft, weights={"hard": 0.5})
+
+    posterior = gj.Posterior(two, {"index": dist.Uniform(1.5, 2.5)}, observations, events, **OPTIONS)
+    assert posterior.engines["hard"] is posterior.engines["soft"]
+
+
+def test_a_prepared_kernel_serves_many_lists_of_events(observations, events, posteriors):
+    prepared = PreparedKernel.init(gj.Point(0.3, 0.2), observations, PER_DECADE)
+    for some, expected in ((events, posteriors["mixture"]), (events[10:50], None)):
+        expected = expected or gj.Posterior(*MODELS["mixture"], observations, some, **OPTIONS)
+        found = gj.Posterior(*MODELS["mixture"], observations, some, engine={"signal": prepared}, **OPTIONS)
+        assert eqx.tree_equal(found.engines["signal"], expected.engines["signal"])
+    for arguments, options, wrong in (
+        ((*MODELS["mixture"], observations), {}, "true-energy nodes"),
+        ((*MODELS["mixture"], observations[:1]), OPTIONS, "observations"),
+        ((free, FREE, observations), OPTIONS, "morphology"),
+    ):
+        mine = gj.Events(events.energy, events.lon, events.lat, 0)
+        with pytest.raises(ValueError, match=f"the kernel was prepared for other {wrong}"):
+            gj.Posterior(*arguments, mine, engine={"signal": prepared}, **options)
 
 
 def test_a_pair_of_events_and_observations(observations, events):

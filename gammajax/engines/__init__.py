@@ -8,7 +8,7 @@ from gammajax.engines.dense import DenseEngine
 from gammajax.engines.direct import DirectEngine
 from gammajax.engines.engine import Engine
 from gammajax.engines.fold import FoldEngine
-from gammajax.engines.kernel import KernelEngine
+from gammajax.engines.kernel import KernelEngine, PreparedKernel
 from gammajax.engines.rows import Rows
 
 ENGINES: dict[str, type[Engine]] = {
@@ -18,4 +18,14 @@ ENGINES: dict[str, type[Engine]] = {
     "dense": DenseEngine,
 }
 
-__all__ = ["ENGINES", "BackgroundEngine", "DenseEngine", "DirectEngine", "Engine", "FoldEngine", "KernelEngine", "Rows"]
+__all__ = [
+    "ENGINES",
+    "BackgroundEngine",
+    "DenseEngine",
+    "DirectEngine",
+    "Engine",
+    "FoldEngine",
+    "KernelEngine",
+    "PreparedKernel",
+    "Rows",
+]

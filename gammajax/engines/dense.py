@@ -40,7 +40,7 @@ from gammajax.engines.fold import FoldEngine
 from gammajax.engines.kernel import KernelEngine
 from gammajax.engines.rows import Rows
 from gammajax.mixture import Source
-from gammajax.spectra import is_concrete
+from gammajax.spectra import is_concrete, is_same
 from gammajax.table import Axis
 
 NODES = 41  # of each free number
@@ -105,7 +105,7 @@ class DenseEngine(Engine):
         axes = tuple(Axis(np.linspace(end[0], end[1], nodes), uniform=True) for end in ends)
         columns = [np.exp(a.nodes) if log else np.asarray(a.nodes) for a, (*_, log) in zip(axes, where, strict=True)]
         points = np.array(list(itertools.product(*columns)), np.asarray(rows.nodes.energy).dtype)
-        moved = any(not eqx.tree_equal(source.morphology, variant.morphology) for variant in variants)
+        moved = any(not is_same(source.morphology, variant.morphology) for variant in variants)
         engine = (FoldEngine if moved else KernelEngine).init(source, observations, rows, variants)
         density, exposure = _tabulate(engine, rows.nodes, source, where, jnp.asarray(points))
         shape = (nodes,) * len(free)
@@ -176,7 +176,7 @@ def _only_scales(source, nodes, number) -> bool:
     fluxes = []
     for value in (low, 0.5 * (low + high), high):
         changed = _place(source, [where], [value])
-        if not eqx.tree_equal(source.morphology, changed.morphology):
+        if not is_same(source.morphology, changed.morphology):
             return False
         flux = np.asarray(_flux(nodes, changed.spectrum), np.float64)
         if not flux.sum() > 0:

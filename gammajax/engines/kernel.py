@@ -17,7 +17,7 @@ from gammajax.energy import EnergyNodes
 from gammajax.engines.acceptance import point_probability
 from gammajax.engines.detector import DetectorResponse
 from gammajax.engines.engine import Engine
-from gammajax.engines.rows import Rows
+from gammajax.engines.rows import PER_DECADE, Rows, true_energy_range
 from gammajax.fold import (
     fold_coefficients,
     fold_energies,
@@ -27,10 +27,10 @@ from gammajax.fold import (
     spline_taps,
 )
 from gammajax.mixture import Source
-from gammajax.morphology import Point
+from gammajax.morphology import Morphology, Point
 from gammajax.observation import Observation
 from gammajax.sky import Grid, separation
-from gammajax.spectra import is_concrete
+from gammajax.spectra import is_concrete, is_same
 
 CHUNK = 4096  # events per step of the set-up: bounds its memory
 
@@ -49,28 +49,7 @@ class KernelEngine(Engine):
     @classmethod
     def init(cls, source: Source, observations, rows: Rows, variants=()) -> "KernelEngine":
         """Fold and evaluate; eager. `ValueError` when the morphology is being traced by a transformation."""
-        morphology = source.morphology
-        if not is_concrete(morphology):
-            raise ValueError(
-                "the kernel engine needs a fixed morphology; for a free position or extension use engine='fold'"
-            )
-        kernel = np.zeros((rows.index.size, rows.band), np.float32)
-        start = np.repeat(rows.start, rows.block)
-        exposure = []
-        for number, observation in enumerate(observations):
-            build = _PointResponse if isinstance(morphology, Point) else _FoldedResponse
-            local = build.init(morphology, observation, rows.nodes)
-            exposure.append(local.exposure)
-            mine = np.flatnonzero(rows.observation == number)
-            size = CHUNK if mine.size > CHUNK else -(-mine.size // 256) * 256
-            for first in range(0, mine.size, CHUNK):
-                chunk = mine[first : first + CHUNK]
-                padded = np.resize(chunk, size)  # one shape for all chunks: one compilation
-                columns = (rows.energy[padded], rows.lon[padded], rows.lat[padded], start[padded])
-                kernel[chunk] = _evaluate(local, rows.nodes, rows.band, *map(jnp.asarray, columns))[: chunk.size]
-        # rows last: the product with the flux then runs along contiguous memory in both directions
-        blocks = np.ascontiguousarray(kernel.reshape(-1, rows.block, rows.band).swapaxes(1, 2))
-        return cls(rows.nodes, jnp.asarray(blocks), jnp.asarray(rows.start), jnp.stack(exposure))
+        return PreparedKernel.init(source.morphology, observations, rows.nodes)(source, observations, rows)
 
     def intensity(self, source: Source) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""
@@ -84,6 +63,63 @@ class KernelEngine(Engine):
     def expected_counts(self, source: Source) -> Float[Array, " observation"]:
         """Expected counts in the selection of every observation."""
         return self.exposure @ self.nodes.flux(source.spectrum)
+
+
+class PreparedKernel(eqx.Module):
+    """Folded responses of one morphology, for kernels of many lists of events from the same observations.
+
+    The fold is most of the work for few events: keep it where there are many data sets, as in studies of coverage.
+    It takes the place of an engine's name, `gj.Posterior(..., engine={"signal": prepared})`.
+    """
+
+    morphology: Morphology
+    observations: tuple[Observation, ...]
+    nodes: EnergyNodes
+    responses: tuple
+
+    @classmethod
+    def init(cls, morphology: Morphology, observations, nodes: EnergyNodes | float = PER_DECADE) -> "PreparedKernel":
+        """Fold; eager. `nodes` of true energy, or so many per decade, as [`gammajax.Posterior`][] has them.
+
+        Raises `ValueError` when the morphology is being traced by a transformation.
+        """
+        if not is_concrete(morphology):
+            raise ValueError(
+                "the kernel engine needs a fixed morphology; for a free position or extension use engine='fold'"
+            )
+        observations = (observations,) if isinstance(observations, Observation) else tuple(observations)
+        if not isinstance(nodes, EnergyNodes):
+            nodes = EnergyNodes(*true_energy_range(observations), nodes)
+        build = _PointResponse if isinstance(morphology, Point) else _FoldedResponse
+        return cls(morphology, observations, nodes, tuple(build.init(morphology, o, nodes) for o in observations))
+
+    def __call__(self, source: Source, observations, rows: Rows, variants=()) -> KernelEngine:
+        """Kernel for the events in `rows`.
+
+        Raises `ValueError` for another morphology, a free one, other observations or other nodes.
+        """
+        morphologies = [source.morphology, *(variant.morphology for variant in variants)]
+        for name, mine, others in (
+            ("morphology", self.morphology, morphologies),
+            ("observations", self.observations, [tuple(observations)]),
+            ("true-energy nodes", self.nodes, [rows.nodes]),
+        ):
+            if not all(is_same(mine, other) for other in others):
+                raise ValueError(f"the kernel was prepared for other {name}: prepare one for each, or name the engine")
+        kernel = np.zeros((rows.index.size, rows.band), np.float32)
+        start = np.repeat(rows.start, rows.block)
+        for number, local in enumerate(self.responses):
+            mine = np.flatnonzero(rows.observation == number)
+            size = CHUNK if mine.size > CHUNK else -(-mine.size // 256) * 256
+            for first in range(0, mine.size, CHUNK):
+                chunk = mine[first : first + CHUNK]
+                padded = np.resize(chunk, size)  # one shape for all chunks: one compilation
+                columns = (rows.energy[padded], rows.lon[padded], rows.lat[padded], start[padded])
+                kernel[chunk] = _evaluate(local, rows.nodes, rows.band, *map(jnp.asarray, columns))[: chunk.size]
+        # rows last: the product with the flux then runs along contiguous memory in both directions
+        blocks = np.ascontiguousarray(kernel.reshape(-1, rows.block, rows.band).swapaxes(1, 2))
+        exposure = jnp.stack([local.exposure for local in self.responses])
+        return KernelEngine(rows.nodes, jnp.asarray(blocks), jnp.asarray(rows.start), exposure)
 
 
 class _PointResponse(eqx.Module):

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 from gammajax.energy import EnergyNodes
 from gammajax.events import Events, check_events
 
+PER_DECADE = 50.0  # nodes of true energy
 NEGLIGIBLE = 1e-5  # part of the expected events at one reconstructed energy that a band may leave out
 
 
@@ -33,7 +34,7 @@ class Rows(eqx.Module):
     block: int = eqx.field(static=True)
 
     @classmethod
-    def init(cls, events: Events, observations, per_decade: float = 50.0, bands: int | None = None) -> "Rows":
+    def init(cls, events: Events, observations, per_decade: float = PER_DECADE, bands: int | None = None) -> "Rows":
         """Group events; `bands` fixes the number of nodes per band, by default the response decides.
 
         Raises `ValueError` for events outside their observation's selection.

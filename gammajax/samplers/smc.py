@@ -31,6 +31,7 @@ LEAPFROGS, LONGEST_STEP = 6, 0.26
 TARGET_ACCEPT = 0.8
 # part of the particles that have not moved, above which there is another round of moves; so many rounds at most
 STUCK, ROUNDS = 0.01, 30
+LEFT = 0.05  # part of the particles that have not moved after all rounds, above which it is said
 CORRELATED = 0.5  # of particles with where they started the last moves; above, they were too few
 FEW_ANCESTORS = 20
 
@@ -152,10 +153,10 @@ def _messages(record, particles) -> list[str]:
             "raise moves, or take kernel='hmc'"
         )
     stuck = float(record["stuck"].max())
-    if stuck > STUCK:
+    if stuck > LEFT:
         messages.append(
-            f"{stuck:.0%} of the particles did not move in {ROUNDS} rounds of moves: peaks of very different "
-            "widths, whose shares and the evidence may be wrong; raise moves, or take gammajax.nested"
+            f"{stuck:.0%} of the particles did not move in {ROUNDS} rounds of moves: the share of a peak much narrower "
+            "than the rest, and the evidence, may be wrong; raise moves, or take gammajax.nested"
         )
     least = float(record["ess"].min())
     if least < 0.1 * particles:

@@ -119,6 +119,21 @@ def test_two_peaks(name):
     assert np.mean(result.samples["position"][:, 0] > 0) == pytest.approx(2.0 / 3.0, abs=0.25)
 
 
+def test_a_narrow_peak_within_a_wide_one(make_toy):
+    """Half of the mass has a twentieth of the width: particles in there are seldom proposed to leave."""
+
+    def slab_and_spike(p, _):
+        wide, narrow = (-0.5 * (p["x"] ** 2).sum() / width**2 - 2.0 * jnp.log(width) for width in (1.0, 0.05))
+        return jnp.logaddexp(wide, narrow)
+
+    toy = make_toy(slab_and_spike, {"x": dist.Uniform(-10.0 * jnp.ones(2), 10.0).to_event(1)}, {"x": jnp.zeros(2)})
+    result = gj.smc(jax.random.key(0), toy, particles=600, progress=False)
+    assert result.messages == []
+    # 600 draws, correlated by their common ancestors
+    assert np.mean((result.samples["x"] ** 2).sum(1) < 0.2**2) == pytest.approx(0.51, abs=0.12)
+    assert result.log_evidence[0] == pytest.approx(np.log(4.0 * np.pi / 400.0), abs=4.0 * result.log_evidence[1])
+
+
 @pytest.mark.parametrize("name", ["nuts", "smc", "nested", "svi flow"])
 def test_no_data_give_the_prior(name):
     method, options = SHORT[name]
@@ -138,7 +153,8 @@ def test_bad_runs_are_said(make_toy):
     toy = make_toy(lambda p, _: -0.5 * (p["y"] / jnp.exp(3.0 * p["x"])) ** 2 - 3.0 * p["x"], priors, {"x": 0, "y": 0})
     for method, options, words in (
         (gj.nested, {"live": 20, "steps": 5}, "ended early"),
-        (gj.smc, {"particles": 32, "moves": 1}, "stay near"),
+        (gj.smc, {"particles": 64, "moves": 1, "kernel": "hmc"}, "stay near"),
+        (gj.smc, {"particles": 64, "moves": 1, "kernel": "hmc"}, "did not move"),
         (gj.laplace, {"draws": 100}, "Gaussian"),
     ):
         with pytest.warns(UserWarning) as caught:
