@@ -7,10 +7,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from numpyro.distributions import Distribution
 
-from gammajax.engines import ENGINES, BackgroundEngine, Engine, KernelEngine, Rows
+from gammajax.engines import ENGINES, BackgroundEngine, Engine, KernelEngine, PreparedKernel, Rows
 from gammajax.engines.rows import PER_DECADE
 from gammajax.events import Events
 from gammajax.likelihood import mixture_density, sum_of_logs
@@ -33,8 +34,10 @@ class Posterior(eqx.Module):
     - `observations`, `events`: what was observed; `observations` may be the pair that `gammajax.io.read_gadf` returns.
     - `engine`: "kernel", "fold", "direct" or "dense", for all sources or by name of component. By default "kernel", and
       "fold" for components whose morphology depends on a parameter. Instead of a name it may be a function like
-      [`gammajax.engines.Engine.init`][], such as `functools.partial(gj.engines.DenseEngine.init, method="linear")`.
+      [`gammajax.engines.Engine.init`][], such as `functools.partial(gj.engines.DenseEngine.init, method="linear")`, or
+      a [`gammajax.engines.PreparedKernel`][] that serves many lists of events.
     - `per_decade`: true-energy nodes per decade; `bands`: nodes kept per event (default: what the response needs).
+    - `mesh`: devices that share the events, such as `jax.make_mesh((8,), ("events",))`; samplers need nothing else.
 
     A mixture with weights has the mixture likelihood, one without the extended likelihood. Components of inner mixtures
     are named by their path, as in "signal/W".
@@ -67,6 +70,7 @@ class Posterior(eqx.Module):
         engine: EngineChoice | dict[str, EngineChoice] | None = None,
         per_decade: float = PER_DECADE,
         bands: int | None = None,
+        mesh: Mesh | None = None,
     ):
         observations, events = _data(observations, events)
         self.model, self.priors, self.observations = model, dict(priors), observations
@@ -76,13 +80,13 @@ class Posterior(eqx.Module):
         if not isinstance(mixture, Mixture):
             raise ValueError(f"the model must return a gammajax.Mixture, not {type(mixture).__name__}")
         free, variants = _explore_priors(model, self.priors, start, mixture)
-        rows = Rows.init(events, observations, per_decade, bands)
+        rows = Rows.init(events, observations, per_decade, bands, mesh)
         self.engines = _prepare(mixture, observations, rows, engine, free, variants)
-        self.valid = jnp.asarray(rows.valid)
+        self.valid = rows.place(rows.valid)
         # on the device once: leaves on the host would travel with every call
         self.events = jax.tree.map(jnp.asarray, events)
         self.reference_parameters = start
-        self.reference = jnp.ones(rows.index.size)
+        self.reference = rows.place(np.ones(rows.index.size))
         counts = eqx.filter_jit(Posterior.expected_counts)(self, start)
         for name, count in counts.items():
             if not float(count.sum()) > 0:
@@ -288,7 +292,7 @@ def _prepare(mixture, observations, rows, engine, free, variants):
         _check_fields(component, observations)
         default = engine if engine and not chosen else ("fold" if name in free else "kernel")
         init = _engine_init(component, chosen.get(name, default))
-        if init == KernelEngine.init:
+        if init == KernelEngine.init or isinstance(init, PreparedKernel):
             if name in free:
                 raise ValueError(
                     f"the morphology of component {name!r} depends on parameter {free[name]!r}, but the kernel engine "

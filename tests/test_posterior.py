@@ -235,16 +235,23 @@ def test_components_share_the_kernel_of_their_template(observations, events):
     assert posterior.engines["hard"] is posterior.engines["soft"]
 
 
+def elsewhere(p):
+    moved = gj.Source(gj.PowerLaw(p["index"]), gj.Point(0.3, 0.25))
+    return gj.Mixture(signal=moved, sky=gj.InstrumentBackground(tilt=p["tilt"]), weights={"signal": p["weight"]})
+
+
 def test_a_prepared_kernel_serves_many_lists_of_events(observations, events, posteriors):
     prepared = PreparedKernel.init(gj.Point(0.3, 0.2), observations, PER_DECADE)
     for some, expected in ((events, posteriors["mixture"]), (events[10:50], None)):
         expected = expected or gj.Posterior(*MODELS["mixture"], observations, some, **OPTIONS)
         found = gj.Posterior(*MODELS["mixture"], observations, some, engine={"signal": prepared}, **OPTIONS)
         assert eqx.tree_equal(found.engines["signal"], expected.engines["signal"])
+    with pytest.raises(ValueError, match="the morphology of component 'signal' depends on parameter"):
+        gj.Posterior(free, FREE, observations, events, engine={"signal": prepared}, **OPTIONS)
     for arguments, options, wrong in (
         ((*MODELS["mixture"], observations), {}, "true-energy nodes"),
         ((*MODELS["mixture"], observations[:1]), OPTIONS, "observations"),
-        ((free, FREE, observations), OPTIONS, "morphology"),
+        ((elsewhere, MODELS["mixture"][1], observations), OPTIONS, "morphology"),
     ):
         mine = gj.Events(events.energy, events.lon, events.lat, 0)
         with pytest.raises(ValueError, match=f"the kernel was prepared for other {wrong}"):

@@ -46,8 +46,13 @@ class BackgroundEngine(Engine):
             for pair in grids
         ]
         energy, counts = (np.stack(arrays) for arrays in zip(*padded, strict=True))
-        columns = (rate, rows.energy, rows.observation, energy, counts)
-        return cls(*map(jnp.asarray, columns))
+        return cls(
+            rows.place(rate),
+            rows.place(rows.energy),
+            rows.place(rows.observation),
+            jnp.asarray(energy),
+            jnp.asarray(counts),
+        )
 
     def intensity(self, source: InstrumentBackground) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""

@@ -82,10 +82,10 @@ class FoldEngine(Engine):
         start, flux = np.repeat(rows.start, rows.block), rows.nodes.flux(source.spectrum)
         columns, members, ratios, responses, acceptance = [], [], [], [], []
         for number, observation in enumerate(observations):
-            mine = np.flatnonzero(rows.observation == number)
-            members.append(jnp.asarray(mine))
+            mine = rows.share(np.flatnonzero(rows.observation == number))
+            members.append(rows.place(mine))
             energy, lon, lat = (column[mine] for column in (rows.energy, rows.lon, rows.lat))
-            columns.append(tuple(map(jnp.asarray, (energy, lon, lat))))
+            columns.append(tuple(map(rows.place, (energy, lon, lat))))
             response, detector = build.init(morphologies, observation, rows.nodes)
             responses.append(response)
             acceptance.append(Acceptance.init(source.morphology, observation, rows.nodes))
@@ -98,7 +98,7 @@ class FoldEngine(Engine):
             for first in range(0, mine.size, CHUNK):
                 chunk = [np.resize(c[first : first + CHUNK], size) for c in needed]
                 parts.append(_ratios(response, detector, rows.nodes, rows.band, flux, *map(jnp.asarray, chunk)))
-            ratios.append(jnp.concatenate(parts)[: mine.size] if parts else jnp.zeros(0))
+            ratios.append(rows.place(np.concatenate(parts)[: mine.size] if parts else np.zeros(0)))
         return cls(
             rows.nodes,
             tuple(columns),

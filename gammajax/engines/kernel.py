@@ -106,7 +106,7 @@ class PreparedKernel(eqx.Module):
         ):
             if not all(is_same(mine, other) for other in others):
                 raise ValueError(f"the kernel was prepared for other {name}: prepare one for each, or name the engine")
-        kernel = np.zeros((rows.index.size, rows.band), np.float32)
+        kernel = np.zeros((rows.index.size, rows.band), np.dtype(jnp.result_type(float)))
         start = np.repeat(rows.start, rows.block)
         for number, local in enumerate(self.responses):
             mine = np.flatnonzero(rows.observation == number)
@@ -119,7 +119,7 @@ class PreparedKernel(eqx.Module):
         # rows last: the product with the flux then runs along contiguous memory in both directions
         blocks = np.ascontiguousarray(kernel.reshape(-1, rows.block, rows.band).swapaxes(1, 2))
         exposure = jnp.stack([local.exposure for local in self.responses])
-        return KernelEngine(rows.nodes, jnp.asarray(blocks), jnp.asarray(rows.start), exposure)
+        return KernelEngine(rows.nodes, rows.place(blocks), rows.place(rows.start), exposure)
 
 
 class _PointResponse(eqx.Module):

@@ -4,10 +4,14 @@ Events are grouped by reconstructed energy, and each group is cut into blocks of
 true energies. So an engine needs no gather per event, only one window of the flux vector per block.
 """
 
+import math
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from gammajax.energy import EnergyNodes
 from gammajax.events import Events, check_events
@@ -20,6 +24,7 @@ class Rows(eqx.Module):
     """Padded, energy-sorted events (host arrays) with the band of true energies of every block.
 
     `index`: event of each row; padding repeats an event and is not `valid`. `start`: first node of each block's band.
+    `mesh`: devices that share the rows, if any.
     """
 
     nodes: EnergyNodes
@@ -32,9 +37,17 @@ class Rows(eqx.Module):
     start: Int[np.ndarray, " block"]
     band: int = eqx.field(static=True)
     block: int = eqx.field(static=True)
+    mesh: Mesh | None = eqx.field(static=True, default=None)
 
     @classmethod
-    def init(cls, events: Events, observations, per_decade: float = PER_DECADE, bands: int | None = None) -> "Rows":
+    def init(
+        cls,
+        events: Events,
+        observations,
+        per_decade: float = PER_DECADE,
+        bands: int | None = None,
+        mesh: Mesh | None = None,
+    ) -> "Rows":
         """Group events; `bands` fixes the number of nodes per band, by default the response decides.
 
         Raises `ValueError` for events outside their observation's selection.
@@ -60,7 +73,8 @@ class Rows(eqx.Module):
             first = low[group] - (band - (high[group] - low[group] + 1)) // 2
             start += [int(np.clip(first, 0, nodes.energy.size - band))] * blocks
         unit = 2 ** max(3, int(np.log2(len(start) / 16)))
-        for _ in range(-len(start) % unit):
+        # every device has as many
+        for _ in range(-len(start) % (unit if mesh is None else math.lcm(unit, mesh.size))):
             order.append(np.resize(order[-1], block))
             start.append(start[-1])
             valid.append(np.zeros(block, bool))
@@ -77,7 +91,20 @@ class Rows(eqx.Module):
             np.array(start, np.int32),
             band,
             block,
+            mesh,
         )
+
+    def place(self, array: Shaped[np.ndarray, "..."]) -> Shaped[Array, "..."]:
+        """Array of rows or of blocks, split over the devices of the mesh: its length is a multiple of their number."""
+        if self.mesh is None:
+            return jnp.asarray(array)
+        # axes that the compiler splits by itself, whatever those of the mesh are
+        mesh = Mesh(self.mesh.devices, self.mesh.axis_names)
+        return jax.device_put(array, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+
+    def share(self, members: Int[np.ndarray, " member"]) -> Int[np.ndarray, " shared"]:
+        """Rows, some of them again, so that every device has as many."""
+        return members if self.mesh is None else np.resize(members, -(-members.size // self.mesh.size) * self.mesh.size)
 
     def to_events(self, values: Float[Array, " row"]) -> Float[np.ndarray, " event"]:
         """Row values in the order of the events, without the padding."""

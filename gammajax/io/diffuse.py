@@ -43,8 +43,8 @@ def read_cube(
 
     - `frame`, `lon`, `lat`, `radius`, `step`: the equal-area grid and the part of the sky, as in
       [`gammajax.io.read_template`][], by which every plane is sampled; also what happens when it ends inside a field.
-    - `unit`: that of the values, where the file does not say; also of energy^2 times the flux, as GALPROP writes it.
-      gammapy takes Fermi's files with a celestial projection as cm-2 s-1 MeV-1 sr-1.
+    - `unit`: that of the values, in place of the file's. gammapy takes Fermi's files with a celestial projection as
+      cm-2 s-1 MeV-1 sr-1; HEALPix maps of GALPROP are in that unit too, but do not say so.
     - `energy_range` [TeV]: beyond the energies of the file and within this range the flux goes on as the power law
       through the outer two planes, with the morphology of the outermost: for Fermi's files, which end at 0.5 to 0.9
       TeV, that is most of what a Cherenkov telescope sees. Planes far outside the range are left out. None: the flux is
@@ -63,8 +63,8 @@ def read_cube(
         raise ValueError(f"{path}: a cube has planes at two energies at least, this has one")
     energy = sky.energy
     planes = needed_planes(energy, energy_range)
-    factor = _flux_factors(sky.unit if unit is None else unit, energy[planes], path)
-    part = dataclasses.replace(sky, data=sky.data[planes] * factor[:, None])
+    factor = _flux_factor(sky.unit if unit is None else unit, path)
+    part = dataclasses.replace(sky, data=sky.data[planes] * factor)
     grid, values, edge = resample(part, str(path), frame, lon, lat, radius, step)
     try:
         cube = TemplateCube(grid, energy[planes], values, edge)
@@ -127,17 +127,18 @@ def continued(energy, flux, energy_range, nodes=None):
     return energy, flux
 
 
-def _flux_factors(unit, energy, path) -> np.ndarray:
-    """Factors from the unit of planes at energies [TeV] to that of a differential flux per solid angle in gammajax."""
+def _flux_factor(unit, path) -> float:
+    """Factor from the unit of a map to that of a differential flux per solid angle in gammajax."""
     from astropy import units as u
 
     unit = u.Unit(unit)
-    if u.ph in unit.bases:  # some files count photons
-        unit = unit / u.ph
-    for power in (0, 2):  # others have energy^2 times the flux
-        if unit.is_equivalent(u.Unit(BRIGHTNESS) * u.TeV**power):
-            return unit.to(u.Unit(BRIGHTNESS) * u.TeV**power) * energy**-power
-    raise ValueError(
-        f"{path}: the values are in {str(unit)!r}, which is no flux per solid angle such as 'cm-2 s-1 MeV-1 sr-1'; "
-        "give their unit=, or read relative maps by gammajax.io.from_gammapy"
-    )
+    if isinstance(unit, u.UnrecognizedUnit):
+        raise ValueError(f"{path}: the unit {str(unit)!r} of the values is not known to astropy; give unit=")
+    try:
+        # some files count photons
+        return float((unit / u.ph if u.ph in unit.bases else unit).to(BRIGHTNESS))
+    except u.UnitConversionError as error:
+        raise ValueError(
+            f"{path}: the values are in {str(unit)!r}, which is no flux per solid angle such as 'cm-2 s-1 MeV-1 sr-1'; "
+            "give their unit=, or read relative maps by gammajax.io.from_gammapy"
+        ) from error

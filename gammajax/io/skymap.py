@@ -14,7 +14,6 @@ import numpy as np
 from gammajax.io.files import UNREADABLE, expand, one_line, quiet
 
 NO_DATA = -1.6375e30  # what the HEALPix standard writes where nothing is known
-ENERGY_UNITS = {"EBOUNDS": "keV", "ENERGIES": "MeV"}  # of tables that do not say
 
 
 class WcsPixels:
@@ -23,8 +22,9 @@ class WcsPixels:
     def __init__(self, geom):
         self.geom = geom.to_image()
         self.frame, self.shape = geom.frame, geom.data_shape[-2:]
-        self.solid_angle = np.asarray(self.geom.solid_angle().to_value("sr")).ravel()
-        self.step = math.degrees(math.sqrt(np.nanmedian(self.solid_angle)))
+        solid_angle = np.asarray(self.geom.solid_angle().to_value("sr")).ravel()
+        self.step = math.degrees(math.sqrt(np.nanmedian(solid_angle)))
+        self.solid_angle = np.nan_to_num(solid_angle)  # beyond the edge of the sky there is none
 
     def directions(self, pixel):
         """Longitudes and latitudes [deg] of the middles of pixels."""
@@ -142,8 +142,10 @@ def from_gammapy_map(sky) -> SkyMap:
     geom, data, axes = sky.geom, np.asarray(sky.data), sky.geom.axes.names
     energy = geom.axes[0].center.to_value("TeV") if axes in (["energy_true"], ["energy"]) else None
     if geom.is_hpx:
-        pixels = HealpixPixels(int(geom.nside.item()), geom.nest, geom.frame)
-        known = geom.to_image().get_idx(flat=True)[0]
+        if np.ptp(geom.nside) or np.ptp(geom.npix):
+            raise ValueError("the planes of the map have pixels of different sizes")
+        pixels = HealpixPixels(int(np.ravel(geom.nside)[0]), geom.nest, geom.frame)
+        known = geom.get_idx(idx=(0,) * len(axes) or None, flat=True)[0]
         data = _whole_sky(data.reshape(*data.shape[:-1], -1), known, pixels.count)
     else:
         pixels = WcsPixels(geom)
@@ -155,31 +157,35 @@ def _read_healpix(hdus, hdu) -> SkyMap:
     """Map in a table: a pixel per row, its number in a column PIX or that of the row, and a column per plane.
 
     Also one column of vectors, whose elements are the planes if there are energies for them and otherwise consecutive
-    pixels. Energies are in a table of the same file: BANDS of GADF, ENERGIES (Fermi-LAT, GALPROP) or EBOUNDS.
+    pixels. Energies are in a table of the same file: BANDS (GADF), EBOUNDS or ENERGIES (Fermi-LAT, GALPROP).
     """
     from astropy import units as u
 
     header = hdu.header
-    pixels = HealpixPixels(int(header["NSIDE"]), header["ORDERING"].strip().upper().startswith("NEST"), _frame(header))
-    energy = _energies(hdus, hdu)
+    if "NSIDE" not in header and "ORDER" not in header:
+        raise ValueError("the header of a HEALPix map has neither NSIDE nor ORDER")
+    nside = int(header["NSIDE"] if "NSIDE" in header else 2 ** int(header["ORDER"]))
+    pixels = HealpixPixels(nside, header["ORDERING"].strip().upper().startswith("NEST"), _frame(header))
     scheme = str(header.get("INDXSCHM", "IMPLICIT")).strip().upper()
+    if scheme not in ("IMPLICIT", "EXPLICIT"):
+        raise ValueError(f"the indexing scheme {scheme} is not known; IMPLICIT and EXPLICIT are")
     names = list(hdu.columns.names)
-    if scheme == "SPARSE":
-        raise ValueError("the indexing scheme SPARSE is not known; IMPLICIT and EXPLICIT are")
     known = np.asarray(hdu.data[names.pop(0)]).ravel() if scheme == "EXPLICIT" else np.arange(pixels.count)
     first = np.asarray(hdu.data[names[0]])
-    if energy is not None and len(names) == energy.size:
-        data = np.stack([np.asarray(hdu.data[name]).ravel() for name in names])
-    elif energy is not None and first.ndim == 2 and first.shape[1] == energy.size:
-        data = first.T
-    elif energy is not None and energy.size > 1:
-        raise ValueError(f"{len(names)} columns {', '.join(names[:3])} do not fit {energy.size} energies")
-    elif len(names) > 1 and str(header.get("HPX_CONV", "")).strip():
+    energy = _energies(hdus, hdu)
+    planes = 1 if energy is None else energy.size
+    if planes == 1 and len(names) > 1 and str(header.get("HPX_CONV", "")).strip():
         raise ValueError(f"there is no table with the energies of its planes {names[0]} to {names[-1]}")
+    if planes > 1 and len(names) == planes:
+        data = np.stack([np.asarray(hdu.data[name]).ravel() for name in names])
+    elif planes > 1 and first.ndim == 2 and first.shape[1] == planes:
+        data = first.T
+    elif planes > 1 and len(names) > 1:
+        raise ValueError(f"{len(names)} columns {', '.join(names[:3])} do not fit {planes} energies")
     else:
         data, energy = first.ravel(), None
-    if data.shape[-1] != known.size or known.max(initial=0) >= pixels.count:
-        raise ValueError(f"{data.shape[-1]} values do not fit NSIDE {header['NSIDE']}")
+    if data.shape[-1] != known.size or known.max(initial=0) >= pixels.count or known.min(initial=0) < 0:
+        raise ValueError(f"{data.shape[-1]} values do not fit NSIDE {nside}")
     data = data.astype(data.dtype.newbyteorder("="))
     data = np.where(np.isclose(data, NO_DATA, rtol=1e-3), np.nan, data)
     unit = u.Unit(str(header.get("BUNIT") or hdu.columns[names[0]].unit or ""), parse_strict="silent")
@@ -196,7 +202,7 @@ def _whole_sky(data, known, count) -> np.ndarray:
 
 
 def _frame(header) -> str:
-    system = str(header.get("COORDSYS", header.get("COORDTYPE", "C"))).strip().upper()
+    system = str(header.get("COORDSYS", header.get("COORDTYPE", "C"))).strip().upper() or "none"
     if system[0] not in "GCE" or system.startswith("ECL") or system == "E":
         raise ValueError(f"unknown coordinates {system!r}; galactic and celestial ones are known")
     return "galactic" if system[0] == "G" else "icrs"
@@ -206,20 +212,25 @@ def _energies(hdus, hdu) -> np.ndarray | None:
     """Energies [TeV] of the planes, for bins their geometric means, or None."""
     from astropy import units as u
 
-    for name in (hdu.header.get("BANDSHDU"), "ENERGIES", "EBOUNDS"):
+    for name in (hdu.header.get("BANDSHDU"), "BANDS", "EBOUNDS", "ENERGIES"):
         if not name or name not in hdus:
             continue
         table = hdus[name]
         columns = {column.name.upper(): column for column in table.columns}
         if "NSIDE" in columns and np.ptp(table.data[columns["NSIDE"].name]):
             raise ValueError("the planes have pixels of different sizes")
-        ends = [columns[end] for end in ("E_MIN", "E_MAX") if end in columns]
-        nodes = [column for key, column in columns.items() if key in ("ENERGY", "ENERGY_TRUE", "MEV")]
-        ends = ends or [columns[end] for end in ("ENERGY_TRUE_MIN", "ENERGY_TRUE_MAX") if end in columns]
-        found = nodes[:1] or ends
-        if not found:
+        ways = [("ENERGY",), ("ENERGY_TRUE",), ("MEV",), ("E_MIN", "E_MAX"), ("ENERGY_MIN", "ENERGY_MAX")]
+        ways.append(("ENERGY_TRUE_MIN", "ENERGY_TRUE_MAX"))
+        found = next(([columns[key] for key in way] for way in ways if all(key in columns for key in way)), None)
+        if found is None:
             raise ValueError(f"the table {name} has no energies but the columns {', '.join(table.columns.names)}")
-        unit = u.Unit(str(found[0].unit or ENERGY_UNITS.get(name, "MeV")))
-        log_energy = [np.log(np.asarray(table.data[column.name], float)) for column in found]
-        return np.exp(np.mean(log_energy, axis=0)) * unit.to("TeV")
+        unit = found[0].unit or ("MeV" if name == "ENERGIES" else None)  # those are always MeV
+        if unit is None:
+            raise ValueError(f"the energies in the table {name} have no unit")
+        energy = np.exp(np.mean([np.log(np.asarray(table.data[column.name], float)) for column in found], axis=0))
+        if np.any(np.diff(energy) <= 0):
+            raise ValueError(
+                f"the energies in the table {name} do not increase: planes along another axis are not known"
+            )
+        return energy * u.Unit(str(unit)).to("TeV")
     return None

@@ -79,11 +79,13 @@ def _raster(model, read, frame, geom):
     place = {} if geom is None else _place(geom, frame)
     template = type(model).__name__ == "TemplateSpatialModel"
     moved = template and model.position.separation(model.map_center).deg > 1e-6
+    if moved and model.map.geom.is_hpx:
+        raise ValueError(f"{read.prefix}: a HEALPix template moved from the centre of its map; move the map itself")
     whole = template and geom is None and not moved
     if whole and (grid := _own_grid(model.map.geom, frame)) is not None:
         values = np.nan_to_num(model.map.quantity.to_value("sr-1"))[:, ::-1].clip(0.0)
     else:
-        sky = _template(model, "sr-1") if template and not moved else _ModelSky(model, read.prefix, place)
+        sky = _template(model, "sr-1", read.prefix) if template and not moved else _ModelSky(model, read.prefix, place)
         grid, values, edge = resample(sky, f"{read.prefix}: {type(model).__name__}", frame, **place)
         if template and edge is not None:
             read.note(CUT_OFF)
@@ -92,7 +94,7 @@ def _raster(model, read, frame, geom):
     flux = values.sum() * grid.solid_angle
     if template and geom is None:
         # what the map itself says; resampling keeps it to 1e-3 or so
-        flux = float(_template(model, "sr-1").flux)
+        flux = float(_template(model, "sr-1", read.prefix).flux)
     try:
         return TemplateMap(grid, values), None if abs(flux - 1.0) < 1e-5 else float(flux)
     except ValueError as error:
@@ -108,7 +110,7 @@ def _cube(model, read, frame, geom):
     axis = sky.geom.axes["energy_true"]
     kept = needed_planes(axis.center.to_value("TeV"), read.energy_range)
     energy = axis.center.to_value("TeV")[kept]
-    planes = _template(model, unit)
+    planes = _template(model, unit, read.prefix)
     planes = dataclasses.replace(planes, data=planes.data[kept])
     if geom is None and (grid := _own_grid(sky.geom, frame)) is not None:
         values = np.nan_to_num(planes.data).reshape(-1, grid.size, grid.size)[:, :, ::-1]
@@ -134,8 +136,11 @@ def _cube(model, read, frame, geom):
     return cube, flux_table(cube, flux, ends)
 
 
-def _template(model, unit):
-    return from_gammapy_map(model.map.copy(data=model.map.quantity.to_value(unit).clip(0.0), unit=unit))
+def _template(model, unit, prefix):
+    try:
+        return from_gammapy_map(model.map.copy(data=model.map.quantity.to_value(unit).clip(0.0), unit=unit))
+    except ValueError as error:
+        raise ValueError(f"{prefix}: {error}") from error
 
 
 def _place(geom, frame):

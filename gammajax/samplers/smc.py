@@ -66,7 +66,8 @@ def smc(
     - `kernel`: how particles move at each temperature. "independent" proposes from a Student t of the particles' mean
       and covariance, best up to some ten parameters; "hmc" and "nuts" follow gradients.
     - `moves` at each temperature; by default 8 independent ones or 3 along gradients. As many again, up to thirty
-      times, while more than 1 % of the particles are where they were: those in a peak much narrower than the rest.
+      times, while more than 1 % of the particles have not moved at all: where few proposals are accepted, as by
+      particles in a peak much narrower than the rest.
     - `target_ess`: effective part of the particles that a new temperature leaves.
     - `batch`: particles whose likelihood is computed together; memory grows with it, results do not change but for
       rounding. By default as many as 2^27 intermediate numbers allow.
@@ -155,8 +156,8 @@ def _messages(record, particles) -> list[str]:
     stuck = float(record["stuck"].max())
     if stuck > LEFT:
         messages.append(
-            f"{stuck:.0%} of the particles did not move in {ROUNDS} rounds of moves: the share of a peak much narrower "
-            "than the rest, and the evidence, may be wrong; raise moves, or take gammajax.nested"
+            f"{stuck:.0%} of the particles did not move in {ROUNDS} rounds of moves: the evidence, and the share of a "
+            "peak much narrower than the rest, may be wrong; raise moves, or take kernel='hmc' or gammajax.nested"
         )
     least = float(record["ess"].min())
     if least < 0.1 * particles:
@@ -184,6 +185,8 @@ def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
         """Strategy of blackjax: rounds of moves until nearly all particles have left where they were."""
         update, _ = base.update_and_take_last(init, density, move, num_mcmc_steps, n_particles, batch_size)
 
+        most = max(STUCK, 1.5 / particles)  # one is always allowed
+
         def moved(keys, start, _):
             def stuck(state):
                 return jnp.mean(jnp.all(state[1] == start, axis=1))
@@ -194,7 +197,7 @@ def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
                 return rounds + 1, x, jax.tree.map(jnp.add, sums, _sums(kernel, info))
 
             first = 0, start, {"steps": 0, "acceptance": jnp.zeros((), start.dtype)}
-            state = jax.lax.while_loop(lambda s: (s[0] < ROUNDS) & (stuck(s) > STUCK), again, first)
+            state = jax.lax.while_loop(lambda s: (s[0] < ROUNDS) & (stuck(s) > most), again, first)
             return state[1], {"rounds": state[0], "stuck": stuck(state), **state[2]}
 
         return moved, n_particles

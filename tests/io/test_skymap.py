@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from astropy import units as u
 from astropy.io import fits
-from gammapy.maps import HpxGeom, HpxNDMap, MapAxis, WcsGeom
+from gammapy.maps import HpxGeom, HpxNDMap, MapAxis, WcsGeom, WcsNDMap
 from gammapy.modeling import models as gp
 from gammapy.modeling.models import SkyModel
 
@@ -82,32 +82,86 @@ def test_cubes_that_gammapy_writes(format, options, tmp_path):
     memory = from_gammapy_map(sky)
     np.testing.assert_allclose(memory.values_at(lon, lat), expected, rtol=1e-6)
     np.testing.assert_allclose(ours.flux, memory.flux, rtol=1e-5)
-    source = gj.io.read_cube(
-        tmp_path / "cube.fits", "galactic", lon=0.0, lat=0.0, radius=6.0, unit=FLUX if format != "gadf" else None
-    )
+    source = gj.io.read_cube(tmp_path / "cube.fits", "galactic", lon=0.0, lat=0.0, radius=6.0)
     assert_the_galaxy(source)
 
 
-def test_a_column_of_vectors(tmp_path):
-    """The layout of GALPROP: a vector of planes for each pixel, energies in MeV, energy^2 times the flux."""
+def pixels_hdu(columns, nside=32, **header):
+    table = fits.BinTableHDU.from_columns(columns)
+    table.header.update(PIXTYPE="HEALPIX", ORDERING="RING", NSIDE=nside, **header)
+    return table
+
+
+def write(path, table, *others):
+    fits.HDUList([fits.PrimaryHDU(), table, *others]).writeto(path)
+    return path
+
+
+ENERGIES = fits.BinTableHDU.from_columns([fits.Column("Energy", "D", array=ENERGY * 1e6)], name="ENERGIES")  # MeV
+PART = {"lon": 0.0, "lat": 0.0, "radius": 6.0}
+
+
+def test_layouts_of_galprop(tmp_path):
+    """A column for each energy, or one of vectors in older files; energies in MeV, values without a unit."""
     sky = galaxy(nside=32)
-    values = (sky.data * ENERGY[:, None] ** 2 * 1e6).T  # MeV cm-2 s-1 sr-1
-    table = fits.BinTableHDU.from_columns([fits.Column("Spectra", "3E", "MeV2 cm-2 sr-1 s-1 MeV-1", array=values)])
-    table.header.update(PIXTYPE="HEALPIX", ORDERING="RING", NSIDE=32)
-    table.header["HIERARCH COORDTYPE"] = "GAL"
-    energies = fits.BinTableHDU.from_columns([fits.Column("MeV", "D", array=ENERGY * 1e6)], name="ENERGIES")
-    fits.HDUList([fits.PrimaryHDU(), table, energies]).writeto(tmp_path / "galprop.fits")
-    ours = read_map(tmp_path / "galprop.fits")
-    assert ours.kind == "HEALPix map" and ours.axes == ["energy"]
-    np.testing.assert_allclose(ours.data.T, values, rtol=1e-6)
-    source = gj.io.read_cube(tmp_path / "galprop.fits", "galactic", lon=0.0, lat=0.0, radius=6.0)
-    again = gj.io.read_cube(
-        tmp_path / "galprop.fits", "galactic", lon=0.0, lat=0.0, radius=6.0, unit="cm-2 s-1 TeV-1 sr-1"
-    )
-    assert float(again.spectrum(jnp.asarray(0.2)) / source.spectrum(jnp.asarray(0.2))) == pytest.approx(4e4, rel=1e-4)
-    truth = sky.get_by_coord((0.3 * u.deg, 0.4 * u.deg, 0.2 * u.TeV))[0]
-    value = evaluate(source, *map(jnp.asarray, (0.2, 0.3, 0.4)))
-    assert float(value) == pytest.approx(truth, rel=0.2)  # within a pixel of 1.8 deg; the neighbours differ by 40 %
+    values = sky.data * 1e-6  # per MeV
+    columns = [fits.Column(f"Bin{i}", "E", array=plane) for i, plane in enumerate(values)]
+    vectors = pixels_hdu([fits.Column("Spectra", "3E", array=values.T)])
+    vectors.header["HIERARCH COORDTYPE"] = "GAL"
+    for name, table in (("columns", pixels_hdu(columns, COORDSYS="GAL")), ("vectors", vectors)):
+        path = write(tmp_path / f"{name}.fits", table, ENERGIES)
+        ours = read_map(path)
+        assert ours.kind == "HEALPix map" and ours.axes == ["energy"] and ours.frame == "galactic"
+        np.testing.assert_allclose(ours.data, values, rtol=1e-6)
+        np.testing.assert_allclose(ours.energy, ENERGY, rtol=1e-12)
+        with pytest.raises(ValueError, match="the values are in '', which is no flux per solid angle"):
+            gj.io.read_cube(path, "galactic", **PART)
+        source = gj.io.read_cube(path, "galactic", unit="ph cm-2 s-1 MeV-1 sr-1", **PART)
+        truth = sky.get_by_coord((0.3 * u.deg, 0.4 * u.deg, 0.2 * u.TeV))[0]
+        value = evaluate(source, *map(jnp.asarray, (0.2, 0.3, 0.4)))
+        assert float(value) == pytest.approx(truth, rel=0.2)  # within a pixel of 1.8 deg; the neighbours differ by 40 %
+
+
+def bins(low, high, unit, name="EBOUNDS"):
+    """A table of energy bins about the planes."""
+    edges = np.array([0.025, 0.1, 0.4, 1.6])
+    columns = [fits.Column(low, "D", unit, array=edges[:-1]), fits.Column(high, "D", unit, array=edges[1:])]
+    return fits.BinTableHDU.from_columns(columns, name=name)
+
+
+def test_tables_of_energies(tmp_path):
+    """Bins stand for their geometric means; an image has nothing to do with a table of bins in its file."""
+    columns = [fits.Column(f"CHANNEL{i}", "E", array=np.full(768, 1.0 + i)) for i in range(3)]
+    for low, high in (("E_MIN", "E_MAX"), ("Energy_MIN", "Energy_MAX")):
+        path = write(tmp_path / f"{low}.fits", pixels_hdu(columns, 8, COORDSYS="G"), bins(low, high, "TeV"))
+        np.testing.assert_allclose(read_map(path).energy, [0.05, 0.2, 0.8], rtol=1e-9)
+        path = write(
+            tmp_path / f"{low} named.fits", pixels_hdu(columns, 8, COORDSYS="G"), bins(low, high, "GeV", "BANDS")
+        )
+        np.testing.assert_allclose(read_map(path).energy, [5e-5, 2e-4, 8e-4], rtol=1e-9)
+    for planes in (
+        bins("E_MIN", "E_MAX", "TeV"),
+        fits.BinTableHDU(bins("E_MIN", "E_MAX", "TeV").data[:1], name="EBOUNDS"),
+    ):
+        path = tmp_path / f"image {len(planes.data)}.fits"
+        image = read_map(write(path, pixels_hdu(columns[:1], 8, COORDSYS="G"), planes))
+        assert image.axes == [] and image.data.shape == (768,)
+        assert gj.io.read_template(path, "galactic", **PART).values.size > 0
+
+
+def test_what_is_unknown(tmp_path):
+    """The mark of the standard, and pixels that a table leaves out; also beyond the edge of a projected sky."""
+    planes = np.ones((2, 768), np.float32)
+    planes[1, 5] = -1.6375e30
+    columns = [fits.Column("PIX", "J", array=np.arange(1, 768))]
+    columns += [fits.Column(f"ENERGY{i}", "E", array=plane[1:]) for i, plane in enumerate(planes)]
+    table = fits.BinTableHDU.from_columns([fits.Column("ENERGY", "D", array=[1e3, 1e4])], name="ENERGIES")
+    path = write(tmp_path / "map.fits", pixels_hdu(columns, 8, COORDSYS="G", INDXSCHM="EXPLICIT"), table)
+    data = read_map(path).data
+    assert np.argwhere(np.isnan(data)).tolist() == [[0, 0], [1, 0], [1, 5]]
+    whole = WcsNDMap.create(binsz=5.0, proj="AIT", frame="galactic")
+    whole.data[...] = 1.0
+    assert from_gammapy_map(whole).flux == pytest.approx(4.0 * np.pi, rel=0.1)  # pixels of 5 deg
 
 
 def test_there_from_gammapy():
@@ -134,6 +188,12 @@ def test_there_from_gammapy():
     low, high = np.asarray(morphology.brightness(jnp.asarray(lon), jnp.asarray(lat)), np.float64)
     expected = image.get_by_coord((lon * u.deg, lat * u.deg))
     assert low / high == pytest.approx(expected[0] / expected[1], rel=1e-3)
+    # gammapy knows some pixels by their numbers only
+    some = from_gammapy_map(sky.crop(1))
+    np.testing.assert_array_equal(some.data[:, np.isfinite(some.data[0])], sky.crop(1).data)
+    spatial.lon_0.value += 1.0
+    with pytest.raises(ValueError, match="it: a HEALPix template moved from the centre of its map"):
+        gj.io.from_gammapy(SkyModel(gp.PowerLawSpectralModel(), spatial, name="it"), frame="galactic")
 
 
 def bad(path, change):
@@ -150,9 +210,12 @@ def bad(path, change):
         (lambda file: file[1].header.update(NSIDE=12, ORDERING="NESTED"), "NSIDE is 12"),
         (lambda file: file[1].header.update(COORDSYS="ECL"), "unknown coordinates 'ECL'"),
         (lambda file: file[1].header.update(INDXSCHM="SPARSE"), "scheme SPARSE is not known"),
+        (lambda file: file[1].header.update(COORDSYS=""), "unknown coordinates 'NONE'|unknown coordinates 'none'"),
+        (lambda file: file[2].columns.change_unit("ENERGY_TRUE", ""), "have no unit"),
+        (lambda file: file[2].data["ENERGY_TRUE"].fill(1.0), "do not increase"),
         (lambda file: file.__delitem__(2), "no table with the energies of its planes CHANNEL1 to CHANNEL3"),
         (lambda file: file[1].columns.del_col("CHANNEL1"), "2 columns CHANNEL2, CHANNEL3 do not fit 3 energies"),
-        (lambda file: file[1].header.update(BUNIT="banana"), "'banana', which is no flux per solid angle"),
+        (lambda file: file[1].header.update(BUNIT="banana"), "the unit 'banana' of the values is not known to astropy"),
     ],
 )
 def test_bad_cubes(change, message, tmp_path):

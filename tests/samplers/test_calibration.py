@@ -23,12 +23,13 @@ def model(p):
 
 def test_ranks_of_the_truth_are_uniform(make_observation):
     observation = make_observation(energy_min=1.0, energy_max=4.0, offset_max=1.0)
+    engine = {"source": gj.engines.PreparedKernel.init(gj.Point(0.3, 0.2), observation, 15.0)}
     ranks, held = [], []
     for seed in range(SIMULATIONS):
         keys = jax.random.split(jax.random.key(seed), 3)
         truth = {name: p.sample(jax.random.fold_in(keys[0], i)) for i, (name, p) in enumerate(PRIORS.items())}
         events = gj.simulate(keys[1], model(truth), observation, events=EVENTS)
-        posterior = gj.Posterior(model, PRIORS, observation, events, per_decade=15.0)
+        posterior = gj.Posterior(model, PRIORS, observation, events, engine=engine, per_decade=15.0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # draws are few
             result = gj.nuts(keys[2], posterior, draws=100, warmup=60, chains=1, progress=False)
