@@ -84,30 +84,40 @@ def one(seed: int, observed, engine, method, options) -> dict[str, tuple[float, 
     return found
 
 
-def figures(rows: list[dict], seconds: float) -> dict:
+def add(kept: dict, found: dict[str, tuple[float, int, int]]) -> None:
+    """Add a simulation to what is kept of earlier ones by parameter: ranks, and how many intervals held the truth."""
+    for name, (rank, held68, held95) in found.items():
+        of = kept.setdefault(name, {"ranks": [], "held68": 0, "held95": 0})
+        of["ranks"].append(round(rank, 4))
+        of["held68"] += held68
+        of["held95"] += held95
+
+
+def figures(kept: dict, seconds: float) -> dict:
     """What the ranks say."""
-    count, parameters = len(rows), {}
-    for name in PRIORS:
-        rank, held68, held95 = (np.array([row[name][i] for row in rows]) for i in range(3))
+    count, parameters = len(kept["log_mass"]["ranks"]), {}
+    for name, of in kept.items():
+        rank = np.array(of["ranks"])
         _, ecdf, lower, upper = ecdf_pit(rank, 0.95, 2000)
         bins = int(np.clip(count // 20, 4, 20))
         parameters[name] = {
             "inside_band": bool(np.all((ecdf >= lower) & (ecdf <= upper))),
             "p": float(chisquare(np.histogram(rank, bins, (0.0, 1.0))[0]).pvalue),
-            "coverage68": float(held68.mean()),
-            "coverage95": float(held95.mean()),
-            "ranks": rank.round(4).tolist(),
+            "mean_rank_sigma": float((rank.mean() - 0.5) * np.sqrt(12.0 * count)),
+            "coverage68": of["held68"] / count,
+            "coverage95": of["held95"] / count,
+            **of,
         }
-    inner = {"coverage68": 0.6827, "coverage95": 0.9545}
+    inner = {"68": 0.6827, "95": 0.9545}
     each = list(parameters.values())
     return {
         "simulations": count,
         "inside_band": all(p["inside_band"] for p in each),
         "min_p": min(p["p"] for p in each),
-        **{name: float(np.mean([p[name] for p in each])) for name in inner},
+        **{f"coverage{name}": float(np.mean([p[f"coverage{name}"] for p in each])) for name in inner},
         # two-sided, 99 %, for each parameter
         "coverage_within_binomial": all(
-            binom.ppf(0.005, count, level) <= p[name] * count <= binom.ppf(0.995, count, level)
+            binom.ppf(0.005, count, level) <= p[f"held{name}"] <= binom.ppf(0.995, count, level)
             for p in each
             for name, level in inner.items()
         ),
@@ -136,7 +146,7 @@ def plot(methods: dict):
 
 
 def main():
-    """Calibrate the methods that are asked for; those of earlier runs stay in the file."""
+    """Calibrate the methods that are asked for, from where earlier runs ended: their simulations are in the file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--simulations", type=int, default=1000, help="of nuts; a fifth of it for the others")
@@ -149,17 +159,19 @@ def main():
     for name in options.methods:
         method, settings = METHODS[name]
         wanted = options.simulations if name == "nuts" else options.simulations // 5
-        rows, started = [], time.perf_counter()
+        before = methods.get(name, {"parameters": {}, "seconds": 0.0, "simulations": 0})
+        kept = {p: {k: of[k] for k in ("ranks", "held68", "held95")} for p, of in before["parameters"].items()}
+        started, spent = time.perf_counter(), 0.0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # few draws
-            for seed in range(wanted):
-                rows.append(one(seed, observed, engine, method, settings))
+            for seed in range(before["simulations"], wanted):
+                add(kept, one(seed, observed, engine, method, settings))
                 spent = time.perf_counter() - started
                 if seed % 20 == 19:
                     print(f"{name}: {seed + 1} of {wanted}, {spent:.0f} s", flush=True)
                 if spent > 60.0 * options.minutes:
                     break
-        methods[name] = figures(rows, time.perf_counter() - started)
+        methods[name] = figures(kept, before["seconds"] + spent)
         print(name, {k: v for k, v in methods[name].items() if k != "parameters"}, flush=True)
         report("calibration", {"events": EVENTS, "methods": methods})
         plot(methods).savefig(RESULTS / "calibration.png", dpi=120)

@@ -57,7 +57,8 @@ ABOUT = {
     "calibration": (
         "python -m benchmarks.calibration",
         "Ranks of the truth among draws, prior draw to inference. Target: inside the simultaneous 95 % band, p above "
-        "0.01, coverage within binomial errors.",
+        "0.01, coverage within binomial errors. `mean_rank_sigma`: of the mean rank from one half, in its standard "
+        "deviations. The run goes on from the simulations that the file holds.",
     ),
     "forecast": (
         "python -m benchmarks.forecast",
@@ -101,6 +102,9 @@ def main():
         figures = json.loads(path.read_text())
         machine = figures.pop("machine")
         name = path.stem.rsplit("-", 1)[0]  # without the device
+        for method, row in figures.get("methods", {}).items():
+            if "parameters" in row:
+                figures = {**figures, f"{method}, parameter": row.pop("parameters")}
         command, about = ABOUT.get(name) or ABOUT[name.split("-")[0]]
         versions = ", ".join(f"{k} {v}" for k, v in machine.items() if k not in ("device", "processor"))
         lines += [f"## {path.stem}", "", f"`{command}`", "", about, ""]
