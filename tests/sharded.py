@@ -11,58 +11,68 @@ import numpyro.distributions as dist
 
 import gammajax as gj
 
-HALO = gj.Gaussian(0.2, 0.1, 0.3)
 
-
-def model(p):
+def fixed(p):
     return gj.Mixture(
         halo=gj.Source(gj.PowerLaw(p["index"], 1e-11), HALO),
-        source=gj.Source(gj.PowerLaw(2.2, 1e-12), gj.Point(p["lon"], 0.2)),
-        background=gj.InstrumentBackground(tilt=p["tilt"]),
-        weights={"halo": p["halo"], "source": 0.2},
+        background=gj.InstrumentBackground(),
+        weights={"halo": p["halo"]},
     )
 
 
+def free(p):
+    return gj.Mixture(
+        halo=gj.Source(gj.PowerLaw(2.5, 1e-11), gj.Gaussian(p["lon"], 0.1, 0.3)),
+        background=gj.InstrumentBackground(tilt=p["tilt"]),
+        weights={"halo": 0.3},
+    )
+
+
+HALO = gj.Point(0.2, 0.1)
 PRIORS = {
     "index": dist.Uniform(1.5, 3.5),
+    "halo": dist.Uniform(0.0, 0.8),
     "lon": dist.Uniform(0.1, 0.4),
     "tilt": dist.Normal(0.0, 0.2),
-    "halo": dist.Uniform(0.0, 0.8),
 }
-POINT = {"index": 2.5, "lon": 0.25, "tilt": 0.05, "halo": 0.25}
+POINT = {"index": 2.5, "halo": 0.25, "lon": 0.25, "tilt": 0.05}
+MODELS = {"fixed": (fixed, ("index", "halo")), "free": (free, ("lon", "tilt"))}
 
 
-def report(posterior, fit: bool) -> dict:
-    point = {name: jnp.asarray(value) for name, value in POINT.items()}
+def report(posterior, samplers: bool) -> dict:
+    point = {name: jnp.asarray(POINT[name]) for name in posterior.names}
     value, gradient = eqx.filter_jit(lambda q, p: jax.value_and_grad(q.log_likelihood_ratio)(p))(posterior, point)
-    kernel = posterior.engines["halo"].kernel
+    counts = eqx.filter_jit(lambda q, p: q.expected_counts(p)["halo"].sum())(posterior, point)
+    valid = posterior.valid
     found = {
         "value": float(value),
         **{f"gradient {name}": float(g) for name, g in gradient.items()},
-        "counts": float(posterior.expected_counts(point)["halo"].sum()),
-        "devices": len(kernel.sharding.device_set),
-        "part": kernel.addressable_shards[0].data.shape[0] / kernel.shape[0],
+        "counts": float(counts),
+        "devices": len(valid.sharding.device_set),
+        "part": valid.addressable_shards[0].data.shape[0] / valid.shape[0],
     }
-    if fit:
-        found |= {f"best {name}": float(v) for name, v in gj.fit(posterior).parameters.items()}
-        for method, options in ((gj.nuts, {"draws": 10, "warmup": 10, "chains": 2}), (gj.smc, {"particles": 32})):
-            result = method(jax.random.key(0), posterior, progress=False, **options)
-            found[method.__name__] = [float(np.median(result.samples["index"])), len(result.samples["index"])]
+    if samplers:
+        result = gj.nuts(jax.random.key(0), posterior, draws=10, warmup=10, chains=2, progress=False)
+        found["nuts"] = result.samples["halo"].tolist()
     return found
 
 
-def main(meshes: list[int], fit: bool):
+def main(name: str, meshes: list[int], samplers: bool):
+    model, names = MODELS[name]
     selection = {"energy_range": (0.8, 4.0), "offset_max": 0.8, "frame": "galactic", "livetime": 3600.0}
     observations = [gj.io.ctao("South", pointing=(lon, 0.0), **selection) for lon in (0.0, 0.4)]
     random = np.random.default_rng(1)
-    lon, lat = random.normal(0.2, 0.2, (2, 300))
-    events = gj.Events(random.uniform(0.8, 4.0, 300), lon, lat, random.integers(0, 2, 300))
-    engine = {"halo": gj.engines.PreparedKernel.init(HALO, observations, 15.0)}
+    lon, lat = random.normal(0.2, 0.1, 200), random.normal(0.1, 0.1, 200)
+    number = random.integers(0, 2, 200)
+    if name == "free":  # which compiles for each observation
+        observations, number, lon, lat = observations[:1], number[:99] * 0, lon[:99], lat[:99]
+    events = gj.Events(random.uniform(0.8, 4.0, number.size), lon, lat, number)
     for devices in meshes:
         mesh = jax.make_mesh((devices,), ("events",), devices=jax.devices()[:devices]) if devices else None
-        posterior = gj.Posterior(model, PRIORS, observations, events, engine=engine, per_decade=15.0, mesh=mesh)
-        print(json.dumps(report(posterior, fit)), flush=True)
+        priors = {name: PRIORS[name] for name in names}
+        posterior = gj.Posterior(model, priors, observations, events, per_decade=12.0, mesh=mesh)
+        print(json.dumps(report(posterior, samplers and devices > 0)), flush=True)
 
 
 if __name__ == "__main__":
-    main([int(devices) for devices in sys.argv[1].split(",")], sys.argv[2] == "fit")
+    main(sys.argv[1], [int(devices) for devices in sys.argv[2].split(",")], "samplers" in sys.argv)

@@ -98,7 +98,7 @@ class FoldEngine(Engine):
             for first in range(0, mine.size, CHUNK):
                 chunk = [np.resize(c[first : first + CHUNK], size) for c in needed]
                 parts.append(_ratios(response, detector, rows.nodes, rows.band, flux, *map(jnp.asarray, chunk)))
-            ratios.append(rows.place(np.concatenate(parts)[: mine.size] if parts else np.zeros(0)))
+            ratios.append(rows.place(jnp.concatenate(parts)[: mine.size] if parts else np.zeros(0)))
         return cls(
             rows.nodes,
             tuple(columns),

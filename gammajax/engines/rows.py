@@ -94,7 +94,7 @@ class Rows(eqx.Module):
             mesh,
         )
 
-    def place(self, array: Shaped[np.ndarray, "..."]) -> Shaped[Array, "..."]:
+    def place(self, array: Shaped[np.ndarray | Array, "..."]) -> Shaped[Array, "..."]:
         """Array of rows or of blocks, split over the devices of the mesh: its length is a multiple of their number."""
         if self.mesh is None:
             return jnp.asarray(array)
