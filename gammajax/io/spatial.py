@@ -81,20 +81,21 @@ def _raster(model, read, frame, geom):
     moved = template and model.position.separation(model.map_center).deg > 1e-6
     if moved and model.map.geom.is_hpx:
         raise ValueError(f"{read.prefix}: a HEALPix template moved from the centre of its map; move the map itself")
-    whole = template and geom is None and not moved
+    own = _template(model, "sr-1", read.prefix) if template else None
+    whole = own is not None and geom is None and not moved
     if whole and (grid := _own_grid(model.map.geom, frame)) is not None:
-        values = np.nan_to_num(model.map.quantity.to_value("sr-1"))[:, ::-1].clip(0.0)
+        values = np.nan_to_num(own.data).reshape(grid.size, grid.size)[:, ::-1]
     else:
-        sky = _template(model, "sr-1", read.prefix) if template and not moved else _ModelSky(model, read.prefix, place)
+        sky = _ModelSky(model, read.prefix, place) if own is None or moved else own
         grid, values, edge = resample(sky, f"{read.prefix}: {type(model).__name__}", frame, **place)
         if template and edge is not None:
             read.note(CUT_OFF)
     if not template or any(id(parameter) in read.names for parameter in model.parameters):
         read.note_frozen(model, f"a map of {grid.size} x {grid.size} pixels of {grid.step:.3g} deg")
     flux = values.sum() * grid.solid_angle
-    if template and geom is None:
+    if own is not None and geom is None:
         # what the map itself says; resampling keeps it to 1e-3 or so
-        flux = float(_template(model, "sr-1", read.prefix).flux)
+        flux = float(own.flux)
     try:
         return TemplateMap(grid, values), None if abs(flux - 1.0) < 1e-5 else float(flux)
     except ValueError as error:
