@@ -29,9 +29,10 @@ TAILS = 5.0  # degrees of freedom of independent proposals: tails heavier than t
 # a quarter of the period of a Gaussian at the largest step: independent of the start
 LEAPFROGS, LONGEST_STEP = 6, 0.26
 TARGET_ACCEPT = 0.8
-# part of the particles that have not moved, above which there is another round of moves; so many rounds at most
-STUCK, ROUNDS = 0.01, 30
-LEFT = 0.05  # part of the particles that have not moved after all rounds, above which it is said
+# part of the particles that have not moved, above which the next temperatures have more rounds of moves; so many at most.
+# Rounds until those of this temperature have moved would end when few are in the tails, and bias variances by 4 %
+STUCK, ROUNDS = 0.01, 32
+LEFT = 0.05  # part of the particles that have not moved at the last temperature, above which it is said
 CORRELATED = 0.5  # of particles with where they started the last moves; above, they were too few
 FEW_ANCESTORS = 20
 
@@ -43,6 +44,7 @@ class Particles(NamedTuple):
     tempered: Any
     eve: Int[Array, " particle"]
     step_size: Float[Array, ""]
+    rounds: Int[Array, ""]  # of moves at the next temperature
 
 
 def smc(
@@ -65,9 +67,9 @@ def smc(
     - `particles`: one draw of the posterior each, in four groups as chains.
     - `kernel`: how particles move at each temperature. "independent" proposes from a Student t of the particles' mean
       and covariance, best up to some ten parameters; "hmc" and "nuts" follow gradients.
-    - `moves` at each temperature; by default 8 independent ones or 3 along gradients. As many again, up to thirty
-      times, while more than 1 % of the particles have not moved at all: where few proposals are accepted, as by
-      particles in a peak much narrower than the rest.
+    - `moves` at each temperature; by default 8 independent ones or 3 along gradients. The next temperatures
+      have more, up to 32 times as many, where more than 1 % of the particles have not moved at all: where few proposals
+      are accepted, as by particles in a peak much narrower than the rest.
     - `target_ess`: effective part of the particles that a new temperature leaves.
     - `batch`: particles whose likelihood is computed together; memory grows with it, results do not change but for
       rounding. By default as many as 2^27 intermediate numbers allow.
@@ -153,11 +155,11 @@ def _messages(record, particles) -> list[str]:
             f"particles stay near where they start: a correlation of {correlation:.2f} after the last moves; "
             "raise moves, or take kernel='hmc'"
         )
-    stuck = float(record["stuck"].max())
+    stuck = float(record["stuck"][-1])
     if stuck > LEFT:
         messages.append(
-            f"{stuck:.0%} of the particles did not move in {ROUNDS} rounds of moves: the evidence, and the share of a "
-            "peak much narrower than the rest, may be wrong; raise moves, or take kernel='hmc' or gammajax.nested"
+            f"{stuck:.0%} of the particles did not move at the last temperature: the evidence, and the share of a peak "
+            "much narrower than the rest, may be wrong; raise moves, or take kernel='hmc' or gammajax.nested"
         )
     least = float(record["ess"].min())
     if least < 0.1 * particles:
@@ -181,26 +183,27 @@ def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
     """Functions of one setting, kept so that other posteriors of the same shape need no compilation."""
     from blackjax.smc import adaptive_tempered, base, resampling  # importing it starts the device, so not before
 
-    def until_moved(init, density, move, num_mcmc_steps, n_particles, batch_size=0):
-        """Strategy of blackjax: rounds of moves until nearly all particles have left where they were."""
-        update, _ = base.update_and_take_last(init, density, move, num_mcmc_steps, n_particles, batch_size)
+    most = max(STUCK, 1.5 / particles)  # one is always allowed
 
-        most = max(STUCK, 1.5 / particles)  # one is always allowed
+    def in_rounds(rounds):
+        """Strategy of blackjax: rounds of moves, of which it keeps the last particles and what they took."""
 
-        def moved(keys, start, _):
-            def stuck(state):
-                return jnp.mean(jnp.all(state[1] == start, axis=1))
+        def strategy(init, density, move, num_mcmc_steps, n_particles, batch_size=0):
+            update, _ = base.update_and_take_last(init, density, move, num_mcmc_steps, n_particles, batch_size)
 
-            def again(state):
-                rounds, x, sums = state
-                x, info = update(jax.vmap(jax.random.fold_in, (0, None))(keys, rounds), x, {})
-                return rounds + 1, x, jax.tree.map(jnp.add, sums, _sums(kernel, info))
+            def several(keys, start, _):
+                def again(number, state):
+                    x, sums = state
+                    x, info = update(jax.vmap(jax.random.fold_in, (0, None))(keys, number), x, {})
+                    return x, jax.tree.map(jnp.add, sums, _sums(kernel, info))
 
-            first = 0, start, {"steps": 0, "acceptance": jnp.zeros((), start.dtype)}
-            state = jax.lax.while_loop(lambda s: (s[0] < ROUNDS) & (stuck(s) > most), again, first)
-            return state[1], {"rounds": state[0], "stuck": stuck(state), **state[2]}
+                first = start, {"steps": 0, "acceptance": jnp.zeros((), start.dtype)}
+                x, sums = jax.lax.fori_loop(0, rounds, again, first)
+                return x, {"stuck": jnp.mean(jnp.all(x == start, axis=1)), **sums}
 
-        return moved, n_particles
+            return several, n_particles
+
+        return strategy
 
     @eqx.filter_jit
     def start(posterior, key, prepared):
@@ -208,7 +211,11 @@ def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
         tempered = adaptive_tempered.init(x)
         tempered = tempered._replace(tempering_param=jnp.zeros((), x.dtype))
         return Particles(
-            jax.random.fold_in(key, 1), tempered, jnp.arange(particles), jnp.full((), LONGEST_STEP, x.dtype)
+            jax.random.fold_in(key, 1),
+            tempered,
+            jnp.arange(particles),
+            jnp.full((), LONGEST_STEP, x.dtype),
+            jnp.ones((), int),
         )
 
     @eqx.filter_jit
@@ -226,14 +233,14 @@ def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
             resampling.systematic,
             target_ess,
             batch_size=batch,
-            update_strategy=until_moved,  # pyright: ignore[reportArgumentType]
+            update_strategy=in_rounds(state.rounds),  # pyright: ignore[reportArgumentType]
         )
         tempered, info = advance(here, state.tempered, moves, {})
         before, after = x[info.ancestors], tempered.particles
         moved, spread = after - after.mean(0), before - before.mean(0)
         correlation = (moved * spread).mean(0) / jnp.sqrt((moved**2).mean(0) * (spread**2).mean(0))
         told = info.update_info
-        acceptance = told["acceptance"] / told["rounds"]
+        acceptance = told["acceptance"] / state.rounds
         eve = state.eve[info.ancestors]
         record = {
             "temperature": tempered.tempering_param,
@@ -244,15 +251,18 @@ def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
             "increment": info.log_likelihood_increment,
             "correlation": jnp.max(correlation),
             "ancestors": jnp.count_nonzero(jnp.bincount(eve, length=particles)),
-            "rounds": told["rounds"],
             "stuck": told["stuck"],
             # by the moves, at the start of each round, for the weights and for the next temperature
-            "calls": told["steps"] + (told["rounds"] + 2) * particles,
+            "calls": told["steps"] + (state.rounds + 2) * particles,
         }
         # a step in units of the particles' own width; halves or grows until trajectories are accepted as they should
         change = jnp.exp(jnp.clip(2.0 * (acceptance - TARGET_ACCEPT), -0.7, 0.3))
         longest = LONGEST_STEP if kernel == "hmc" else 1.0
-        state = Particles(key, tempered, eve, jnp.clip(state.step_size * change, 0.01, longest))
+        # if each round leaves the same part of them where they are
+        stuck = jnp.clip(told["stuck"], 1e-9, 1.0 - 1e-6)
+        needed = jnp.ceil(2.0 * state.rounds * jnp.log(most) / jnp.log(stuck))
+        rounds = jnp.where(told["stuck"] > most, jnp.clip(needed, 1, ROUNDS), state.rounds).astype(int)
+        state = Particles(key, tempered, eve, jnp.clip(state.step_size * change, 0.01, longest), rounds)
         return state, jax.tree.map(lambda value: jnp.asarray(value)[None], record)
 
     return _Kernel(start, step)

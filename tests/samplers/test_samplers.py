@@ -127,7 +127,9 @@ def test_a_narrow_peak_within_a_wide_one(make_toy):
         return jnp.logaddexp(wide, narrow)
 
     toy = make_toy(slab_and_spike, {"x": dist.Uniform(-10.0 * jnp.ones(2), 10.0).to_event(1)}, {"x": jnp.zeros(2)})
-    result = gj.smc(jax.random.key(0), toy, particles=600, progress=False)
+    with pytest.warns(UserWarning, match="of the particles did not move at the last temperature"):
+        gj.smc(jax.random.key(0), toy, particles=600, moves=1, progress=False)
+    result = gj.smc(jax.random.key(0), toy, particles=600, moves=60, progress=False)
     assert result.messages == []
     # 600 draws, correlated by their common ancestors
     assert np.mean((result.samples["x"] ** 2).sum(1) < 0.2**2) == pytest.approx(0.51, abs=0.12)
