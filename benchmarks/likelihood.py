@@ -66,7 +66,7 @@ def main():
     (read_s, value_s, value_and_grad_s), (*_, first) = median_seconds(
         [lambda: read(kernel), lambda: value(posterior, parameters), lambda: gradient(posterior, parameters)]
     )
-    arrays = jax.tree.leaves((posterior.engines, posterior.valid, posterior.reference))
+    arrays = jax.tree.leaves((posterior.engines, posterior.count, posterior.reference))
     report(
         "likelihood",
         {

@@ -2,6 +2,10 @@
 
 from gammajax import io as io
 from gammajax.absorption import Absorption as Absorption
+from gammajax.cells import Binning as Binning
+from gammajax.cells import Cells as Cells
+from gammajax.compression import CompressionLoss as CompressionLoss
+from gammajax.compression import compression_loss as compression_loss
 from gammajax.darkmatter import NFW as NFW
 from gammajax.darkmatter import Burkert as Burkert
 from gammajax.darkmatter import CoredNFW as CoredNFW
@@ -54,6 +58,7 @@ from gammajax.shapes import Shell as Shell
 from gammajax.significance import BayesFactor as BayesFactor
 from gammajax.significance import Significance as Significance
 from gammajax.simulate import simulate as simulate
+from gammajax.simulate import simulate_cells as simulate_cells
 from gammajax.spectra import BrokenPowerLaw as BrokenPowerLaw
 from gammajax.spectra import ExponentialCutoffPowerLaw as ExponentialCutoffPowerLaw
 from gammajax.spectra import LogParabola as LogParabola

@@ -110,8 +110,9 @@ def _run(config, out: Path, progress: bool, checkpoint: Path) -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             with _step("events", timings) as say:
-                events, observations = _data(config, model, keys[0])
-                say(f"{len(events)} events in {len(observations)} observations")
+                events, observations = _data(config, model, keys[0], progress)
+                cells = f" in {len(events)} cells," if config.compress else ""
+                say(f"{events.total} events{cells} in {len(observations)} observations")
             with _step("response", timings) as say:
                 posterior = Posterior(model, priors, observations, events)
                 engines = {name: type(engine).__name__ for name, engine in posterior.engines.items()}
@@ -155,23 +156,30 @@ def _run(config, out: Path, progress: bool, checkpoint: Path) -> None:
     console.print(f"[green]done[/] in {total:.0f} s: {escape(str(out))}/ holds {', '.join(sorted(os.listdir(out)))}")
 
 
-def _data(config, model, key):
-    """Events and observations of a configuration."""
+def _data(config, model, key, progress):
+    """Events, or cells that hold them, and observations of a configuration."""
     import jax.numpy as jnp
 
     from gammajax import io
-    from gammajax.simulate import simulate
+    from gammajax.cells import Binning
+    from gammajax.simulate import simulate, simulate_cells
 
     settings = config.observations.model_dump(exclude={"kind"})
+    cells = config.compress and config.compress.model_dump()
     if config.observations.kind == "gadf":
         if "$GAMMAPY_DATA" in config.observations.path and "GAMMAPY_DATA" not in os.environ:
             raise ValueError("set GAMMAPY_DATA to the folder of the gammapy data collection, which holds hess-dl3-dr1")
-        return io.read_gadf(**settings)
+        events, observations = io.read_gadf(**settings)
+        return (events.compress(observations, **cells) if config.compress else events), observations
     pointings = settings.pop("pointings")
     observations = [io.ctao(pointing=p, obs_id=str(i), **settings) for i, p in enumerate(pointings)]
     truth = {name: jnp.asarray(value) for name, value in config.truths.items()}
     number = config.events.simulate
-    return simulate(key, model(truth), observations, events=None if number is True else number), observations
+    if config.compress and number is not True:
+        binning = Binning.init(observations, **cells)
+        return simulate_cells(key, model(truth), observations, binning, events=number, progress=progress), observations
+    events = simulate(key, model(truth), observations, events=None if number is True else number)
+    return (events.compress(observations, **cells) if config.compress else events), observations
 
 
 def _publish(folder: Path, out: Path) -> None:

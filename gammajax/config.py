@@ -87,6 +87,13 @@ class Simulation(Strict):
     simulate: bool | PositiveInt
 
 
+class Compression(Strict):
+    """Events merged in cells, as [`gammajax.Binning.init`][] makes them."""
+
+    energy_per_decade: PositiveFloat | None = None
+    pixel: PositiveFloat | None = None
+
+
 def _read(reader: Callable, **arguments):
     """What `reader` makes of a file: read once, and never while a model is being traced."""
     return _read_once(reader, json.dumps(arguments), jnp.result_type(float))
@@ -444,6 +451,7 @@ class Config(Strict):
 
     observations: Annotated[CtaoObservations | GadfObservations, Field(discriminator="kind")]
     events: Simulation | None = None
+    compress: Compression | None = None
     model: Model
     parameters: dict[str, Parameter] = Field(min_length=1)
     sampler: Sampler = Nuts(method="nuts")

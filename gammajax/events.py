@@ -51,6 +51,11 @@ class Events(eqx.Module):
     def __len__(self) -> int:
         return self.energy.size
 
+    @property
+    def total(self) -> int:
+        """Number of events."""
+        return len(self)
+
     def __getitem__(self, which) -> "Events":
         """The events selected by a boolean mask, slice or index array."""
 
@@ -67,6 +72,12 @@ class Events(eqx.Module):
             lat_true=take(self.lat_true),
             component=take(self.component),
         )
+
+    def compress(self, observations, energy_per_decade: float | None = None, pixel: float | None = None) -> Any:
+        """Merge events in cells with counts, a [`gammajax.Cells`][]; options as [`gammajax.Binning.init`][]."""
+        from gammajax.cells import Binning  # which counts events
+
+        return Binning.init(observations, energy_per_decade, pixel)(self)
 
 
 def _column(name, values, size=None):

@@ -97,12 +97,14 @@ class Asimov(eqx.Module):
                 shares.append((name, component, share))
         columns = ("energy", "lon", "lat", "observation")
         events = Events(**{column: np.concatenate([getattr(part, column) for part in drawn]) for column in columns})
-        posterior = Posterior(model, priors, observations, events, **options)
-        density = np.zeros(posterior.valid.size)
+        posterior = Posterior(model, priors, observations, events, compact=False, **options)
+        density = np.zeros(posterior.count.size)
         for name, component, share in shares:
             intensity, total = _component(posterior.engines[name], component)
             density += share * np.asarray(intensity, np.float64) / float(total)
-        volume = np.where(np.asarray(posterior.valid) & (density > 0), 1.0 / np.where(density > 0, density, 1.0), 0.0)
+        volume = np.where(
+            (np.asarray(posterior.count) > 0) & (density > 0), 1.0 / np.where(density > 0, density, 1.0), 0.0
+        )
         volume = jnp.asarray(volume)
         scale = jnp.asarray(1.0 if number is None else number, float)
         return cls(posterior, volume, scale, truth, jnp.zeros_like(volume)).at(truth)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float, Integer
 
 
 def mixture_density(
@@ -27,14 +27,15 @@ def mixture_density(
 
 
 def sum_of_logs(
-    density: Float[Array, " row"], reference: Float[Array, " row"], valid: Bool[Array, " row"]
+    density: Float[Array, " row"], reference: Float[Array, " row"], count: Integer[Array, " row"]
 ) -> Float[Array, ""]:
-    """Sum over valid rows of log(density / reference).
+    """Sum over rows of count x log(density / reference), where there is a count.
 
     Dividing by a reference keeps every term small, so that single precision does not lose the sum: at 1e6 events
     log L itself is near 1e7, where neighbouring float32 numbers are one apart.
     """
-    return accurate_sum(jnp.where(valid, jnp.log(jnp.where(valid, density / reference, 1.0)), 0.0))
+    some = count > 0
+    return accurate_sum(jnp.where(some, count * jnp.log(jnp.where(some, density / reference, 1.0)), 0.0))
 
 
 @jax.custom_jvp

@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from gammajax.cells import Cells
+from gammajax.events import Events
 from gammajax.mixture import Source
 from gammajax.predict import Prediction, predict
 
@@ -79,6 +81,10 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
     low = min(observation.energy_min for observation in posterior.observations)
     high = max(observation.energy_max for observation in posterior.observations)
     edges = np.geomspace(low, high, 1 + max(4, round(BINS_PER_DECADE * np.log10(high / low))))
+    if isinstance(posterior.events, Cells):
+        # counts of whole cells only
+        cell_edges = np.asarray(posterior.events.binning.edges, float)
+        edges = np.unique(cell_edges[np.abs(np.log(edges[:, None] / cell_edges)).argmin(1)])
     # the first and the last event may lie on the edge in single precision
     edges[[0, -1]] *= [1 - 1e-6, 1 + 1e-6]
     prediction = predict(key, posterior, {name: values[chosen] for name, values in samples.items()}, edges, events)
@@ -93,7 +99,8 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
 def _spectrum(figure, posterior, prediction: Prediction):
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     edges = prediction.edges
-    counts = np.histogram(np.asarray(posterior.events.energy), edges)[0]
+    energy, _, _, number = _spread(posterior.events)
+    counts = np.histogram(energy, edges, weights=number)[0]
     middle = np.sqrt(edges[1:] * edges[:-1])
     total = np.quantile(prediction.counts.sum(1), [0.1587, 0.5, 0.8413], axis=0)
     for i, name in enumerate(prediction.names):
@@ -121,6 +128,14 @@ def _spectrum(figure, posterior, prediction: Prediction):
     bottom.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
+def _spread(events):
+    """Energy, longitude, latitude and number: of single events, or of cells spread over their points."""
+    if isinstance(events, Events):
+        return (*(np.asarray(column, float) for column in (events.energy, events.lon, events.lat)), None)
+    *columns, weight = events.points()
+    return *(column.ravel() for column in columns), (np.asarray(events.count)[:, None] * weight).ravel()
+
+
 def _band(axes, edges, band, colour, label):
     axes.stairs(band[2], edges, baseline=band[0], fill=True, color=colour, alpha=0.3, lw=0)
     axes.stairs(band[1], edges, color=colour, lw=1.5, label=label, baseline=None)
@@ -144,11 +159,10 @@ def _sky(figure, posterior, prediction: Prediction, radius):
     # longitudes near lon0, so that fields across 0 or 360 deg stay in one piece
     sides = (lon0 + np.linspace(-radius, radius, 121) / stretch, lat0 + np.linspace(-radius, radius, 121))
 
-    def histogram(events, weights=None):
-        lon = lon0 + _wrap(np.asarray(events.lon, float) - lon0)
-        return np.histogram2d(np.asarray(events.lat), lon, sides[::-1], weights=weights)[0]
+    def histogram(lon, lat, weights):
+        return np.histogram2d(lat, lon0 + _wrap(lon - lon0), sides[::-1], weights=weights)[0]
 
-    counts = gaussian_filter(histogram(posterior.events), 1.5)
+    counts = gaussian_filter(histogram(*_spread(posterior.events)[1:]), 1.5)
     pixel = (2.0 * radius / 120) ** 2
     image = axes.pcolormesh(*sides, counts / pixel, cmap="magma", norm=PowerNorm(0.5, vmin=0.0), rasterized=True)
     figure.colorbar(image, ax=axes, label="counts per square degree", shrink=0.85)
@@ -157,7 +171,8 @@ def _sky(figure, posterior, prediction: Prediction, radius):
     handles = []
     for i, name in enumerate(prediction.names):
         if isinstance(components[name], Source):
-            expected = gaussian_filter(histogram(prediction.events[i], prediction.weights[i]), 2.0)
+            simulated = prediction.events[i]
+            expected = gaussian_filter(histogram(simulated.lon, simulated.lat, prediction.weights[i]), 2.0)
             levels = np.unique([_level(expected, part) for part in (0.8, 0.5)])
             contours = axes.contour(*centres, expected, levels, colors="white", linewidths=1.2, linestyles=("--", "-"))
             lines, _ = contours.legend_elements()

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Integer, PRNGKeyArray
 from numpyro.distributions import Distribution
 
-from gammajax.engines import ENGINES, BackgroundEngine, Engine, KernelEngine, PreparedKernel, Rows
+from gammajax.cells import Cells
+from gammajax.engines import ENGINES, BackgroundEngine, Engine, FixedEngine, KernelEngine, PreparedKernel, Rows
 from gammajax.engines.rows import PER_DECADE
 from gammajax.events import Events
 from gammajax.likelihood import mixture_density, sum_of_logs
@@ -31,13 +32,15 @@ class Posterior(eqx.Module):
 
     - `model`: function from a dict of parameters to a [`gammajax.Mixture`][]; ties and transforms are Python.
     - `priors`: numpyro distribution for each parameter.
-    - `observations`, `events`: what was observed; `observations` may be the pair that `gammajax.io.read_gadf` returns.
+    - `observations`, `events`: what was observed; `observations` may be the pair that `gammajax.io.read_gadf` returns,
+      and `events` what [`gammajax.Events.compress`][] makes of them.
     - `engine`: "kernel", "fold", "direct" or "dense", for all sources or by name of component. By default "kernel", and
       "fold" for components whose morphology depends on a parameter. Instead of a name it may be a function like
       [`gammajax.engines.Engine.init`][], such as `functools.partial(gj.engines.DenseEngine.init, method="linear")`, or
       a [`gammajax.engines.PreparedKernel`][] that serves many lists of events.
     - `per_decade`: true-energy nodes per decade; `bands`: nodes kept per event (default: what the response needs).
     - `mesh`: devices that share the events, such as `jax.make_mesh((8,), ("events",))`; samplers need nothing else.
+    - `compact`: components that no parameter changes keep their intensities instead of a kernel.
 
     A mixture with weights has the mixture likelihood, one without the extended likelihood. Components of inner mixtures
     are named by their path, as in "signal/W".
@@ -53,9 +56,9 @@ class Posterior(eqx.Module):
     model: Callable[[Parameters], Mixture] = eqx.field(static=True)
     priors: dict[str, Distribution]
     observations: tuple[Observation, ...]
-    events: Events
+    events: Events | Cells
     engines: dict[str, Engine]
-    valid: Bool[Array, " row"]
+    count: Integer[Array, " row"]  # events of each row, none of padding
     reference: Float[Array, " row"]
     reference_parameters: Parameters
     names: tuple[str, ...] = eqx.field(static=True)  # order of the priors: jax sorts dicts
@@ -65,12 +68,13 @@ class Posterior(eqx.Module):
         model: Callable[[Parameters], Mixture],
         priors: dict[str, Distribution],
         observations: Any,
-        events: Events | None = None,
+        events: Events | Cells | None = None,
         *,
         engine: EngineChoice | dict[str, EngineChoice] | None = None,
         per_decade: float = PER_DECADE,
         bands: int | None = None,
         mesh: Mesh | None = None,
+        compact: bool = True,
     ):
         observations, events = _data(observations, events)
         self.model, self.priors, self.observations = model, dict(priors), observations
@@ -81,8 +85,8 @@ class Posterior(eqx.Module):
             raise ValueError(f"the model must return a gammajax.Mixture, not {type(mixture).__name__}")
         free, variants = _explore_priors(model, self.priors, start, mixture)
         rows = Rows.init(events, observations, per_decade, bands, mesh)
-        self.engines = _prepare(mixture, observations, rows, engine, free, variants)
-        self.valid = rows.place(rows.valid)
+        self.engines = _prepare(mixture, observations, rows, engine, free, variants, compact)
+        self.count = rows.place(rows.count)
         # on the device once: leaves on the host would travel with every call
         self.events = jax.tree.map(jnp.asarray, events)
         self.reference_parameters = start
@@ -95,10 +99,12 @@ class Posterior(eqx.Module):
         impossible = np.flatnonzero(np.asarray(~(self.reference > 0)) & rows.valid)
         if impossible.size:
             row = impossible[0]
+            energy, lon, lat = (column[row].mean() for column in (rows.energy, rows.lon, rows.lat))
+            kind, of = "cell" if isinstance(events, Cells) else "event", observations[rows.observation[row]]
             raise ValueError(
-                f"event {rows.index[row]} ({rows.energy[row]:.4g} TeV at {rows.lon[row]:.4f}, {rows.lat[row]:.4f} deg, "
-                f"observation {observations[rows.observation[row]].obs_id}) cannot come from any component; "
-                f"{impossible.size} such events: restrict energy_range or offset_max to where the response is defined"
+                f"{kind} {rows.index[row]} ({energy:.4g} TeV at {lon:.4f}, {lat:.4f} deg, observation {of.obs_id}) "
+                f"cannot come from any component; {impossible.size} such {kind}s: restrict energy_range or offset_max "
+                "to where the response is defined"
             )
 
     def expected_counts(self, parameters: Parameters) -> dict[str, Float[Array, " observation"]]:
@@ -108,7 +114,7 @@ class Posterior(eqx.Module):
 
     def log_likelihood_ratio(self, parameters: Parameters) -> Float[Array, ""]:
         """Value of log L relative to the reference: what samplers use, accurate in single precision."""
-        value = sum_of_logs(self._density(parameters), self.reference, self.valid)
+        value = sum_of_logs(self._density(parameters), self.reference, self.count)
         mixture = self.model(parameters)
         if not mixture.weighted:
             value = value - (self._total(parameters) - self._total(self.reference_parameters))
@@ -121,13 +127,14 @@ class Posterior(eqx.Module):
     @property
     def log_reference(self) -> Float[Array, ""]:
         """Value of log L at the reference parameters: `log_likelihood` minus `log_likelihood_ratio`."""
-        value = sum_of_logs(self.reference, jnp.ones_like(self.reference), self.valid)
+        value = sum_of_logs(self.reference, jnp.ones_like(self.reference), self.count)
         weighted = self.model(self.reference_parameters).weighted
         return value if weighted else value - self._total(self.reference_parameters)
 
     def log_reference_exact(self) -> float:
         """`log_reference` in double precision, on the host: for evidences, which are differences of large numbers."""
-        value = float(np.log(np.asarray(self.reference)[np.asarray(self.valid)].astype(np.float64)).sum())
+        count = np.asarray(self.count)
+        value = float(count[count > 0] @ np.log(np.asarray(self.reference)[count > 0].astype(np.float64)))
         weighted = self.model(self.reference_parameters).weighted
         return value if weighted else value - float(self._total(self.reference_parameters))
 
@@ -172,7 +179,7 @@ class Posterior(eqx.Module):
         mixture, totals = self.model(parameters), self._totals(parameters)
         if not mixture.weighted:
             return {path: jnp.ones(()) for path in totals}
-        events = jnp.count_nonzero(self.valid)
+        events = self.count.sum()
         return {path: w * events / totals[path] for path, w in mixture.component_fractions(totals).items()}
 
     def scaled_fractions(
@@ -183,7 +190,7 @@ class Posterior(eqx.Module):
         The inverse of [`Posterior.flux_scales`][]: w_i = s_i N_i / n.
         Raises `ValueError` for a name that is no component.
         """
-        totals, events = self._totals(parameters), jnp.count_nonzero(self.valid)
+        totals, events = self._totals(parameters), self.count.sum()
         for path in scales:
             if path not in totals:
                 raise ValueError(f"{path!r} is no component; the components are {list(totals)}")
@@ -252,7 +259,7 @@ def expected_counts(
     return built.expected_counts(component).sum()
 
 
-def _data(observations, events) -> tuple[tuple[Observation, ...], Events]:
+def _data(observations, events) -> tuple[tuple[Observation, ...], Events | Cells]:
     """Observations and events, from the two or from the pair that read_gadf returns."""
     if events is None:
         if not (isinstance(observations, tuple) and len(observations) == 2 and isinstance(observations[0], Events)):
@@ -281,8 +288,11 @@ def _engine_init(component, engine: EngineChoice) -> Callable[..., Engine]:
     return ENGINES[engine].init
 
 
-def _prepare(mixture, observations, rows, engine, free, variants):
-    """One engine for each component; components that share a morphology share its kernel."""
+def _prepare(mixture, observations, rows, engine, free, variants, compact):
+    """One engine for each component; components that share a morphology share its kernel.
+
+    Those that no parameter changes need none, where `compact` says so.
+    """
     chosen = engine if isinstance(engine, dict) else {}
     unknown = [name for name in chosen if name not in mixture.components]
     if unknown:
@@ -292,6 +302,8 @@ def _prepare(mixture, observations, rows, engine, free, variants):
         _check_fields(component, observations)
         default = engine if engine and not chosen else ("fold" if name in free else "kernel")
         init = _engine_init(component, chosen.get(name, default))
+        ours = [other.components[name] for other in variants]
+        fixed = compact and all(is_same(component, other) for other in ours)
         if init == KernelEngine.init or isinstance(init, PreparedKernel):
             if name in free:
                 raise ValueError(
@@ -299,10 +311,18 @@ def _prepare(mixture, observations, rows, engine, free, variants):
                     "keeps it fixed; use engine='fold'"
                 )
             same = [built for morphology, built in kernels if is_same(morphology, component.morphology)]
-            engines[name] = same[0] if same else init(component, observations, rows)
-            kernels.append((component.morphology, engines[name]))
+            if same:
+                engines[name] = same[0]
+            elif fixed:
+                prepared = init if isinstance(init, PreparedKernel) else None
+                engines[name] = FixedEngine.init(component, observations, rows, prepared=prepared)
+            else:
+                engines[name] = init(component, observations, rows)
+                kernels.append((component.morphology, engines[name]))
+        elif fixed and init == BackgroundEngine.init:
+            engines[name] = FixedEngine.init(component, observations, rows)
         else:
-            engines[name] = init(component, observations, rows, [other.components[name] for other in variants])
+            engines[name] = init(component, observations, rows, ours)
     return engines
 
 

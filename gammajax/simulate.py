@@ -15,9 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from gammajax.cells import Binning, Cells
 from gammajax.events import Events
 from gammajax.mixture import InstrumentBackground, Mixture, Source
 from gammajax.observation import Observation
+from gammajax.progress import Progress
 from gammajax.sky import DEGREE, deproject, displace
 
 BATCH, FEW = 2**16, 2**12  # proposals drawn together, of many and of few events
@@ -79,6 +81,33 @@ def simulate(
     )
 
 
+def simulate_cells(
+    key: PRNGKeyArray,
+    model: Mixture,
+    observations: Sequence[Observation] | Observation,
+    binning: Binning,
+    *,
+    events: int,
+    at_once: int = 4_000_000,
+    progress: bool = True,
+) -> Cells:
+    """Counts in cells of so many random `events` of a mixture with weights, `at_once` in memory.
+
+    For more events than memory holds; otherwise as [`gammajax.simulate`][] and [`gammajax.Events.compress`][].
+    Raises `ValueError` as they do.
+    """
+    sizes = [at_once] * (events // at_once) + ([events % at_once] if events % at_once else [])
+    cells = None
+    with Progress("simulate", progress) as bar:
+        for number, size in enumerate(sizes):
+            part = binning(simulate(jax.random.fold_in(key, number), model, observations, events=size))
+            cells = part if cells is None else cells + part
+            bar.update((number + 1) / len(sizes), f"{cells.total / 1e6:.0f} of {events / 1e6:.0f} million events")
+    if cells is None:
+        raise ValueError(f"events must be at least one, not {events}")
+    return cells
+
+
 def _split(key, total, fractions):
     """Multinomial numbers of events of each component."""
     return _generator(key).multinomial(total, fractions / fractions.sum()).tolist()
@@ -109,6 +138,8 @@ def _group(key, components, observations, number, name):
 def _columns(key, samplers, observations, number, name):
     """Columns [7, event], of which the last is the number of the sampler."""
     rates = np.array([float(sampler.proposals) for sampler in samplers])
+    if number is None and not rates.any():  # a flux of zero, as of experiments without a signal
+        return np.zeros((7, 0))
     if not rates.sum() > 0:
         raise ValueError(f"component {name!r} gives no events in the selection")
     generator = _generator(key)

@@ -43,13 +43,13 @@ def report(posterior, samplers: bool) -> dict:
     point = {name: jnp.asarray(POINT[name]) for name in posterior.names}
     value, gradient = eqx.filter_jit(lambda q, p: jax.value_and_grad(q.log_likelihood_ratio)(p))(posterior, point)
     counts = eqx.filter_jit(lambda q, p: q.expected_counts(p)["halo"].sum())(posterior, point)
-    valid = posterior.valid
+    count = posterior.count
     found = {
         "value": float(value),
         **{f"gradient {name}": float(g) for name, g in gradient.items()},
         "counts": float(counts),
-        "devices": len(valid.sharding.device_set),
-        "part": valid.addressable_shards[0].data.shape[0] / valid.shape[0],
+        "devices": len(count.sharding.device_set),
+        "part": count.addressable_shards[0].data.shape[0] / count.shape[0],
     }
     if samplers:
         result = gj.nuts(jax.random.key(0), posterior, draws=10, warmup=10, chains=2, progress=False)

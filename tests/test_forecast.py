@@ -82,7 +82,7 @@ def test_likelihood_of_the_expectation(expected, make_observation, small):
         point = {**truth, **{name: jnp.asarray(value) for name, value in changes.items()}}
         found = float(posterior.log_likelihood_ratio(point))
         logs = np.log(np.asarray(posterior.with_reference(point).reference / posterior.reference))
-        scatter = np.sqrt((logs[np.asarray(posterior.valid)] ** 2).sum())
+        scatter = np.sqrt((logs[np.asarray(posterior.count) > 0] ** 2).sum())
         predicted = float(asimov.log_likelihood(point))
         assert predicted < 0.0
         assert abs(found - factor * predicted) < 4.0 * scatter

@@ -127,6 +127,8 @@ def test_errors(observation, make_observation):
     dark = gj.Source(gj.TabulatedSpectrum([0.01, 0.02], [1e-9, 1e-9]), POINT.morphology)
     with pytest.raises(ValueError, match="component 'dark' gives no events in the selection"):
         gj.simulate(key(0), gj.Mixture(dark=dark, b=BACKGROUND, weights={"dark": 0.5}), observation, events=10)
+    none = gj.Source(gj.PowerLaw(2.0, 0.0), POINT.morphology)
+    assert set(gj.simulate(key(0), gj.Mixture(none=none, b=BACKGROUND), observation).component) == {1}
     with pytest.raises(ValueError, match="the model gave no event in this livetime"):
         gj.simulate(key(0), gj.Source(gj.PowerLaw(2.0, 1e-20), POINT.morphology), observation)
     without = eqx.tree_at(lambda o: o.response.background, observation, None)

@@ -7,6 +7,7 @@ from gammajax.engines.background import BackgroundEngine
 from gammajax.engines.dense import DenseEngine
 from gammajax.engines.direct import DirectEngine
 from gammajax.engines.engine import Engine
+from gammajax.engines.fixed import FixedEngine
 from gammajax.engines.fold import FoldEngine
 from gammajax.engines.kernel import KernelEngine, PreparedKernel
 from gammajax.engines.rows import Rows
@@ -24,6 +25,7 @@ __all__ = [
     "DenseEngine",
     "DirectEngine",
     "Engine",
+    "FixedEngine",
     "FoldEngine",
     "KernelEngine",
     "PreparedKernel",

@@ -13,6 +13,7 @@ from gammajax.mixture import InstrumentBackground
 from gammajax.sky import Grid
 
 ENERGIES_PER_DECADE, PANEL_POINTS, STEP = 40, 3, 0.05
+CHUNK = 2**22  # rows per step of the set-up
 
 
 class BackgroundEngine(Engine):
@@ -35,9 +36,10 @@ class BackgroundEngine(Engine):
         grids = []
         for number, observation in enumerate(observations):
             mine = np.flatnonzero(rows.observation == number)
-            if mine.size:
-                columns = (jnp.asarray(column[mine]) for column in (rows.energy, rows.lon, rows.lat))
-                rate[mine] = np.asarray(_background(observation, *columns))
+            for first in range(0, mine.size, CHUNK):
+                chunk = mine[first : first + CHUNK]
+                at = np.asarray(_background(observation, *map(jnp.asarray, rows.points(chunk))), np.float64)
+                rate[chunk] = (at.reshape(chunk.size, -1) * rows.weight[chunk]).sum(1)
             grids.append(selection_integral(observation))
         # observations may cover different energies: the same number of nodes for all
         size = max(energy.size for energy, _ in grids)
@@ -48,7 +50,7 @@ class BackgroundEngine(Engine):
         energy, counts = (np.stack(arrays) for arrays in zip(*padded, strict=True))
         return cls(
             rows.place(rate),
-            rows.place(rows.energy),
+            rows.place((rows.energy * rows.weight).sum(1)),
             rows.place(rows.observation),
             jnp.asarray(energy),
             jnp.asarray(counts),

@@ -30,6 +30,7 @@ class DirectEngine(Engine):
     observations: tuple
     columns: tuple
     members: tuple
+    weights: tuple
     widths: tuple = eqx.field(static=True)
     acceptance: tuple
     band: int = eqx.field(static=True)
@@ -39,12 +40,14 @@ class DirectEngine(Engine):
     def init(cls, source: Source, observations, rows: Rows, variants=()) -> "DirectEngine":
         """Choose quadrature nodes for every observation; eager."""
         start = np.repeat(rows.start, rows.block)
-        columns, members, widths, maps = [], [], [], []
+        columns, members, weights, widths, maps = [], [], [], [], []
         energy = np.asarray(rows.nodes.energy, np.float64)
         for number, observation in enumerate(observations):
             mine = np.flatnonzero(rows.observation == number)
             members.append(jnp.asarray(mine))
-            columns.append(tuple(jnp.asarray(c[mine]) for c in (rows.energy, rows.lon, rows.lat, start)))
+            starts = np.repeat(start[mine], rows.weight.shape[1])
+            columns.append(tuple(jnp.asarray(column) for column in (*rows.points(mine), starts)))
+            weights.append(jnp.asarray(rows.weight[mine]))
             widths.append(_psf_widths(observation, energy))
             maps.append(Acceptance.init(source.morphology, observation, rows.nodes))
         return cls(
@@ -52,6 +55,7 @@ class DirectEngine(Engine):
             tuple(observations),
             tuple(columns),
             tuple(members),
+            tuple(weights),
             tuple(widths),
             tuple(maps),
             rows.band,
@@ -62,8 +66,8 @@ class DirectEngine(Engine):
         """Intensity [TeV^-1 sr^-1] of every row."""
         flux = self.nodes.flux(source.spectrum)
         result = jnp.zeros(self.rows, flux.dtype)
-        for observation, columns, members, widths in zip(
-            self.observations, self.columns, self.members, self.widths, strict=True
+        for observation, columns, members, weight, widths in zip(
+            self.observations, self.columns, self.members, self.weights, self.widths, strict=True
         ):
             if members.size == 0:
                 continue
@@ -81,6 +85,7 @@ class DirectEngine(Engine):
                 return jnp.where(values < 0.0, 0.0, values)
 
             values = jax.lax.map(jax.checkpoint(one), columns, batch_size=8)
+            values = (values.reshape(weight.shape) * weight).sum(1)
             result = result.at[members].set(values.astype(result.dtype))
         return result
 

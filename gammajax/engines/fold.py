@@ -56,7 +56,10 @@ SMOOTH = 0.35  # grid steps per width of a smooth source: its far tails are cubi
 
 
 class FoldEngine(Engine):
-    """Rows by observation, and the tabulated response of each observation."""
+    """Points of the rows by observation, and the tabulated response of each observation.
+
+    `ratios` [row, point]: exact over interpolated spectrum, times the weight of the point.
+    """
 
     nodes: EnergyNodes
     columns: tuple
@@ -84,21 +87,22 @@ class FoldEngine(Engine):
         for number, observation in enumerate(observations):
             mine = rows.share(np.flatnonzero(rows.observation == number))
             members.append(rows.place(mine))
-            energy, lon, lat = (column[mine] for column in (rows.energy, rows.lon, rows.lat))
+            energy, lon, lat = rows.points(mine)
             columns.append(tuple(map(rows.place, (energy, lon, lat))))
             response, detector = build.init(morphologies, observation, rows.nodes)
             responses.append(response)
             acceptance.append(Acceptance.init(source.morphology, observation, rows.nodes))
             # photons of a wide source come from near where they are seen, those of others from their source
             if isinstance(response, _PointFold) or not response.plan.wide:
-                lon, lat = (np.full(mine.size, float(at)) for at in (source.morphology.lon, source.morphology.lat))
-            needed = energy, lon, lat, start[mine]
-            size = CHUNK if mine.size > CHUNK else mine.size
+                lon, lat = (np.full(energy.size, float(at)) for at in (source.morphology.lon, source.morphology.lat))
+            needed = energy, lon, lat, np.repeat(start[mine], rows.weight.shape[1])
+            size = min(CHUNK, energy.size)
             parts = []
-            for first in range(0, mine.size, CHUNK):
+            for first in range(0, energy.size, CHUNK):
                 chunk = [np.resize(c[first : first + CHUNK], size) for c in needed]
                 parts.append(_ratios(response, detector, rows.nodes, rows.band, flux, *map(jnp.asarray, chunk)))
-            ratios.append(rows.place(jnp.concatenate(parts)[: mine.size] if parts else np.zeros(0)))
+            weighted = jnp.concatenate(parts)[: energy.size] if parts else np.zeros(0)
+            ratios.append(rows.place(weighted.reshape(mine.size, -1) * rows.weight[mine]))
         return cls(
             rows.nodes,
             tuple(columns),
@@ -117,7 +121,7 @@ class FoldEngine(Engine):
             self.columns, self.members, self.ratios, self.responses, strict=True
         ):
             if members.size:
-                values = ratio * response(source.morphology, flux, *columns)
+                values = (ratio * response(source.morphology, flux, *columns).reshape(ratio.shape)).sum(1)
                 # transforms leave noise of either sign where there are no events; maximum has half a derivative at zero
                 result = result.at[members].set(jnp.where(values < 0.0, 0.0, values).astype(result.dtype))
         return result

@@ -7,6 +7,8 @@ Once, at the start, the response is folded with the morphology and evaluated for
 and kept in a band of true energies about each event's own. Then lambda_k = Sum_j K_kj F_j for any spectrum.
 """
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -32,7 +34,8 @@ from gammajax.observation import Observation
 from gammajax.sky import Grid, separation
 from gammajax.spectra import is_concrete, is_same
 
-CHUNK = 4096  # events per step of the set-up: bounds its memory
+CHUNK = {"cpu": 2**12}  # points per step of the set-up: bounds its memory
+CHUNK_ELSEWHERE = 2**16
 
 
 class KernelEngine(Engine):
@@ -98,28 +101,66 @@ class PreparedKernel(eqx.Module):
 
         Raises `ValueError` for another morphology, a free one, other observations or other nodes.
         """
-        morphologies = [source.morphology, *(variant.morphology for variant in variants)]
+        self._check([source, *variants], observations, rows)
+        kernel = self._fill(rows, (rows.band,))
+        return eqx.tree_at(lambda e: (e.kernel, e.start), self.without_rows(rows), (kernel, rows.place(rows.start)))
+
+    def intensity(self, source: Source, observations, rows: Rows) -> Float[Array, " row"]:
+        """Intensity [TeV^-1 sr^-1] of every row for a source whose spectrum is fixed too, without keeping a kernel.
+
+        Raises `ValueError` as the kernel does.
+        """
+        self._check([source], observations, rows)
+        return self._fill(rows, (), rows.nodes.flux(source.spectrum)).reshape(-1)
+
+    def without_rows(self, rows: Rows) -> KernelEngine:
+        """What is left of the kernel without its events: expected counts."""
+        empty = jnp.zeros((0, rows.band, rows.block), jnp.result_type(float))
+        exposure = jnp.stack([local.exposure for local in self.responses])
+        return KernelEngine(rows.nodes, empty, jnp.asarray(rows.start[:0]), exposure)
+
+    def _check(self, sources, observations, rows):
         for name, mine, others in (
-            ("morphology", self.morphology, morphologies),
+            ("morphology", self.morphology, [source.morphology for source in sources]),
             ("observations", self.observations, [tuple(observations)]),
             ("true-energy nodes", self.nodes, [rows.nodes]),
         ):
             if not all(is_same(mine, other) for other in others):
                 raise ValueError(f"the kernel was prepared for other {name}: prepare one for each, or name the engine")
-        kernel = np.zeros((rows.index.size, rows.band), np.dtype(jnp.result_type(float)))
-        start = np.repeat(rows.start, rows.block)
-        for number, local in enumerate(self.responses):
-            mine = np.flatnonzero(rows.observation == number)
-            size = CHUNK if mine.size > CHUNK else -(-mine.size // 256) * 256
-            for first in range(0, mine.size, CHUNK):
-                chunk = mine[first : first + CHUNK]
-                padded = np.resize(chunk, size)  # one shape for all chunks: one compilation
-                columns = (rows.energy[padded], rows.lon[padded], rows.lat[padded], start[padded])
-                kernel[chunk] = _evaluate(local, rows.nodes, rows.band, *map(jnp.asarray, columns))[: chunk.size]
-        # rows last: the product with the flux then runs along contiguous memory in both directions
-        blocks = np.ascontiguousarray(kernel.reshape(-1, rows.block, rows.band).swapaxes(1, 2))
-        exposure = jnp.stack([local.exposure for local in self.responses])
-        return KernelEngine(rows.nodes, rows.place(blocks), rows.place(rows.start), exposure)
+
+    def _fill(self, rows: Rows, shape: tuple[int, ...], flux=None) -> Float[Array, "block ... row"]:
+        """Values of all rows, `shape` for each: their kernel, or their intensity for a flux.
+
+        Written into their place on the device some rows at a time, so that nothing is held twice.
+        """
+        parts, blocks = [], rows.start.size
+        step = max(CHUNK.get(jax.default_backend(), CHUNK_ELSEWHERE) // rows.energy.shape[1], 256)
+        for device, low, high in rows.shares:
+            with jax.default_device(device):
+                out = jnp.zeros((high - low, *shape, rows.block), jnp.result_type(float))
+                for number, local in enumerate(self.responses):
+                    members = rows.observation[low * rows.block : high * rows.block] == number
+                    members = np.flatnonzero(members) + low * rows.block
+                    size = step if members.size > step else -(-members.size // 256) * 256
+                    for first in range(0, members.size, step):
+                        chunk = np.resize(members[first : first + step], size)  # one shape: one compilation
+                        block = chunk // rows.block
+                        columns = (rows.energy, rows.lon, rows.lat, rows.weight)
+                        columns = [jnp.asarray(column[chunk], out.dtype) for column in columns]
+                        start = jnp.asarray(rows.start[block])
+                        values = _evaluate(local, rows.nodes, rows.band, flux, *columns, start)
+                        out = _insert(out, jnp.asarray(block - low), jnp.asarray(chunk % rows.block), values)
+                        # the host must not run ahead of the device with chunks in its hands
+                        out.block_until_ready()
+                parts.append(out)
+        if rows.sharding is None:
+            return parts[0]
+        return jax.make_array_from_single_device_arrays((blocks, *shape, rows.block), rows.sharding, parts)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _insert(out, block, row, values):
+    return out.at[block, ..., row].set(values)
 
 
 class _PointResponse(eqx.Module):
@@ -202,8 +243,14 @@ class _FoldedResponse(eqx.Module):
 
 
 @eqx.filter_jit
-def _evaluate(local, nodes, band: int, energy, lon, lat, start) -> Float[Array, "event band"]:
-    node = start[:, None] + jnp.arange(band)
+def _evaluate(local, nodes, band: int, flux, energy, lon, lat, weight, start) -> Float[Array, "row ..."]:
+    """Kernel [row, band], or the intensity [row] for a flux, as the mean over the points of each row."""
+    node = jnp.repeat(start, energy.shape[1])[:, None] + jnp.arange(band)
+    energy, lon, lat = energy.ravel(), lon.ravel(), lat.ravel()
     energy_true = nodes.energy[node]
-    detector = local.detector(energy, energy_true, node)
-    return (detector * local.spread(lon, lat, node, energy_true)).sum(-1)
+    values = (local.detector(energy, energy_true, node) * local.spread(lon, lat, node, energy_true)).sum(-1)
+    kernel = jnp.einsum("rpj,rp->rj", values.reshape(*weight.shape, band), weight)
+    if flux is None:
+        return kernel
+    values = (kernel * flux[start[:, None] + jnp.arange(band)]).sum(-1)
+    return jnp.where(values < 0.0, 0.0, values)

@@ -5,34 +5,40 @@ true energies. So an engine needs no gather per event, only one window of the fl
 """
 
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
+from gammajax.cells import Cells
 from gammajax.energy import EnergyNodes
 from gammajax.events import Events, check_events
 
-PER_DECADE = 50.0  # nodes of true energy
-NEGLIGIBLE = 1e-5  # part of the expected events at one reconstructed energy that a band may leave out
+PER_DECADE = 40.0  # nodes of true energy
+# part of the expected events at one reconstructed energy that a band may leave out: a tenth of what chance makes of the
+# events there, within these limits
+NEGLIGIBLE = (1e-5, 1e-3)
 
 
 class Rows(eqx.Module):
-    """Padded, energy-sorted events (host arrays) with the band of true energies of every block.
+    """Padded, energy-sorted events or cells (host arrays) with the band of true energies of every block.
 
-    `index`: event of each row; padding repeats an event and is not `valid`. `start`: first node of each block's band.
-    `mesh`: devices that share the rows, if any.
+    `index`: event or cell of each row, of which it has `count` events; padding repeats another row and counts none.
+    `start`: first node of each block's band. `mesh`: devices that share the rows, if any.
+    The intensity of a row is its mean over points (`energy`, `lon`, `lat`) with `weight`; an event has one point.
     """
 
     nodes: EnergyNodes
     index: Int[np.ndarray, " row"]
-    valid: Bool[np.ndarray, " row"]
-    energy: Float[np.ndarray, " row"]
-    lon: Float[np.ndarray, " row"]
-    lat: Float[np.ndarray, " row"]
+    count: Integer[np.ndarray, " row"]
+    energy: Float[np.ndarray, "row point"]
+    lon: Float[np.ndarray, "row point"]
+    lat: Float[np.ndarray, "row point"]
+    weight: Float[np.ndarray, "row point"]
     observation: Int[np.ndarray, " row"]
     start: Int[np.ndarray, " block"]
     band: int = eqx.field(static=True)
@@ -42,7 +48,7 @@ class Rows(eqx.Module):
     @classmethod
     def init(
         cls,
-        events: Events,
+        events: Events | Cells,
         observations,
         per_decade: float = PER_DECADE,
         bands: int | None = None,
@@ -50,11 +56,19 @@ class Rows(eqx.Module):
     ) -> "Rows":
         """Group events; `bands` fixes the number of nodes per band, by default the response decides.
 
-        Raises `ValueError` for events outside their observation's selection.
+        Raises `ValueError` for events outside their observation's selection and for cells of other observations.
         """
-        check_events(events, observations)
+        if isinstance(events, Cells):
+            events.check_observations(observations)
+            *columns, weight = events.points()
+            count = events.count
+        else:
+            check_events(events, observations)
+            # those of a posterior are on its device
+            columns = [np.asarray(column)[:, None] for column in (events.energy, events.lon, events.lat)]
+            count, weight = np.ones(len(events), np.int64), np.ones((1, 1))
         nodes = EnergyNodes(*true_energy_range(observations), per_decade)
-        groups, low, high = _bands(observations, nodes, events)
+        groups, low, high = _bands(observations, nodes, columns[0], count)
         # sizes are rounded up, so that data sets of about the same size share compiled functions
         needed = -(-(int((high - low).max()) + 1) // 4) * 4
         band = min(needed if bands is None else bands, nodes.energy.size)
@@ -79,14 +93,15 @@ class Rows(eqx.Module):
             start.append(start[-1])
             valid.append(np.zeros(block, bool))
         index = np.concatenate(order)
+        count = np.where(np.concatenate(valid), count[index], 0)
         return cls(
             nodes,
             index,
-            np.concatenate(valid),
-            # those of a posterior are on its device
-            np.asarray(events.energy)[index],
-            np.asarray(events.lon)[index],
-            np.asarray(events.lat)[index],
+            count.astype(np.min_scalar_type(count.max())),  # the one number of an event that is not of the model
+            columns[0][index],
+            columns[1][index],
+            columns[2][index],
+            weight[index] if isinstance(events, Cells) else np.broadcast_to(weight, (index.size, 1)),
             np.asarray(events.observation)[index],
             np.array(start, np.int32),
             band,
@@ -94,13 +109,35 @@ class Rows(eqx.Module):
             mesh,
         )
 
-    def place(self, array: Shaped[np.ndarray | Array, "..."]) -> Shaped[Array, "..."]:
-        """Array of rows or of blocks, split over the devices of the mesh: its length is a multiple of their number."""
+    @property
+    def valid(self) -> Bool[np.ndarray, " row"]:
+        """Rows that are no padding."""
+        return self.count > 0
+
+    def points(self, members: Int[np.ndarray, " member"]) -> tuple[Float[np.ndarray, " point"], ...]:
+        """Energy, longitude and latitude at all points of some rows, one row after the other."""
+        return tuple(column[members].ravel() for column in (self.energy, self.lon, self.lat))
+
+    @property
+    def sharding(self) -> NamedSharding | None:
+        """How arrays of rows or of blocks are split over the mesh."""
         if self.mesh is None:
-            return jnp.asarray(array)
+            return None
         # axes that the compiler splits by itself, whatever those of the mesh are
         mesh = Mesh(self.mesh.devices, self.mesh.axis_names)
-        return jax.device_put(array, NamedSharding(mesh, PartitionSpec(mesh.axis_names)))
+        return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+    @property
+    def shares(self) -> list[tuple[Any, int, int]]:
+        """Devices of this process, and the first block and the end of what each has."""
+        if self.sharding is None:
+            return [(None, 0, self.start.size)]
+        found = self.sharding.addressable_devices_indices_map((self.start.size,))
+        return [(device, *index[0].indices(self.start.size)[:2]) for device, index in found.items() if index]
+
+    def place(self, array: Shaped[np.ndarray | Array, "..."]) -> Shaped[Array, "..."]:
+        """Array of rows or of blocks, split over the devices of the mesh: its length is a multiple of their number."""
+        return jnp.asarray(array) if self.mesh is None else jax.device_put(array, self.sharding)
 
     def share(self, members: Int[np.ndarray, " member"]) -> Int[np.ndarray, " shared"]:
         """Rows, some of them again, so that every device has as many."""
@@ -130,13 +167,19 @@ def true_energy_range(observations) -> tuple[float, float]:
     return low, high
 
 
-def _bands(observations, nodes, events):
-    """Group of every event by reconstructed energy, and the first and last node each group needs."""
-    log_energy = np.log(events.energy)
+def _bands(observations, nodes, energy, number):
+    """Group of every row by reconstructed energy, and the first and last node each group needs."""
+    log_energy = np.log(energy)
     origin = log_energy.min()
-    groups = np.floor((log_energy - origin) / (2.0 * nodes.log_step) + 1e-9).astype(int)
-    count = int(groups.max()) + 1
+    # of each point; a row belongs to the group of its first
+    reach = np.floor((log_energy - origin) / (2.0 * nodes.log_step) + 1e-9).astype(int)
+    groups = reach[:, 0]
+    count = int(reach.max()) + 1
     edges = np.exp(origin + np.arange(count + 1) * 2.0 * nodes.log_step)
+    there = np.bincount(groups, number, count)
+    # an edge belongs to two groups
+    there = np.maximum(np.append(there, 0.0), np.insert(there, 0, 0.0))
+    negligible = np.clip(0.1 / np.sqrt(np.maximum(there, 1.0)), *NEGLIGIBLE)[:, None]
     true = np.asarray(nodes.energy, np.float64)
     low, high = np.full(edges.size, true.size), np.full(edges.size, -1)
     seen = set()
@@ -154,8 +197,8 @@ def _bands(observations, nodes, events):
                 total = weight.sum(1, keepdims=True)
                 cumulative = np.cumsum(weight, 1) / np.where(total > 0, total, 1.0)
                 some = total[:, 0] > 0
-                first = np.argmax(cumulative > NEGLIGIBLE, 1)
-                last = np.argmax(cumulative > 1.0 - NEGLIGIBLE, 1)
+                first = np.argmax(cumulative > negligible, 1)
+                last = np.argmax(cumulative > 1.0 - negligible, 1)
                 low[some] = np.minimum(low, first)[some]
                 high[some] = np.maximum(high, last)[some]
     # reconstructed energies that nothing reaches take the band of their neighbour
@@ -164,7 +207,11 @@ def _bands(observations, nodes, events):
         raise ValueError("the response gives no events at the energies of these events")
     nearest = np.flatnonzero(~empty)[np.abs(np.arange(edges.size)[:, None] - np.flatnonzero(~empty)).argmin(1)]
     low, high = low[nearest], high[nearest]
-    return groups, np.minimum(low[:-1], low[1:]), np.maximum(high[:-1], high[1:])
+    low, high = np.minimum(low[:-1], low[1:]), np.maximum(high[:-1], high[1:])
+    if reach.shape[1] > 1:
+        np.minimum.at(low, groups, low[reach.min(1)])
+        np.maximum.at(high, groups, high[reach.max(1)])
+    return groups, low, high
 
 
 @eqx.filter_jit

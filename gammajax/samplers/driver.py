@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gammajax.progress import Progress
 from gammajax.samplers import checkpoint as checkpoints
 from gammajax.samplers.space import parameters_at, referred
 
 PREEMPTED = 75  # exit status after SIGTERM: EX_TEMPFAIL of sysexits.h, "try again"
-REPORT_EVERY = 60.0  # seconds between lines where there is no terminal
 
 
 class Sampler(NamedTuple):
@@ -112,7 +112,7 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
             checkpoints.write(path, belongs_to, checkpoints.Checkpoint(prepared, leaves, joined, steps, total))
 
     saved = time.perf_counter()
-    with _Terminated(path is not None) as terminated, _Progress(progress, sampler.name) as bar:
+    with _Terminated(path is not None) as terminated, Progress(progress, sampler.name) as bar:
         try:
             while done()[0] < 1.0:
                 advanced, record = sampler.step(posterior, state)
@@ -187,40 +187,3 @@ class _Terminated(contextlib.AbstractContextManager):
 
     def _note(self, *_):
         self.came = True
-
-
-class _Progress(contextlib.AbstractContextManager):
-    """A bar in terminals and notebooks, a line a minute elsewhere, or nothing."""
-
-    def __init__(self, shown, name):
-        self.bar, self.name, self.begun, self.first = None, name, time.perf_counter(), None
-        self.shown, self.reported = shown, self.begun
-        if shown:
-            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-            text = TextColumn("{task.description}")
-            bar = Progress(text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), transient=True)
-            if bar.console.is_terminal or bar.console.is_jupyter:
-                self.bar, self.task = bar, bar.add_task(f"  {name}", total=1.0)
-
-    def __enter__(self):
-        if self.bar:
-            self.bar.start()
-        return self
-
-    def __exit__(self, *_):
-        if self.bar:
-            self.bar.stop()
-
-    def update(self, part: float, words: str) -> None:
-        """Show how far it is."""
-        now = time.perf_counter()
-        if self.first is None:
-            self.first = part, now  # compiled by now
-        if self.bar:
-            self.bar.update(self.task, completed=part, description=f"  {words}")
-        elif self.shown and now - self.reported > REPORT_EVERY and part < 1.0:
-            self.reported = now
-            rate = (part - self.first[0]) / max(now - self.first[1], 1e-9)
-            left = f", about {(1.0 - part) / rate:.0f} s left" if rate > 0 else ""
-            print(f"  {self.name}: {100.0 * part:.0f} %, {words}{left}", flush=True)

@@ -23,7 +23,7 @@ def finish(run: Run, sampler: Sampler, key, samples: dict, messages=(), **more) 
         fractions=sample_fractions(run.posterior, samples),
         timings=run.timings,
         seed=int(np.asarray(jax.random.key_data(key)).ravel()[-1]),
-        **({} if events is None else {"events": len(events)}),
+        **({} if events is None else {"events": events.total}),
         **more,
     )
     say(result, messages)

@@ -29,8 +29,8 @@ TAILS = 5.0  # degrees of freedom of independent proposals: tails heavier than t
 # a quarter of the period of a Gaussian at the largest step: independent of the start
 LEAPFROGS, LONGEST_STEP = 6, 0.26
 TARGET_ACCEPT = 0.8
-# part of the particles that have not moved, above which the next temperatures have more rounds of moves; so many at most.
-# Rounds until those of this temperature have moved would end when few are in the tails, and bias variances by 4 %
+# part of the particles that have not moved, above which the next temperatures have more rounds of moves; so many at
+# most. Rounds until those of this temperature have moved would end when few are in the tails, and bias variances by 4 %
 STUCK, ROUNDS = 0.01, 32
 LEFT = 0.05  # part of the particles that have not moved at the last temperature, above which it is said
 CORRELATED = 0.5  # of particles with where they started the last moves; above, they were too few

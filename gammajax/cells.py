@@ -1,0 +1,243 @@
+"""Cells: events merged by reconstructed energy and direction, with their counts.
+
+    log L = Sum_c n_c log( mean of lambda over the cell c )
+
+is the likelihood of binned events with the intensity integrated over each cell, so cells of any size leave estimates
+without bias: what wide ones lose is information ([`gammajax.compression_loss`][] says how much). Cells are intervals of
+ln E', of the offset from the pointing and of the position angle about it: they end where the selection ends. The mean
+over a cell is a Gauss-Legendre rule of two points along each axis.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from gammajax.events import Events, check_events
+from gammajax.fold import psf_quantile
+from gammajax.observation import Observation
+from gammajax.sky import DEGREE, displace, offset_coordinates
+from gammajax.spectra import is_same
+
+CHUNK = 2**20  # events or points per step
+FRACTION = 0.5  # of the resolution: width of cells where none is asked for
+GAUSS = 0.5 - 0.5 / np.sqrt(3.0)  # place of the first point in a cell
+POINTS = 8
+
+
+class Binning(eqx.Module):
+    """Cells of a list of observations, made by [`gammajax.Binning.init`][].
+
+    - `edges` [TeV]: of reconstructed energy, the same for all observations.
+    - `rings`: number of rings of equal width about each pointing, from it to `offset_max`, by observation and energy;
+      zero where no event is selected. The ring i has about pi (2 i + 1) cells.
+    - `fields`: the observations without their responses.
+    """
+
+    edges: Float[np.ndarray, " edge"]
+    rings: Int[np.ndarray, "observation energy"]
+    fields: tuple[Observation, ...]
+
+    @classmethod
+    def init(cls, observations, energy_per_decade: float | None = None, pixel: float | None = None) -> "Binning":
+        """Choose cells: by default half as wide as the resolution in energy and direction.
+
+        `energy_per_decade` cells, and `pixel` [deg] wide at most; never wider than the standard deviation of the
+        energy dispersion or of the point spread function, where the rule of two points would not do.
+        Raises `ValueError` for numbers that are not positive.
+        """
+        for name, value in (("energy_per_decade", energy_per_decade), ("pixel", pixel)):
+            if value is not None and not 0 < value < np.inf:
+                raise ValueError(f"{name} must be positive, not {value}")
+        observations = _as_tuple(observations)
+        low, high = min(o.energy_min for o in observations), max(o.energy_max for o in observations)
+        probe = np.geomspace(low, high, 200)
+        widths = [_resolution(observation, probe) for observation in observations]
+        narrow_energy, narrow_sky = (np.min([pair[i] for pair in widths], axis=0) for i in range(2))
+
+        def width(asked, resolution):
+            return FRACTION * resolution if asked is None else np.minimum(asked, resolution)
+
+        step = width(None if energy_per_decade is None else np.log(10.0) / energy_per_decade, narrow_energy)
+        # as many edges as the local widths need, between those that selections set
+        position = np.concatenate([[0.0], np.cumsum(np.diff(np.log(probe)) * 2.0 / (step[1:] + step[:-1]))])
+        inner = np.interp(np.linspace(0.0, position[-1], 1 + int(np.ceil(position[-1] - 1e-6))), position, probe)
+        ends = [end for o in observations for end in (o.energy_min, o.energy_max)]
+        edges = np.unique(np.concatenate([inner[1:-1], ends]))
+        # none much narrower than the others: those asked for by selections stay
+        keep = np.isin(edges, ends) | (np.abs(np.log(edges[:, None] / np.unique(ends))).min(1) > 0.3 * step.min())
+        edges = edges[keep]
+        middle = np.sqrt(edges[1:] * edges[:-1])
+        at_most = np.interp(np.log(middle), np.log(probe), width(pixel, narrow_sky))
+        rings = [
+            np.where((middle > o.energy_min) & (middle < o.energy_max), np.ceil(o.offset_max / at_most - 1e-9), 0)
+            for o in observations
+        ]
+        fields = tuple(_field(observation) for observation in observations)
+        return cls(edges, np.array(rings, np.int32), fields)
+
+    def locate(self, events: Events) -> Int[np.ndarray, " event"]:
+        """Number of the cell, among those of its observation, that each event is in.
+
+        Raises `ValueError` for an event outside the selection of its observation.
+        """
+        check_events(events, self.fields)
+        result = np.empty(len(events), np.int32)
+        for number, field in enumerate(self.fields):
+            mine = np.flatnonzero(events.observation == number)
+            size = CHUNK if mine.size > CHUNK else -(-mine.size // 4096) * 4096
+            inside = np.flatnonzero(self.rings[number])
+            for first in range(0, mine.size, max(size, 1)):
+                chunk = mine[first : first + size]
+                padded = np.resize(chunk, size)
+                interval = np.searchsorted(self.edges, events.energy[padded], side="right") - 1
+                # single precision may put an event on either side of the last edge
+                interval = np.clip(interval, inside[0], inside[-1]).astype(np.int32)
+                columns = map(jnp.asarray, (interval, events.lon[padded], events.lat[padded]))
+                result[chunk] = np.asarray(_locate(field, self._table(number), *columns))[: chunk.size]
+        return result
+
+    def __call__(self, events: Events) -> "Cells":
+        """Count events; what several lists give may be added. Raises `ValueError` as `locate` does."""
+        place = (np.asarray(events.observation, np.int64) << 32) + self.locate(events)
+        return Cells.of(self, *np.unique(place, return_counts=True))
+
+    def _table(self, observation: int) -> "_Table":
+        rings = self.rings[observation]
+        # pi (2 i + 1) cells in ring i, to the nearest whole number: nearly square ones
+        in_ring = np.rint(np.pi * (2 * np.arange(rings.max()) + 1))
+        within = np.concatenate([[0], np.cumsum(in_ring)])
+        first = np.concatenate([[0], np.cumsum(within[rings])[:-1]])
+        if first[-1] + within[rings[-1]] > np.iinfo(np.int32).max:
+            raise ValueError("more than two thousand million cells in one observation: give larger ones")
+        return _Table(*(jnp.asarray(column, jnp.int32) for column in (rings, first, within)))
+
+
+class _Table(eqx.Module):
+    """Cells of one observation: rings of every interval of energy, its first cell, and cells within the first rings."""
+
+    rings: Int[Array, " energy"]
+    first: Int[Array, " energy"]
+    within: Int[Array, " ring"]
+
+
+class Cells(eqx.Module):
+    """Counts of events in cells: to be given to [`gammajax.Posterior`][] in place of events.
+
+    - `observation`, `cell`: place of every cell that holds events, sorted; `count` of its events.
+    """
+
+    binning: Binning
+    observation: Int[np.ndarray, " cell"]
+    cell: Int[np.ndarray, " cell"]
+    count: Int[np.ndarray, " cell"]
+
+    def __len__(self) -> int:
+        return self.count.size
+
+    @property
+    def total(self) -> int:
+        """Number of events."""
+        return int(self.count.sum())
+
+    def __add__(self, other: "Cells") -> "Cells":
+        """Counts of both, in the same binning."""
+        if not is_same(self.binning, other.binning):
+            raise ValueError("only cells of the same binning can be added")
+        place = [(np.asarray(c.observation, np.int64) << 32) + np.asarray(c.cell) for c in (self, other)]
+        place, where = np.unique(np.concatenate(place), return_inverse=True)
+        return Cells.of(self.binning, place, np.bincount(where, np.concatenate([self.count, other.count])))
+
+    @classmethod
+    def of(cls, binning: Binning, place: Int[np.ndarray, " cell"], count) -> "Cells":
+        """Cells from numbers of 64 bits, of which the upper half is the observation."""
+        observation, cell = place >> 32, place & (2**32 - 1)
+        return cls(binning, observation.astype(np.int32), cell.astype(np.int32), np.asarray(count, np.int64))
+
+    def check_observations(self, observations) -> None:
+        """Raise `ValueError` unless these are the observations of the binning."""
+        if not is_same(self.binning.fields, tuple(_field(observation) for observation in observations)):
+            raise ValueError("the cells are of other observations, or of another selection: compress the events anew")
+
+    def points(self) -> tuple[Float[np.ndarray, "cell point"], ...]:
+        """Energy [TeV], longitude and latitude [deg] at which the mean over each cell is taken, and weights.
+
+        Weights of a cell add up to one; they are zero in excluded sky, unless all of the cell's points are.
+        """
+        columns = np.empty((4, len(self), POINTS), np.float64)
+        binning = self.binning
+        for number, field in enumerate(binning.fields):
+            mine = np.flatnonzero(self.observation == number)
+            size = min(CHUNK // POINTS, -(-mine.size // 512) * 512)
+            for first in range(0, mine.size, max(size, 1)):
+                chunk = mine[first : first + size]
+                cell = jnp.asarray(np.resize(self.cell[chunk], size))
+                made = _points(field, binning._table(number), jnp.asarray(binning.edges), cell)
+                columns[:, chunk] = np.asarray(made)[:, : chunk.size]
+        return tuple(columns)
+
+
+def _as_tuple(observations) -> tuple[Observation, ...]:
+    return (observations,) if isinstance(observations, Observation) else tuple(observations)
+
+
+def _field(observation) -> Observation:
+    """The observation without its response."""
+    return eqx.tree_at(lambda o: o.response, observation, None)
+
+
+def _resolution(observation, energy) -> tuple[np.ndarray, np.ndarray]:
+    """Standard deviations in ln E' and on the sky [deg] at energies [TeV], where they are smallest in the field."""
+    axis = observation.response.effective_area.axes[0]
+    energy = np.clip(energy, np.exp(axis.lower) * (1 + 1e-5), np.exp(axis.upper) * (1 - 1e-5))
+    migra = np.linspace(0.0, 3.0, 1501)[1:]
+    narrow = []
+    for offset in np.linspace(0.0, observation.offset_max, 4):
+        below, sigma = _spreads(observation.response, *map(jnp.asarray, (energy, migra, offset)))
+        quantiles = [[np.interp(part, row, migra) for part in (0.1587, 0.8413)] for row in np.asarray(below)]
+        low, high = np.array(quantiles).T
+        # a table that holds nothing at some energy sets no width there
+        narrow.append((np.where(high > low, 0.5 * np.log(high / low), np.inf), np.where(sigma > 0, sigma, np.inf)))
+    smallest = np.min(narrow, axis=0)
+    return tuple(np.where(np.isfinite(smallest), smallest, [[0.2], [0.2]]).clip(1e-3))
+
+
+@eqx.filter_jit
+def _spreads(response, energy, migra, offset):
+    true = energy[:, None]
+    below = response.energy_dispersion.probability(jnp.zeros(()), migra * true, true, offset)
+    offset = jnp.broadcast_to(offset, energy.shape)
+    return below, psf_quantile(response.psf, energy, offset, jnp.full(energy.shape, 0.393))
+
+
+@eqx.filter_jit
+def _locate(field, table, interval, lon, lat):
+    """Number of the cell of each event."""
+    u, v = offset_coordinates(lon, lat, field.lon, field.lat)
+    turn = jnp.arctan2(jnp.cos(DEGREE * v) * jnp.sin(DEGREE * u), jnp.sin(DEGREE * v)) / (2.0 * jnp.pi)
+    count = table.rings[interval]
+    ring = jnp.clip((field.offset(lon, lat) / field.offset_max * count).astype(jnp.int32), 0, count - 1)
+    in_ring = table.within[ring + 1] - table.within[ring]
+    sector = jnp.clip(((turn % 1.0) * in_ring).astype(jnp.int32), 0, in_ring - 1)
+    return table.first[interval] + table.within[ring] + sector
+
+
+@eqx.filter_jit
+def _points(field, table, edges, cell):
+    """Energy, longitude, latitude and weight, shape [4, cell, point]."""
+    interval = jnp.searchsorted(table.first, cell, side="right") - 1
+    rest = cell - table.first[interval]
+    ring = jnp.searchsorted(table.within, rest, side="right") - 1
+    sector, in_ring = rest - table.within[ring], table.within[ring + 1] - table.within[ring]
+    place = jnp.array([GAUSS, 1.0 - GAUSS])
+    i, j, k = (part.ravel() for part in jnp.meshgrid(place, place, place))
+    low, high = edges[interval][:, None], edges[interval + 1][:, None]
+    energy = low * (high / low) ** i
+    distance = (ring[:, None] + j) * (field.offset_max / table.rings[interval])[:, None]
+    angle = 360.0 * (sector[:, None] + k) / in_ring[:, None]
+    lon, lat = displace(field.lon, field.lat, distance, angle)
+    # the mean is over E' and solid angle
+    weight = energy * jnp.sin(DEGREE * distance)
+    kept = weight * field.selected(lon, lat)
+    weight = jnp.where(kept.sum(1, keepdims=True) > 0, kept, weight)
+    return jnp.stack([energy, lon, lat, weight / weight.sum(1, keepdims=True)])

@@ -1,0 +1,103 @@
+"""What is lost when events are merged in cells: information, and differences of the log-likelihood."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from gammajax.cells import Binning
+from gammajax.events import Events
+from gammajax.posterior import Posterior
+
+
+class CompressionLoss(eqx.Module):
+    """From [`gammajax.compression_loss`][], for all numbers in the parameters in the order of `names`.
+
+    - `events` and `cells` of the comparison.
+    - `information`, `information_compressed`: observed Fisher information [number, number] of both, at the parameters.
+    - `lost`: greatest part of the information on any combination of the numbers that the cells lose.
+    - `errors`: factor on the standard deviation of each number, one and more.
+    - `log_likelihood_ratio`, `log_likelihood_ratio_compressed`: of points one standard deviation up in each number
+      against the parameters, the others held.
+    """
+
+    names: tuple[str, ...] = eqx.field(static=True)
+    events: int
+    cells: int
+    information: Float[np.ndarray, "number number"]
+    information_compressed: Float[np.ndarray, "number number"]
+    lost: float
+    errors: Float[np.ndarray, " number"]
+    log_likelihood_ratio: Float[np.ndarray, " number"]
+    log_likelihood_ratio_compressed: Float[np.ndarray, " number"]
+
+
+def compression_loss(
+    model,
+    priors: dict,
+    observations,
+    events: Events,
+    parameters: dict,
+    *,
+    energy_per_decade: float | None = None,
+    pixel: float | None = None,
+    subsample: int = 100_000,
+    seed: int = 0,
+    **options,
+) -> CompressionLoss:
+    """Compare the likelihood of events with that of the same events in cells, at the `parameters`.
+
+    - `energy_per_decade`, `pixel` as [`gammajax.Binning.init`][]; `options` as [`gammajax.Posterior`][].
+    - `subsample`: so many events at random, if there are more. Information lost is a property of the cells: it does not
+      grow with the number of events.
+
+    Raises `ValueError` for parameters about which the events have no information.
+    """
+    if len(events) > subsample:
+        events = events[np.sort(np.random.default_rng(seed).choice(len(events), subsample, replace=False))]
+    cells = Binning.init(observations, energy_per_decade, pixel)(events)
+    parameters = {name: jnp.asarray(parameters[name], float) for name in priors}
+    flat, _ = ravel_pytree(parameters)
+    names = tuple(
+        f"{name}[{', '.join(map(str, place))}]" if place else name
+        for name in sorted(parameters)  # as jax flattens them
+        for place in np.ndindex(parameters[name].shape)
+    )
+    both = [
+        Posterior(model, priors, observations, data, **options).with_reference(parameters) for data in (events, cells)
+    ]
+    # in units of each number's own error, with the others held: single precision needs numbers of one size
+    scale = np.ones(flat.size)
+    for _ in range(2):
+        curvature = np.diag(_information(both[0], jnp.asarray(scale, flat.dtype), parameters)).astype(float)
+        if not np.all(curvature > 0):
+            raise ValueError(
+                f"the events have no information on {names[int(np.argmin(curvature))]!r} at the parameters"
+            )
+        scale = scale / np.sqrt(curvature)
+    units = jnp.asarray(scale, flat.dtype)
+    whole, merged = (np.asarray(_information(p, units, parameters), np.float64) for p in both)
+    root = np.linalg.inv(np.linalg.cholesky(whole))
+    kept = np.linalg.eigvalsh(root @ merged @ root.T)
+    ratios = [np.asarray(_ratios(p, units, parameters), np.float64) for p in both]
+    errors = np.sqrt(np.diag(np.linalg.inv(merged)) / np.diag(np.linalg.inv(whole)))
+    unit = np.outer(scale, scale)
+    return CompressionLoss(
+        names, len(events), len(cells), whole / unit, merged / unit, float(1.0 - kept.min()), errors, *ratios
+    )
+
+
+@eqx.filter_jit
+def _information(posterior, scale, parameters) -> Float[Array, "number number"]:
+    """Second derivatives of -log L in units of `scale`."""
+    flat, restore = ravel_pytree(parameters)
+    return -jax.hessian(lambda u: posterior.log_likelihood_ratio(restore(flat + scale * u)))(jnp.zeros_like(flat))
+
+
+@eqx.filter_jit
+def _ratios(posterior, scale, parameters) -> Float[Array, " number"]:
+    flat, restore = ravel_pytree(parameters)
+    steps = jnp.diag(scale)
+    return jax.lax.map(lambda step: posterior.log_likelihood_ratio(restore(flat + step)), steps)

@@ -1,0 +1,43 @@
+"""Progress of long work: how far, how fast and how long it will take."""
+
+import contextlib
+import time
+
+REPORT_EVERY = 60.0  # s between lines where there is no terminal
+
+
+class Progress(contextlib.AbstractContextManager):
+    """A bar in terminals and notebooks, a line a minute elsewhere, or nothing."""
+
+    def __init__(self, shown, name):
+        self.bar, self.name, self.begun, self.first = None, name, time.perf_counter(), None
+        self.shown, self.reported = shown, self.begun
+        if shown:
+            from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+            text = TextColumn("{task.description}")
+            bar = Progress(text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), transient=True)
+            if bar.console.is_terminal or bar.console.is_jupyter:
+                self.bar, self.task = bar, bar.add_task(f"  {name}", total=1.0)
+
+    def __enter__(self):
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_):
+        if self.bar:
+            self.bar.stop()
+
+    def update(self, part: float, words: str) -> None:
+        """Show how far it is."""
+        now = time.perf_counter()
+        if self.first is None:
+            self.first = part, now  # compiled by now
+        if self.bar:
+            self.bar.update(self.task, completed=part, description=f"  {words}")
+        elif self.shown and now - self.reported > REPORT_EVERY and part < 1.0:
+            self.reported = now
+            rate = (part - self.first[0]) / max(now - self.first[1], 1e-9)
+            left = f", about {(1.0 - part) / rate:.0f} s left" if rate > 0 else ""
+            print(f"  {self.name}: {100.0 * part:.0f} %, {words}{left}", flush=True)
