@@ -43,6 +43,20 @@ ABOUT = {
         "`read_s` is `jnp.sum` over the kernel in the same process. Target: `value_and_grad_s` at most 3 times it; "
         "`setup_s` at most 30 on two cores.",
     ),
+    "peers": (
+        "python -m benchmarks.peers",
+        "Other packages on the same events and response files, in the same run. `gammabayes`: GammaBayes 0.1.9 as "
+        "released, halo and instrumental background of CTAO South at 41 masses, on the axes of its reference case; "
+        "`gammajax_dense`: its conventions on the same true grid, with its priors as given (`max_abs_diff_of_log`: of "
+        "marginals); `gammajax_kernel`: gammajax by itself, without grid. Seconds of repeated calls, and of `first_*` "
+        "ones with compilation, some of which later rows find done; GammaBayes is called once. Errors are against the "
+        "direct engine, which reads the background off its table as kernel does (for 100000 events against kernel), "
+        "and include that GammaBayes moves events to nodes. `fraction_off_sd`: of the signal's fraction at the true "
+        "mass, in its standard deviation; `membership_max_err`: of an event's probability to be signal; "
+        "`simulated_energy_off_errors`: of the mean ln E of simulated events, in standard errors. `crab`: unbinned "
+        "extended likelihood, and gammapy's binned one, of four H.E.S.S. runs, fits from the same start, each run from "
+        "its own safe energy. Stacked, gammapy's response does not know that these differ; joint it does.",
+    ),
     "samplers": (
         "python -m benchmarks.samplers",
         "The problem of `make demo`, 1e5 events. `largest_shift_sd`: of medians from dynesty, in standard deviations; "
