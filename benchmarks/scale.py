@@ -79,6 +79,8 @@ def main():
     parser.add_argument("--draws", type=int, default=1000, help="of each of four chains of NUTS")
     parser.add_argument("--evidence", action="store_true", help="SMC too")
     options = parser.parse_args()
+    # weights and expected counts of so many events need more than seven digits; kernels stay in single precision
+    jax.config.update("jax_enable_x64", True)
     binned = options.pixel is not None or options.energy_per_decade is not None
     begun = time.perf_counter()
     observed = observations()

@@ -5,8 +5,12 @@
 is the likelihood of binned events with the intensity integrated over each cell, so cells of any size leave estimates
 without bias: what wide ones lose is information ([`gammajax.compression_loss`][] says how much). Cells are intervals of
 ln E', of the offset from the pointing and of the position angle about it: they end where the selection ends. The mean
-over a cell is a Gauss-Legendre rule of two points along each axis.
+over a cell is a Gauss-Legendre rule, of two points along each axis of cells that the response resolves and up to four
+along those of wider ones.
 """
+
+import math
+from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -20,9 +24,8 @@ from gammajax.sky import DEGREE, displace, offset_coordinates
 from gammajax.spectra import is_same
 
 CHUNK = 2**20  # events or points per step
-FRACTION = 0.5  # of the resolution: width of cells where none is asked for
-GAUSS = 0.5 - 0.5 / np.sqrt(3.0)  # place of the first point in a cell
-POINTS = 8
+# in standard deviations of the response: width of cells where none is asked for, and the largest
+DEFAULT, LARGEST = 0.5, 3.0
 
 
 class Binning(eqx.Module):
@@ -32,18 +35,20 @@ class Binning(eqx.Module):
     - `rings`: number of rings of equal width about each pointing, from it to `offset_max`, by observation and energy;
       zero where no event is selected. The ring i has about pi (2 i + 1) cells.
     - `fields`: the observations without their responses.
+    - `order`: points along the axis of energy and along both of direction.
     """
 
     edges: Float[np.ndarray, " edge"]
     rings: Int[np.ndarray, "observation energy"]
     fields: tuple[Observation, ...]
+    order: tuple[int, int] = eqx.field(static=True)
 
     @classmethod
     def init(cls, observations, energy_per_decade: float | None = None, pixel: float | None = None) -> "Binning":
-        """Choose cells: by default half as wide as the resolution in energy and direction.
+        """Choose cells: by default half as wide as the standard deviations of the response in energy and direction.
 
-        `energy_per_decade` cells, and `pixel` [deg] wide at most; never wider than the standard deviation of the
-        energy dispersion or of the point spread function, where the rule of two points would not do.
+        `energy_per_decade` cells, and `pixel` [deg] wide; where that is more than three standard deviations of the
+        energy dispersion or of the point spread function, so wide.
         Raises `ValueError` for numbers that are not positive.
         """
         for name, value in (("energy_per_decade", energy_per_decade), ("pixel", pixel)):
@@ -56,7 +61,7 @@ class Binning(eqx.Module):
         narrow_energy, narrow_sky = (np.min([pair[i] for pair in widths], axis=0) for i in range(2))
 
         def width(asked, resolution):
-            return FRACTION * resolution if asked is None else np.minimum(asked, resolution)
+            return DEFAULT * resolution if asked is None else np.minimum(asked, LARGEST * resolution)
 
         step = width(None if energy_per_decade is None else np.log(10.0) / energy_per_decade, narrow_energy)
         # as many edges as the local widths need, between those that selections set
@@ -74,7 +79,9 @@ class Binning(eqx.Module):
             for o in observations
         ]
         fields = tuple(_field(observation) for observation in observations)
-        return cls(edges, np.array(rings, np.int32), fields)
+        widest = [(step / narrow_energy).max(), (width(pixel, narrow_sky) / narrow_sky).max()]
+        order = tuple(1 + max(1, math.ceil(ratio - 1e-6)) for ratio in widest)
+        return cls(edges, np.array(rings, np.int32), fields, (order[0], order[1]))
 
     def locate(self, events: Events) -> Int[np.ndarray, " event"]:
         """Number of the cell, among those of its observation, that each event is in.
@@ -159,22 +166,58 @@ class Cells(eqx.Module):
         if not is_same(self.binning.fields, tuple(_field(observation) for observation in observations)):
             raise ValueError("the cells are of other observations, or of another selection: compress the events anew")
 
-    def points(self) -> tuple[Float[np.ndarray, "cell point"], ...]:
-        """Energy [TeV], longitude and latitude [deg] at which the mean over each cell is taken, and weights.
+    def points(self) -> "Points":
+        """Where the mean over each cell is taken.
 
-        Weights of a cell add up to one; they are zero in excluded sky, unless all of the cell's points are.
+        Weights of directions are zero in excluded sky, unless all of the cell's are.
         """
-        columns = np.empty((4, len(self), POINTS), np.float64)
         binning = self.binning
+        energies, directions = binning.order[0], binning.order[1] ** 2
+        shapes = 2 * (energies,) + 3 * (directions,)
+        columns = [np.empty((len(self), size), np.float64) for size in shapes]
         for number, field in enumerate(binning.fields):
             mine = np.flatnonzero(self.observation == number)
-            size = min(CHUNK // POINTS, -(-mine.size // 512) * 512)
+            size = min(CHUNK // directions, -(-mine.size // 512) * 512)
             for first in range(0, mine.size, max(size, 1)):
                 chunk = mine[first : first + size]
                 cell = jnp.asarray(np.resize(self.cell[chunk], size))
-                made = _points(field, binning._table(number), jnp.asarray(binning.edges), cell)
-                columns[:, chunk] = np.asarray(made)[:, : chunk.size]
-        return tuple(columns)
+                made = _points(field, binning._table(number), jnp.asarray(binning.edges), cell, binning.order)
+                for column, part in zip(columns, made, strict=True):
+                    column[chunk] = np.asarray(part)[: chunk.size]
+        return Points(*columns)
+
+
+class Points(NamedTuple):
+    """Energies [TeV] and directions [deg] at which the mean over cells, or over single events, is taken.
+
+    All energies with all directions; weights of each cell add up to one in energy, and in direction.
+    """
+
+    energy: Float[np.ndarray, "cell energy"]
+    energy_weight: Float[np.ndarray, "cell energy"]
+    lon: Float[np.ndarray, "cell direction"]
+    lat: Float[np.ndarray, "cell direction"]
+    weight: Float[np.ndarray, "cell direction"]
+
+    @classmethod
+    def of(cls, events: Events) -> "Points":
+        """One for each event."""
+        one = np.ones((len(events), 1))
+        # those of a posterior are on its device
+        energy, lon, lat = (np.asarray(column)[:, None] for column in (events.energy, events.lon, events.lat))
+        return cls(energy, one, lon, lat, one)
+
+    def __getitem__(self, which) -> "Points":
+        """Those of some cells."""
+        return Points(*(column[which] for column in self))
+
+    def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Energy, longitude, latitude [cell x pair] and weight [cell, pair], one cell after the other."""
+        cells, energies = self.energy.shape
+        energy = np.repeat(self.energy, self.lon.shape[1], axis=1)
+        lon, lat = (np.tile(column, (1, energies)) for column in (self.lon, self.lat))
+        weight = (self.energy_weight[:, :, None] * self.weight[:, None, :]).reshape(cells, -1)
+        return energy.ravel(), lon.ravel(), lat.ravel(), weight
 
 
 def _as_tuple(observations) -> tuple[Observation, ...]:
@@ -223,21 +266,22 @@ def _locate(field, table, interval, lon, lat):
 
 
 @eqx.filter_jit
-def _points(field, table, edges, cell):
-    """Energy, longitude, latitude and weight, shape [4, cell, point]."""
+def _points(field, table, edges, cell, order: tuple[int, int]):
+    """Columns of [`Points`][]."""
     interval = jnp.searchsorted(table.first, cell, side="right") - 1
     rest = cell - table.first[interval]
     ring = jnp.searchsorted(table.within, rest, side="right") - 1
     sector, in_ring = rest - table.within[ring], table.within[ring + 1] - table.within[ring]
-    place = jnp.array([GAUSS, 1.0 - GAUSS])
-    i, j, k = (part.ravel() for part in jnp.meshgrid(place, place, place))
+    (x, x_rule), (y, y_rule) = (np.polynomial.legendre.leggauss(n) for n in order)
     low, high = edges[interval][:, None], edges[interval + 1][:, None]
-    energy = low * (high / low) ** i
-    distance = (ring[:, None] + j) * (field.offset_max / table.rings[interval])[:, None]
-    angle = 360.0 * (sector[:, None] + k) / in_ring[:, None]
-    lon, lat = displace(field.lon, field.lat, distance, angle)
-    # the mean is over E' and solid angle
-    weight = energy * jnp.sin(DEGREE * distance)
+    energy = low * (high / low) ** (0.5 + 0.5 * x)
+    # the mean is over E' and over solid angle
+    energy_weight = x_rule * energy
+    i, j = (part.ravel() for part in np.meshgrid(0.5 + 0.5 * y, 0.5 + 0.5 * y, indexing="ij"))
+    distance = (ring[:, None] + i) * (field.offset_max / table.rings[interval])[:, None]
+    lon, lat = displace(field.lon, field.lat, distance, 360.0 * (sector[:, None] + j) / in_ring[:, None])
+    weight = np.outer(y_rule, y_rule).ravel() * jnp.sin(DEGREE * distance)
     kept = weight * field.selected(lon, lat)
     weight = jnp.where(kept.sum(1, keepdims=True) > 0, kept, weight)
-    return jnp.stack([energy, lon, lat, weight / weight.sum(1, keepdims=True)])
+    energy_weight, weight = (w / w.sum(1, keepdims=True) for w in (energy_weight, weight))
+    return energy, energy_weight, lon, lat, weight

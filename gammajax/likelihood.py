@@ -21,9 +21,7 @@ def mixture_density(
     """Probability density [TeV^-1 sr^-1] of each event: Sum_i w_i lambda_i / N_i."""
     scales = fractions / counts
     # added one by one: stacked into a matrix they would be copied
-    return functools.reduce(
-        operator.add, (scale.astype(row.dtype) * row for scale, row in zip(scales, intensities, strict=True))
-    )
+    return functools.reduce(operator.add, (scale * row for scale, row in zip(scales, intensities, strict=True)))
 
 
 def sum_of_logs(

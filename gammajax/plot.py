@@ -132,8 +132,8 @@ def _spread(events):
     """Energy, longitude, latitude and number: of single events, or of cells spread over their points."""
     if isinstance(events, Events):
         return (*(np.asarray(column, float) for column in (events.energy, events.lon, events.lat)), None)
-    *columns, weight = events.points()
-    return *(column.ravel() for column in columns), (np.asarray(events.count)[:, None] * weight).ravel()
+    *columns, weight = events.points().pairs()
+    return *columns, (np.asarray(events.count)[:, None] * weight).ravel()
 
 
 def _band(axes, edges, band, colour, label):

@@ -1,5 +1,6 @@
 """Posterior: a model, priors and events, as pure functions of a dict of parameters."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,7 @@ from gammajax.priors import centre, cube_size, extremes, from_cube
 from gammajax.spectra import is_same
 
 Parameters = dict[str, Float[Array, "..."]]
+MANY = 3_000_000  # events above which scalars of single precision are too rough
 EngineChoice = str | Callable[..., Engine]
 
 
@@ -41,6 +43,8 @@ class Posterior(eqx.Module):
     - `per_decade`: true-energy nodes per decade; `bands`: nodes kept per event (default: what the response needs).
     - `mesh`: devices that share the events, such as `jax.make_mesh((8,), ("events",))`; samplers need nothing else.
     - `compact`: components that no parameter changes keep their intensities instead of a kernel.
+    - `dtype` of kernels and of other arrays with a number for each event; sums over events are in double precision
+      where that is switched on.
 
     A mixture with weights has the mixture likelihood, one without the extended likelihood. Components of inner mixtures
     are named by their path, as in "signal/W".
@@ -75,6 +79,7 @@ class Posterior(eqx.Module):
         bands: int | None = None,
         mesh: Mesh | None = None,
         compact: bool = True,
+        dtype: Any = np.float32,
     ):
         observations, events = _data(observations, events)
         self.model, self.priors, self.observations = model, dict(priors), observations
@@ -84,13 +89,19 @@ class Posterior(eqx.Module):
         if not isinstance(mixture, Mixture):
             raise ValueError(f"the model must return a gammajax.Mixture, not {type(mixture).__name__}")
         free, variants = _explore_priors(model, self.priors, start, mixture)
-        rows = Rows.init(events, observations, per_decade, bands, mesh)
+        rows = Rows.init(events, observations, per_decade, bands, mesh, dtype)
         self.engines = _prepare(mixture, observations, rows, engine, free, variants, compact)
         self.count = rows.place(rows.count)
         # on the device once: leaves on the host would travel with every call
         self.events = jax.tree.map(jnp.asarray, events)
         self.reference_parameters = start
         self.reference = rows.place(np.ones(rows.index.size))
+        if events.total > MANY and jnp.result_type(float) != jnp.float64:
+            warnings.warn(
+                f"log-likelihoods of {events.total} events are rounded to about {6e-8 * events.total:.1g} in single "
+                "precision, of which samplers suffer; switch on jax_enable_x64 (kernels stay in single precision)",
+                stacklevel=2,
+            )
         counts = eqx.filter_jit(Posterior.expected_counts)(self, start)
         for name, count in counts.items():
             if not float(count.sum()) > 0:
@@ -99,7 +110,7 @@ class Posterior(eqx.Module):
         impossible = np.flatnonzero(np.asarray(~(self.reference > 0)) & rows.valid)
         if impossible.size:
             row = impossible[0]
-            energy, lon, lat = (column[row].mean() for column in (rows.energy, rows.lon, rows.lat))
+            energy, _, lon, lat, _ = (column.mean() for column in rows.points[row])
             kind, of = "cell" if isinstance(events, Cells) else "event", observations[rows.observation[row]]
             raise ValueError(
                 f"{kind} {rows.index[row]} ({energy:.4g} TeV at {lon:.4f}, {lat:.4f} deg, observation {of.obs_id}) "

@@ -70,7 +70,7 @@ def main(name: str, meshes: list[int], samplers: bool):
     for devices in meshes:
         mesh = jax.make_mesh((devices,), ("events",), devices=jax.devices()[:devices]) if devices else None
         priors = {name: PRIORS[name] for name in names}
-        posterior = gj.Posterior(model, priors, observations, events, per_decade=12.0, mesh=mesh)
+        posterior = gj.Posterior(model, priors, observations, events, per_decade=12.0, mesh=mesh, dtype=float)
         print(json.dumps(report(posterior, samplers and devices > 0)), flush=True)
 
 

@@ -13,7 +13,7 @@ from gammajax.mixture import InstrumentBackground
 from gammajax.sky import Grid
 
 ENERGIES_PER_DECADE, PANEL_POINTS, STEP = 40, 3, 0.05
-CHUNK = 2**22  # rows per step of the set-up
+CHUNK = 2**19  # points per step of the set-up
 
 
 class BackgroundEngine(Engine):
@@ -36,10 +36,12 @@ class BackgroundEngine(Engine):
         grids = []
         for number, observation in enumerate(observations):
             mine = np.flatnonzero(rows.observation == number)
-            for first in range(0, mine.size, CHUNK):
-                chunk = mine[first : first + CHUNK]
-                at = np.asarray(_background(observation, *map(jnp.asarray, rows.points(chunk))), np.float64)
-                rate[chunk] = (at.reshape(chunk.size, -1) * rows.weight[chunk]).sum(1)
+            step = CHUNK // (rows.points.energy.shape[1] * rows.points.lon.shape[1])
+            for first in range(0, mine.size, step):
+                chunk = mine[first : first + step]
+                *columns, weight = rows.points[chunk].pairs()
+                at = np.asarray(_background(observation, *map(jnp.asarray, columns)), np.float64)
+                rate[chunk] = (at.reshape(weight.shape) * weight).sum(1)
             grids.append(selection_integral(observation))
         # observations may cover different energies: the same number of nodes for all
         size = max(energy.size for energy, _ in grids)
@@ -49,8 +51,8 @@ class BackgroundEngine(Engine):
         ]
         energy, counts = (np.stack(arrays) for arrays in zip(*padded, strict=True))
         return cls(
-            rows.place(rate),
-            rows.place((rows.energy * rows.weight).sum(1)),
+            rows.place(rate.astype(rows.dtype)),
+            rows.place((rows.points.energy * rows.points.energy_weight).sum(1)),
             rows.place(rows.observation),
             jnp.asarray(energy),
             jnp.asarray(counts),

@@ -30,7 +30,7 @@ class DetectorResponse(eqx.Module):
         y = np.linspace(low, high, int(np.ceil((high - low) / step)) + 1)
         return cls(*_tabulate(observation, nodes, jnp.asarray(offsets), jnp.asarray(y)), Axis(y))
 
-    def __call__(self, energy, energy_true, node) -> Float[Array, "event band offset"]:
+    def __call__(self, energy, node, energy_true) -> Float[Array, "event band offset"]:
         """T A D [cm^2 s TeV^-1] for events at `energy` and the nodes of their bands."""
         y = energy[:, None] / energy_true
         index, fraction = self.y.locate(y)

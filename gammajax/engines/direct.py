@@ -41,14 +41,15 @@ class DirectEngine(Engine):
         """Choose quadrature nodes for every observation; eager."""
         start = np.repeat(rows.start, rows.block)
         columns, members, weights, widths, maps = [], [], [], [], []
-        energy = np.asarray(rows.nodes.energy, np.float64)
+        true = np.asarray(rows.nodes.energy, np.float64)
         for number, observation in enumerate(observations):
             mine = np.flatnonzero(rows.observation == number)
             members.append(jnp.asarray(mine))
-            starts = np.repeat(start[mine], rows.weight.shape[1])
-            columns.append(tuple(jnp.asarray(column) for column in (*rows.points(mine), starts)))
-            weights.append(jnp.asarray(rows.weight[mine]))
-            widths.append(_psf_widths(observation, energy))
+            energy, lon, lat, weight = rows.points[mine].pairs()
+            starts = np.repeat(start[mine], weight.shape[1])
+            columns.append(tuple(jnp.asarray(column) for column in (energy, lon, lat, starts)))
+            weights.append(jnp.asarray(weight))
+            widths.append(_psf_widths(observation, true))
             maps.append(Acceptance.init(source.morphology, observation, rows.nodes))
         return cls(
             rows.nodes,

@@ -30,7 +30,7 @@ class FixedEngine(Engine):
             empty = jnp.zeros(0)
             of_rows = (empty, empty, jnp.zeros(0, int))
             engine = eqx.tree_at(lambda e: (e.rate, e.energy_row, e.observation), whole, of_rows)
-            return cls(engine, _intensity(whole, source))
+            return cls(engine, _intensity(whole, source).astype(rows.dtype))
         prepared = PreparedKernel.init(source.morphology, observations, rows.nodes) if prepared is None else prepared
         return cls(prepared.without_rows(rows), prepared.intensity(source, observations, rows))
 

@@ -87,7 +87,7 @@ class FoldEngine(Engine):
         for number, observation in enumerate(observations):
             mine = rows.share(np.flatnonzero(rows.observation == number))
             members.append(rows.place(mine))
-            energy, lon, lat = rows.points(mine)
+            energy, lon, lat, weight = rows.points[mine].pairs()
             columns.append(tuple(map(rows.place, (energy, lon, lat))))
             response, detector = build.init(morphologies, observation, rows.nodes)
             responses.append(response)
@@ -95,14 +95,14 @@ class FoldEngine(Engine):
             # photons of a wide source come from near where they are seen, those of others from their source
             if isinstance(response, _PointFold) or not response.plan.wide:
                 lon, lat = (np.full(energy.size, float(at)) for at in (source.morphology.lon, source.morphology.lat))
-            needed = energy, lon, lat, np.repeat(start[mine], rows.weight.shape[1])
+            needed = energy, lon, lat, np.repeat(start[mine], weight.shape[1])
             size = min(CHUNK, energy.size)
             parts = []
             for first in range(0, energy.size, CHUNK):
                 chunk = [np.resize(c[first : first + CHUNK], size) for c in needed]
                 parts.append(_ratios(response, detector, rows.nodes, rows.band, flux, *map(jnp.asarray, chunk)))
             weighted = jnp.concatenate(parts)[: energy.size] if parts else np.zeros(0)
-            ratios.append(rows.place(weighted.reshape(mine.size, -1) * rows.weight[mine]))
+            ratios.append(rows.place(weighted.reshape(weight.shape) * weight))
         return cls(
             rows.nodes,
             tuple(columns),
@@ -138,7 +138,7 @@ def _ratios(response, detector, nodes, band: int, flux, energy, lon, lat, start)
     reconstructed = response.reconstructed
     at = hats(response.observation.offset(lon, lat), reconstructed.offsets)
     node = start[:, None] + jnp.arange(band)
-    exact = jnp.einsum("kjm,km,kj->k", detector(energy, nodes.energy[node], node), at, flux[node])
+    exact = jnp.einsum("kjm,km,kj->k", detector(energy, node, nodes.energy[node]), at, flux[node])
     coefficients = jnp.einsum("gjm,j->gm", reconstructed.values, flux)
     where = reconstructed.position(energy)
     index = jnp.floor(where).astype(jnp.int32)
@@ -300,7 +300,7 @@ def _evaluate(coefficients, position, *columns):
 def _detected(detector, energy, energy_true):
     node = jnp.arange(energy_true.size)
     shape = (energy.size, energy_true.size)
-    return detector(energy, jnp.broadcast_to(energy_true, shape), jnp.broadcast_to(node, shape))
+    return detector(energy, jnp.broadcast_to(node, shape), jnp.broadcast_to(energy_true, shape))
 
 
 def _psf_energies(energy, log_step, per_decade: float, order: int) -> tuple[np.ndarray, np.ndarray]:

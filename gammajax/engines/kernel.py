@@ -115,7 +115,7 @@ class PreparedKernel(eqx.Module):
 
     def without_rows(self, rows: Rows) -> KernelEngine:
         """What is left of the kernel without its events: expected counts."""
-        empty = jnp.zeros((0, rows.band, rows.block), jnp.result_type(float))
+        empty = jnp.zeros((0, rows.band, rows.block), rows.dtype)
         exposure = jnp.stack([local.exposure for local in self.responses])
         return KernelEngine(rows.nodes, empty, jnp.asarray(rows.start[:0]), exposure)
 
@@ -134,10 +134,10 @@ class PreparedKernel(eqx.Module):
         Written into their place on the device some rows at a time, so that nothing is held twice.
         """
         parts, blocks = [], rows.start.size
-        step = max(CHUNK.get(jax.default_backend(), CHUNK_ELSEWHERE) // rows.energy.shape[1], 256)
+        step = max(CHUNK.get(jax.default_backend(), CHUNK_ELSEWHERE) // rows.points.lon.shape[1], 256)
         for device, low, high in rows.shares:
             with jax.default_device(device):
-                out = jnp.zeros((high - low, *shape, rows.block), jnp.result_type(float))
+                out = jnp.zeros((high - low, *shape, rows.block), rows.dtype)
                 for number, local in enumerate(self.responses):
                     members = rows.observation[low * rows.block : high * rows.block] == number
                     members = np.flatnonzero(members) + low * rows.block
@@ -145,10 +145,9 @@ class PreparedKernel(eqx.Module):
                     for first in range(0, members.size, step):
                         chunk = np.resize(members[first : first + step], size)  # one shape: one compilation
                         block = chunk // rows.block
-                        columns = (rows.energy, rows.lon, rows.lat, rows.weight)
-                        columns = [jnp.asarray(column[chunk], out.dtype) for column in columns]
+                        points = [jnp.asarray(column, float) for column in rows.points[chunk]]
                         start = jnp.asarray(rows.start[block])
-                        values = _evaluate(local, rows.nodes, rows.band, flux, *columns, start)
+                        values = _evaluate(local, rows.nodes, rows.band, flux, points, start)
                         out = _insert(out, jnp.asarray(block - low), jnp.asarray(chunk % rows.block), values)
                         # the host must not run ahead of the device with chunks in its hands
                         out.block_until_ready()
@@ -160,7 +159,7 @@ class PreparedKernel(eqx.Module):
 
 @partial(jax.jit, donate_argnums=0)
 def _insert(out, block, row, values):
-    return out.at[block, ..., row].set(values)
+    return out.at[block, ..., row].set(values.astype(out.dtype))
 
 
 class _PointResponse(eqx.Module):
@@ -177,15 +176,16 @@ class _PointResponse(eqx.Module):
         exposure = detector.exposure(observation, nodes.energy)[:, 0] * inside
         return cls(detector, observation, morphology, exposure)
 
-    def spread(self, lon, lat, node, energy_true):
-        """Point spread function [sr^-1] of the events, at the exact separation and offset."""
-        rad = separation(lon, lat, self.morphology.lon, self.morphology.lat)[:, None]
-        offset = self.observation.offset(self.morphology.lon, self.morphology.lat)
-        shape = energy_true.shape
-        density = self.observation.response.psf.density(
-            energy_true, jnp.full(shape, offset), jnp.broadcast_to(rad, shape)
-        )
-        return density[..., None]
+    def spread(self, points, node, energy_true):
+        """Point spread function [sr^-1] about the source, at the exact separation and offset."""
+        offset = jnp.full(node.shape, self.observation.offset(self.morphology.lon, self.morphology.lat))
+
+        def at(point):
+            rad = separation(*point[:2], self.morphology.lon, self.morphology.lat)[:, None]
+            density = self.observation.response.psf.density(energy_true, offset, jnp.broadcast_to(rad, node.shape))
+            return point[2][:, None] * density
+
+        return _sum_over(at, points)[..., None]
 
 
 class _FoldedResponse(eqx.Module):
@@ -216,11 +216,10 @@ class _FoldedResponse(eqx.Module):
         fraction = (position - below)[:, None]
         inside = inside[below] * (1.0 - fraction) + inside[np.minimum(below + 1, inside.shape[0] - 1)] * fraction
         exposure = (detector.exposure(observation, nodes.energy) * inside).sum(-1)
-        return cls(detector, grid, stride, coefficients, exposure)
+        return cls(detector, grid, stride, coefficients.astype(jnp.float32), exposure)
 
-    def spread(self, lon, lat, node, energy_true):
-        """Folded brightness [sr^-1] of the events by offset node, linear in ln E between fold energies."""
-        index, weight = spline_taps(self.grid, lon, lat)
+    def spread(self, points, node, energy_true):
+        """Folded brightness [sr^-1] by offset node, linear in ln E between fold energies."""
         count, offsets = self.coefficients.shape[1:]
         window = min((node.shape[1] - 1) // self.stride + 2, count)
         first = jnp.minimum(node[:, 0] // self.stride, count - window)
@@ -228,29 +227,63 @@ class _FoldedResponse(eqx.Module):
         def tap(pixel, energy):
             return jax.lax.dynamic_slice(self.coefficients, (pixel, energy, 0), (1, window, offsets))[0]
 
-        total = 0.0
-        for i in range(16):
-            total = total + weight[:, i, None, None] * jax.vmap(tap)(index[:, i], first)
+        def at(point):
+            index, weight = spline_taps(self.grid, *point[:2])
+            weight = (weight * point[2][:, None]).astype(self.coefficients.dtype)
+            taps = (weight[:, i, None, None] * jax.vmap(tap)(index[:, i], first) for i in range(index.shape[1]))
+            return sum(taps, start=jnp.zeros((), weight.dtype))
+
+        total = _sum_over(at, points)
         if self.stride == 1:
             position = node - first[:, None]
             return jnp.take_along_axis(total, position[..., None], axis=1)
         position = node / self.stride - first[:, None]
         below = jnp.clip(position.astype(jnp.int32), 0, window - 2)
-        fraction = (position - below)[..., None]
+        fraction = (position - below)[..., None].astype(total.dtype)
         low = jnp.take_along_axis(total, below[..., None], axis=1)
         high = jnp.take_along_axis(total, below[..., None] + 1, axis=1)
         return low + fraction * (high - low)
 
 
+def _sum_over(function, points):
+    """Sum of function(longitude, latitude, weight) over the points of each row, [row, point], one after the other."""
+    columns = tuple(column.T for column in points)
+    total = function(tuple(column[0] for column in columns))
+    if columns[0].shape[0] == 1:
+        return total
+    others = tuple(column[1:] for column in columns)
+    return jax.lax.scan(lambda total, point: (total + function(point), None), total, others)[0]
+
+
+def _evaluate(local, nodes, band: int, flux, points, start) -> Float[Array, "row ..."]:
+    """Kernel [row, band], or the intensity [row] for a flux, as the mean over the points of each row.
+
+    Means of the response to energy and of the one to direction are taken by themselves. Each is compiled by itself too:
+    fused, their gathers would be done again for every offset.
+    """
+    energy, weight, *directions = points
+    detector = _detector(local, nodes, band, energy, weight, start)
+    return _product(flux, detector, _spread(local, nodes, band, directions, start), start)
+
+
 @eqx.filter_jit
-def _evaluate(local, nodes, band: int, flux, energy, lon, lat, weight, start) -> Float[Array, "row ..."]:
-    """Kernel [row, band], or the intensity [row] for a flux, as the mean over the points of each row."""
-    node = jnp.repeat(start, energy.shape[1])[:, None] + jnp.arange(band)
-    energy, lon, lat = energy.ravel(), lon.ravel(), lat.ravel()
-    energy_true = nodes.energy[node]
-    values = (local.detector(energy, energy_true, node) * local.spread(lon, lat, node, energy_true)).sum(-1)
-    kernel = jnp.einsum("rpj,rp->rj", values.reshape(*weight.shape, band), weight)
+def _detector(local, nodes, band, energy, weight, start):
+    rows, points = energy.shape
+    node = jnp.repeat(start, points)[:, None] + jnp.arange(band)
+    values = local.detector(energy.ravel(), node, nodes.energy[node])
+    return values if points == 1 else (values.reshape(rows, points, band, -1) * weight[..., None, None]).sum(1)
+
+
+@eqx.filter_jit
+def _spread(local, nodes, band, points, start):
+    node = start[:, None] + jnp.arange(band)
+    return local.spread(points, node, nodes.energy[node])
+
+
+@eqx.filter_jit
+def _product(flux, detector, spread, start):
+    kernel = (detector * spread).sum(-1)
     if flux is None:
         return kernel
-    values = (kernel * flux[start[:, None] + jnp.arange(band)]).sum(-1)
+    values = (kernel * flux[start[:, None] + jnp.arange(kernel.shape[1])]).sum(-1)
     return jnp.where(values < 0.0, 0.0, values)

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
-from gammajax.cells import Cells
+from gammajax.cells import Cells, Points
 from gammajax.energy import EnergyNodes
 from gammajax.events import Events, check_events
 
@@ -28,22 +28,21 @@ class Rows(eqx.Module):
     """Padded, energy-sorted events or cells (host arrays) with the band of true energies of every block.
 
     `index`: event or cell of each row, of which it has `count` events; padding repeats another row and counts none.
-    `start`: first node of each block's band. `mesh`: devices that share the rows, if any.
-    The intensity of a row is its mean over points (`energy`, `lon`, `lat`) with `weight`; an event has one point.
+    `start`: first node of each block's band. `mesh`: devices that share the rows, if any;
+    `dtype` of what is kept of each.
+    The intensity of a row is its mean over `points`, of which an event has one.
     """
 
     nodes: EnergyNodes
     index: Int[np.ndarray, " row"]
     count: Integer[np.ndarray, " row"]
-    energy: Float[np.ndarray, "row point"]
-    lon: Float[np.ndarray, "row point"]
-    lat: Float[np.ndarray, "row point"]
-    weight: Float[np.ndarray, "row point"]
+    points: Points
     observation: Int[np.ndarray, " row"]
     start: Int[np.ndarray, " block"]
     band: int = eqx.field(static=True)
     block: int = eqx.field(static=True)
     mesh: Mesh | None = eqx.field(static=True, default=None)
+    dtype: Any = eqx.field(static=True, default=np.float32)
 
     @classmethod
     def init(
@@ -53,6 +52,7 @@ class Rows(eqx.Module):
         per_decade: float = PER_DECADE,
         bands: int | None = None,
         mesh: Mesh | None = None,
+        dtype: Any = np.float32,
     ) -> "Rows":
         """Group events; `bands` fixes the number of nodes per band, by default the response decides.
 
@@ -60,15 +60,12 @@ class Rows(eqx.Module):
         """
         if isinstance(events, Cells):
             events.check_observations(observations)
-            *columns, weight = events.points()
-            count = events.count
+            points, count = events.points(), np.asarray(events.count)
         else:
             check_events(events, observations)
-            # those of a posterior are on its device
-            columns = [np.asarray(column)[:, None] for column in (events.energy, events.lon, events.lat)]
-            count, weight = np.ones(len(events), np.int64), np.ones((1, 1))
+            points, count = Points.of(events), np.ones(len(events), np.int64)
         nodes = EnergyNodes(*true_energy_range(observations), per_decade)
-        groups, low, high = _bands(observations, nodes, columns[0], count)
+        groups, low, high = _bands(observations, nodes, points.energy, count)
         # sizes are rounded up, so that data sets of about the same size share compiled functions
         needed = -(-(int((high - low).max()) + 1) // 4) * 4
         band = min(needed if bands is None else bands, nodes.energy.size)
@@ -98,25 +95,19 @@ class Rows(eqx.Module):
             nodes,
             index,
             count.astype(np.min_scalar_type(count.max())),  # the one number of an event that is not of the model
-            columns[0][index],
-            columns[1][index],
-            columns[2][index],
-            weight[index] if isinstance(events, Cells) else np.broadcast_to(weight, (index.size, 1)),
+            points[index],
             np.asarray(events.observation)[index],
             np.array(start, np.int32),
             band,
             block,
             mesh,
+            dtype,
         )
 
     @property
     def valid(self) -> Bool[np.ndarray, " row"]:
         """Rows that are no padding."""
         return self.count > 0
-
-    def points(self, members: Int[np.ndarray, " member"]) -> tuple[Float[np.ndarray, " point"], ...]:
-        """Energy, longitude and latitude at all points of some rows, one row after the other."""
-        return tuple(column[members].ravel() for column in (self.energy, self.lon, self.lat))
 
     @property
     def sharding(self) -> NamedSharding | None:
