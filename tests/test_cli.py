@@ -64,6 +64,17 @@ def test_run(invoke, small, tmp_path):
     assert answer.exit_code == 2 and "already there" in answer.stderr and "--overwrite" in answer.stderr
 
 
+def test_a_run_of_cells(invoke, small, tmp_path):
+    values = yaml.safe_load(small.read_text()) | {"compress": {"energy_per_decade": 10, "pixel": 0.2}}
+    values["sampler"] = {"method": "laplace", "draws": 200}
+    small.write_text(yaml.safe_dump(values))
+    answer = invoke("run", small, "--no-progress", "--out", tmp_path / "cells")
+    assert answer.exit_code == 0, answer.output
+    assert "300 events in 2" in answer.output and "cells, in 1 observations" in answer.output
+    assert Result.load(tmp_path / "cells" / "posterior.nc").tree.attrs["events"] == 300
+    assert load(str(tmp_path / "cells" / "config.yaml")).compress.pixel == 0.2
+
+
 def test_an_interrupted_run_is_resumed(invoke, small, tmp_path, monkeypatch):
     values = yaml.safe_load(small.read_text())
     values["sampler"] = {"method": "smc", "particles": 100, "moves": 2}

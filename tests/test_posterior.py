@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gammajax as gj
-from gammajax.engines import FoldEngine, KernelEngine, PreparedKernel
+from gammajax.engines import FixedEngine, FoldEngine, KernelEngine, PreparedKernel
 from gammajax.sky import Grid
 
 PER_DECADE = 15.0
@@ -233,6 +233,38 @@ def test_components_share_the_kernel_of_their_template(observations, events):
 
     posterior = gj.Posterior(two, {"index": dist.Uniform(1.5, 2.5)}, observations, events, **OPTIONS)
     assert posterior.engines["hard"] is posterior.engines["soft"]
+
+
+def fixed_parts(p):
+    """Only the weight is free."""
+    return gj.Mixture(**components({**POINT, **p}), weights={"signal": p["weight"]})
+
+
+def test_components_without_parameters_keep_one_number_for_each_event(observations, events):
+    priors = {"weight": dist.Beta(2.0, 3.0)}
+    compact, whole = (
+        gj.Posterior(fixed_parts, priors, observations, events, compact=compact, **OPTIONS) for compact in (True, False)
+    )
+    assert all(isinstance(engine, FixedEngine) for engine in compact.engines.values())
+    assert isinstance(whole.engines["signal"], KernelEngine)
+    rows = compact.count.size
+    assert all(
+        engine.values.shape == (rows,) and engine.values.dtype == np.float32 for engine in compact.engines.values()
+    )
+    p = {"weight": jnp.asarray(0.3)}
+    np.testing.assert_allclose(compact._density(p), whole._density(p), rtol=1e-6)
+    for name, counts in compact.expected_counts(p).items():
+        np.testing.assert_allclose(counts, whole.expected_counts(p)[name], rtol=1e-6)
+    # a prepared kernel serves fixed components too
+    prepared = PreparedKernel.init(gj.Point(0.3, 0.2), observations, PER_DECADE)
+    again = gj.Posterior(fixed_parts, priors, observations, events, engine={"signal": prepared}, **OPTIONS)
+    np.testing.assert_array_equal(again.engines["signal"].values, compact.engines["signal"].values)
+
+
+def test_many_events_ask_for_double_precision(observations, events, monkeypatch):
+    monkeypatch.setattr("gammajax.posterior.MANY", 50)
+    with pytest.warns(UserWarning, match="of 60 events are rounded .* switch on jax_enable_x64"):
+        gj.Posterior(fixed_parts, {"weight": dist.Beta(2.0, 3.0)}, observations, events, **OPTIONS)
 
 
 def elsewhere(p):
