@@ -44,7 +44,9 @@ class Binning(eqx.Module):
     order: tuple[int, int] = eqx.field(static=True)
 
     @classmethod
-    def init(cls, observations, energy_per_decade: float | None = None, pixel: float | None = None) -> "Binning":
+    def init(
+        cls, observations, energy_per_decade: float | int | None = None, pixel: float | int | None = None
+    ) -> "Binning":
         """Choose cells: by default half as wide as the standard deviations of the response in energy and direction.
 
         `energy_per_decade` cells, and `pixel` [deg] wide; where that is more than three standard deviations of the

@@ -73,7 +73,9 @@ class Events(eqx.Module):
             component=take(self.component),
         )
 
-    def compress(self, observations, energy_per_decade: float | None = None, pixel: float | None = None) -> Any:
+    def compress(
+        self, observations, energy_per_decade: float | int | None = None, pixel: float | int | None = None
+    ) -> Any:
         """Merge events in cells with counts, a [`gammajax.Cells`][]; options as [`gammajax.Binning.init`][]."""
         from gammajax.cells import Binning  # which counts events
 
