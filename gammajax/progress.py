@@ -9,7 +9,7 @@ REPORT_EVERY = 60.0  # s between lines where there is no terminal
 class Progress(contextlib.AbstractContextManager):
     """A bar in terminals and notebooks, a line a minute elsewhere, or nothing."""
 
-    def __init__(self, shown, name):
+    def __init__(self, shown: bool, name: str):
         self.bar, self.name, self.begun, self.first = None, name, time.perf_counter(), None
         self.shown, self.reported = shown, self.begun
         if shown:

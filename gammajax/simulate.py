@@ -6,6 +6,7 @@ reconstructed energy and kept if it lies in the selection. Numbers follow by thi
 """
 
 import os
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -97,12 +98,13 @@ def simulate_cells(
     Raises `ValueError` as they do.
     """
     sizes = [at_once] * (events // at_once) + ([events % at_once] if events % at_once else [])
-    cells = None
-    with Progress("simulate", progress) as bar:
+    cells, begun = None, time.perf_counter()
+    with Progress(progress, "simulate") as bar:
         for number, size in enumerate(sizes):
             part = binning(simulate(jax.random.fold_in(key, number), model, observations, events=size))
             cells = part if cells is None else cells + part
-            bar.update((number + 1) / len(sizes), f"{cells.total / 1e6:.0f} of {events / 1e6:.0f} million events")
+            rate = cells.total / (time.perf_counter() - begun)
+            bar.update((number + 1) / len(sizes), f"{cells.total:.3g} of {events:.3g} events, {rate:.2g} per second")
     if cells is None:
         raise ValueError(f"events must be at least one, not {events}")
     return cells
