@@ -183,17 +183,19 @@ def _digest(array) -> bytes:
 
 
 def _plain(error):
-    """An error as others can raise it."""
+    """Kind and words of an error, as others can raise it."""
     if error is None:
         return None
-    known = isinstance(error, (ValueError, FileNotFoundError))
-    return (type(error) if known else RuntimeError, str(error) if known else f"{type(error).__name__}: {error}")
+    for kind in (FileNotFoundError, ValueError):
+        if isinstance(error, kind):
+            return kind, str(error)
+    return RuntimeError, f"{type(error).__name__}: {error}"
 
 
 def _raise_first(errors, mine):
     for number, found in enumerate(errors):
         if found is not None:
             kind, words = found
-            error = mine if number == jax.process_index() and mine is not None else kind(words)
+            error = kind(words if len(set(errors)) == 1 else f"process {number}: {words}")
             error.told = True  # by all: one of them is enough to print it
-            raise error
+            raise error from mine

@@ -118,11 +118,10 @@ class Posterior(eqx.Module):
                 row = impossible[0]
                 energy, _, lon, lat, _ = (column.mean() for column in rows.points[row])
                 kind, of = "cell" if isinstance(events, Cells) else "event", observations[rows.observation[row]]
-                where = f" of process {jax.process_index()}" if rows.shared else ""
                 raise ValueError(
-                    f"{kind} {rows.index[row]}{where} ({energy:.4g} TeV at {lon:.4f}, {lat:.4f} deg, observation "
-                    f"{of.obs_id}) cannot come from any component; {impossible.size} such {kind}s: restrict "
-                    "energy_range or offset_max to where the response is defined"
+                    f"{kind} {rows.index[row]} ({energy:.4g} TeV at {lon:.4f}, {lat:.4f} deg, observation {of.obs_id}) "
+                    f"cannot come from any component; {impossible.size} such {kind}s: restrict energy_range or "
+                    "offset_max to where the response is defined"
                 )
 
     @property

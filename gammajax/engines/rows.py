@@ -103,10 +103,11 @@ class Rows(eqx.Module):
             valid.append(np.zeros(block, bool))
         index = np.concatenate(order)
         count = np.where(np.concatenate(valid), count[index], 0)
+        small = np.min_scalar_type(agree(np.max, count.max()))
         return cls(
             nodes,
             index,
-            count.astype(np.min_scalar_type(agree(np.max, count.max()))),  # the one number of an event that is not of the model
+            count.astype(small),  # the one number of an event that is not of the model
             points[index],
             np.asarray(events.observation)[index],
             np.array(start, np.int32),
@@ -166,7 +167,7 @@ class Rows(eqx.Module):
 
     def join(self, parts: list) -> Shaped[Array, "..."]:
         """One array from the parts on this process's devices, in the order of `shares`, and those of the others."""
-        if self.mesh is None:
+        if self.mesh is None or self.sharding is None:
             return parts[0]
         shape = (parts[0].shape[0] * self.mesh.size, *parts[0].shape[1:])
         return jax.make_array_from_single_device_arrays(shape, self.sharding, parts)

@@ -44,8 +44,7 @@ def identity(posterior, key, method: str, options: dict) -> dict[str, Any]:
         "options": {name: str(value) for name, value in sorted(options.items())},
         "key": np.asarray(jax.random.key_data(key)).ravel().tolist(),
         "versions": {name: version(name) for name in PACKAGES},
-        "device": f"{device.platform} {device.device_kind}"
-        + (f", {jax.process_count()} processes" if shared else ""),
+        "device": f"{device.platform} {device.device_kind}" + (f", {jax.process_count()} processes" if shared else ""),
         "data set or priors": data.hex(),
         "model": np.asarray(_probe(posterior), np.float64).tolist(),
     }

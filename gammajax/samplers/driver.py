@@ -84,7 +84,7 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
     begun, spent, steps, stop = time.perf_counter(), 0.0, 0, False
     path = None if checkpoint is None else Path(checkpoint)
     shared = distributed.spans(posterior)
-    writes = path is not None and (not shared or distributed.is_first())
+    first = not shared or distributed.is_first()
     belongs_to, found = {}, None
     if path is not None:
         data = distributed.from_first(partial(_bytes, path), shared)
@@ -113,14 +113,14 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
         return sampler.done(state, records[-1], steps) if steps else (0.0, "start")
 
     def save():
-        if writes:
+        if path is not None and first:
             leaves = [np.asarray(_plain(leaf)) for leaf in jax.tree.leaves(state)]
             joined = jax.tree.leaves(_join(records))
             total = spent + time.perf_counter() - begun
             checkpoints.write(path, belongs_to, checkpoints.Checkpoint(prepared, leaves, joined, steps, total))
 
-    saved, shown = time.perf_counter(), progress and (not shared or distributed.is_first())
-    with _Terminated(path is not None) as terminated, Progress(shown, sampler.name) as bar:
+    saved = time.perf_counter()
+    with _Terminated(path is not None) as terminated, Progress(progress and first, sampler.name) as bar:
         try:
             while done()[0] < 1.0:
                 advanced, record = sampler.step(posterior, state)
@@ -139,6 +139,7 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
             if len(records) > (1 if found else 0):  # something new
                 save()
     if stop and done()[0] < 1.0:
+        distributed.over(shared, np.max, 0)  # until the checkpoint is there
         raise Preempted(path)
     timings = {"start": ready - begun, "sampling": time.perf_counter() - ready}
     if found:
