@@ -1,20 +1,27 @@
-"""One of several processes that share a posterior, and reports what it computes; run by test_distributed.py.
+"""What one of several processes that share a posterior computes, as JSON in its last line; run by test_distributed.py.
 
-Arguments: port, number of processes (0: alone), which of them, name of the task.
+Arguments: port, number of processes (0: alone), which of them, task, arguments of the task.
 """
 
 import json
+import os
+import signal
 import sys
+from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from conftest import small_response
 
 import gammajax as gj
 from gammajax import distributed
+from gammajax.samplers import driver
 
 PRIORS = {"index": dist.Uniform(1.5, 3.5), "halo": dist.Uniform(0.0, 0.8)}
+KEY = 3
 
 
 def fixed(p):
@@ -27,16 +34,17 @@ def fixed(p):
 
 def free(p):
     return gj.Mixture(
-        halo=gj.Source(gj.PowerLaw(p["index"], 1e-11), gj.Gaussian(0.25 * p["halo"], 0.1, 0.3)),
-        background=gj.InstrumentBackground(tilt=p["halo"]),
+        halo=gj.Source(gj.PowerLaw(2.5, 1e-11), gj.Point(0.2 + 0.1 * p["halo"], 0.1)),
+        background=gj.InstrumentBackground(tilt=p["index"] - 2.5),
         weights={"halo": 0.3},
     )
 
 
-def data(size=201):
+def data(size):
     """Two observations, the second of which has three events: too few for four processes."""
-    selection = {"energy_range": (0.8, 4.0), "offset_max": 0.8, "frame": "galactic", "livetime": 3600.0}
-    observations = [gj.io.ctao("South", pointing=(lon, 0.0), **selection) for lon in (0.0, 0.4)]
+    response = small_response()
+    selection = {"energy_min": 0.8, "energy_max": 4.0, "offset_max": 0.8, "frame": "galactic"}
+    observations = [gj.Observation(lon, 0.0, 3600.0, response, **selection) for lon in (0.0, 0.4)]
     random = np.random.default_rng(1)
     lon, lat = random.normal(0.2, 0.1, size), random.normal(0.1, 0.1, size)
     number = np.zeros(size, int)
@@ -45,77 +53,139 @@ def data(size=201):
 
 
 def made(model, events, observations, **options):
-    mesh = distributed.mesh() if jax.process_count() > 1 else None
     held = distributed.share(events)
-    return gj.Posterior(model, PRIORS, observations, held, per_decade=12.0, mesh=mesh, dtype=float, **options)
+    return gj.Posterior(
+        model, PRIORS, observations, held, per_decade=12.0, mesh=distributed.mesh(), dtype=float, **options
+    )
 
 
-def values(posterior) -> dict:
-    point = {"index": jnp.asarray(2.5), "halo": jnp.asarray(0.25)}
-    value, gradient = jax.jit(lambda q, p: jax.value_and_grad(q.log_likelihood_ratio)(p))(posterior, point)
-    return {
-        "value": float(value),
-        **{f"gradient {name}": float(g) for name, g in gradient.items()},
-        "counts": float(posterior.counts(point)["halo"].sum()),
+def values(name, posterior) -> dict:
+    point = {"index": jnp.asarray(2.6), "halo": jnp.asarray(0.25)}
+    value, gradient = eqx.filter_jit(lambda q, p: jax.value_and_grad(q.log_likelihood_ratio)(p))(posterior, point)
+    found = {
+        "value": value,
+        **{f"gradient {name}": part for name, part in gradient.items()},
+        "counts": posterior.counts(point)["halo"].sum(),
         "reference": posterior.log_reference_exact(),
-        "log likelihood": float(posterior.log_likelihood(point)),
         "total": posterior.total,
+    }
+    return {f"{name}: {what}": float(value) for what, value in found.items()}
+
+
+def events() -> dict:
+    observations, all_events = data(201)
+    posterior = made(fixed, all_events, observations)
+    return {
+        "held": len(posterior.events) / len(all_events),
+        "placed": distributed.local(posterior.count).size / posterior.count.size,
+        **values("events", posterior),
     }
 
 
-def likelihoods() -> dict:
-    observations, events = data()
-    posterior = made(fixed, events, observations)
-    found = {f"fixed {name}": value for name, value in values(posterior).items()}
-    found["part"] = distributed.local(posterior.count).size / posterior.count.size
-    found["held"] = len(posterior.events)
-    cells = events.compress(observations, energy_per_decade=5, pixel=0.2)
-    found |= {f"cells {name}": value for name, value in values(made(fixed, cells, observations)).items()}
-    result = gj.nuts(jax.random.key(0), posterior, draws=10, warmup=15, chains=2, progress=False)
-    found["nuts"] = result.samples["halo"].tolist()
-    return found
-
-
 def others() -> dict:
-    observations, events = data(99)
-    posterior = made(free, events, observations)
-    found = {f"free {name}": value for name, value in values(posterior).items()}
-    return found
+    """Cells, and a free position."""
+    observations, events = data(201)
+    cells = events.compress(observations, energy_per_decade=5, pixel=0.2)
+    return {
+        **values("cells", made(fixed, cells, observations)),
+        **values("free", made(free, events[:99], observations)),
+    }
+
+
+def samplers(folder: str) -> dict:
+    """Draws, also of a run that is told to stop by a signal to the last process alone."""
+    posterior = made(fixed, *reversed(data(201)))
+    chains = gj.nuts(jax.random.key(KEY), posterior, draws=5, warmup=10, chains=2, progress=False)
+    whole = gj.laplace(jax.random.key(KEY), posterior, draws=500, progress=False)
+    path, update = Path(folder) / "run.checkpoint", driver.Progress.update
+    driver.Progress.update = after(3, jax.process_count() - 1, signal.SIGTERM)
+    try:
+        gj.laplace(jax.random.key(KEY), posterior, draws=500, progress=False, checkpoint=path)
+        status = 0
+    except driver.Preempted as stop:
+        status = stop.code
+    driver.Progress.update = update
+    resumed = gj.laplace(jax.random.key(KEY), posterior, draws=500, progress=False, checkpoint=path)
+    return {
+        "nuts": chains.samples["halo"].tolist(),
+        "laplace": whole.samples["halo"].tolist(),
+        "events": whole.tree.attrs["events"],
+        "status": status,
+        "before": resumed.timings.get("before", 0.0),
+        "the same": bool(np.array_equal(whole.samples["halo"], resumed.samples["halo"])),
+    }
 
 
 def errors() -> dict:
     """What every process says of what is wrong on one of them."""
-    observations, events = data()
+    observations, events = data(201)
     mine = distributed.share(events)
-    far = gj.Events(mine.energy, mine.lon + 3.0 * (jax.process_index() == 1), mine.lat, mine.observation)
-    found = {}
-    for name, call in {
-        "outside": lambda: gj.Posterior(fixed, PRIORS, observations, far, mesh=distributed.mesh()),
-        "the same": lambda: gj.Posterior(fixed, PRIORS, observations, events, mesh=distributed.mesh()),
-        "direct": lambda: made(fixed, events, observations, engine="direct"),
+    process = jax.process_index()
+    far = gj.Events(mine.energy, mine.lon + 3.0 * (process == 1), mine.lat, mine.observation)
+    some = jax.make_mesh((1,), ("events",), devices=jax.devices()[:1])
+
+    def fail():
+        with distributed.together():
+            if process == 1:
+                raise KeyError("mine")
+
+    def posterior(held, **options):
+        return gj.Posterior(fixed, PRIORS, observations, held, mesh=distributed.mesh(), **options)
+
+    calls = {
+        "outside": lambda: posterior(far),
+        "the same events": lambda: posterior(events),
+        "direct": lambda: posterior(mine, engine="direct"),
         "different": lambda: distributed.share(mine),
-        "first": lambda: distributed.from_first(lambda: open("/nowhere/to/be/found")),
-        "together": failing,
-    }.items():
+        "few": lambda: distributed.share(events[:1]),
+        "first": lambda: distributed.from_first(lambda: Path("/not/there").read_text()),
+        "together": fail,
+    }
+    found = {}
+    for name, call in calls.items():
         try:
             call()
         except Exception as error:
             found[name] = f"{type(error).__name__}: {error}"
-    found["gathered"] = distributed.gather({"pi": np.float64(np.pi), "process": jax.process_index()})
+    # not rounded where devices are in single precision
+    found["gathered"] = distributed.gather((process, np.float64(np.pi)))
+    found["spans"] = [distributed.spans(what) for what in (distributed.mesh(), some, {"x": jnp.ones(2)})]
     return found
 
 
-def failing():
-    with distributed.together():
-        if jax.process_index() == 1:
-            raise KeyError("mine")
+def numbers(folder: str) -> dict:
+    return {**events(), **others(), **samplers(folder)}
 
 
-def main(port: str, processes: str, process: str, task: str):
-    if int(processes):
-        distributed.initialize(f"127.0.0.1:{port}", int(processes), int(process), patience=20)
-    print(json.dumps(globals()[task](), default=float), flush=True)
+def everything(folder: str) -> dict:
+    return {**numbers(folder), **errors()}
+
+
+def after(steps: int, process: int, number: int):
+    """In place of `Progress.update`, which the driver calls after each step: a signal to one of the processes."""
+    done = []
+
+    def update(*_):
+        done.append(None)
+        if jax.process_index() == process and len(done) == steps:
+            os.kill(os.getpid(), number)
+
+    return update
+
+
+def command(*arguments):
+    """`gammajax` with these arguments, where the last process is killed after the third step."""
+    from gammajax.cli import app
+
+    driver.Progress.update = after(3, 1, signal.SIGKILL)
+    app(arguments)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if sys.argv[1] == "command":
+        command(*sys.argv[2:])
+    else:
+        port, processes, process, task, *rest = sys.argv[1:]
+        if int(processes):
+            distributed.initialize(f"127.0.0.1:{port}", int(processes), int(process), patience=20)
+        print(json.dumps(globals()[task](*rest), default=float), flush=True)
