@@ -158,7 +158,7 @@ def digest(tree: Any) -> bytes:
 def lost(error: BaseException) -> bool:
     """Whether an error is that of a collective operation with a process that is gone."""
     words = r"\bgloo\b|\bnccl|coordination.?service|socket closed|connection (reset|refused|closed)|peer closed"
-    return jax.process_count() > 1 and re.search(words, str(error), re.IGNORECASE) is not None
+    return re.search(words, str(error), re.IGNORECASE) is not None and jax.process_count() > 1
 
 
 def _packed(value) -> tuple[np.ndarray, list[int]]:
