@@ -1,5 +1,6 @@
 """gammajax: unbinned, differentiable likelihoods for the event data of gamma-ray telescopes."""
 
+from gammajax import distributed as distributed
 from gammajax import io as io
 from gammajax.absorption import Absorption as Absorption
 from gammajax.cells import Binning as Binning

@@ -149,6 +149,10 @@ class Cells(eqx.Module):
         """Number of events."""
         return int(self.count.sum())
 
+    def __getitem__(self, which) -> "Cells":
+        """The cells selected by a boolean mask, slice or index array."""
+        return Cells(self.binning, self.observation[which], self.cell[which], self.count[which])
+
     def __add__(self, other: "Cells") -> "Cells":
         """Counts of both, in the same binning."""
         if not is_same(self.binning, other.binning):

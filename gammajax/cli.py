@@ -6,7 +6,9 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -36,32 +38,40 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted run stopped, if one did.")
     ] = False,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", help="Share the events with the other processes of this job.")
+    ] = False,
+    coordinator: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the first process, where neither SLURM nor Open MPI knows it.")
+    ] = None,
+    processes: Annotated[int | None, typer.Option(help="Number of processes, with --coordinator.")] = None,
+    process: Annotated[int | None, typer.Option(help="Which of them this is, from 0, with --coordinator.")] = None,
 ) -> None:
     """Simulate or read events, sample the posterior, and write samples, tables and plots.
 
     A run that is interrupted leaves a checkpoint beside the folder, .NAME.checkpoint; after SIGTERM it exits with
-    status 75. With --resume it goes on from there and ends as it would have. Exit status 2: wrong input.
+    status 75. With --resume it goes on from there and ends as it would have. Exit status 2: wrong input; 69: another
+    process of a distributed run is gone.
     """
-    with _one_line_errors():
+    out = Path("results") / Path(configuration).stem if out is None else out
+    checkpoint = out.with_name(f".{out.name}.checkpoint")
+    with _one_line_errors(), _with_others(distributed, checkpoint):
+        from gammajax import distributed as hosts
         from gammajax.configs import load
 
-        config = load(configuration)
+        if distributed:
+            hosts.initialize(coordinator, processes, process)
+            console.quiet = not hosts.is_first()
+        elif any(value is not None for value in (coordinator, processes, process)):
+            raise ValueError("--coordinator, --processes and --process are for a run with --distributed")
+        with hosts.together(distributed):
+            config = load(configuration)
         if seed is not None:
             config = config.model_copy(update={"seed": seed})
-        out = Path("results") / Path(configuration).stem if out is None else out
-        checkpoint = out.with_name(f".{out.name}.checkpoint")
-        if out.exists() and resume and not checkpoint.exists():
+        if hosts.from_first(partial(_is_complete, out, checkpoint, overwrite, resume), distributed):
             console.print(f"{escape(str(out))} is already complete")
             return
-        if out.exists() and not overwrite and not resume:
-            raise ValueError(f"{out} is already there; choose another folder with --out, or pass --overwrite")
-        if checkpoint.exists() and not resume:
-            if not overwrite:
-                raise ValueError(
-                    f"{checkpoint} is that of an interrupted run; pass --resume, or --overwrite to drop it"
-                )
-            checkpoint.unlink()
-        _run(config, out, progress, checkpoint)
+        _run(config, out, progress, checkpoint, distributed)
 
 
 @app.command()
@@ -86,14 +96,34 @@ def version() -> None:
     console.print(__version__, highlight=False)
 
 
-def _run(config, out: Path, progress: bool, checkpoint: Path) -> None:
-    """Every step of a run, in a folder that takes its name only when it is complete."""
+def _is_complete(out: Path, checkpoint: Path, overwrite: bool, resume: bool) -> bool:
+    """Whether nothing is left to do; a checkpoint that is to be dropped is dropped.
+
+    Raises `ValueError` for what is there and may neither be replaced nor gone on with.
+    """
+    if out.exists() and resume and not checkpoint.exists():
+        return True
+    if out.exists() and not overwrite and not resume:
+        raise ValueError(f"{out} is already there; choose another folder with --out, or pass --overwrite")
+    if checkpoint.exists() and not resume:
+        if not overwrite:
+            raise ValueError(f"{checkpoint} is that of an interrupted run; pass --resume, or --overwrite to drop it")
+        checkpoint.unlink()
+    return False
+
+
+def _run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> None:
+    """Every step of a run, in a folder that takes its name only when it is complete.
+
+    All processes of a shared run do this; the first alone writes.
+    """
     import jax
 
     # an application may choose this for itself; a library may not
     jax.config.update("jax_enable_x64", config.precision == 64)
-    import yaml
+    import numpy as np
 
+    from gammajax import distributed as hosts
     from gammajax import samplers
     from gammajax.plot import plot_counts
     from gammajax.posterior import Posterior
@@ -104,17 +134,28 @@ def _run(config, out: Path, progress: bool, checkpoint: Path) -> None:
     keys = jax.random.split(jax.random.key(config.seed), 3)
     model = config.model.function()
     priors = {name: parameter.distribution() for name, parameter in config.parameters.items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+    first = not shared or hosts.is_first()
+    part = (jax.process_index(), jax.process_count()) if shared else (0, 1)
+    if shared:
+        console.print(
+            f"{part[1]} processes with {jax.device_count()} devices; should one be lost, the run goes on from "
+            f"{escape(str(checkpoint))} with --resume"
+        )
+    folder = hosts.from_first(partial(_temporary_folder, out), shared)
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             with _step("events", timings) as say:
-                events, observations = _data(config, model, keys[0], progress)
-                cells = f" in {len(events)} cells," if config.compress else ""
-                say(f"{events.total} events{cells} in {len(observations)} observations")
+                with hosts.together(shared):
+                    events, observations, whole = _data(config, model, keys[0], progress and first, part)
+                if shared and whole:
+                    events = hosts.share(events)
+                total, held = (int(hosts.over(shared, np.sum, number)) for number in (events.total, len(events)))
+                cells = f" in {held} cells," if config.compress else ""
+                say(f"{total} events{cells} in {len(observations)} observations")
             with _step("response", timings) as say:
-                posterior = Posterior(model, priors, observations, events)
+                mesh = hosts.mesh() if shared else None
+                posterior = Posterior(model, priors, observations, events, mesh=mesh)
                 engines = {name: type(engine).__name__ for name, engine in posterior.engines.items()}
                 say(", ".join(f"{name}: {kind}" for name, kind in engines.items()))
             with _step("sampling", timings) as say:
@@ -124,40 +165,60 @@ def _run(config, out: Path, progress: bool, checkpoint: Path) -> None:
                 result = method(keys[1], posterior, progress=progress, checkpoint=checkpoint, **known, **settings)
                 say(f"{config.sampler.method}, {len(next(iter(result.samples.values())))} draws")
             with _step("plots", timings) as say:
-                result.plot_corner().savefig(folder / "corner.png", dpi=160)
-                plot_counts(posterior, result, key=keys[2]).savefig(folder / "counts.png", dpi=160)
-                if config.sampler.method in ("nested", "smc"):
-                    result.plot_run().savefig(folder / "run.png", dpi=160)
+                # all processes predict and count
+                figures = {"counts": plot_counts(posterior, result, key=keys[2])}
+                if first:
+                    figures["corner"] = result.plot_corner()
+                    if config.sampler.method in ("nested", "smc"):
+                        figures["run"] = result.plot_run()
+                    for name, figure in figures.items():
+                        figure.savefig(folder / f"{name}.png", dpi=160)
         for message in dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)):
             console.print(f"[yellow]warning:[/] {escape(message)}")
-        total = time.perf_counter() - started
+        seconds = time.perf_counter() - started
         result.tree.attrs["seed"] = config.seed
-        result.tree.attrs["timings"] = _json({**timings, **result.timings, "total": round(total, 2)})
-        resolved = config.model_dump(mode="json", exclude_none=True)
-        result.tree.attrs["config"] = yaml.safe_dump(resolved, sort_keys=False)
-        result.save(folder / "posterior.nc")
-        summary = result.summary()
-        summary.to_csv(folder / "summary.csv")
-        result.summary("fractions").to_csv(folder / "fractions.csv")
-        (folder / "config.yaml").write_text(result.tree.attrs["config"])
-        (folder / "run.log").write_text(_log(result))
-        _publish(folder, out)
-        checkpoint.unlink(missing_ok=True)
-    except Preempted as stop:
-        console.print(f"[yellow]{escape(str(stop))}[/]; pass --resume")
-        shutil.rmtree(folder, ignore_errors=True)
+        result.tree.attrs["timings"] = _json({**timings, **result.timings, "total": round(seconds, 2)})
+        # the others wait until all is written
+        hosts.from_first(partial(_write, config, result, folder, out, checkpoint), shared)
+    except BaseException as error:
+        if isinstance(error, Preempted):
+            console.print(f"[yellow]{escape(str(error))}[/]; pass --resume")
+        if first:
+            shutil.rmtree(folder, ignore_errors=True)
         raise
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    _show(summary, result.units)
+    if not first:
+        return
+    _show(result.summary(), result.units)
     if result.log_evidence is not None:
         console.print("log evidence {:.3f} +- {:.3f}".format(*result.log_evidence), highlight=False)
-    console.print(f"[green]done[/] in {total:.0f} s: {escape(str(out))}/ holds {', '.join(sorted(os.listdir(out)))}")
+    console.print(f"[green]done[/] in {seconds:.0f} s: {escape(str(out))}/ holds {', '.join(sorted(os.listdir(out)))}")
 
 
-def _data(config, model, key, progress):
-    """Events, or cells that hold them, and observations of a configuration."""
+def _temporary_folder(out: Path) -> Path:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+
+
+def _write(config, result, folder: Path, out: Path, checkpoint: Path) -> None:
+    import yaml
+
+    resolved = config.model_dump(mode="json", exclude_none=True)
+    result.tree.attrs["config"] = yaml.safe_dump(resolved, sort_keys=False)
+    result.save(folder / "posterior.nc")
+    result.summary().to_csv(folder / "summary.csv")
+    result.summary("fractions").to_csv(folder / "fractions.csv")
+    (folder / "config.yaml").write_text(result.tree.attrs["config"])
+    (folder / "run.log").write_text(_log(result))
+    _publish(folder, out)
+    checkpoint.unlink(missing_ok=True)
+
+
+def _data(config, model, key, progress, part):
+    """Events, or cells that hold them, and observations of a configuration; and whether these are all of the events.
+
+    `part`: number of this process and of all, of which each reads its share of a list of events. Simulated events and
+    cells are cheap to make or have to be made together: every process has all of them at first.
+    """
     import jax.numpy as jnp
 
     from gammajax import io
@@ -169,17 +230,21 @@ def _data(config, model, key, progress):
     if config.observations.kind == "gadf":
         if "$GAMMAPY_DATA" in config.observations.path and "GAMMAPY_DATA" not in os.environ:
             raise ValueError("set GAMMAPY_DATA to the folder of the gammapy data collection, which holds hess-dl3-dr1")
+        if not config.compress:
+            events, observations = io.read_gadf(**settings, part=part)
+            return events, observations, False
         events, observations = io.read_gadf(**settings)
-        return (events.compress(observations, **cells) if config.compress else events), observations
+        return events.compress(observations, **cells), observations, True
     pointings = settings.pop("pointings")
     observations = [io.ctao(pointing=p, obs_id=str(i), **settings) for i, p in enumerate(pointings)]
     truth = {name: jnp.asarray(value) for name, value in config.truths.items()}
     number = config.events.simulate
     if config.compress and number is not True:
         binning = Binning.init(observations, **cells)
-        return simulate_cells(key, model(truth), observations, binning, events=number, progress=progress), observations
+        events = simulate_cells(key, model(truth), observations, binning, events=number, progress=progress)
+        return events, observations, True
     events = simulate(key, model(truth), observations, events=None if number is True else number)
-    return (events.compress(observations, **cells) if config.compress else events), observations
+    return (events.compress(observations, **cells) if config.compress else events), observations, True
 
 
 def _publish(folder: Path, out: Path) -> None:
@@ -212,9 +277,46 @@ def _one_line_errors():
     try:
         yield
     except (ValueError, FileNotFoundError) as error:
-        message = " ".join(str(error).split())
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] [red]{escape(message)}[/]", highlight=False)
+        if not (console.quiet and getattr(error, "told", False)):
+            _print_error(str(error))
         raise typer.Exit(BAD_INPUT) from error
+
+
+def _print_error(message: str) -> None:
+    text = f"[bold red]error:[/] [red]{escape(' '.join(message.split()))}[/]"
+    Console(stderr=True, soft_wrap=True).print(text, highlight=False)
+
+
+@contextlib.contextmanager
+def _with_others(distributed: bool, checkpoint: Path):
+    """End at once where another process is gone, or where this one alone fails: else some would wait for others."""
+    try:
+        yield
+    except Exception as error:
+        import jax
+
+        from gammajax import distributed as hosts
+
+        if distributed and hosts.lost(error):
+            left = checkpoint.exists()
+            way = f"--resume goes on from {checkpoint}" if left else "there is no checkpoint yet: run again"
+            _print_error(f"process {jax.process_index()}: another process of this run is gone; {way} ({error})")
+            _leave(hosts.LOST)
+        if distributed and not isinstance(error, (ValueError, FileNotFoundError)):
+            traceback.print_exc()
+            _leave(1)
+        raise
+
+
+def _leave(status: int):
+    """End without the exchange of farewells that a process that is gone takes no part in."""
+    from gammajax import distributed as hosts
+
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if hosts.is_first():
+        time.sleep(2.0)  # the runtime of the others ends them without a word once this process is gone
+    os._exit(status)
 
 
 def _show(summary, units) -> None:

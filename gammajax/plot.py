@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from gammajax import distributed
 from gammajax.cells import Cells
 from gammajax.events import Events
 from gammajax.mixture import Source
@@ -70,6 +71,7 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
     Bands hold 68 % of the posterior's expected counts (module [`gammajax.predict`][]), from `events` simulated
     events of each component; error bars are the square root of the counts. The sky map is smoothed; contours hold half
     and 80 % of the expected counts of each source. `radius` [deg] of the map, by default the whole field.
+    Of a posterior that several processes share, all must call this, and get the same figure.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -100,7 +102,7 @@ def _spectrum(figure, posterior, prediction: Prediction):
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     edges = prediction.edges
     energy, _, _, number = _spread(posterior.events)
-    counts = np.histogram(energy, edges, weights=number)[0]
+    counts = _of_all(posterior, np.histogram(energy, edges, weights=number)[0])
     middle = np.sqrt(edges[1:] * edges[:-1])
     total = np.quantile(prediction.counts.sum(1), [0.1587, 0.5, 0.8413], axis=0)
     for i, name in enumerate(prediction.names):
@@ -126,6 +128,11 @@ def _spectrum(figure, posterior, prediction: Prediction):
     limit = max(3.5, 1.2 * np.abs(pull).max(initial=0.0) + 1.0)
     bottom.set(ylim=(-limit, limit), xlabel="reconstructed energy [TeV]", ylabel="(data - model)\n/ error")
     bottom.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def _of_all(posterior, counts):
+    """Counts of the events of all processes that share the posterior."""
+    return distributed.over(distributed.spans(posterior), np.sum, counts)
 
 
 def _spread(events):
@@ -162,7 +169,7 @@ def _sky(figure, posterior, prediction: Prediction, radius):
     def histogram(lon, lat, weights):
         return np.histogram2d(lat, lon0 + _wrap(lon - lon0), sides[::-1], weights=weights)[0]
 
-    counts = gaussian_filter(histogram(*_spread(posterior.events)[1:]), 1.5)
+    counts = gaussian_filter(_of_all(posterior, histogram(*_spread(posterior.events)[1:])), 1.5)
     pixel = (2.0 * radius / 120) ** 2
     image = axes.pcolormesh(*sides, counts / pixel, cmap="magma", norm=PowerNorm(0.5, vmin=0.0), rasterized=True)
     figure.colorbar(image, ax=axes, label="counts per square degree", shrink=0.85)

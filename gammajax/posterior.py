@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Integer, PRNGKeyArray
 from numpyro.distributions import Distribution
 
+from gammajax import distributed
 from gammajax.cells import Cells
 from gammajax.engines import ENGINES, BackgroundEngine, Engine, FixedEngine, KernelEngine, PreparedKernel, Rows
 from gammajax.engines.rows import PER_DECADE
@@ -42,6 +43,8 @@ class Posterior(eqx.Module):
       a [`gammajax.engines.PreparedKernel`][] that serves many lists of events.
     - `per_decade`: true-energy nodes per decade; `bands`: nodes kept per event (default: what the response needs).
     - `mesh`: devices that share the events, such as `jax.make_mesh((8,), ("events",))`; samplers need nothing else.
+      With the devices of several processes, `gammajax.distributed.mesh()`, each process gives its own `events`, and all
+      call everything alike.
     - `compact`: components that no parameter changes keep their intensities instead of a kernel.
     - `dtype` of kernels and of other arrays with a number for each event; sums over events are in double precision
       where that is switched on.
@@ -96,9 +99,10 @@ class Posterior(eqx.Module):
         self.events = jax.tree.map(jnp.asarray, events)
         self.reference_parameters = start
         self.reference = rows.place(np.ones(rows.index.size))
-        if events.total > MANY and jnp.result_type(float) != jnp.float64:
+        total = self.total
+        if total > MANY and jnp.result_type(float) != jnp.float64:
             warnings.warn(
-                f"log-likelihoods of {events.total} events are rounded to about {6e-8 * events.total:.1g} in single "
+                f"log-likelihoods of {total} events are rounded to about {6e-8 * total:.1g} in single "
                 "precision, of which samplers suffer; switch on jax_enable_x64 (kernels stay in single precision)",
                 stacklevel=2,
             )
@@ -107,16 +111,24 @@ class Posterior(eqx.Module):
             if not float(count.sum()) > 0:
                 raise ValueError(f"component {name!r} expects no events in the selection")
         self.reference = eqx.filter_jit(Posterior._density)(self, start)
-        impossible = np.flatnonzero(np.asarray(~(self.reference > 0)) & rows.valid)
-        if impossible.size:
-            row = impossible[0]
-            energy, _, lon, lat, _ = (column.mean() for column in rows.points[row])
-            kind, of = "cell" if isinstance(events, Cells) else "event", observations[rows.observation[row]]
-            raise ValueError(
-                f"{kind} {rows.index[row]} ({energy:.4g} TeV at {lon:.4f}, {lat:.4f} deg, observation {of.obs_id}) "
-                f"cannot come from any component; {impossible.size} such {kind}s: restrict energy_range or offset_max "
-                "to where the response is defined"
-            )
+        reference = distributed.local(self.reference)
+        with distributed.together(rows.shared):
+            impossible = np.flatnonzero(~(reference > 0) & rows.valid)
+            if impossible.size:
+                row = impossible[0]
+                energy, _, lon, lat, _ = (column.mean() for column in rows.points[row])
+                kind, of = "cell" if isinstance(events, Cells) else "event", observations[rows.observation[row]]
+                raise ValueError(
+                    f"{kind} {rows.index[row]} ({energy:.4g} TeV at {lon:.4f}, {lat:.4f} deg, observation {of.obs_id}) "
+                    f"cannot come from any component; {impossible.size} such {kind}s: restrict energy_range or "
+                    "offset_max to where the response is defined"
+                )
+
+    @property
+    def total(self) -> int:
+        """Number of events, of all processes."""
+        shared = distributed.spans(self.count)
+        return int(distributed.over(shared, np.sum, distributed.local(self.count).sum(dtype=np.int64)))
 
     def expected_counts(self, parameters: Parameters) -> dict[str, Float[Array, " observation"]]:
         """Expected counts of every component in the selection of every observation, by its absolute flux."""
@@ -144,8 +156,9 @@ class Posterior(eqx.Module):
 
     def log_reference_exact(self) -> float:
         """`log_reference` in double precision, on the host: for evidences, which are differences of large numbers."""
-        count = np.asarray(self.count)
-        value = float(count[count > 0] @ np.log(np.asarray(self.reference)[count > 0].astype(np.float64)))
+        count, reference = (distributed.local(array) for array in (self.count, self.reference))
+        value = count[count > 0] @ np.log(reference[count > 0].astype(np.float64))
+        value = float(distributed.over(distributed.spans(self.count), np.sum, value))
         weighted = self.model(self.reference_parameters).weighted
         return value if weighted else value - float(self._total(self.reference_parameters))
 

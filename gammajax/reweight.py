@@ -57,7 +57,7 @@ def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=
         raise ValueError(f"the result has no draws of {missing}; is it from this posterior?")
     messages = list(result.messages)
     if new_posterior is not None:
-        sizes = [p.events.total for p in (posterior, new_posterior) if hasattr(p, "events")]
+        sizes = [p.total for p in (posterior, new_posterior) if hasattr(p, "total")]
         if len(set(sizes)) > 1:
             raise ValueError(f"the posteriors are of {sizes[0]} and {sizes[1]} events; reweighting needs the same data")
         for message in _beyond(posterior, new_posterior):

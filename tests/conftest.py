@@ -56,8 +56,7 @@ def ctao_south():
     return ctao("South", pointing=(0.0, 0.0), frame="galactic", livetime=50 * 3600.0)
 
 
-@pytest.fixture(scope="session")
-def response():
+def small_response():
     """A small smooth response: Gaussian spread and dispersion, all changing with energy and offset."""
     import jax.numpy as jnp
 
@@ -79,6 +78,12 @@ def response():
         EnergyDispersion(*true, Axis(migra), np.exp(-0.5 * ((migra - 0.97) / spread) ** 2)),
         Background(Table((Axis(np.log(background_energy)), Axis(offset)), jnp.asarray(rate))),
     )
+
+
+@pytest.fixture(scope="session")
+def response():
+    """That of `small_response`."""
+    return small_response()
 
 
 @pytest.fixture(scope="session")

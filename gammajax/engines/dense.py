@@ -92,11 +92,11 @@ class DenseEngine(Engine):
                 "gammajax.Posterior"
             )
         free = _free_numbers(source, variants, rows.nodes)
-        size = float(np.dtype(jnp.result_type(float)).itemsize * rows.index.size) * float(nodes) ** len(free)
+        size = float(np.dtype(jnp.result_type(float)).itemsize * rows.total) * float(nodes) ** len(free)
         if len(free) > LARGEST_FREE or size > LARGEST_TABLE:
             names = ", ".join(name for _, name, *_ in free[:5]) + (", ..." if len(free) > 5 else "")
             raise ValueError(
-                f"the dense engine would tabulate {rows.index.size} rows at {nodes} nodes in each of {len(free)} free "
+                f"the dense engine would tabulate {rows.total} rows at {nodes} nodes in each of {len(free)} free "
                 f"numbers ({names}), {size / 1e9:.3g} GB; it takes up to "
                 f"{LARGEST_FREE} free numbers and {LARGEST_TABLE / 1e9:g} GB: use engine='kernel' or engine='fold'"
             )

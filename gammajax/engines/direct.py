@@ -38,7 +38,9 @@ class DirectEngine(Engine):
 
     @classmethod
     def init(cls, source: Source, observations, rows: Rows, variants=()) -> "DirectEngine":
-        """Choose quadrature nodes for every observation; eager."""
+        """Choose quadrature nodes for every observation; eager. `ValueError` on several processes."""
+        if rows.shared:
+            raise ValueError("the direct engine works in one process; use engine='kernel' or engine='fold'")
         start = np.repeat(rows.start, rows.block)
         columns, members, weights, widths, maps = [], [], [], [], []
         true = np.asarray(rows.nodes.energy, np.float64)

@@ -85,8 +85,8 @@ class FoldEngine(Engine):
         start, flux = np.repeat(rows.start, rows.block), rows.nodes.flux(source.spectrum)
         columns, members, ratios, responses, acceptance = [], [], [], [], []
         for number, observation in enumerate(observations):
-            mine = rows.share(np.flatnonzero(rows.observation == number))
-            members.append(rows.place(mine))
+            mine, place = rows.share(np.flatnonzero(rows.observation == number))
+            members.append(rows.place(place))
             energy, lon, lat, weight = rows.points[mine].pairs()
             columns.append(tuple(map(rows.place, (energy, lon, lat))))
             response, detector = build.init(morphologies, observation, rows.nodes)
@@ -110,7 +110,7 @@ class FoldEngine(Engine):
             tuple(ratios),
             tuple(responses),
             tuple(acceptance),
-            rows.index.size,
+            rows.total,
         )
 
     def intensity(self, source: Source) -> Float[Array, " row"]:

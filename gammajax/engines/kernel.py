@@ -133,7 +133,7 @@ class PreparedKernel(eqx.Module):
 
         Written into their place on the device some rows at a time, so that nothing is held twice.
         """
-        parts, blocks = [], rows.start.size
+        parts = []
         step = max(CHUNK.get(jax.default_backend(), CHUNK_ELSEWHERE) // rows.points.lon.shape[1], 256)
         for device, low, high in rows.shares:
             with jax.default_device(device):
@@ -152,9 +152,7 @@ class PreparedKernel(eqx.Module):
                         # the host must not run ahead of the device with chunks in its hands
                         out.block_until_ready()
                 parts.append(out)
-        if rows.sharding is None:
-            return parts[0]
-        return jax.make_array_from_single_device_arrays((blocks, *shape, rows.block), rows.sharding, parts)
+        return rows.join(parts)
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -5,6 +5,7 @@ true energies. So an engine needs no gather per event, only one window of the fl
 """
 
 import math
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
+from gammajax import distributed
 from gammajax.cells import Cells, Points
 from gammajax.energy import EnergyNodes
 from gammajax.events import Events, check_events
@@ -29,7 +31,8 @@ class Rows(eqx.Module):
 
     `index`: event or cell of each row, of which it has `count` events; padding repeats another row and counts none.
     `start`: first node of each block's band. `mesh`: devices that share the rows, if any;
-    `dtype` of what is kept of each.
+    `dtype` of what is kept of each. Where the devices are those of several processes, these are the rows of this one:
+    as many, in as many blocks, with bands as wide, as on every other.
     The intensity of a row is its mean over `points`, of which an event has one.
     """
 
@@ -56,20 +59,27 @@ class Rows(eqx.Module):
     ) -> "Rows":
         """Group events; `bands` fixes the number of nodes per band, by default the response decides.
 
-        Raises `ValueError` for events outside their observation's selection and for cells of other observations.
+        With a mesh of several processes each gives its own events.
+
+        Raises `ValueError` for events outside their observation's selection and for cells of other observations; for
+        events that several processes give; and for a mesh without some of the processes.
         """
-        if isinstance(events, Cells):
-            events.check_observations(observations)
-            points, count = events.points(), np.asarray(events.count)
-        else:
-            check_events(events, observations)
-            points, count = Points.of(events), np.ones(len(events), np.int64)
-        nodes = EnergyNodes(*true_energy_range(observations), per_decade)
-        groups, low, high = _bands(observations, nodes, points.energy, count)
+        shared = mesh is not None and distributed.spans(mesh)
+        processes = _check_processes(mesh, events) if shared else 1
+        agree = partial(distributed.over, shared)
+        with distributed.together(shared):
+            if isinstance(events, Cells):
+                events.check_observations(observations)
+                points, count = events.points(), np.asarray(events.count)
+            else:
+                check_events(events, observations)
+                points, count = Points.of(events), np.ones(len(events), np.int64)
+            nodes = EnergyNodes(*true_energy_range(observations), per_decade)
+        groups, low, high = _bands(observations, nodes, points.energy, count, agree)
         # sizes are rounded up, so that data sets of about the same size share compiled functions
         needed = -(-(int((high - low).max()) + 1) // 4) * 4
         band = min(needed if bands is None else bands, nodes.energy.size)
-        size = len(events)
+        size = int(agree(np.max, len(events)))
         # small ones leave less padding of the few events at each energy, large ones fewer windows
         block = int(np.clip(2.0 ** np.floor(np.log2(max(min(size / 100, 32), size / 400))), 8, 1024))
         order, start, valid = [], [], []
@@ -83,18 +93,21 @@ class Rows(eqx.Module):
             # a band wider than needed is centred on it, a narrower one keeps its middle
             first = low[group] - (band - (high[group] - low[group] + 1)) // 2
             start += [int(np.clip(first, 0, nodes.energy.size - band))] * blocks
-        unit = 2 ** max(3, int(np.log2(len(start) / 16)))
+        blocks = int(agree(np.max, len(start)))
+        unit = 2 ** max(3, int(np.log2(blocks / 16)))
         # every device has as many
-        for _ in range(-len(start) % (unit if mesh is None else math.lcm(unit, mesh.size))):
+        blocks += -blocks % (unit if mesh is None else math.lcm(unit, mesh.size // processes))
+        for _ in range(blocks - len(start)):
             order.append(np.resize(order[-1], block))
             start.append(start[-1])
             valid.append(np.zeros(block, bool))
         index = np.concatenate(order)
         count = np.where(np.concatenate(valid), count[index], 0)
+        small = np.min_scalar_type(agree(np.max, count.max()))
         return cls(
             nodes,
             index,
-            count.astype(np.min_scalar_type(count.max())),  # the one number of an event that is not of the model
+            count.astype(small),  # the one number of an event that is not of the model
             points[index],
             np.asarray(events.observation)[index],
             np.array(start, np.int32),
@@ -119,20 +132,63 @@ class Rows(eqx.Module):
         return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
     @property
+    def shared(self) -> bool:
+        """Whether other processes have more rows of the same posterior."""
+        return self.mesh is not None and distributed.spans(self.mesh)
+
+    @property
+    def total(self) -> int:
+        """Number of rows of all processes."""
+        return self.index.size * (jax.process_count() if self.shared else 1)
+
+    @property
     def shares(self) -> list[tuple[Any, int, int]]:
-        """Devices of this process, and the first block and the end of what each has."""
+        """Devices of this process, and the first block and the end of what each has, counted in this process."""
         if self.sharding is None:
             return [(None, 0, self.start.size)]
-        found = self.sharding.addressable_devices_indices_map((self.start.size,))
-        return [(device, *index[0].indices(self.start.size)[:2]) for device, index in found.items() if index]
+        size = self.start.size // len(self._places)
+        return [(device, i * size, (i + 1) * size) for i, (device, _) in enumerate(self._places)]
+
+    @property
+    def _places(self) -> list[tuple[Any, int]]:
+        """Devices of this process and their places in the mesh, in its order."""
+        assert self.mesh is not None
+        mine = jax.process_index()
+        return [(d, place) for place, d in enumerate(self.mesh.devices.flat) if d.process_index == mine]
 
     def place(self, array: Shaped[np.ndarray | Array, "..."]) -> Shaped[Array, "..."]:
         """Array of rows or of blocks, split over the devices of the mesh: its length is a multiple of their number."""
-        return jnp.asarray(array) if self.mesh is None else jax.device_put(array, self.sharding)
+        if self.mesh is None:
+            return jnp.asarray(array)
+        if not self.shared:
+            return jax.device_put(array, self.sharding)
+        parts = np.split(np.asarray(array), len(self._places))
+        return self.join([jax.device_put(part, device) for part, (device, _) in zip(parts, self._places, strict=True)])
 
-    def share(self, members: Int[np.ndarray, " member"]) -> Int[np.ndarray, " shared"]:
-        """Rows, some of them again, so that every device has as many."""
-        return members if self.mesh is None else np.resize(members, -(-members.size // self.mesh.size) * self.mesh.size)
+    def join(self, parts: list) -> Shaped[Array, "..."]:
+        """One array from the parts on this process's devices, in the order of `shares`, and those of the others."""
+        if self.mesh is None or self.sharding is None:
+            return parts[0]
+        shape = (parts[0].shape[0] * self.mesh.size, *parts[0].shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, self.sharding, parts)
+
+    def share(
+        self, members: Int[np.ndarray, " member"]
+    ) -> tuple[Int[np.ndarray, " shared"], Int[np.ndarray, " shared"]]:
+        """Rows, some of them again, so that every device has as many; and where they are among those of all processes.
+
+        A process that has none gives a row with a place beyond all, where nothing is written.
+        """
+        if self.mesh is None:
+            return members, members
+        devices = len(self._places)
+        size = -(-int(distributed.over(self.shared, np.max, members.size)) // devices) * devices
+        if members.size == 0:
+            return np.zeros(size, int), np.full(size, self.total)
+        members = np.resize(members, size)
+        each = self.index.size // devices
+        first = np.array([place for _, place in self._places]) * each
+        return members, first[members // each] + members % each
 
     def to_events(self, values: Float[Array, " row"]) -> Float[np.ndarray, " event"]:
         """Row values in the order of the events, without the padding."""
@@ -158,16 +214,29 @@ def true_energy_range(observations) -> tuple[float, float]:
     return low, high
 
 
-def _bands(observations, nodes, energy, number):
+def _check_processes(mesh, events) -> int:
+    """Number of processes; raises `ValueError` as [`Rows.init`][] says."""
+    devices = np.bincount([device.process_index for device in mesh.devices.flat], minlength=jax.process_count())
+    if len(set(devices)) > 1:
+        raise ValueError(
+            f"the mesh has {', '.join(map(str, devices))} devices of the {devices.size} processes; it must have as "
+            "many of each: gammajax.distributed.mesh()"
+        )
+    if len(set(distributed.gather(distributed.digest(events)))) < devices.size:
+        raise ValueError("several processes give the same events: give each its own, by gammajax.distributed.share")
+    return devices.size
+
+
+def _bands(observations, nodes, energy, number, agree):
     """Group of every row by reconstructed energy, and the first and last node each group needs."""
     log_energy = np.log(energy)
-    origin = log_energy.min()
+    origin = float(agree(np.min, log_energy.min()))
     # of each point; a row belongs to the group of its first
     reach = np.floor((log_energy - origin) / (2.0 * nodes.log_step) + 1e-9).astype(int)
     groups = reach[:, 0]
-    count = int(reach.max()) + 1
+    count = int(agree(np.max, reach.max())) + 1
     edges = np.exp(origin + np.arange(count + 1) * 2.0 * nodes.log_step)
-    there = np.bincount(groups, number, count)
+    there = agree(np.sum, np.bincount(groups, number, count))
     # an edge belongs to two groups
     there = np.maximum(np.append(there, 0.0), np.insert(there, 0, 0.0))
     negligible = np.clip(0.1 / np.sqrt(np.maximum(there, 1.0)), *NEGLIGIBLE)[:, None]
@@ -202,6 +271,7 @@ def _bands(observations, nodes, energy, number):
     if reach.shape[1] > 1:
         np.minimum.at(low, groups, low[reach.min(1)])
         np.maximum.at(high, groups, high[reach.max(1)])
+        low, high = agree(np.min, low), agree(np.max, high)
     return groups, low, high
 
 

@@ -48,6 +48,7 @@ def read_gadf(
     frame: str = "icrs",
     labels: bool = False,
     warn: bool = True,
+    part: tuple[int, int] = (0, 1),
 ) -> Data:
     """Events and observations of a DL3 folder with `hdu-index.fits.gz`, under one selection for both.
 
@@ -59,6 +60,7 @@ def read_gadf(
     - `frame`: "icrs" or "galactic", of the events and observations.
     - `labels`: keep the `MC_ID` column of simulated events as `Events.component`.
     - `warn`: warn about response functions that are not normalised in the file.
+    - `part`: (i, n) keeps every n-th event from the i-th on, so that n processes share them; observations are the same.
 
     Livetimes are those of the headers. Background rates of the format count per time on target: they are scaled by
     on-time over livetime, so that livetime times rate is the number of events. Events outside the good time intervals
@@ -81,7 +83,7 @@ def read_gadf(
                 run = store.obs(obs_id, required_irf=["aeff", "edisp", "psf"])
             yield name, run
 
-    return _data(runs(), str(folder), offset_max, energy_range, exclusion, frame, labels, warn)
+    return _data(runs(), str(folder), offset_max, energy_range, exclusion, frame, labels, warn, part)
 
 
 def from_gammapy_observations(
@@ -118,11 +120,11 @@ def from_gammapy_observations(
     return _data(runs, "the observations", offset_max, energy_range, exclusion, frame, labels, warn)
 
 
-def _data(runs, origin, offset_max, energy_range, exclusion, frame, labels, warn) -> Data:
+def _data(runs, origin, offset_max, energy_range, exclusion, frame, labels, warn, part=(0, 1)) -> Data:
     """What all readers share: `runs` are pairs of a name for messages and a gammapy observation."""
     offset_max = float(plain(offset_max, "deg"))
     energy_range = None if energy_range is None else plain_pair(energy_range, "TeV")
-    cache, observations, columns = {}, [], []
+    cache, observations, columns, seen = {}, [], [], 0
     for number, (name, run) in enumerate(runs):
         with _reading(name):
             events, gti = run.events, run.gti
@@ -138,9 +140,11 @@ def _data(runs, origin, offset_max, energy_range, exclusion, frame, labels, warn
             run, gti, livetime, cache[files, ratio], name, energy_range, offset_max, frame, exclusion
         )
         observations.append(observation)
-        columns.append(_selected(events, gti, observation, number, name, labels))
+        selected = _selected(events, gti, observation, number, name, labels)
+        columns.append([column[(part[0] - seen) % part[1] :: part[1]] for column in selected])
+        seen += selected[0].size
     energy, lon, lat, index, component = (np.concatenate(c) for c in zip(*columns, strict=True))
-    if energy.size == 0:
+    if seen == 0:
         ranges = ", ".join(f"{o.obs_id}: {o.energy_min:.3g} to {o.energy_max:.3g} TeV" for o in observations)
         raise ValueError(f"{origin}: no event is left within {offset_max:g} deg and the energy ranges ({ranges})")
     return Data(Events(energy, lon, lat, index, component=component if labels else None), observations)

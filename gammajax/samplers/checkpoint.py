@@ -5,6 +5,7 @@ events, options, key, versions, machine. It continues a run only where all of th
 """
 
 import hashlib
+import io
 import json
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +15,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from gammajax import distributed
 from gammajax.files import replacing
 from gammajax.samplers.space import log_likelihood, log_prior, prior_draws
 
@@ -33,24 +35,19 @@ class Checkpoint(NamedTuple):
 
 def identity(posterior, key, method: str, options: dict) -> dict[str, Any]:
     """What a checkpoint belongs to, by what a person would call it."""
-    device = jax.devices()[0]
-    # sorted: numpyro keeps the fields of a distribution in an order that differs from process to process
-    arrays = sorted(_digest(np.asarray(leaf)) for leaf in jax.tree.leaves(eqx.filter(posterior, eqx.is_array_like)))
+    device, shared = jax.devices()[0], distributed.spans(posterior)
+    data = distributed.digest(eqx.filter(posterior, eqx.is_array_like))
+    if shared:  # that of every process's share, in the order of the processes
+        data = hashlib.blake2b(b"".join(distributed.gather(data)), digest_size=16).digest()
     return {
         "method": method,
         "options": {name: str(value) for name, value in sorted(options.items())},
         "key": np.asarray(jax.random.key_data(key)).ravel().tolist(),
         "versions": {name: version(name) for name in PACKAGES},
-        "device": f"{device.platform} {device.device_kind}",
-        "data set or priors": hashlib.blake2b(b"".join(arrays), digest_size=16).hexdigest(),
+        "device": f"{device.platform} {device.device_kind}" + (f", {jax.process_count()} processes" if shared else ""),
+        "data set or priors": data.hex(),
         "model": np.asarray(_probe(posterior), np.float64).tolist(),
     }
-
-
-def _digest(array) -> bytes:
-    digest = hashlib.blake2b(f"{array.dtype}{array.shape}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(array).data)
-    return digest.digest()
 
 
 @eqx.filter_jit
@@ -77,10 +74,13 @@ def write(path: Path, belongs_to: dict, checkpoint: Checkpoint) -> None:
         np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
 
 
-def read(path: Path, belongs_to: dict) -> Checkpoint:
-    """Read a checkpoint. Raises `ValueError` when it is none, or belongs to something else, and says to what."""
+def read(path: Path, belongs_to: dict, data: bytes | None = None) -> Checkpoint:
+    """Read a checkpoint, or take what was read as `data`.
+
+    Raises `ValueError` when it is none, or belongs to something else, and says to what.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(path if data is None else io.BytesIO(data), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         header = json.loads(arrays.pop("header").tobytes())
     except (ValueError, KeyError, OSError, EOFError) as error:

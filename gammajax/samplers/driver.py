@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gammajax import distributed
 from gammajax.progress import Progress
 from gammajax.samplers import checkpoint as checkpoints
 from gammajax.samplers.space import parameters_at, referred
@@ -73,15 +75,21 @@ class Preempted(SystemExit):
 def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: float = 60.0, progress=False) -> Run:
     """Run a sampler to its end, from its checkpoint if there is one.
 
+    Where several processes share the posterior all call it; the first alone reads and writes the checkpoint and shows
+    progress.
+
     Raises `ValueError` for a checkpoint of another run, `FileNotFoundError` for one in a folder that is not there, and
-    `Preempted` after SIGTERM.
+    `Preempted` after SIGTERM, to any of the processes.
     """
-    begun, spent, steps = time.perf_counter(), 0.0, 0
+    begun, spent, steps, stop = time.perf_counter(), 0.0, 0, False
     path = None if checkpoint is None else Path(checkpoint)
-    if path is not None and not path.parent.is_dir():
-        raise FileNotFoundError(f"{path.parent}: no such folder to write the checkpoint in")
-    belongs_to = {} if path is None else checkpoints.identity(posterior, key, sampler.name, sampler.options)
-    found = checkpoints.read(path, belongs_to) if path is not None and path.exists() else None
+    shared = distributed.spans(posterior)
+    first = not shared or distributed.is_first()
+    belongs_to, found = {}, None
+    if path is not None:
+        data = distributed.from_first(partial(_bytes, path), shared)
+        belongs_to = checkpoints.identity(posterior, key, sampler.name, sampler.options)
+        found = None if data is None else checkpoints.read(path, belongs_to, data)
     prepared = found.prepared if found else {n: np.asarray(a) for n, a in sampler.prepare(posterior, key).items()}
     at = jnp.asarray(prepared["x"])
     posterior = referred(posterior, {name: value[0] for name, value in parameters_at(posterior, at[None]).items()})
@@ -105,14 +113,14 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
         return sampler.done(state, records[-1], steps) if steps else (0.0, "start")
 
     def save():
-        if path is not None:
+        if path is not None and first:
             leaves = [np.asarray(_plain(leaf)) for leaf in jax.tree.leaves(state)]
             joined = jax.tree.leaves(_join(records))
             total = spent + time.perf_counter() - begun
             checkpoints.write(path, belongs_to, checkpoints.Checkpoint(prepared, leaves, joined, steps, total))
 
     saved = time.perf_counter()
-    with _Terminated(path is not None) as terminated, Progress(progress, sampler.name) as bar:
+    with _Terminated(path is not None) as terminated, Progress(progress and first, sampler.name) as bar:
         try:
             while done()[0] < 1.0:
                 advanced, record = sampler.step(posterior, state)
@@ -121,7 +129,8 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
                 # together: an interrupt falls before or after
                 state, steps, records = advanced, steps + 1, [*records, record]
                 bar.update(*done())
-                if terminated():
+                stop = bool(distributed.over(shared, np.max, terminated()))  # all after the same step
+                if stop:
                     break
                 if time.perf_counter() - saved > checkpoint_every:
                     save()
@@ -129,7 +138,8 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
         finally:
             if len(records) > (1 if found else 0):  # something new
                 save()
-    if terminated() and done()[0] < 1.0:
+    if stop and done()[0] < 1.0:
+        distributed.over(shared, np.max, 0)  # until the checkpoint is there
         raise Preempted(path)
     timings = {"start": ready - begun, "sampling": time.perf_counter() - ready}
     if found:
@@ -137,6 +147,13 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
     if not records:  # there was nothing to do
         records.append(jax.tree.map(lambda like: np.zeros((0, *like.shape[1:]), like.dtype), form(state)))
     return Run(posterior, prepared, state, _join(records), timings)
+
+
+def _bytes(path) -> bytes | None:
+    """What a checkpoint holds, if there is one."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path.parent}: no such folder to write the checkpoint in")
+    return path.read_bytes() if path.exists() else None
 
 
 def _join(records):

@@ -16,14 +16,14 @@ def finish(run: Run, sampler: Sampler, key, samples: dict, messages=(), **more) 
 
     `messages` are given as warnings too.
     """
-    events = getattr(run.posterior, "events", None)  # a log-likelihood written by hand has none
+    events = getattr(run.posterior, "total", None)  # a log-likelihood written by hand has none
     result = Result.from_samples(
         samples,
         method=sampler.name,
         fractions=sample_fractions(run.posterior, samples),
         timings=run.timings,
         seed=int(np.asarray(jax.random.key_data(key)).ravel()[-1]),
-        **({} if events is None else {"events": events.total}),
+        **({} if events is None else {"events": events}),
         **more,
     )
     say(result, messages)
