@@ -311,7 +311,7 @@ def test_an_impossible_event_is_named(observations):
     made = gj.Events([1.1, 1.2], [0.3, -1.9], [0.2, 0.0])
 
     def alone(p):
-        return gj.Mixture(signal=gj.Source(gj.PowerLaw(p["index"]), gj.Point(1.9, 0.0)), weights={})
+        return gj.Mixture(signal=gj.Source(gj.PowerLaw(p["index"]), gj.Point(1.1, 0.0)), weights={})
 
     message = r"event 1 \(1.2 TeV at -1.9000, 0.0000 deg, observation 0\) cannot come from any component; 1 such events"
     with pytest.raises(ValueError, match=message):
