@@ -22,7 +22,6 @@ from gammajax.engines import ENGINES, Rows
 from gammajax.sky import Grid, displace
 
 ENERGIES = 0.3, 2.0, 20.0
-PER_DECADE = 50.0  # the default
 PLACE = {"lon": 0.3, "lat": 0.2}
 FIXED = "edge", "local_density"  # sharper than any response; no part of a normalised halo
 
@@ -83,7 +82,7 @@ def intensity(engine, source):
 
 def deviations(observation, source, events):
     """Deviation of fold from direct, maximum and median."""
-    rows = Rows.init(events, [observation], PER_DECADE)
+    rows = Rows.init(events, [observation])
     fold, direct = (
         rows.to_events(intensity(ENGINES[name].init(source, [observation], rows), source))
         for name in ("fold", "direct")

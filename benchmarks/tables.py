@@ -101,7 +101,8 @@ ABOUT = {
         "python -m benchmarks.paper_2401_13876",
         "The analysis of arXiv 2401.13876, from simulation to posterior and evidence, with 1e8 events in "
         "cells; the paper gives no time. Target: 15 minutes on two cores for simulation, cells and NUTS. Intervals of "
-        "95 %. Figure: [paper-2401-13876.png](results/paper-2401-13876.png).",
+        "95 %; the cross section of the same number of events depends on halo, pointings and selection, which are not "
+        "the paper's. Figure: [paper-2401-13876.png](results/paper-2401-13876.png).",
     ),
     "paper-closure": (
         "python -m benchmarks.paper_2401_13876 --events 10000000 --seeds 10",
