@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from gammajax.events import Events, check_events
 from gammajax.fold import psf_quantile
-from gammajax.observation import Observation
+from gammajax.observation import Observation, as_tuple
 from gammajax.sky import DEGREE, displace, offset_coordinates
 from gammajax.spectra import is_same
 
@@ -56,7 +56,7 @@ class Binning(eqx.Module):
         for name, value in (("energy_per_decade", energy_per_decade), ("pixel", pixel)):
             if value is not None and not 0 < value < np.inf:
                 raise ValueError(f"{name} must be positive, not {value}")
-        observations = _as_tuple(observations)
+        observations = as_tuple(observations)
         low, high = min(o.energy_min for o in observations), max(o.energy_max for o in observations)
         probe = np.geomspace(low, high, 200)
         widths = [_resolution(observation, probe) for observation in observations]
@@ -224,10 +224,6 @@ class Points(NamedTuple):
         lon, lat = (np.tile(column, (1, energies)) for column in (self.lon, self.lat))
         weight = (self.energy_weight[:, :, None] * self.weight[:, None, :]).reshape(cells, -1)
         return energy.ravel(), lon.ravel(), lat.ravel(), weight
-
-
-def _as_tuple(observations) -> tuple[Observation, ...]:
-    return (observations,) if isinstance(observations, Observation) else tuple(observations)
 
 
 def _field(observation) -> Observation:

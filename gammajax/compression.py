@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from gammajax.cells import Binning
 from gammajax.events import Events
 from gammajax.posterior import Posterior
+from gammajax.samplers.space import labels
 
 
 class CompressionLoss(eqx.Module):
@@ -61,11 +62,7 @@ def compression_loss(
     cells = Binning.init(observations, energy_per_decade, pixel)(events)
     parameters = {name: jnp.asarray(parameters[name], float) for name in priors}
     flat, _ = ravel_pytree(parameters)
-    names = tuple(
-        f"{name}[{', '.join(map(str, place))}]" if place else name
-        for name in sorted(parameters)  # as jax flattens them
-        for place in np.ndindex(parameters[name].shape)
-    )
+    names = tuple(labels(parameters))
     both = [
         Posterior(model, priors, observations, data, **options).with_reference(parameters) for data in (events, cells)
     ]

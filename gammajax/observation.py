@@ -129,3 +129,8 @@ class Observation(eqx.Module):
             f"({float(self.lon):.2f}, {float(self.lat):.2f})°, {self.frame}"
         )
         return plot_response(self.response, tuple(map(float, offsets)), title, (self.energy_min, self.energy_max))
+
+
+def as_tuple(observations) -> tuple[Observation, ...]:
+    """One observation or several, as a tuple."""
+    return (observations,) if isinstance(observations, Observation) else tuple(observations)

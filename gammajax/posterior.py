@@ -19,12 +19,13 @@ from gammajax.engines.rows import PER_DECADE
 from gammajax.events import Events
 from gammajax.likelihood import mixture_density, sum_of_logs
 from gammajax.mixture import InstrumentBackground, Mixture, Source
-from gammajax.observation import Observation
+from gammajax.observation import Observation, as_tuple
 from gammajax.priors import centre, cube_size, extremes, from_cube
 from gammajax.spectra import is_same
 
 Parameters = dict[str, Float[Array, "..."]]
 MANY = 3_000_000  # events above which scalars of single precision are too rough
+JOINT = 3  # draws of the prior by which components are found not to depend on parameters
 EngineChoice = str | Callable[..., Engine]
 
 
@@ -93,7 +94,9 @@ class Posterior(eqx.Module):
             raise ValueError(f"the model must return a gammajax.Mixture, not {type(mixture).__name__}")
         free, variants = _explore_priors(model, self.priors, start, mixture)
         rows = Rows.init(events, observations, per_decade, bands, mesh, dtype)
-        self.engines = _prepare(mixture, observations, rows, engine, free, variants, compact)
+        draws = [self.sample_prior(jax.random.key(seed)) for seed in range(JOINT)]
+        fixed = _fixed(model, mixture, variants, draws) if compact else []
+        self.engines = _prepare(mixture, observations, rows, engine, free, variants, fixed)
         self.count = rows.place(rows.count)
         # on the device once: leaves on the host would travel with every call
         self.events = jax.tree.map(jnp.asarray, events)
@@ -258,7 +261,7 @@ def intensity(
     there (`per_decade`, `bands`). Differentiable in the component's parameters;
     "kernel" in those of the spectrum only.
     """
-    observations = _as_tuple(observations)
+    observations = as_tuple(observations)
     with jax.ensure_compile_time_eval():
         _check_fields(component, observations)
         rows = Rows.init(events, observations, **options)
@@ -272,7 +275,7 @@ def expected_counts(
     component: Source | InstrumentBackground, observations, engine: str = "kernel", **options
 ) -> Float[Array, ""]:
     """Expected counts N of one component, summed over the selections of one or several observations."""
-    observations = _as_tuple(observations)
+    observations = as_tuple(observations)
     with jax.ensure_compile_time_eval():
         _check_fields(component, observations)
         # counts do not depend on events: one in the middle of each selection stands in
@@ -289,11 +292,7 @@ def _data(observations, events) -> tuple[tuple[Observation, ...], Events | Cells
         if not (isinstance(observations, tuple) and len(observations) == 2 and isinstance(observations[0], Events)):
             raise ValueError("give observations and events, or the pair (events, observations) of read_gadf")
         events, observations = observations
-    return _as_tuple(observations), events
-
-
-def _as_tuple(observations) -> tuple[Observation, ...]:
-    return (observations,) if isinstance(observations, Observation) else tuple(observations)
+    return as_tuple(observations), events
 
 
 def _check_fields(component, observations) -> None:
@@ -312,10 +311,10 @@ def _engine_init(component, engine: EngineChoice) -> Callable[..., Engine]:
     return ENGINES[engine].init
 
 
-def _prepare(mixture, observations, rows, engine, free, variants, compact):
+def _prepare(mixture, observations, rows, engine, free, variants, fixed):
     """One engine for each component; components that share a morphology share its kernel.
 
-    Those that no parameter changes need none, where `compact` says so.
+    Those that are `fixed` need none.
     """
     chosen = engine if isinstance(engine, dict) else {}
     unknown = [name for name in chosen if name not in mixture.components]
@@ -327,7 +326,6 @@ def _prepare(mixture, observations, rows, engine, free, variants, compact):
         default = engine if engine and not chosen else ("fold" if name in free else "kernel")
         init = _engine_init(component, chosen.get(name, default))
         ours = [other.components[name] for other in variants]
-        fixed = compact and all(is_same(component, other) for other in ours)
         if init == KernelEngine.init or isinstance(init, PreparedKernel):
             if name in free:
                 raise ValueError(
@@ -337,17 +335,30 @@ def _prepare(mixture, observations, rows, engine, free, variants, compact):
             same = [built for morphology, built in kernels if is_same(morphology, component.morphology)]
             if same:
                 engines[name] = same[0]
-            elif fixed:
+            elif name in fixed:
                 prepared = init if isinstance(init, PreparedKernel) else None
                 engines[name] = FixedEngine.init(component, observations, rows, prepared=prepared)
             else:
                 engines[name] = init(component, observations, rows)
                 kernels.append((component.morphology, engines[name]))
-        elif fixed and init == BackgroundEngine.init:
+        elif name in fixed and init == BackgroundEngine.init:
             engines[name] = FixedEngine.init(component, observations, rows)
         else:
             engines[name] = init(component, observations, rows, ours)
     return engines
+
+
+def _fixed(model, mixture, variants, draws) -> list[str]:
+    """Components that are the same at the ends of every prior and at draws of all parameters.
+
+    By one parameter at a time, what depends on a product of some might not be seen to change.
+    """
+    try:
+        others = [*variants, *(model(draw) for draw in draws)]
+    except ValueError:  # a model may refuse some combinations: then nothing is known to be fixed
+        return []
+    parts = mixture.components.items()
+    return [name for name, part in parts if all(is_same(part, other.components[name]) for other in others)]
 
 
 def _explore_priors(model, priors, start, mixture) -> tuple[dict[str, str], list[Mixture]]:

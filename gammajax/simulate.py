@@ -19,7 +19,7 @@ from jaxtyping import PRNGKeyArray
 from gammajax.cells import Binning, Cells
 from gammajax.events import Events
 from gammajax.mixture import InstrumentBackground, Mixture, Source
-from gammajax.observation import Observation
+from gammajax.observation import Observation, as_tuple
 from gammajax.progress import Progress
 from gammajax.sky import DEGREE, deproject, displace
 
@@ -44,7 +44,7 @@ def simulate(
     Truth columns of background events repeat their reconstructed values. Raises `ValueError` for a total without
     weights, or a component that gives no events in the selection.
     """
-    observations = (observations,) if isinstance(observations, Observation) else tuple(observations)
+    observations = as_tuple(observations)
     if not isinstance(model, Mixture):
         model = Mixture(component=model, weights=None if events is None else {})
     order = {path: number for number, path in enumerate(model.components)}

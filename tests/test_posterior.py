@@ -261,6 +261,16 @@ def test_components_without_parameters_keep_one_number_for_each_event(observatio
     np.testing.assert_array_equal(again.engines["signal"].values, compact.engines["signal"].values)
 
 
+def test_a_component_that_depends_on_a_product_is_not_fixed(observations, events):
+    def product(p):
+        return gj.Mixture(**components({**POINT, "index": 2.1 + p["a"] * p["b"]}), weights={"signal": 0.3})
+
+    priors = {"a": dist.Normal(0.0, 0.1), "b": dist.Normal(0.0, 0.1)}
+    posterior = gj.Posterior(product, priors, observations, events, **OPTIONS)
+    assert isinstance(posterior.engines["signal"], KernelEngine)
+    assert isinstance(posterior.engines["background"], FixedEngine)
+
+
 def test_many_events_ask_for_double_precision(observations, events, monkeypatch):
     monkeypatch.setattr("gammajax.posterior.MANY", 50)
     with pytest.warns(UserWarning, match="of 60 events are rounded .* switch on jax_enable_x64"):

@@ -30,7 +30,7 @@ from gammajax.fold import (
 )
 from gammajax.mixture import Source
 from gammajax.morphology import Morphology, Point
-from gammajax.observation import Observation
+from gammajax.observation import Observation, as_tuple
 from gammajax.sky import Grid, separation
 from gammajax.spectra import is_concrete, is_same
 
@@ -90,7 +90,7 @@ class PreparedKernel(eqx.Module):
             raise ValueError(
                 "the kernel engine needs a fixed morphology; for a free position or extension use engine='fold'"
             )
-        observations = (observations,) if isinstance(observations, Observation) else tuple(observations)
+        observations = as_tuple(observations)
         if not isinstance(nodes, EnergyNodes):
             nodes = EnergyNodes(*true_energy_range(observations), nodes)
         build = _PointResponse if isinstance(morphology, Point) else _FoldedResponse

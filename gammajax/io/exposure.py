@@ -13,7 +13,7 @@ import numpy as np
 
 from gammajax.files import replacing
 from gammajax.io.files import expand
-from gammajax.observation import Observation
+from gammajax.observation import as_tuple
 
 PER_DECADE = 10  # energies of a map whose geometry has none
 
@@ -115,7 +115,7 @@ def exposure(observations, geom, *, masked: bool = True) -> Exposure:
     from astropy.coordinates import SkyCoord
     from gammapy.maps import Map, WcsGeom
 
-    observations = (observations,) if isinstance(observations, Observation) else tuple(observations)
+    observations = as_tuple(observations)
     if not observations:
         raise ValueError("an exposure needs at least one observation")
     if not isinstance(geom, WcsGeom) or geom.axes.names not in ([], ["energy_true"]):
