@@ -3,7 +3,8 @@
 Hit-and-run slices (Neal 2003, doi:10.1214/aos/1056562461) along orthogonal directions in the metric of the live points,
 a new set of directions for every sweep (Handley, Hobson & Lasenby 2015, arXiv:1506.00171). Many points move side by
 side on one device. Slice by slice they would wait for the one whose interval must be cut most often; here each goes on
-to its next slice as soon as it can, so that it is only at the end that some wait.
+to its next slice as soon as it can, and the next point takes its place when it is there, so that it is only at the end
+that some wait.
 """
 
 from collections.abc import Callable
@@ -23,6 +24,7 @@ class Walk(NamedTuple):
 
     key: PRNGKeyArray
     point: Any
+    directions: Float[Array, "slice dimension"]
     slices: Int[Array, ""]
     level: Float[Array, ""]
     low: Float[Array, ""]
@@ -32,7 +34,7 @@ class Walk(NamedTuple):
 
 
 def replace(make: Callable, slices: int, batch: int, delete: int) -> Callable:
-    """Blackjax's inner kernel: `delete` new points that start from live ones above the threshold.
+    """Blackjax's inner kernel: `delete` new points that start from live ones above the threshold, `batch` at a time.
 
     `make(x, loglikelihood_birth)` is the state of a particle; it gives the new particles and the likelihoods computed
     for each.
@@ -44,42 +46,51 @@ def replace(make: Callable, slices: int, batch: int, delete: int) -> Callable:
         above = jnp.where(above.any(), above, True)
         source = jax.random.choice(key_from, above.size, (delete,), p=above / above.sum())
         first = jax.tree.map(lambda a: a[source], state.particles)
-        move = partial(_walk, make, slices, threshold, covariance_factor)
-        moved, calls = jax.lax.map(
-            lambda one: move(*one), (jax.random.split(key_move, delete), first), batch_size=batch
-        )
-        return moved._replace(loglikelihood_birth=jnp.full_like(moved.loglikelihood_birth, threshold)), calls
+        start = partial(_start, slices, covariance_factor)
+        walks = jax.vmap(start)(jax.random.split(key_move, delete), first)
+
+        def all_try(carry):
+            walks, at, waiting = carry
+            # beyond the last there is nobody: what is gathered for it is not written
+            tried = jax.vmap(partial(_try, make, threshold))(jax.tree.map(lambda a: a[at], walks))
+            walks = jax.tree.map(lambda a, new: a.at[at].set(new, mode="drop"), walks, tried)
+            there = tried.slices >= slices
+            return walks, jnp.where(there, waiting + jnp.cumsum(there) - 1, at), waiting + there.sum()
+
+        carry = walks, jnp.arange(batch), jnp.asarray(batch)
+        walks, *_ = jax.lax.while_loop(lambda carry: (carry[1] < delete).any(), all_try, carry)
+        born = jnp.full_like(walks.point.loglikelihood_birth, threshold)
+        return walks.point._replace(loglikelihood_birth=born), walks.total
 
     return inner_kernel
 
 
-def _walk(make, slices, threshold, factor, key, point):
-    """So many slices from a point, within prior x [likelihood > threshold]."""
+def _start(slices, factor, key, point) -> Walk:
+    """Before the first slice."""
     numbers = factor.shape[0]
     key, key_directions, key_first = jax.random.split(key, 3)
     sweeps = -(-slices // numbers)
     basis, _ = jnp.linalg.qr(jax.random.normal(key_directions, (sweeps, numbers, numbers), factor.dtype))
     directions = basis.reshape(sweeps * numbers, numbers) @ factor.T
-
-    def begin(key, point):
-        """Level of the prior density, and an interval about the point: of fixed width, which costs no likelihood."""
-        height, place = jax.random.uniform(key, (2,), factor.dtype)
-        return point.logdensity + jnp.log(height), -WIDTH * place, WIDTH * (1.0 - place)
-
-    def one_try(walk):
-        key, key_place, key_next = jax.random.split(walk.key, 3)
-        t = walk.low + (walk.high - walk.low) * jax.random.uniform(key_place, (), factor.dtype)
-        to = make(walk.point.position + t * directions[walk.slices], threshold)
-        inside = (to.loglikelihood > threshold) & (to.logdensity >= walk.level)
-        point = jax.tree.map(lambda there, here: jnp.where(inside, there, here), to, walk.point)
-        over = inside | (walk.tries + 1 >= TRIES)
-        cut = walk.level, jnp.where(t < 0.0, t, walk.low), jnp.where(t < 0.0, walk.high, t)
-        level, low, high = (jnp.where(over, new, old) for new, old in zip(begin(key_next, point), cut, strict=True))
-        return Walk(
-            key, point, walk.slices + over, level, low, high, jnp.where(over, 0, walk.tries + 1), walk.total + 1
-        )
-
     none = jnp.zeros((), jnp.int32)
-    walk = Walk(key, point, none, *begin(key_first, point), none, none)
-    walk = jax.lax.while_loop(lambda walk: walk.slices < slices, one_try, walk)
-    return walk.point, walk.total
+    return Walk(key, point, directions, none, *_interval(key_first, point), none, none)
+
+
+def _interval(key, point):
+    """Level of the prior density, and an interval about the point: of fixed width, which costs no likelihood."""
+    height, place = jax.random.uniform(key, (2,), point.position.dtype)
+    return point.logdensity + jnp.log(height), -WIDTH * place, WIDTH * (1.0 - place)
+
+
+def _try(make, threshold, walk) -> Walk:
+    """One place in the interval: the point goes there, or the interval is cut. One likelihood."""
+    key, key_place, key_next = jax.random.split(walk.key, 3)
+    t = walk.low + (walk.high - walk.low) * jax.random.uniform(key_place, (), walk.low.dtype)
+    to = make(walk.point.position + t * walk.directions[walk.slices], threshold)
+    inside = (to.loglikelihood > threshold) & (to.logdensity >= walk.level)
+    point = jax.tree.map(lambda there, here: jnp.where(inside, there, here), to, walk.point)
+    over = inside | (walk.tries + 1 >= TRIES)
+    cut = walk.level, jnp.where(t < 0.0, t, walk.low), jnp.where(t < 0.0, walk.high, t)
+    interval = (jnp.where(over, new, old) for new, old in zip(_interval(key_next, point), cut, strict=True))
+    tries = jnp.where(over, 0, walk.tries + 1)
+    return Walk(key, point, walk.directions, walk.slices + over, *interval, tries, walk.total + 1)
