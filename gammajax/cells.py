@@ -10,14 +10,13 @@ along those of wider ones.
 """
 
 import math
-from typing import NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gammajax.events import Events, check_events
+from gammajax.events import Events, Points, check_events
 from gammajax.fold import psf_quantile
 from gammajax.observation import Observation, as_tuple
 from gammajax.sky import DEGREE, displace, offset_coordinates
@@ -111,6 +110,13 @@ class Binning(eqx.Module):
         place = (np.asarray(events.observation, np.int64) << 32) + self.locate(events)
         return Cells.of(self, *np.unique(place, return_counts=True))
 
+    @property
+    def energies(self) -> Float[np.ndarray, "interval energy"]:
+        """Energies [TeV] of the points in each interval between two edges."""
+        x, _ = np.polynomial.legendre.leggauss(self.order[0])
+        low, high = self.edges[:-1, None], self.edges[1:, None]
+        return low * (high / low) ** (0.5 + 0.5 * x)
+
     def _table(self, observation: int) -> "_Table":
         rings = self.rings[observation]
         # pi (2 i + 1) cells in ring i, to the nearest whole number: nearly square ones
@@ -172,7 +178,16 @@ class Cells(eqx.Module):
         if not is_same(self.binning.fields, tuple(_field(observation) for observation in observations)):
             raise ValueError("the cells are of other observations, or of another selection: compress the events anew")
 
-    def points(self) -> "Points":
+    def energies(self) -> Float[np.ndarray, "cell energy"]:
+        """Energies [TeV] of the points of every cell."""
+        result = np.empty((len(self), self.binning.order[0]), np.float64)
+        for number in range(len(self.binning.fields)):
+            mine = self.observation == number
+            interval = np.searchsorted(np.asarray(self.binning._table(number).first), self.cell[mine], "right") - 1
+            result[mine] = self.binning.energies[interval]
+        return result
+
+    def points(self) -> Points:
         """Where the mean over each cell is taken.
 
         Weights of directions are zero in excluded sky, unless all of the cell's are.
@@ -187,43 +202,10 @@ class Cells(eqx.Module):
             for first in range(0, mine.size, max(size, 1)):
                 chunk = mine[first : first + size]
                 cell = jnp.asarray(np.resize(self.cell[chunk], size))
-                made = _points(field, binning._table(number), jnp.asarray(binning.edges), cell, binning.order)
+                made = _points(field, binning._table(number), jnp.asarray(binning.energies), cell, binning.order)
                 for column, part in zip(columns, made, strict=True):
                     column[chunk] = np.asarray(part)[: chunk.size]
         return Points(*columns)
-
-
-class Points(NamedTuple):
-    """Energies [TeV] and directions [deg] at which the mean over cells, or over single events, is taken.
-
-    All energies with all directions; weights of each cell add up to one in energy, and in direction.
-    """
-
-    energy: Float[np.ndarray, "cell energy"]
-    energy_weight: Float[np.ndarray, "cell energy"]
-    lon: Float[np.ndarray, "cell direction"]
-    lat: Float[np.ndarray, "cell direction"]
-    weight: Float[np.ndarray, "cell direction"]
-
-    @classmethod
-    def of(cls, events: Events) -> "Points":
-        """One for each event."""
-        one = np.ones((len(events), 1))
-        # those of a posterior are on its device
-        energy, lon, lat = (np.asarray(column)[:, None] for column in (events.energy, events.lon, events.lat))
-        return cls(energy, one, lon, lat, one)
-
-    def __getitem__(self, which) -> "Points":
-        """Those of some cells."""
-        return Points(*(column[which] for column in self))
-
-    def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Energy, longitude, latitude [cell x pair] and weight [cell, pair], one cell after the other."""
-        cells, energies = self.energy.shape
-        energy = np.repeat(self.energy, self.lon.shape[1], axis=1)
-        lon, lat = (np.tile(column, (1, energies)) for column in (self.lon, self.lat))
-        weight = (self.energy_weight[:, :, None] * self.weight[:, None, :]).reshape(cells, -1)
-        return energy.ravel(), lon.ravel(), lat.ravel(), weight
 
 
 def _field(observation) -> Observation:
@@ -268,15 +250,14 @@ def _locate(field, table, interval, lon, lat):
 
 
 @eqx.filter_jit
-def _points(field, table, edges, cell, order: tuple[int, int]):
+def _points(field, table, energies, cell, order: tuple[int, int]):
     """Columns of [`Points`][]."""
     interval = jnp.searchsorted(table.first, cell, side="right") - 1
     rest = cell - table.first[interval]
     ring = jnp.searchsorted(table.within, rest, side="right") - 1
     sector, in_ring = rest - table.within[ring], table.within[ring + 1] - table.within[ring]
-    (x, x_rule), (y, y_rule) = (np.polynomial.legendre.leggauss(n) for n in order)
-    low, high = edges[interval][:, None], edges[interval + 1][:, None]
-    energy = low * (high / low) ** (0.5 + 0.5 * x)
+    (_, x_rule), (y, y_rule) = (np.polynomial.legendre.leggauss(n) for n in order)
+    energy = energies[interval]
     # the mean is over E' and over solid angle
     energy_weight = x_rule * energy
     i, j = (part.ravel() for part in np.meshgrid(0.5 + 0.5 * y, 0.5 + 0.5 * y, indexing="ij"))

@@ -1,10 +1,31 @@
 """Events: reconstructed energy and direction, and the observation each belongs to."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
+
+
+class Points(NamedTuple):
+    """Energies [TeV] and directions [deg] at which the mean over cells, or over single events, is taken.
+
+    All energies with all directions; weights of each cell add up to one in energy, and in direction.
+    """
+
+    energy: Float[np.ndarray, "cell energy"]
+    energy_weight: Float[np.ndarray, "cell energy"]
+    lon: Float[np.ndarray, "cell direction"]
+    lat: Float[np.ndarray, "cell direction"]
+    weight: Float[np.ndarray, "cell direction"]
+
+    def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Energy, longitude, latitude [cell x pair] and weight [cell, pair], one cell after the other."""
+        cells, energies = self.energy.shape
+        energy = np.repeat(self.energy, self.lon.shape[1], axis=1)
+        lon, lat = (np.tile(column, (1, energies)) for column in (self.lon, self.lat))
+        weight = (self.energy_weight[:, :, None] * self.weight[:, None, :]).reshape(cells, -1)
+        return energy.ravel(), lon.ravel(), lat.ravel(), weight
 
 
 class Events(eqx.Module):
@@ -72,6 +93,17 @@ class Events(eqx.Module):
             lat_true=take(self.lat_true),
             component=take(self.component),
         )
+
+    def without_truth(self) -> "Events":
+        """The columns that an instrument gives."""
+        return Events(self.energy, self.lon, self.lat, self.observation)
+
+    def points(self) -> Points:
+        """One for each event."""
+        one = np.ones((len(self), 1))
+        # those of a posterior are on its device
+        energy, lon, lat = (np.asarray(column, np.float64)[:, None] for column in (self.energy, self.lon, self.lat))
+        return Points(energy, one, lon, lat, one)
 
     def compress(
         self, observations, energy_per_decade: float | int | None = None, pixel: float | int | None = None

@@ -99,7 +99,7 @@ class Posterior(eqx.Module):
         self.engines = _prepare(mixture, observations, rows, engine, free, variants, fixed)
         self.count = rows.place(rows.count)
         # on the device once: leaves on the host would travel with every call
-        self.events = jax.tree.map(jnp.asarray, events)
+        self.events = jax.tree.map(jnp.asarray, events if isinstance(events, Cells) else events.without_truth())
         self.reference_parameters = start
         self.reference = rows.place(np.ones(rows.index.size))
         total = self.total
@@ -119,7 +119,7 @@ class Posterior(eqx.Module):
             impossible = np.flatnonzero(~(reference > 0) & rows.valid)
             if impossible.size:
                 row = impossible[0]
-                energy, _, lon, lat, _ = (column.mean() for column in rows.points[row])
+                energy, _, lon, lat, _ = (column.mean() for column in rows.points(impossible[:1]))
                 kind, of = "cell" if isinstance(events, Cells) else "event", observations[rows.observation[row]]
                 raise ValueError(
                     f"{kind} {rows.index[row]} ({energy:.4g} TeV at {lon:.4f}, {lat:.4f} deg, observation {of.obs_id}) "

@@ -1,5 +1,7 @@
 """Background engine: the instrument's own events, from the background response at the events themselves."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -32,16 +34,19 @@ class BackgroundEngine(Engine):
         Raises `ValueError` for norms or tilts that are not one for each observation.
         """
         source.check_observations(len(observations))
-        rate = np.zeros(rows.index.size, np.float64)
+        rate = np.zeros(rows.index.size, rows.dtype)
+        energy_row = np.zeros(rows.index.size, np.float64)
         grids = []
         for number, observation in enumerate(observations):
             mine = np.flatnonzero(rows.observation == number)
-            step = CHUNK // (rows.points.energy.shape[1] * rows.points.lon.shape[1])
+            step = CHUNK // math.prod(rows.order)
             for first in range(0, mine.size, step):
                 chunk = mine[first : first + step]
-                *columns, weight = rows.points[chunk].pairs()
+                points = rows.points(chunk)
+                *columns, weight = points.pairs()
                 at = np.asarray(_background(observation, *map(jnp.asarray, columns)), np.float64)
                 rate[chunk] = (at.reshape(weight.shape) * weight).sum(1)
+                energy_row[chunk] = (points.energy * points.energy_weight).sum(1)
             grids.append(selection_integral(observation))
         # observations may cover different energies: the same number of nodes for all
         size = max(energy.size for energy, _ in grids)
@@ -51,8 +56,8 @@ class BackgroundEngine(Engine):
         ]
         energy, counts = (np.stack(arrays) for arrays in zip(*padded, strict=True))
         return cls(
-            rows.place(rate.astype(rows.dtype)),
-            rows.place((rows.points.energy * rows.points.energy_weight).sum(1)),
+            rows.place(rate),
+            rows.place(energy_row),
             rows.place(rows.observation),
             jnp.asarray(energy),
             jnp.asarray(counts),

@@ -47,7 +47,7 @@ class DirectEngine(Engine):
         for number, observation in enumerate(observations):
             mine = np.flatnonzero(rows.observation == number)
             members.append(jnp.asarray(mine))
-            energy, lon, lat, weight = rows.points[mine].pairs()
+            energy, lon, lat, weight = rows.points(mine).pairs()
             starts = np.repeat(start[mine], weight.shape[1])
             columns.append(tuple(jnp.asarray(column) for column in (energy, lon, lat, starts)))
             weights.append(jnp.asarray(weight))

@@ -87,7 +87,7 @@ class FoldEngine(Engine):
         for number, observation in enumerate(observations):
             mine, place = rows.share(np.flatnonzero(rows.observation == number))
             members.append(rows.place(place))
-            energy, lon, lat, weight = rows.points[mine].pairs()
+            energy, lon, lat, weight = rows.points(mine).pairs()
             columns.append(tuple(map(rows.place, (energy, lon, lat))))
             response, detector = build.init(morphologies, observation, rows.nodes)
             responses.append(response)

@@ -134,7 +134,7 @@ class PreparedKernel(eqx.Module):
         Written into their place on the device some rows at a time, so that nothing is held twice.
         """
         parts = []
-        step = max(CHUNK.get(jax.default_backend(), CHUNK_ELSEWHERE) // rows.points.lon.shape[1], 256)
+        step = max(CHUNK.get(jax.default_backend(), CHUNK_ELSEWHERE) // rows.order[1], 256)
         for device, low, high in rows.shares:
             with jax.default_device(device):
                 out = jnp.zeros((high - low, *shape, rows.block), rows.dtype)
@@ -145,7 +145,7 @@ class PreparedKernel(eqx.Module):
                     for first in range(0, members.size, step):
                         chunk = np.resize(members[first : first + step], size)  # one shape: one compilation
                         block = chunk // rows.block
-                        points = [jnp.asarray(column, float) for column in rows.points[chunk]]
+                        points = [jnp.asarray(column, float) for column in rows.points(chunk)]
                         start = jnp.asarray(rows.start[block])
                         values = _evaluate(local, rows.nodes, rows.band, flux, points, start)
                         out = _insert(out, jnp.asarray(block - low), jnp.asarray(chunk % rows.block), values)

@@ -16,9 +16,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
 from gammajax import distributed
-from gammajax.cells import Cells, Points
+from gammajax.cells import Cells
 from gammajax.energy import EnergyNodes
-from gammajax.events import Events, check_events
+from gammajax.events import Events, Points, check_events
 
 PER_DECADE = 40.0  # nodes of true energy
 # part of the expected events at one reconstructed energy that a band may leave out: a tenth of what chance makes of the
@@ -33,13 +33,13 @@ class Rows(eqx.Module):
     `start`: first node of each block's band. `mesh`: devices that share the rows, if any;
     `dtype` of what is kept of each. Where the devices are those of several processes, these are the rows of this one:
     as many, in as many blocks, with bands as wide, as on every other.
-    The intensity of a row is its mean over `points`, of which an event has one.
+    The intensity of a row is its mean over points in energy and direction, of which an event has one.
     """
 
     nodes: EnergyNodes
     index: Int[np.ndarray, " row"]
     count: Integer[np.ndarray, " row"]
-    points: Points
+    data: Events | Cells
     observation: Int[np.ndarray, " row"]
     start: Int[np.ndarray, " block"]
     band: int = eqx.field(static=True)
@@ -70,12 +70,12 @@ class Rows(eqx.Module):
         with distributed.together(shared):
             if isinstance(events, Cells):
                 events.check_observations(observations)
-                points, count = events.points(), np.asarray(events.count)
+                energy, count = events.energies(), np.asarray(events.count)
             else:
                 check_events(events, observations)
-                points, count = Points.of(events), np.ones(len(events), np.int64)
+                energy, count = np.asarray(events.energy)[:, None], np.ones(len(events), np.uint8)
             nodes = EnergyNodes(*true_energy_range(observations), per_decade)
-        groups, low, high = _bands(observations, nodes, points.energy, count, agree)
+        groups, low, high = _bands(observations, nodes, energy, count, agree)
         # sizes are rounded up, so that data sets of about the same size share compiled functions
         needed = -(-(int((high - low).max()) + 1) // 4) * 4
         band = min(needed if bands is None else bands, nodes.energy.size)
@@ -83,8 +83,8 @@ class Rows(eqx.Module):
         # small ones leave less padding of the few events at each energy, large ones fewer windows
         block = int(np.clip(2.0 ** np.floor(np.log2(max(min(size / 100, 32), size / 400))), 8, 1024))
         order, start, valid = [], [], []
-        for group in range(low.size):
-            members = np.flatnonzero(groups == group)
+        ends = np.cumsum(np.bincount(groups, minlength=low.size))
+        for group, members in enumerate(np.split(np.argsort(groups, kind="stable"), ends[:-1])):
             if members.size == 0:
                 continue
             blocks = -(-members.size // block)
@@ -108,7 +108,7 @@ class Rows(eqx.Module):
             nodes,
             index,
             count.astype(small),  # the one number of an event that is not of the model
-            points[index],
+            events,
             np.asarray(events.observation)[index],
             np.array(start, np.int32),
             band,
@@ -121,6 +121,18 @@ class Rows(eqx.Module):
     def valid(self) -> Bool[np.ndarray, " row"]:
         """Rows that are no padding."""
         return self.count > 0
+
+    def points(self, rows: Int[np.ndarray, " some"] | slice = slice(None)) -> Points:
+        """Points of some rows: made anew each time, so that they are never held for all."""
+        return self.data[self.index[rows]].points()
+
+    @property
+    def order(self) -> tuple[int, int]:
+        """Number of points of a row, in energy and in direction."""
+        if isinstance(self.data, Events):
+            return 1, 1
+        energies, directions = self.data.binning.order
+        return energies, directions**2
 
     @property
     def sharding(self) -> NamedSharding | None:
@@ -233,8 +245,9 @@ def _bands(observations, nodes, energy, number, agree):
     origin = float(agree(np.min, log_energy.min()))
     # of each point; a row belongs to the group of its first
     reach = np.floor((log_energy - origin) / (2.0 * nodes.log_step) + 1e-9).astype(int)
-    groups = reach[:, 0]
     count = int(agree(np.max, reach.max())) + 1
+    # small numbers are sorted in one pass
+    groups = reach[:, 0].astype(np.min_scalar_type(count))
     edges = np.exp(origin + np.arange(count + 1) * 2.0 * nodes.log_step)
     there = agree(np.sum, np.bincount(groups, number, count))
     # an edge belongs to two groups

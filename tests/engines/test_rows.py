@@ -25,14 +25,14 @@ def test_every_event_has_exactly_one_valid_row(pair, size):
     np.testing.assert_array_equal(np.sort(rows.index[rows.valid]), np.arange(size))
     np.testing.assert_array_equal(rows.observation, made.observation[rows.index])
     for column in ("energy", "lon", "lat"):
-        np.testing.assert_array_equal(getattr(rows.points, column)[:, 0], getattr(made, column)[rows.index])
+        np.testing.assert_array_equal(getattr(rows.points(), column)[:, 0], getattr(made, column)[rows.index])
     assert rows.index.size == rows.start.size * rows.block
 
 
 def test_values_return_to_the_events(pair):
     made = events(77, 2)
     rows = Rows.init(made, pair, 20.0)
-    values = jnp.asarray(np.where(rows.valid, rows.points.energy[:, 0], np.nan))
+    values = jnp.asarray(np.where(rows.valid, rows.points().energy[:, 0], np.nan))
     np.testing.assert_array_equal(rows.to_events(values), jnp.asarray(made.energy))
 
 
@@ -41,10 +41,10 @@ def test_bands_cover_the_energies_that_an_event_can_come_from(pair, response):
     nodes, start = np.asarray(rows.nodes.energy), np.repeat(rows.start, rows.block)
     assert rows.start.min() >= 0 and rows.start.max() + rows.band <= nodes.size
     # energies resolved to 10 to 15 %: three standard deviations about each event, and the same band for a whole block
-    assert np.all(nodes[start] <= rows.points.energy[:, 0] / 1.4)
-    assert np.all(nodes[start + rows.band - 1] >= np.minimum(rows.points.energy[:, 0] / 0.6, nodes[-1]))
+    assert np.all(nodes[start] <= rows.points().energy[:, 0] / 1.4)
+    assert np.all(nodes[start + rows.band - 1] >= np.minimum(rows.points().energy[:, 0] / 0.6, nodes[-1]))
     assert rows.band < nodes.size
-    spread = rows.points.energy.reshape(-1, rows.block)
+    spread = rows.points().energy.reshape(-1, rows.block)
     assert np.all(spread.max(1) / spread.min(1) <= np.exp(2.0 * rows.nodes.log_step) * (1 + 1e-6))
 
 
@@ -52,7 +52,7 @@ def test_bands_can_be_chosen(pair):
     rows = Rows.init(events(50, 2), pair, 20.0, bands=5)
     assert rows.band == 5
     middle = np.asarray(rows.nodes.energy)[np.repeat(rows.start, rows.block) + 2]
-    np.testing.assert_allclose(middle / rows.points.energy[:, 0], 1.0, atol=0.5)
+    np.testing.assert_allclose(middle / rows.points().energy[:, 0], 1.0, atol=0.5)
 
 
 def test_true_energies_follow_the_selection(make_observation):
