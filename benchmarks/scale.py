@@ -9,8 +9,11 @@ same device.
 """
 
 import argparse
+import ctypes
+import gc
 import resource
 import time
+from pathlib import Path
 
 import equinox as eqx
 import jax
@@ -58,6 +61,22 @@ def memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
+def peak_memory(function, *arguments) -> float:
+    """Most memory of this process during a call, beyond that before it [bytes]; of Linux."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is forgotten
+    before = _status("VmRSS")
+    result = jax.block_until_ready(function(*arguments))
+    del result
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024.0 * float(line.split()[1]) for line in lines if line.startswith(name))
+
+
 def timed(function, *arguments, **options):
     """What a function returns, and the seconds it takes."""
     started = time.perf_counter()
@@ -77,6 +96,7 @@ def main():
     parser.add_argument("--pixel", type=float, help="cells so wide [deg]")
     parser.add_argument("--energy-per-decade", type=float, help="cells so many")
     parser.add_argument("--draws", type=int, default=1000, help="of each of four chains of NUTS")
+    parser.add_argument("--peak", action="store_true", help="set up once more, for the memory it takes")
     parser.add_argument("--evidence", action="store_true", help="SMC too")
     options = parser.parse_args()
     # weights and expected counts of so many events need more than seven digits; kernels stay in single precision
@@ -87,11 +107,14 @@ def main():
     binning = gj.Binning.init(observed, options.energy_per_decade, options.pixel) if binned else None
     drawn, simulate_s = timed(data, jax.random.key(0), observed, options.events, binning)
     print(f"{len(drawn)} {'cells' if binned else 'events'} in {simulate_s:.0f} s", flush=True)
-    before = memory()
     posterior, setup_s = timed(gj.Posterior, model, PRIORS, observed, drawn)
     print(f"set up in {setup_s:.0f} s", flush=True)
     kernel = posterior.engines["signal"].kernel
     kept = sum(leaf.nbytes for leaf in jax.tree.leaves((posterior.engines, posterior.count, posterior.reference)))
+    peak = None
+    if options.peak:  # without what compiling takes
+        whole = sum(leaf.nbytes for leaf in jax.tree.leaves(posterior) if hasattr(leaf, "nbytes"))
+        peak = peak_memory(gj.Posterior, model, PRIORS, observed, drawn) / whole
     point = {name: jnp.asarray(value) for name, value in TRUTH.items()}
     value = eqx.filter_jit(lambda posterior, p: posterior.log_likelihood_ratio(p))
     gradient = eqx.filter_jit(lambda posterior, p: jax.value_and_grad(posterior.log_likelihood_ratio)(p))
@@ -110,7 +133,7 @@ def main():
         "setup_s": setup_s,
         "bytes_per_row": kept / len(drawn),
         "bytes_per_event": kept / options.events,
-        "setup_peak_over_kept": (memory() - before) / kept,
+        "setup_peak_over_kept": peak,
         "value_s": value_s,
         "value_and_grad_s": gradient_s,
         "read_bytes_per_s": kernel.nbytes / read_s,

@@ -155,7 +155,7 @@ def _run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> N
                 say(f"{total} events{cells} in {len(observations)} observations")
             with _step("response", timings) as say:
                 mesh = hosts.mesh() if shared else None
-                posterior = Posterior(model, priors, observations, events, mesh=mesh)
+                posterior = Posterior(model, priors, observations, events, mesh=mesh, progress=progress)
                 engines = {name: type(engine).__name__ for name, engine in posterior.engines.items()}
                 say(", ".join(f"{name}: {kind}" for name, kind in engines.items()))
             with _step("sampling", timings) as say:

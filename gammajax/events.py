@@ -96,7 +96,13 @@ class Events(eqx.Module):
 
     def without_truth(self) -> "Events":
         """The columns that an instrument gives."""
-        return Events(self.energy, self.lon, self.lat, self.observation)
+        truth = ("energy_true", "lon_true", "lat_true", "component")
+        return eqx.tree_at(
+            lambda events: [getattr(events, name) for name in truth],
+            self,
+            [None] * len(truth),
+            is_leaf=lambda leaf: leaf is None,
+        )
 
     def points(self) -> Points:
         """One for each event."""

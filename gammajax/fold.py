@@ -242,11 +242,11 @@ def fold_coefficients(
     fractions = np.asarray(plane_fractions(morphology, source, jnp.asarray(energy), order))
     weight = np.asarray(pixel_hats(observation, source, jnp.asarray(plan.offsets)))
     top = math.exp(float(observation.response.effective_area.axes[0].upper))
-    maps = []
+    maps = np.empty((grid.size**2, energy.size, len(plan.offsets)), np.float32)
     for m, offset in enumerate(plan.offsets):
         transform = psf_transform(
             observation.response.psf, np.minimum(energy, top), float(offset), grid.step, grid.size
         )
         folded = convolve(fractions * weight[..., m], transform) / grid.solid_angle
-        maps.append(folded.reshape(energy.size, -1).astype(np.float32))
-    return jnp.asarray(np.stack(maps).transpose(2, 1, 0))
+        maps[..., m] = folded.reshape(energy.size, -1).T
+    return jnp.asarray(maps)

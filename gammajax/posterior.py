@@ -49,6 +49,7 @@ class Posterior(eqx.Module):
     - `compact`: components that no parameter changes keep their intensities instead of a kernel.
     - `dtype` of kernels and of other arrays with a number for each event; sums over events are in double precision
       where that is switched on.
+    - `progress`: show how far a long set-up is.
 
     A mixture with weights has the mixture likelihood, one without the extended likelihood. Components of inner mixtures
     are named by their path, as in "signal/W".
@@ -84,6 +85,7 @@ class Posterior(eqx.Module):
         mesh: Mesh | None = None,
         compact: bool = True,
         dtype: Any = np.float32,
+        progress: bool = True,
     ):
         observations, events = _data(observations, events)
         self.model, self.priors, self.observations = model, dict(priors), observations
@@ -93,7 +95,7 @@ class Posterior(eqx.Module):
         if not isinstance(mixture, Mixture):
             raise ValueError(f"the model must return a gammajax.Mixture, not {type(mixture).__name__}")
         free, variants = _explore_priors(model, self.priors, start, mixture)
-        rows = Rows.init(events, observations, per_decade, bands, mesh, dtype)
+        rows = Rows.init(events, observations, per_decade, bands, mesh, dtype, progress)
         draws = [self.sample_prior(jax.random.key(seed)) for seed in range(JOINT)]
         fixed = _fixed(model, mixture, variants, draws) if compact else []
         self.engines = _prepare(mixture, observations, rows, engine, free, variants, fixed)
@@ -321,7 +323,9 @@ def _prepare(mixture, observations, rows, engine, free, variants, fixed):
     if unknown:
         raise ValueError(f"engine names unknown components {unknown}; the components are {list(mixture.components)}")
     engines, kernels = {}, []
-    for name, component in mixture.components.items():
+    # the background first: what it needs on the way is gone before there are kernels
+    order = sorted(mixture.components.items(), key=lambda item: not isinstance(item[1], InstrumentBackground))
+    for name, component in order:
         _check_fields(component, observations)
         default = engine if engine and not chosen else ("fold" if name in free else "kernel")
         init = _engine_init(component, chosen.get(name, default))
@@ -345,7 +349,7 @@ def _prepare(mixture, observations, rows, engine, free, variants, fixed):
             engines[name] = FixedEngine.init(component, observations, rows)
         else:
             engines[name] = init(component, observations, rows, ours)
-    return engines
+    return {name: engines[name] for name in mixture.components}
 
 
 def _fixed(model, mixture, variants, draws) -> list[str]:

@@ -7,11 +7,11 @@ REPORT_EVERY = 60.0  # s between lines where there is no terminal
 
 
 class Progress(contextlib.AbstractContextManager):
-    """A bar in terminals and notebooks, a line a minute elsewhere, or nothing."""
+    """A bar in terminals and notebooks, after so many seconds of `delay`; a line a minute elsewhere; or nothing."""
 
-    def __init__(self, shown: bool, name: str):
+    def __init__(self, shown: bool, name: str, delay: float = 0.0):
         self.bar, self.name, self.begun, self.first = None, name, time.perf_counter(), None
-        self.shown, self.reported = shown, self.begun
+        self.shown, self.reported, self.delay = shown, self.begun, delay
         if shown:
             from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -21,7 +21,7 @@ class Progress(contextlib.AbstractContextManager):
                 self.bar, self.task = bar, bar.add_task(f"  {name}", total=1.0)
 
     def __enter__(self):
-        if self.bar:
+        if self.bar and not self.delay:
             self.bar.start()
         return self
 
@@ -35,6 +35,8 @@ class Progress(contextlib.AbstractContextManager):
         if self.first is None:
             self.first = part, now  # compiled by now
         if self.bar:
+            if not self.bar.live.is_started and now - self.begun > self.delay:
+                self.bar.start()
             self.bar.update(self.task, completed=part, description=f"  {words}")
         elif self.shown and now - self.reported > REPORT_EVERY and part < 1.0:
             self.reported = now

@@ -15,7 +15,7 @@ from gammajax.mixture import InstrumentBackground
 from gammajax.sky import Grid
 
 ENERGIES_PER_DECADE, PANEL_POINTS, STEP = 40, 3, 0.05
-CHUNK = 2**19  # points per step of the set-up
+CHUNK = 2**17  # points per step of the set-up
 
 
 class BackgroundEngine(Engine):
@@ -35,7 +35,7 @@ class BackgroundEngine(Engine):
         """
         source.check_observations(len(observations))
         rate = np.zeros(rows.index.size, rows.dtype)
-        energy_row = np.zeros(rows.index.size, np.float64)
+        energy_row = np.zeros(rows.index.size, rows.dtype)
         grids = []
         for number, observation in enumerate(observations):
             mine = np.flatnonzero(rows.observation == number)

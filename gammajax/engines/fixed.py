@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from gammajax.engines.background import BackgroundEngine
 from gammajax.engines.engine import Engine
-from gammajax.engines.kernel import PreparedKernel
+from gammajax.engines.kernel import KernelEngine, evaluate, folded
 from gammajax.engines.rows import Rows
 from gammajax.mixture import InstrumentBackground, Source
 
@@ -31,8 +31,13 @@ class FixedEngine(Engine):
             of_rows = (empty, empty, jnp.zeros(0, int))
             engine = eqx.tree_at(lambda e: (e.rate, e.energy_row, e.observation), whole, of_rows)
             return cls(engine, _intensity(whole, source).astype(rows.dtype))
-        prepared = PreparedKernel.init(source.morphology, observations, rows.nodes) if prepared is None else prepared
-        return cls(prepared.without_rows(rows), prepared.intensity(source, observations, rows))
+        if prepared is None:
+            responses = folded(source.morphology, observations, rows.nodes)
+        else:
+            responses = prepared.of([source, *variants], observations, rows)
+        values, exposure = evaluate(responses, rows, rows.nodes.flux(source.spectrum))
+        empty = jnp.zeros((0, rows.band, rows.block), rows.dtype)
+        return cls(KernelEngine(rows.nodes, empty, jnp.asarray(rows.start[:0]), exposure), values)
 
     def intensity(self, source: Source | InstrumentBackground) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""

@@ -7,6 +7,8 @@ Once, at the start, the response is folded with the morphology and evaluated for
 and kept in a band of true energies about each event's own. Then lambda_k = Sum_j K_kj F_j for any spectrum.
 """
 
+import time
+from collections.abc import Iterable, Iterator
 from functools import partial
 
 import equinox as eqx
@@ -31,11 +33,13 @@ from gammajax.fold import (
 from gammajax.mixture import Source
 from gammajax.morphology import Morphology, Point
 from gammajax.observation import Observation, as_tuple
+from gammajax.progress import Progress
 from gammajax.sky import Grid, separation
 from gammajax.spectra import is_concrete, is_same
 
 CHUNK = {"cpu": 2**12}  # points per step of the set-up: bounds its memory
 CHUNK_ELSEWHERE = 2**16
+DELAY = 2.0  # s before a set-up shows how far it is
 
 
 class KernelEngine(Engine):
@@ -52,7 +56,8 @@ class KernelEngine(Engine):
     @classmethod
     def init(cls, source: Source, observations, rows: Rows, variants=()) -> "KernelEngine":
         """Fold and evaluate; eager. `ValueError` when the morphology is being traced by a transformation."""
-        return PreparedKernel.init(source.morphology, observations, rows.nodes)(source, observations, rows)
+        responses = folded(source.morphology, as_tuple(observations), rows.nodes)
+        return cls(rows.nodes, *evaluate(responses, rows))
 
     def intensity(self, source: Source) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""
@@ -86,40 +91,20 @@ class PreparedKernel(eqx.Module):
 
         Raises `ValueError` when the morphology is being traced by a transformation.
         """
-        if not is_concrete(morphology):
-            raise ValueError(
-                "the kernel engine needs a fixed morphology; for a free position or extension use engine='fold'"
-            )
         observations = as_tuple(observations)
         if not isinstance(nodes, EnergyNodes):
             nodes = EnergyNodes(*true_energy_range(observations), nodes)
-        build = _PointResponse if isinstance(morphology, Point) else _FoldedResponse
-        return cls(morphology, observations, nodes, tuple(build.init(morphology, o, nodes) for o in observations))
+        return cls(morphology, observations, nodes, tuple(folded(morphology, observations, nodes)))
 
     def __call__(self, source: Source, observations, rows: Rows, variants=()) -> KernelEngine:
         """Kernel for the events in `rows`.
 
         Raises `ValueError` for another morphology, a free one, other observations or other nodes.
         """
-        self._check([source, *variants], observations, rows)
-        kernel = self._fill(rows, (rows.band,))
-        return eqx.tree_at(lambda e: (e.kernel, e.start), self.without_rows(rows), (kernel, rows.place(rows.start)))
+        return KernelEngine(rows.nodes, *evaluate(self.of([source, *variants], observations, rows), rows))
 
-    def intensity(self, source: Source, observations, rows: Rows) -> Float[Array, " row"]:
-        """Intensity [TeV^-1 sr^-1] of every row for a source whose spectrum is fixed too, without keeping a kernel.
-
-        Raises `ValueError` as the kernel does.
-        """
-        self._check([source], observations, rows)
-        return self._fill(rows, (), rows.nodes.flux(source.spectrum)).reshape(-1)
-
-    def without_rows(self, rows: Rows) -> KernelEngine:
-        """What is left of the kernel without its events: expected counts."""
-        empty = jnp.zeros((0, rows.band, rows.block), rows.dtype)
-        exposure = jnp.stack([local.exposure for local in self.responses])
-        return KernelEngine(rows.nodes, empty, jnp.asarray(rows.start[:0]), exposure)
-
-    def _check(self, sources, observations, rows):
+    def of(self, sources, observations, rows: Rows) -> tuple:
+        """The responses, if they are those of these sources; raises as the call does."""
         for name, mine, others in (
             ("morphology", self.morphology, [source.morphology for source in sources]),
             ("observations", self.observations, [tuple(observations)]),
@@ -127,32 +112,59 @@ class PreparedKernel(eqx.Module):
         ):
             if not all(is_same(mine, other) for other in others):
                 raise ValueError(f"the kernel was prepared for other {name}: prepare one for each, or name the engine")
+        return self.responses
 
-    def _fill(self, rows: Rows, shape: tuple[int, ...], flux=None) -> Float[Array, "block ... row"]:
-        """Values of all rows, `shape` for each: their kernel, or their intensity for a flux.
 
-        Written into their place on the device some rows at a time, so that nothing is held twice.
-        """
-        parts = []
-        step = max(CHUNK.get(jax.default_backend(), CHUNK_ELSEWHERE) // rows.order[1], 256)
-        for device, low, high in rows.shares:
-            with jax.default_device(device):
-                out = jnp.zeros((high - low, *shape, rows.block), rows.dtype)
-                for number, local in enumerate(self.responses):
-                    members = rows.observation[low * rows.block : high * rows.block] == number
-                    members = np.flatnonzero(members) + low * rows.block
-                    size = step if members.size > step else -(-members.size // 256) * 256
-                    for first in range(0, members.size, step):
-                        chunk = np.resize(members[first : first + step], size)  # one shape: one compilation
-                        block = chunk // rows.block
+def folded(morphology: Morphology, observations, nodes: EnergyNodes) -> Iterator:
+    """Response of each observation to the morphology, one after the other: those of wide sources are large.
+
+    Raises `ValueError` when the morphology is being traced by a transformation.
+    """
+    if not is_concrete(morphology):
+        raise ValueError(
+            "the kernel engine needs a fixed morphology; for a free position or extension use engine='fold'"
+        )
+    build = _PointResponse if isinstance(morphology, Point) else _FoldedResponse
+    return (build.init(morphology, observation, nodes) for observation in observations)
+
+
+def evaluate(responses: Iterable, rows: Rows, flux: Float[Array, " energy"] | None = None) -> tuple:
+    """Kernel of all rows [block, band, row], or their intensity [row] for a flux; first nodes of blocks; exposures.
+
+    Written into their place on the device some rows at a time, and one observation at a time, so that nothing is held
+    twice.
+    """
+    shape, kind = ((rows.band,), "a kernel") if flux is None else ((), "intensities")
+    step = max(CHUNK.get(jax.default_backend(), CHUNK_ELSEWHERE) // rows.order[1], 256)
+    parts, exposures, done, begun = [], [], 0, time.perf_counter()
+    for device, low, high in rows.shares:
+        with jax.default_device(device):
+            parts.append(jnp.zeros((high - low, *shape, rows.block), rows.dtype))
+    with Progress(rows.progress, "set-up", DELAY) as bar:
+        for number, local in enumerate(responses):
+            exposures.append(local.exposure)
+            for place, (device, low, high) in enumerate(rows.shares):
+                members = rows.observation[low * rows.block : high * rows.block] == number
+                members = np.flatnonzero(members) + low * rows.block
+                size = step if members.size > step else -(-members.size // 256) * 256
+                for first in range(0, members.size, step):
+                    chunk = np.resize(members[first : first + step], size)  # one shape: one compilation
+                    block = chunk // rows.block
+                    with jax.default_device(device):
                         points = [jnp.asarray(column, float) for column in rows.points(chunk)]
                         start = jnp.asarray(rows.start[block])
                         values = _evaluate(local, rows.nodes, rows.band, flux, points, start)
-                        out = _insert(out, jnp.asarray(block - low), jnp.asarray(chunk % rows.block), values)
+                        at = jnp.asarray(block - low), jnp.asarray(chunk % rows.block)
+                        parts[place] = _insert(parts[place], *at, values)
                         # the host must not run ahead of the device with chunks in its hands
-                        out.block_until_ready()
-                parts.append(out)
-        return rows.join(parts)
+                        parts[place].block_until_ready()
+                    done += min(size, members.size - first)
+                    rate = done / (time.perf_counter() - begun)
+                    words = f"{done:.3g} of {rows.index.size:.3g} rows of {kind}, {rate:.2g} per second"
+                    bar.update(done / rows.index.size, words)
+    values = rows.join(parts)
+    exposure = jnp.stack(exposures)
+    return (values, rows.place(rows.start), exposure) if flux is None else (values.reshape(-1), exposure)
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -21,18 +21,19 @@ from gammajax.energy import EnergyNodes
 from gammajax.events import Events, Points, check_events
 
 PER_DECADE = 40.0  # nodes of true energy
-# part of the expected events at one reconstructed energy that a band may leave out: a tenth of what chance makes of the
-# events there, within these limits
-NEGLIGIBLE = (1e-5, 1e-3)
+# what bands may leave out: of all events so many times what chance makes of their number, and of the expected events
+# at one reconstructed energy at most this part
+LEFT_OUT, LEFT_OUT_AT_MOST = 0.15, 1e-3
+BAND_STEP = 4  # widths are multiples of it, so that data sets of about the same size share compiled functions
 
 
 class Rows(eqx.Module):
     """Padded, energy-sorted events or cells (host arrays) with the band of true energies of every block.
 
     `index`: event or cell of each row, of which it has `count` events; padding repeats another row and counts none.
-    `start`: first node of each block's band. `mesh`: devices that share the rows, if any;
-    `dtype` of what is kept of each. Where the devices are those of several processes, these are the rows of this one:
-    as many, in as many blocks, with bands as wide, as on every other.
+    `start`: first node of each block's band. `mesh`: devices that share the rows, if any; `dtype` of what is kept of
+    each; `progress`: whether set-up shows how far it is. Where the devices are those of several processes, these are
+    the rows of this one: as many, in as many blocks, with bands as wide, as on every other.
     The intensity of a row is its mean over points in energy and direction, of which an event has one.
     """
 
@@ -46,6 +47,7 @@ class Rows(eqx.Module):
     block: int = eqx.field(static=True)
     mesh: Mesh | None = eqx.field(static=True, default=None)
     dtype: Any = eqx.field(static=True, default=np.float32)
+    progress: bool = eqx.field(static=True, default=False)
 
     @classmethod
     def init(
@@ -56,6 +58,7 @@ class Rows(eqx.Module):
         bands: int | None = None,
         mesh: Mesh | None = None,
         dtype: Any = np.float32,
+        progress: bool = False,
     ) -> "Rows":
         """Group events; `bands` fixes the number of nodes per band, by default the response decides.
 
@@ -75,24 +78,19 @@ class Rows(eqx.Module):
                 check_events(events, observations)
                 energy, count = np.asarray(events.energy)[:, None], np.ones(len(events), np.uint8)
             nodes = EnergyNodes(*true_energy_range(observations), per_decade)
-        groups, low, high = _bands(observations, nodes, energy, count, agree)
-        # sizes are rounded up, so that data sets of about the same size share compiled functions
-        needed = -(-(int((high - low).max()) + 1) // 4) * 4
-        band = min(needed if bands is None else bands, nodes.energy.size)
+        groups, first_node, band = _bands(observations, nodes, energy, count, bands, agree)
         size = int(agree(np.max, len(events)))
         # small ones leave less padding of the few events at each energy, large ones fewer windows
         block = int(np.clip(2.0 ** np.floor(np.log2(max(min(size / 100, 32), size / 400))), 8, 1024))
         order, start, valid = [], [], []
-        ends = np.cumsum(np.bincount(groups, minlength=low.size))
-        for group, members in enumerate(np.split(np.argsort(groups, kind="stable"), ends[:-1])):
+        ends = np.cumsum(np.bincount(groups, minlength=first_node.size))
+        for group, members in enumerate(np.split(np.argsort(groups, kind="stable").astype(np.int32), ends[:-1])):
             if members.size == 0:
                 continue
             blocks = -(-members.size // block)
             order.append(np.resize(members, blocks * block))
             valid.append(np.arange(blocks * block) < members.size)
-            # a band wider than needed is centred on it, a narrower one keeps its middle
-            first = low[group] - (band - (high[group] - low[group] + 1)) // 2
-            start += [int(np.clip(first, 0, nodes.energy.size - band))] * blocks
+            start += [int(first_node[group])] * blocks
         blocks = int(agree(np.max, len(start)))
         unit = 2 ** max(3, int(np.log2(blocks / 16)))
         # every device has as many
@@ -115,6 +113,7 @@ class Rows(eqx.Module):
             block,
             mesh,
             dtype,
+            progress and (not shared or distributed.is_first()),
         )
 
     @property
@@ -239,23 +238,41 @@ def _check_processes(mesh, events) -> int:
     return devices.size
 
 
-def _bands(observations, nodes, energy, number, agree):
-    """Group of every row by reconstructed energy, and the first and last node each group needs."""
+def _bands(observations, nodes, energy, number, bands, agree) -> tuple[np.ndarray, np.ndarray, int]:
+    """Group of every row by reconstructed energy, the first node of each group's band, and the bands' width."""
     log_energy = np.log(energy)
     origin = float(agree(np.min, log_energy.min()))
-    # of each point; a row belongs to the group of its first
-    reach = np.floor((log_energy - origin) / (2.0 * nodes.log_step) + 1e-9).astype(int)
+    # of each point; a row belongs to the group of its first, the lowest
+    reach = ((log_energy - origin) / (2.0 * nodes.log_step) + 1e-9).astype(np.int32)
     count = int(agree(np.max, reach.max())) + 1
     # small numbers are sorted in one pass
     groups = reach[:, 0].astype(np.min_scalar_type(count))
     edges = np.exp(origin + np.arange(count + 1) * 2.0 * nodes.log_step)
     there = agree(np.sum, np.bincount(groups, number, count))
-    # an edge belongs to two groups
-    there = np.maximum(np.append(there, 0.0), np.insert(there, 0, 0.0))
-    negligible = np.clip(0.1 / np.sqrt(np.maximum(there, 1.0)), *NEGLIGIBLE)[:, None]
+    last_edge = np.arange(count) + 1
+    np.maximum.at(last_edge, groups, reach.max(1) + 1)
+    last_edge = agree(np.max, last_edge)
+    below = _cumulative(observations, nodes, edges)
+    allowed = LEFT_OUT * np.sqrt(there.sum())
+    for band in range(BAND_STEP, below.shape[-1] + BAND_STEP, BAND_STEP) if bands is None else [bands]:
+        band = min(band, below.shape[-1] - 1)
+        left_out = (1.0 - (below[..., band:] - below[..., :-band])).max(0)
+        of_group = np.stack([left_out[first : last + 1].max(0) for first, last in enumerate(last_edge)])
+        least = of_group.min(1)
+        if least.max() <= LEFT_OUT_AT_MOST and least @ there <= allowed:
+            break
+    # in the middle of those that are as good
+    good = [np.flatnonzero(part <= part.min() + 1e-9) for part in of_group]
+    return groups, np.array([firsts[firsts.size // 2] for firsts in good]), band
+
+
+def _cumulative(observations, nodes, edges) -> np.ndarray:
+    """Part of the events at reconstructed energies that come from below each node, [response, edge, node + 1].
+
+    For four offsets in the field of view, and for fluxes per ln E that are flat and that fall as E^-2.5.
+    """
     true = np.asarray(nodes.energy, np.float64)
-    low, high = np.full(edges.size, true.size), np.full(edges.size, -1)
-    seen = set()
+    result, seen = [], set()
     for observation in observations:
         key = (id(observation.response), observation.offset_max)
         if key in seen:
@@ -265,27 +282,21 @@ def _bands(observations, nodes, energy, number, agree):
             response = _area_times_dispersion(
                 observation.response, jnp.asarray(edges), nodes.energy, jnp.asarray(offset)
             )
-            for slope in (0.0, -2.5):  # flux per ln E of spectra from hard to soft
+            for slope in (0.0, -2.5):
                 weight = np.maximum(np.asarray(response, np.float64), 0.0) * (true / true[0]) ** slope
-                total = weight.sum(1, keepdims=True)
-                cumulative = np.cumsum(weight, 1) / np.where(total > 0, total, 1.0)
-                some = total[:, 0] > 0
-                first = np.argmax(cumulative > negligible, 1)
-                last = np.argmax(cumulative > 1.0 - negligible, 1)
-                low[some] = np.minimum(low, first)[some]
-                high[some] = np.maximum(high, last)[some]
-    # reconstructed energies that nothing reaches take the band of their neighbour
-    empty = high < 0
-    if empty.all():
+                result.append(np.pad(np.cumsum(weight, 1), ((0, 0), (1, 0))))
+    below = np.stack(result)
+    total = below[..., -1:]
+    reached = total[..., 0] > 0
+    if not reached.any():
         raise ValueError("the response gives no events at the energies of these events")
-    nearest = np.flatnonzero(~empty)[np.abs(np.arange(edges.size)[:, None] - np.flatnonzero(~empty)).argmin(1)]
-    low, high = low[nearest], high[nearest]
-    low, high = np.minimum(low[:-1], low[1:]), np.maximum(high[:-1], high[1:])
-    if reach.shape[1] > 1:
-        np.minimum.at(low, groups, low[reach.min(1)])
-        np.maximum.at(high, groups, high[reach.max(1)])
-        low, high = agree(np.min, low), agree(np.max, high)
-    return groups, low, high
+    # energies that nothing reaches are as the nearest one that something does, of any response
+    below = below / np.where(total > 0, total, 1.0)
+    some = np.flatnonzero(reached.any(0))
+    for response, edge in np.argwhere(~reached):
+        other = edge if reached[:, edge].any() else some[np.abs(some - edge).argmin()]
+        below[response, edge] = below[reached[:, other].argmax(), other]
+    return below
 
 
 @eqx.filter_jit

@@ -73,7 +73,8 @@ def _start(slices, factor, key, point) -> Walk:
     basis, _ = jnp.linalg.qr(jax.random.normal(key_directions, (sweeps, numbers, numbers), factor.dtype))
     directions = basis.reshape(sweeps * numbers, numbers) @ factor.T
     none = jnp.zeros((), jnp.int32)
-    return Walk(key, point, directions, none, *_interval(key_first, point), none, none)
+    level, low, high = _interval(key_first, point)
+    return Walk(key, point, directions, none, level, low, high, none, none)
 
 
 def _interval(key, point):
@@ -91,6 +92,6 @@ def _try(make, threshold, walk) -> Walk:
     point = jax.tree.map(lambda there, here: jnp.where(inside, there, here), to, walk.point)
     over = inside | (walk.tries + 1 >= TRIES)
     cut = walk.level, jnp.where(t < 0.0, t, walk.low), jnp.where(t < 0.0, walk.high, t)
-    interval = (jnp.where(over, new, old) for new, old in zip(_interval(key_next, point), cut, strict=True))
+    level, low, high = (jnp.where(over, new, old) for new, old in zip(_interval(key_next, point), cut, strict=True))
     tries = jnp.where(over, 0, walk.tries + 1)
-    return Walk(key, point, walk.directions, walk.slices + over, *interval, tries, walk.total + 1)
+    return Walk(key, point, walk.directions, walk.slices + over, level, low, high, tries, walk.total + 1)
