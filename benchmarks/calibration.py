@@ -84,6 +84,20 @@ def one(seed: int, observed, engine, method, options) -> dict[str, tuple[float, 
     return found
 
 
+def closure(seeds: int, observed, engine, events: int = 1_000_000) -> dict:
+    """Pulls of fits to many events at one place: what the ranks of few events are too rough to show."""
+    truth = {"log_mass": float(np.log(3.0)), "signal": 0.25, "source": 0.25, "index": 2.5}
+    pulls = {name: [] for name in truth}
+    for seed in range(seeds):
+        drawn = gj.simulate(jax.random.key(100 + seed), model(truth), observed, events=events)
+        best = gj.fit(gj.Posterior(model, PRIORS, observed, drawn, engine=engine), initial=truth)
+        for name, value in truth.items():
+            pulls[name].append((float(best.parameters[name]) - value) / float(best.standard_deviations[name]))
+        print("closure", seed, best, flush=True)
+    each = {n: {"mean_pull": float(np.mean(v)), "std_pull": float(np.std(v, ddof=1))} for n, v in pulls.items()}
+    return {"events": events, "seeds": seeds, "parameters": each}
+
+
 def add(kept: dict, found: dict[str, tuple[float, int, int]]) -> None:
     """Add a simulation to what is kept of earlier ones by parameter: ranks, and how many intervals held the truth."""
     for name, (rank, held68, held95) in found.items():
@@ -150,12 +164,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--simulations", type=int, default=1000, help="of nuts; a fifth of it for the others")
+    parser.add_argument("--closure", type=int, default=0, help="fits of a million events instead")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="of each method at most")
     options = parser.parse_args()
     path = RESULTS / f"calibration-{jax.devices()[0].platform}.json"
     methods = json.loads(path.read_text())["methods"] if path.exists() else {}
     observed = observation()
     engine = prepared(observed)
+    if options.closure:
+        report("calibration-closure", closure(options.closure, observed, engine))
+        return
     for name in options.methods:
         method, settings = METHODS[name]
         wanted = options.simulations if name == "nuts" else options.simulations // 5

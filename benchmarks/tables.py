@@ -75,6 +75,11 @@ ABOUT = {
         "0.01, coverage within binomial errors. `mean_rank_sigma`: of the mean rank from one half, in its standard "
         "deviations. The run goes on from the simulations that the file holds.",
     ),
+    "calibration-closure": (
+        "python -m benchmarks.calibration --closure 12",
+        "Pulls of fits to a million events of the model of `calibration`: a bias of a twentieth of a standard "
+        "deviation at 2000 events would be one of 1.1 here.",
+    ),
     "forecast": (
         "python -m benchmarks.forecast",
         "A faint point source on the background of two hours of CTAO South. `below`: part of the experiments without "
