@@ -65,7 +65,7 @@ class Posterior(eqx.Module):
     model: Callable[[Parameters], Mixture] = eqx.field(static=True)
     priors: dict[str, Distribution]
     observations: tuple[Observation, ...]
-    events: Events | Cells
+    data: Events | Cells  # of each row
     engines: dict[str, Engine]
     count: Integer[Array, " row"]  # events of each row, none of padding
     reference: Float[Array, " row"]
@@ -100,8 +100,7 @@ class Posterior(eqx.Module):
         fixed = _fixed(model, mixture, variants, draws) if compact else []
         self.engines = _prepare(mixture, observations, rows, engine, free, variants, fixed)
         self.count = rows.place(rows.count)
-        # on the device once: leaves on the host would travel with every call
-        self.events = jax.tree.map(jnp.asarray, events if isinstance(events, Cells) else events.without_truth())
+        self.data = _of_rows(rows)
         self.reference_parameters = start
         self.reference = rows.place(np.ones(rows.index.size))
         total = self.total
@@ -128,6 +127,15 @@ class Posterior(eqx.Module):
                     f"cannot come from any component; {impossible.size} such {kind}s: restrict energy_range or "
                     "offset_max to where the response is defined"
                 )
+
+    @property
+    def events(self) -> Events | Cells:
+        """Events or cells of this process, by energy, without truth."""
+        valid = distributed.local(self.count) > 0
+        if isinstance(self.data, Cells):
+            columns = (self.data.observation, self.data.cell, self.data.count)
+            return Cells(self.data.binning, *(distributed.local(column)[valid] for column in columns))
+        return jax.tree.map(lambda column: distributed.local(column)[valid], self.data)
 
     @property
     def total(self) -> int:
@@ -301,6 +309,19 @@ def _check_fields(component, observations) -> None:
     if isinstance(component, Source):
         for observation in observations:
             component.morphology.check_field(observation)
+
+
+def _of_rows(rows: Rows) -> Events | Cells:
+    """Events or cells of the rows, on their devices: leaves on the host would travel with every call.
+
+    With the padding, so that data sets of about the same size share compiled functions.
+    """
+    data = rows.data[rows.index]
+    if isinstance(data, Cells):
+        placed = [rows.place(column) for column in (data.observation, data.cell, data.count)]
+        binning = jax.tree.map(jnp.asarray, data.binning)
+        return eqx.tree_at(lambda c: [c.binning, c.observation, c.cell, c.count], data, [binning, *placed])
+    return jax.tree.map(rows.place, data.without_truth())
 
 
 def _engine_init(component, engine: EngineChoice) -> Callable[..., Engine]:

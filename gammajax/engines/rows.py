@@ -92,7 +92,8 @@ class Rows(eqx.Module):
             valid.append(np.arange(blocks * block) < members.size)
             start += [int(first_node[group])] * blocks
         blocks = int(agree(np.max, len(start)))
-        unit = 2 ** max(3, int(np.log2(blocks / 16)))
+        # numbers of few events scatter more
+        unit = 2 ** max(3, int(np.log2(blocks / (8 if size < 100_000 else 16))))
         # every device has as many
         blocks += -blocks % (unit if mesh is None else math.lcm(unit, mesh.size // processes))
         for _ in range(blocks - len(start)):
