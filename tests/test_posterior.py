@@ -151,6 +151,22 @@ def test_one_trace_per_shape(observations, events):
     assert len(traces) == before
 
 
+def test_data_sets_of_about_the_same_size_share_compiled_functions(observations, events):
+    traces = []
+
+    @eqx.filter_jit
+    def compiled(posterior, p):
+        traces.append(1)
+        return posterior.log_likelihood_ratio(p)
+
+    for last in (60, 58):
+        posterior = gj.Posterior(*MODELS["mixture"], observations, events[:last], **OPTIONS)
+        assert len(posterior.events) == posterior.total == last
+        np.testing.assert_array_equal(np.sort(posterior.events.lon), np.sort(events.lon[:last].astype(np.float32)))
+        compiled(posterior, point("mixture"))
+    assert len(traces) == 1
+
+
 def test_prior(posteriors):
     posterior, p = posteriors["mixture"], point("mixture")
     expected = -np.log(2.0) + dist.Normal(0.0, 0.2).log_prob(0.1) + dist.Beta(2.0, 3.0).log_prob(0.35)
