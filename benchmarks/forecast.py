@@ -43,10 +43,16 @@ def main():
     """Limits without the source, significances with it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiments", type=int, default=400)
+    parser.add_argument("--hours", type=float, default=2.0)
     options = parser.parse_args()
     started = time.perf_counter()
     observed = gj.io.ctao(
-        "South", pointing=(0.0, 0.0), frame="galactic", livetime=7200.0, energy_range=(0.5, 20.0), offset_max=1.0
+        "South",
+        pointing=(0.0, 0.0),
+        frame="galactic",
+        livetime=3600.0 * options.hours,
+        energy_range=(0.5, 20.0),
+        offset_max=1.0,
     )
     expected = gj.sensitivity(
         jax.random.key(0),
@@ -79,8 +85,9 @@ def main():
         for b, c in zip(below, chance, strict=True)
     ]
     report(
-        "forecast",
+        "forecast" if options.hours == 2.0 else f"forecast-{options.hours:g}h",
         {
+            "hours": options.hours,
             "experiments": count,
             "events": float(np.mean(events)),
             "bands": bands.tolist(),
