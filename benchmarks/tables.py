@@ -83,8 +83,9 @@ ABOUT = {
     "forecast": (
         "python -m benchmarks.forecast",
         "A faint point source on the background of two hours of CTAO South, and of forty (`--hours 40`). `below`: "
-        "part of the experiments without it whose quoted limit lies below the bands of `gj.sensitivity` (-2 to 2 standard deviations), of which "
-        "`expected_below` should; `significance_median`: of experiments with the flux of a median discovery, 5.",
+        "part of the experiments without it whose quoted limit lies below the bands of `gj.sensitivity` (-2 to 2 "
+        "standard deviations), of which `expected_below` should; `significance_median`: of experiments with the flux "
+        "of a median discovery, 5.",
     ),
     "compression": (
         "python -m benchmarks.compression",
