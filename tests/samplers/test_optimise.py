@@ -6,6 +6,7 @@ import pytest
 from toys import Toy, counting
 
 from gammajax.samplers import fit
+from gammajax.samplers.optimise import find_peak
 
 
 def test_gaussian_posterior_is_found_exactly(gaussian):
@@ -33,6 +34,19 @@ def test_counts_and_their_errors(wide):
     expected = [[300.0 / 25.0, -300.0 / 25.0], [-300.0 / 25.0, 120.0 + 300.0 / 25.0]]
     np.testing.assert_allclose(best.covariance, expected, rtol=2e-3)
     assert best.log_posterior == pytest.approx(-np.log(1000.0) - np.log(500.0), abs=1e-4)
+
+
+def test_rounded_values_do_not_end_the_search(make_toy):
+    # as differences of large expected counts are, in single precision; their gradients are not
+    def rounded(p, _):
+        value = -0.5 * ((p["x"] - 1.0) / 0.1) ** 2
+        return value + jax.lax.stop_gradient(jnp.round(value, 2) - value)
+
+    toy = make_toy(rounded, {"x": dist.Normal(3.0, 10.0)}, {"x": 0.5})
+    start = {"x": jnp.asarray(1.0081)}
+    peak = find_peak(toy, start, jacobian=False, climb=False)
+    assert peak.converged
+    np.testing.assert_allclose(peak.x, 1.0, atol=0.002)
 
 
 def test_maximum_is_that_of_the_density_of_the_parameters(make_toy):
