@@ -90,10 +90,10 @@ def main():
             "hours": options.hours,
             "experiments": count,
             "events": float(np.mean(events)),
-            "bands": bands.tolist(),
-            "below": below,
-            "expected_below": chance,
-            "within_binomial": [bool(w) for w in within],
+            "limits": {
+                f"{n:+g} sd": {"limit": float(limit), "below": part, "expected_below": c, "within_binomial": bool(w)}
+                for n, limit, part, c, w in zip(BANDS, bands, below, chance, within, strict=True)
+            },
             "median_limit_over_expected": float(np.median(limits) / bands[2]),
             "discovery": discovery,
             "significance_median": float(np.median(found)),
