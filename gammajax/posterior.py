@@ -316,12 +316,12 @@ def _of_rows(rows: Rows) -> Events | Cells:
 
     With the padding, so that data sets of about the same size share compiled functions.
     """
-    data = rows.data[rows.index]
-    if isinstance(data, Cells):
+    if isinstance(rows.data, Cells):
+        data = rows.data[rows.index]
         placed = [rows.place(column) for column in (data.observation, data.cell, data.count)]
         binning = jax.tree.map(jnp.asarray, data.binning)
         return eqx.tree_at(lambda c: [c.binning, c.observation, c.cell, c.count], data, [binning, *placed])
-    return jax.tree.map(rows.place, data.without_truth())
+    return jax.tree.map(rows.place, rows.data.without_truth()[rows.index])
 
 
 def _engine_init(component, engine: EngineChoice) -> Callable[..., Engine]:
