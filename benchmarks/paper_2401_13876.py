@@ -139,7 +139,7 @@ def closure(model, observed, truth, binning, events, seeds, key):
         cells = gj.simulate_cells(jax.random.fold_in(key, seed), model(truth), observed, binning, events=events)
         best = gj.fit(gj.Posterior(model, PRIORS, observed, cells, engine=engine), initial=truth)
         for name, value in truth.items():
-            pulls[name].append((float(best.parameters[name]) - value) / float(best.standard_deviations[name]))
+            pulls[name].append(float((best.parameters[name] - value) / best.standard_deviations[name]))
         print(seed, best, {name: round(values[-1], 2) for name, values in pulls.items()}, flush=True)
     return {
         name: {"mean_pull": float(np.mean(v)), "std_pull": float(np.std(v, ddof=1)), "pulls": v}

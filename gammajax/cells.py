@@ -187,21 +187,22 @@ class Cells(eqx.Module):
             result[mine] = self.binning.energies[interval]
         return result
 
-    def points(self) -> Points:
-        """Where the mean over each cell is taken.
+    def points(self, which: Int[np.ndarray, " some"] | slice = slice(None)) -> Points:
+        """Where the mean over each cell, or over some of them, is taken.
 
         Weights of directions are zero in excluded sky, unless all of the cell's are.
         """
         binning = self.binning
         energies, directions = binning.order[0], binning.order[1] ** 2
         shapes = 2 * (energies,) + 3 * (directions,)
-        columns = [np.empty((len(self), size), np.float64) for size in shapes]
+        observation, cells = self.observation[which], self.cell[which]
+        columns = [np.empty((cells.size, size), np.float64) for size in shapes]
         for number, field in enumerate(binning.fields):
-            mine = np.flatnonzero(self.observation == number)
+            mine = np.flatnonzero(observation == number)
             size = min(CHUNK // directions, -(-mine.size // 512) * 512)
             for first in range(0, mine.size, max(size, 1)):
                 chunk = mine[first : first + size]
-                cell = jnp.asarray(np.resize(self.cell[chunk], size))
+                cell = jnp.asarray(np.resize(cells[chunk], size))
                 made = _points(field, binning._table(number), jnp.asarray(binning.energies), cell, binning.order)
                 for column, part in zip(columns, made, strict=True):
                     column[chunk] = np.asarray(part)[: chunk.size]

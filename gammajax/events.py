@@ -24,7 +24,7 @@ class Points(NamedTuple):
         cells, energies = self.energy.shape
         energy = np.repeat(self.energy, self.lon.shape[1], axis=1)
         lon, lat = (np.tile(column, (1, energies)) for column in (self.lon, self.lat))
-        weight = (self.energy_weight[:, :, None] * self.weight[:, None, :]).reshape(cells, -1)
+        weight = (self.energy_weight[:, :, None] * self.weight[:, None, :]).reshape(cells, energies * self.lon.shape[1])
         return energy.ravel(), lon.ravel(), lat.ravel(), weight
 
 
@@ -104,11 +104,11 @@ class Events(eqx.Module):
             is_leaf=lambda leaf: leaf is None,
         )
 
-    def points(self) -> Points:
-        """One for each event."""
-        one = np.ones((len(self), 1))
-        # those of a posterior are on its device
-        energy, lon, lat = (np.asarray(column, np.float64)[:, None] for column in (self.energy, self.lon, self.lat))
+    def points(self, which: Int[np.ndarray, " some"] | slice = slice(None)) -> Points:
+        """One for each event, or for some of them."""
+        columns = (self.energy, self.lon, self.lat)
+        energy, lon, lat = (np.asarray(column[which], np.float64)[:, None] for column in columns)
+        one = np.ones(energy.shape)
         return Points(energy, one, lon, lat, one)
 
     def compress(

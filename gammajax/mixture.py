@@ -46,7 +46,9 @@ class InstrumentBackground(eqx.Module):
 
     def factor(self, energy) -> Float[Array, "..."]:
         """Factor on the rate of the response file at reconstructed `energy` [TeV], broadcast with norm and tilt."""
-        if is_concrete(self.tilt) and not np.any(self.tilt):  # no power of every event's energy in each call
+        if is_concrete(self.tilt) and not np.any(
+            np.asarray(self.tilt)
+        ):  # no power of every event's energy in each call
             return jnp.broadcast_to(self.norm, jnp.broadcast_shapes(jnp.shape(energy), jnp.shape(self.norm)))
         return jnp.asarray(self.norm) * jnp.exp(-self.tilt * jnp.log(energy / self.reference))
 

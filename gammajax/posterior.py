@@ -134,7 +134,8 @@ class Posterior(eqx.Module):
         valid = distributed.local(self.count) > 0
         if isinstance(self.data, Cells):
             columns = (self.data.observation, self.data.cell, self.data.count)
-            return Cells(self.data.binning, *(distributed.local(column)[valid] for column in columns))
+            binning = jax.tree.map(np.asarray, self.data.binning)
+            return Cells(binning, *(distributed.local(column)[valid] for column in columns))
         return jax.tree.map(lambda column: distributed.local(column)[valid], self.data)
 
     @property

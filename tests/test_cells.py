@@ -181,6 +181,19 @@ def test_wide_cells_leave_estimates_without_bias(observations, loss):
         assert float(fits[1].standard_deviations[name]) == pytest.approx(deviation, rel=0.15)
 
 
+def test_wide_cells_leave_the_tilt_of_the_background_without_bias(observations):
+    def tilted(p):
+        return gj.Mixture(background=gj.InstrumentBackground(norm=p["norm"], tilt=p["tilt"]))
+
+    events = gj.simulate(jax.random.key(3), model({**TRUTH, "fraction": jnp.zeros(())}), observations, events=10_000)
+    priors = {"norm": dist.LogUniform(1e-3, 1e3), "tilt": dist.Normal(0.0, 1.0)}
+    both = [events, events.compress(observations, 5.0, 0.4)]
+    single, merged = (gj.fit(gj.Posterior(tilted, priors, observations, data, per_decade=20.0)) for data in both)
+    deviation = float(single.standard_deviations["tilt"])
+    assert abs(float(merged.parameters["tilt"] - single.parameters["tilt"])) < 0.5 * deviation
+    assert float(merged.standard_deviations["tilt"]) == pytest.approx(deviation, rel=0.1)
+
+
 def test_a_posterior_of_cells_knows_its_events(observations, loss):
     events, _ = loss
     cells = events.compress(observations, 5.0, 0.4)

@@ -151,6 +151,13 @@ def test_one_trace_per_shape(observations, events):
     assert len(traces) == before
 
 
+def test_a_posterior_may_be_closed_over(posteriors):
+    # where what is known of it is known outside of the trace only
+    for name, posterior in posteriors.items():
+        inside = jax.jit(lambda p, posterior=posterior: posterior.log_likelihood_ratio(p))(point(name))
+        assert float(inside) == pytest.approx(float(posterior.log_likelihood_ratio(point(name))), rel=1e-4, abs=1e-3)
+
+
 def test_data_sets_of_about_the_same_size_share_compiled_functions(observations, events):
     traces = []
 

@@ -19,7 +19,10 @@ CHUNK = 2**17  # points per step of the set-up
 
 
 class BackgroundEngine(Engine):
-    """Rate of the response at every row, and its integral over the region at fine reconstructed energies."""
+    """Rate of the response at every row, and its integral over the region at fine reconstructed energies.
+
+    `energy_row` [TeV] is the energy of an event, and of a cell the one at which a tilt acts.
+    """
 
     rate: Float[Array, " row"]
     energy_row: Float[Array, " row"]
@@ -42,11 +45,14 @@ class BackgroundEngine(Engine):
             step = CHUNK // math.prod(rows.order)
             for first in range(0, mine.size, step):
                 chunk = mine[first : first + step]
-                points = rows.points(chunk)
-                *columns, weight = points.pairs()
+                *columns, weight = rows.points(chunk).pairs()
                 at = np.asarray(_background(observation, *map(jnp.asarray, columns)), np.float64)
-                rate[chunk] = (at.reshape(weight.shape) * weight).sum(1)
-                energy_row[chunk] = (points.energy * points.energy_weight).sum(1)
+                share = at.reshape(weight.shape) * weight
+                rate[chunk] = total = share.sum(1)
+                # a tilt multiplies by a power of the energy, whose mean over the rate of a cell it is to first order
+                log_energy = np.log(columns[0]).reshape(weight.shape)
+                mean = (share * log_energy).sum(1) / np.where(total > 0, total, 1.0)
+                energy_row[chunk] = np.exp(np.where(total > 0, mean, log_energy.mean(1)))
             grids.append(selection_integral(observation))
         # observations may cover different energies: the same number of nodes for all
         size = max(energy.size for energy, _ in grids)

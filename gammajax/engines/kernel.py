@@ -162,6 +162,7 @@ def evaluate(responses: Iterable, rows: Rows, flux: Float[Array, " energy"] | No
                     rate = done / (time.perf_counter() - begun)
                     words = f"{done:.3g} of {rows.index.size:.3g} rows of {kind}, {rate:.2g} per second"
                     bar.update(done / rows.index.size, words)
+            del local  # before the next one is made
     values = rows.join(parts)
     exposure = jnp.stack(exposures)
     return (values, rows.place(rows.start), exposure) if flux is None else (values.reshape(-1), exposure)

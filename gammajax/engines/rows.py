@@ -64,9 +64,12 @@ class Rows(eqx.Module):
 
         With a mesh of several processes each gives its own events.
 
-        Raises `ValueError` for events outside their observation's selection and for cells of other observations; for
-        events that several processes give; and for a mesh without some of the processes.
+        Raises `ValueError` for `bands` that are no positive whole number; for events outside their observation's
+        selection and for cells of other observations; for events that several processes give; and for a mesh without
+        some of the processes.
         """
+        if bands is not None and (bands != int(bands) or bands < 1):
+            raise ValueError(f"bands must be a whole number of at least one, not {bands}")
         shared = mesh is not None and distributed.spans(mesh)
         processes = _check_processes(mesh, events) if shared else 1
         agree = partial(distributed.over, shared)
@@ -124,7 +127,7 @@ class Rows(eqx.Module):
 
     def points(self, rows: Int[np.ndarray, " some"] | slice = slice(None)) -> Points:
         """Points of some rows: made anew each time, so that they are never held for all."""
-        return self.data[self.index[rows]].points()
+        return self.data.points(self.index[rows])
 
     @property
     def order(self) -> tuple[int, int]:

@@ -68,8 +68,8 @@ def smc(
     - `kernel`: how particles move at each temperature. "independent" proposes from a Student t of the particles' mean
       and covariance, best up to some ten parameters; "hmc" and "nuts" follow gradients.
     - `moves` at each temperature; by default 8 independent ones or 3 along gradients. The next temperatures
-      have more, up to 32 times as many, where more than 1 % of the particles have not moved at all, and fewer again
-      where hardly any: few proposals are accepted by particles in a peak much narrower than the rest.
+      have more, up to 32 times as many, where more than 1 % of the particles have not moved at all: where few proposals
+      are accepted, as by particles in a peak much narrower than the rest. They fall again when half would do.
     - `target_ess`: effective part of the particles that a new temperature leaves.
     - `batch`: particles whose likelihood is computed together; memory grows with it, results do not change but for
       rounding. By default as many as 2^27 intermediate numbers allow.
@@ -261,7 +261,8 @@ def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
         # if each round leaves the same part of them where they are, with as much again to spare
         stuck = jnp.clip(told["stuck"], 1e-9, 1.0 - 1e-6)
         more = jnp.clip(jnp.ceil(2.0 * state.rounds * jnp.log(most) / jnp.log(stuck)), 1, ROUNDS).astype(int)
-        fewer = jnp.where(stuck < 0.25 * most, (state.rounds + 1) // 2, state.rounds)
+        half = (state.rounds + 1) // 2
+        fewer = jnp.where(half * jnp.log(stuck) <= state.rounds * jnp.log(most), half, state.rounds)
         rounds = jnp.where(stuck > most, more, fewer)
         state = Particles(key, tempered, eve, jnp.clip(state.step_size * change, 0.01, longest), rounds)
         return state, jax.tree.map(lambda value: jnp.asarray(value)[None], record)

@@ -298,3 +298,12 @@ def test_errors(observation, response):
     without = eqx.tree_at(lambda o: o.response.background, observation, None)
     with pytest.raises(ValueError, match="observation 0 has no background response"):
         BackgroundEngine.init(gj.InstrumentBackground(), [without], Rows.init(made, [without], PER_DECADE))
+
+
+@pytest.mark.parametrize("engine", EXACT)
+def test_an_observation_without_events_changes_nothing(engine, make_observation):
+    """As a run of which none are left after cuts."""
+    pair = [make_observation(), make_observation(lon=0.5)]
+    made = events("point")
+    both, one = (gj.intensity(source("point"), o, made, engine, per_decade=PER_DECADE) for o in (pair, pair[:1]))
+    np.testing.assert_allclose(both, one, rtol=1e-5)

@@ -55,6 +55,17 @@ def test_bands_can_be_chosen(pair):
     np.testing.assert_allclose(middle / rows.points().energy[:, 0], 1.0, atol=0.5)
 
 
+@pytest.mark.parametrize("bands", [0, -1])
+def test_widths_of_bands_that_are_none_are_refused(pair, bands):
+    with pytest.raises(ValueError, match="bands must be a whole number of at least one"):
+        Rows.init(events(50, 2), pair, 20.0, bands=bands)
+
+
+def test_bands_are_at_most_all_nodes(pair):
+    rows = Rows.init(events(50, 2), pair, 20.0, bands=10_000)
+    assert rows.band == rows.nodes.energy.size and np.all(rows.start == 0)
+
+
 def test_true_energies_follow_the_selection(make_observation):
     # migra 0.4 to 1.8
     low, high = true_energy_range([make_observation(energy_min=1.0, energy_max=2.0)])
