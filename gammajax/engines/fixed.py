@@ -34,10 +34,10 @@ class FixedEngine(Engine):
         if prepared is None:
             responses = folded(source.morphology, observations, rows.nodes)
         else:
-            responses = prepared.of([source, *variants], observations, rows)
+            responses = prepared.responses_of([source, *variants], observations, rows)
         values, exposure = evaluate(responses, rows, rows.nodes.flux(source.spectrum))
         empty = jnp.zeros((0, rows.band, rows.block), rows.dtype)
-        return cls(KernelEngine(rows.nodes, empty, jnp.asarray(rows.start[:0]), exposure), values)
+        return cls(KernelEngine(rows.nodes, empty, jnp.asarray(rows.start[:0]), exposure), values.reshape(-1))
 
     def intensity(self, source: Source | InstrumentBackground) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""

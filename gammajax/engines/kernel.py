@@ -56,8 +56,13 @@ class KernelEngine(Engine):
     @classmethod
     def init(cls, source: Source, observations, rows: Rows, variants=()) -> "KernelEngine":
         """Fold and evaluate; eager. `ValueError` when the morphology is being traced by a transformation."""
-        responses = folded(source.morphology, as_tuple(observations), rows.nodes)
-        return cls(rows.nodes, *evaluate(responses, rows))
+        return cls.of(folded(source.morphology, as_tuple(observations), rows.nodes), rows)
+
+    @classmethod
+    def of(cls, responses: Iterable, rows: Rows) -> "KernelEngine":
+        """Evaluate what is folded already, one response for each observation."""
+        kernel, exposure = evaluate(responses, rows)
+        return cls(rows.nodes, kernel, rows.place(rows.start), exposure)
 
     def intensity(self, source: Source) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""
@@ -101,9 +106,9 @@ class PreparedKernel(eqx.Module):
 
         Raises `ValueError` for another morphology, a free one, other observations or other nodes.
         """
-        return KernelEngine(rows.nodes, *evaluate(self.of([source, *variants], observations, rows), rows))
+        return KernelEngine.of(self.responses_of([source, *variants], observations, rows), rows)
 
-    def of(self, sources, observations, rows: Rows) -> tuple:
+    def responses_of(self, sources, observations, rows: Rows) -> tuple:
         """The responses, if they are those of these sources; raises as the call does."""
         for name, mine, others in (
             ("morphology", self.morphology, [source.morphology for source in sources]),
@@ -128,8 +133,8 @@ def folded(morphology: Morphology, observations, nodes: EnergyNodes) -> Iterator
     return (build.init(morphology, observation, nodes) for observation in observations)
 
 
-def evaluate(responses: Iterable, rows: Rows, flux: Float[Array, " energy"] | None = None) -> tuple:
-    """Kernel of all rows [block, band, row], or their intensity [row] for a flux; first nodes of blocks; exposures.
+def evaluate(responses: Iterable, rows: Rows, flux: Float[Array, " energy"] | None = None) -> tuple[Array, Array]:
+    """Kernel of all rows [block, band, row], or their intensity [block, row] for a flux; exposures.
 
     Written into their place on the device some rows at a time, and one observation at a time, so that nothing is held
     twice.
@@ -163,9 +168,7 @@ def evaluate(responses: Iterable, rows: Rows, flux: Float[Array, " energy"] | No
                     words = f"{done:.3g} of {rows.index.size:.3g} rows of {kind}, {rate:.2g} per second"
                     bar.update(done / rows.index.size, words)
             del local  # before the next one is made
-    values = rows.join(parts)
-    exposure = jnp.stack(exposures)
-    return (values, rows.place(rows.start), exposure) if flux is None else (values.reshape(-1), exposure)
+    return rows.join(parts), jnp.stack(exposures)
 
 
 @partial(jax.jit, donate_argnums=0)

@@ -256,27 +256,27 @@ def _bands(observations, nodes, energy, number, bands, agree) -> tuple[np.ndarra
     last_edge = np.arange(count) + 1
     np.maximum.at(last_edge, groups, reach.max(1) + 1)
     last_edge = agree(np.max, last_edge)
-    below = _cumulative(observations, nodes, edges)
+    size = nodes.energy.size
+    widths = [*range(BAND_STEP, size, BAND_STEP), size] if bands is None else [min(bands, size)]
     allowed = LEFT_OUT * np.sqrt(there.sum())
-    for band in range(BAND_STEP, below.shape[-1] + BAND_STEP, BAND_STEP) if bands is None else [bands]:
-        band = min(band, below.shape[-1] - 1)
-        left_out = (1.0 - (below[..., band:] - below[..., :-band])).max(0)
+    for left_out in _left_out(observations, nodes, edges, widths):
         of_group = np.stack([left_out[first : last + 1].max(0) for first, last in enumerate(last_edge)])
         least = of_group.min(1)
         if least.max() <= LEFT_OUT_AT_MOST and least @ there <= allowed:
             break
     # in the middle of those that are as good
     good = [np.flatnonzero(part <= part.min() + 1e-9) for part in of_group]
-    return groups, np.array([firsts[firsts.size // 2] for firsts in good]), band
+    return groups, np.array([firsts[firsts.size // 2] for firsts in good]), size - of_group.shape[1] + 1
 
 
-def _cumulative(observations, nodes, edges) -> np.ndarray:
-    """Part of the events at reconstructed energies that come from below each node, [response, edge, node + 1].
+def _left_out(observations, nodes, edges, widths) -> list[np.ndarray]:
+    """Part of the events at reconstructed energies that bands miss, [edge, first node] for each width.
 
-    For four offsets in the field of view, and for fluxes per ln E that are flat and that fall as E^-2.5.
+    The largest of four offsets in the field of view, and of fluxes per ln E that are flat and that fall as E^-2.5.
     """
     true = np.asarray(nodes.energy, np.float64)
-    result, seen = [], set()
+    worst = [np.zeros((edges.size, true.size - width + 1)) for width in widths]
+    reached, seen = np.zeros(edges.size, bool), set()
     for observation in observations:
         key = (id(observation.response), observation.offset_max)
         if key in seen:
@@ -288,19 +288,18 @@ def _cumulative(observations, nodes, edges) -> np.ndarray:
             )
             for slope in (0.0, -2.5):
                 weight = np.maximum(np.asarray(response, np.float64), 0.0) * (true / true[0]) ** slope
-                result.append(np.pad(np.cumsum(weight, 1), ((0, 0), (1, 0))))
-    below = np.stack(result)
-    total = below[..., -1:]
-    reached = total[..., 0] > 0
+                some = weight.sum(1) > 0
+                below = np.pad(np.cumsum(weight[some], 1), ((0, 0), (1, 0)))
+                below /= below[:, -1:]
+                for left_out, width in zip(worst, widths, strict=True):
+                    left_out[some] = np.maximum(left_out[some], 1.0 - (below[:, width:] - below[:, :-width]))
+                reached |= some
     if not reached.any():
         raise ValueError("the response gives no events at the energies of these events")
-    # energies that nothing reaches are as the nearest one that something does, of any response
-    below = below / np.where(total > 0, total, 1.0)
-    some = np.flatnonzero(reached.any(0))
-    for response, edge in np.argwhere(~reached):
-        other = edge if reached[:, edge].any() else some[np.abs(some - edge).argmin()]
-        below[response, edge] = below[reached[:, other].argmax(), other]
-    return below
+    # energies that nothing reaches are as the nearest one that something does
+    some = np.flatnonzero(reached)
+    nearest = some[np.abs(np.arange(edges.size)[:, None] - some).argmin(1)]
+    return [left_out[nearest] for left_out in worst]
 
 
 @eqx.filter_jit

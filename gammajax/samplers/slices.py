@@ -24,7 +24,6 @@ class Walk(NamedTuple):
 
     key: PRNGKeyArray
     point: Any
-    directions: Float[Array, "slice dimension"]
     slices: Int[Array, ""]
     level: Float[Array, ""]
     low: Float[Array, ""]
@@ -47,12 +46,12 @@ def replace(make: Callable, slices: int, batch: int, delete: int) -> Callable:
         source = jax.random.choice(key_from, above.size, (delete,), p=above / above.sum())
         first = jax.tree.map(lambda a: a[source], state.particles)
         start = partial(_start, slices, covariance_factor)
-        walks = jax.vmap(start)(jax.random.split(key_move, delete), first)
+        walks, directions = jax.vmap(start)(jax.random.split(key_move, delete), first)
 
         def all_try(carry):
             walks, at, waiting = carry
             # beyond the last there is nobody: what is gathered for it is not written
-            tried = jax.vmap(partial(_try, make, threshold))(jax.tree.map(lambda a: a[at], walks))
+            tried = jax.vmap(partial(_try, make, threshold))(*jax.tree.map(lambda a: a[at], (walks, directions)))
             walks = jax.tree.map(lambda a, new: a.at[at].set(new, mode="drop"), walks, tried)
             there = tried.slices >= slices
             return walks, jnp.where(there, waiting + jnp.cumsum(there) - 1, at), waiting + there.sum()
@@ -65,8 +64,8 @@ def replace(make: Callable, slices: int, batch: int, delete: int) -> Callable:
     return inner_kernel
 
 
-def _start(slices, factor, key, point) -> Walk:
-    """Before the first slice."""
+def _start(slices, factor, key, point) -> tuple[Walk, Float[Array, "slice dimension"]]:
+    """Before the first slice, and the directions of all."""
     numbers = factor.shape[0]
     key, key_directions, key_first = jax.random.split(key, 3)
     sweeps = -(-slices // numbers)
@@ -74,7 +73,7 @@ def _start(slices, factor, key, point) -> Walk:
     directions = basis.reshape(sweeps * numbers, numbers) @ factor.T
     none = jnp.zeros((), jnp.int32)
     level, low, high = _interval(key_first, point)
-    return Walk(key, point, directions, none, level, low, high, none, none)
+    return Walk(key, point, none, level, low, high, none, none), directions
 
 
 def _interval(key, point):
@@ -83,15 +82,15 @@ def _interval(key, point):
     return point.logdensity + jnp.log(height), -WIDTH * place, WIDTH * (1.0 - place)
 
 
-def _try(make, threshold, walk) -> Walk:
+def _try(make, threshold, walk, directions) -> Walk:
     """One place in the interval: the point goes there, or the interval is cut. One likelihood."""
     key, key_place, key_next = jax.random.split(walk.key, 3)
     t = walk.low + (walk.high - walk.low) * jax.random.uniform(key_place, (), walk.low.dtype)
-    to = make(walk.point.position + t * walk.directions[walk.slices], threshold)
+    to = make(walk.point.position + t * directions[walk.slices], threshold)
     inside = (to.loglikelihood > threshold) & (to.logdensity >= walk.level)
     point = jax.tree.map(lambda there, here: jnp.where(inside, there, here), to, walk.point)
     over = inside | (walk.tries + 1 >= TRIES)
     cut = walk.level, jnp.where(t < 0.0, t, walk.low), jnp.where(t < 0.0, walk.high, t)
     level, low, high = (jnp.where(over, new, old) for new, old in zip(_interval(key_next, point), cut, strict=True))
     tries = jnp.where(over, 0, walk.tries + 1)
-    return Walk(key, point, walk.directions, walk.slices + over, level, low, high, tries, walk.total + 1)
+    return Walk(key, point, walk.slices + over, level, low, high, tries, walk.total + 1)
