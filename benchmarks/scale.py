@@ -95,7 +95,7 @@ def main():
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--pixel", type=float, help="cells so wide [deg]")
     parser.add_argument("--energy-per-decade", type=float, help="cells so many")
-    parser.add_argument("--draws", type=int, default=1000, help="of each of four chains of NUTS")
+    parser.add_argument("--draws", type=int, default=1000, help="of each of four chains of NUTS; 0 for none")
     parser.add_argument("--peak", action="store_true", help="set up once more, for the memory it takes")
     parser.add_argument("--evidence", action="store_true", help="SMC too")
     options = parser.parse_args()
@@ -113,8 +113,8 @@ def main():
     kept = sum(leaf.nbytes for leaf in jax.tree.leaves((posterior.engines, posterior.count, posterior.reference)))
     peak = None
     if options.peak:  # without what compiling takes
-        whole = sum(leaf.nbytes for leaf in jax.tree.leaves(posterior) if hasattr(leaf, "nbytes"))
-        peak = peak_memory(gj.Posterior, model, PRIORS, observed, drawn) / whole
+        held = kept + sum(leaf.nbytes for leaf in jax.tree.leaves(posterior.data))
+        peak = peak_memory(gj.Posterior, model, PRIORS, observed, drawn) / held
     point = {name: jnp.asarray(value) for name, value in TRUTH.items()}
     value = eqx.filter_jit(lambda posterior, p: posterior.log_likelihood_ratio(p))
     gradient = eqx.filter_jit(lambda posterior, p: jax.value_and_grad(posterior.log_likelihood_ratio)(p))
@@ -142,10 +142,11 @@ def main():
     }
     print({name: number for name, number in figures.items() if name.endswith("_s")}, flush=True)
     key = jax.random.key(1)
-    result, figures["nuts_s"] = timed(gj.nuts, key, posterior, draws=options.draws, chains=4)
-    figures["nuts"] = describe(result)
-    figures["nuts_messages"] = result.messages
-    print(result.summary(), flush=True)
+    if options.draws:
+        result, figures["nuts_s"] = timed(gj.nuts, key, posterior, draws=options.draws, chains=4)
+        figures["nuts"] = describe(result)
+        figures["nuts_messages"] = result.messages
+        print(result.summary(), flush=True)
     if options.evidence:
         result, figures["evidence_s"] = timed(gj.smc, key, posterior)
         figures["smc"] = {**describe(result), "log_evidence": result.log_evidence}

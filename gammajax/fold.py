@@ -16,6 +16,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -98,8 +99,10 @@ def convolve(
     filter_ = spline_filter(size, fractions.shape[1] // size)
     images = (image_transform(np.asarray(plane, np.float64), size) * filter_ for plane in fractions)
     images = itertools.repeat(next(images), len(transform)) if len(fractions) == 1 else images
-    pairs = zip(images, transform, strict=True)
-    return np.stack([np.asarray(irfft2(image * row, s=(size, size), workers=-1)) for image, row in pairs])
+    result = np.empty((len(transform), size, size))
+    for plane, image, row in zip(result, images, transform, strict=True):
+        plane[:] = irfft2(image * row, s=(size, size), workers=-1)
+    return result
 
 
 def image_transform(image, size: int):
@@ -144,9 +147,9 @@ def spline_integral_weights(fractions: Float[Array, "y x"]) -> Float[Array, "y x
 
 
 @eqx.filter_jit
-def pixel_hats(observation, grid, nodes) -> Float[Array, "y x offset"]:
-    """Hat functions of offset at the pixel centres of a grid."""
-    return hats(observation.offset(*grid.directions()), nodes)
+def pixel_offsets(observation: Observation, grid: Grid) -> Float[Array, "y x"]:
+    """Offset [deg] of the pixel centres of a grid."""
+    return observation.offset(*grid.directions())
 
 
 @dataclass(frozen=True)
@@ -240,13 +243,21 @@ def fold_coefficients(
     grid = plan.grid(morphology, observation)
     source, order = plan.source_grid(morphology, observation), 3 if plan.wide or plan.divide > 1 else 8
     fractions = np.asarray(plane_fractions(morphology, source, jnp.asarray(energy), order))
-    weight = np.asarray(pixel_hats(observation, source, jnp.asarray(plan.offsets)))
+    offsets = np.asarray(pixel_offsets(observation, source), np.float64)
     top = math.exp(float(observation.response.effective_area.axes[0].upper))
-    maps = np.empty((grid.size**2, energy.size, len(plan.offsets)), np.float32)
+    maps = jnp.zeros((grid.size**2, energy.size, len(plan.offsets)), jnp.float32)
     for m, offset in enumerate(plan.offsets):
         transform = psf_transform(
             observation.response.psf, np.minimum(energy, top), float(offset), grid.step, grid.size
         )
-        folded = convolve(fractions * weight[..., m], transform) / grid.solid_angle
-        maps[..., m] = folded.reshape(energy.size, -1).T
-    return jnp.asarray(maps)
+        hat = np.interp(offsets, plan.offsets, np.arange(len(plan.offsets)) == m)
+        folded = convolve(fractions * hat, transform)
+        folded /= grid.solid_angle
+        maps = _put(maps, m, folded.astype(np.float32))
+    return maps
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put(maps, m, planes):
+    """In the place of one offset: the maps, which are large, are never there twice."""
+    return maps.at[..., m].set(planes.reshape(len(planes), -1).T.astype(maps.dtype))

@@ -131,8 +131,11 @@ class Grid(eqx.Module):
     def _mean(self, function, position, weight):
         x, y = (jnp.asarray(p.ravel() - 0.5) for p in np.meshgrid(position, position))
         weights = jnp.asarray(np.outer(weight, weight).ravel(), self.lon.dtype)
-        total = jax.lax.map(lambda s: s[2] * function(*self.directions(*s[:2])).astype(self.lon.dtype), (x, y, weights))
-        return total.sum(0)
+
+        def add(total, shift):
+            return total + shift[2] * function(*self.directions(*shift[:2])).astype(self.lon.dtype), None
+
+        return jax.lax.scan(add, jnp.zeros((self.size, self.size), self.lon.dtype), (x, y, weights))[0]
 
     def pixel(self, lon, lat) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """Fractional pixel coordinates (x, y) of directions; integers are pixel centres."""

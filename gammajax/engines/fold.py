@@ -37,7 +37,7 @@ from gammajax.fold import (
     hats,
     image_transform,
     offset_nodes,
-    pixel_hats,
+    pixel_offsets,
     psf_quantile,
     psf_radius,
     psf_transform,
@@ -262,7 +262,7 @@ class _SkyFold(eqx.Module):
             first = jnp.clip(jnp.floor(nearest / (offsets[1] - offsets[0])), 0, offsets.size - self.window)
             first = jax.lax.stop_gradient(first).astype(jnp.int32)
         offsets = jax.lax.dynamic_slice(offsets, (first,), (self.window,))
-        weight = pixel_hats(self.observation, source, offsets)
+        weight = hats(pixel_offsets(self.observation, source), offsets)
 
         @jax.checkpoint
         def term(m):

@@ -146,7 +146,8 @@ def evaluate(responses: Iterable, rows: Rows, flux: Float[Array, " energy"] | No
         with jax.default_device(device):
             parts.append(jnp.zeros((high - low, *shape, rows.block), rows.dtype))
     with Progress(rows.progress, "set-up", DELAY) as bar:
-        for number, local in enumerate(responses):
+        for local in responses:  # enumerate would hold each until the next one is made
+            number = len(exposures)
             exposures.append(local.exposure)
             for place, (device, low, high) in enumerate(rows.shares):
                 members = rows.observation[low * rows.block : high * rows.block] == number
