@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import sharded
 from conftest import small_response
 
 import gammajax as gj
@@ -95,7 +96,7 @@ def others() -> dict:
 def samplers(folder: str) -> dict:
     """Draws, also of a run that is told to stop by a signal to the last process alone."""
     posterior = made(fixed, *reversed(data(201)))
-    chains = gj.nuts(jax.random.key(KEY), posterior, draws=5, warmup=10, chains=2, progress=False)
+    drawn = sharded.draws(posterior, ["nuts", "smc"])
     whole = gj.laplace(jax.random.key(KEY), posterior, draws=500, progress=False)
     path, update = Path(folder) / "run.checkpoint", driver.Progress.update
     driver.Progress.update = after(3, jax.process_count() - 1, signal.SIGTERM)
@@ -107,7 +108,7 @@ def samplers(folder: str) -> dict:
     driver.Progress.update = update
     resumed = gj.laplace(jax.random.key(KEY), posterior, draws=500, progress=False, checkpoint=path)
     return {
-        "nuts": chains.samples["halo"].tolist(),
+        **{f"samplers: {name}": value for name, value in drawn.items()},
         "laplace": whole.samples["halo"].tolist(),
         "events": whole.tree.attrs["events"],
         "status": status,

@@ -68,7 +68,8 @@ def assert_same(found, alone, count):
     names = [name for name in found if ":" in name]
     assert len(names) == count
     for name in names:
-        assert found[name] == pytest.approx(alone[name], rel=1e-9), name
+        # sums in another order: differences grow along a chain
+        assert found[name] == pytest.approx(alone[name], rel=1e-6 if "samplers" in name else 1e-9), name
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +82,8 @@ def test_two_processes(port, alone, tmp_path):
     assert [found["held"] for found in both] == [101 / 201, 100 / 201]
     for found in both:
         assert found["placed"] == 0.5
-        assert_same(found, alone, 18)
+        assert_same(found, alone, 18 + 3 * 2)
         assert found["events"] == alone["events"] == 201
-        # sums in another order: differences grow along a chain
-        assert found["nuts"] == pytest.approx(alone["nuts"], rel=1e-6)
         assert found["laplace"] == pytest.approx(alone["laplace"], rel=1e-6)
         # one was told to stop, both did, and went on to the same
         assert found["status"] == 75 and found["before"] > 0.0 and found["the same"]
