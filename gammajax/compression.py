@@ -55,7 +55,7 @@ def compression_loss(
     - `subsample`: so many events at random, if there are more. Information lost is a property of the cells: it does not
       grow with the number of events.
 
-    Raises `ValueError` for parameters about which the events have no information.
+    Raises `ValueError` for parameters, or combinations of them, about which the events have no information.
     """
     if len(events) > subsample:
         events = events[np.sort(np.random.default_rng(seed).choice(len(events), subsample, replace=False))]
@@ -77,7 +77,12 @@ def compression_loss(
         scale = scale / np.sqrt(curvature)
     units = jnp.asarray(scale, flat.dtype)
     whole, merged = (np.asarray(_information(p, units, parameters), np.float64) for p in both)
-    root = np.linalg.inv(np.linalg.cholesky(whole))
+    try:
+        root = np.linalg.inv(np.linalg.cholesky(whole))
+    except np.linalg.LinAlgError:
+        raise ValueError(
+            f"the events cannot tell {', '.join(names)} apart at the parameters: some combination changes nothing"
+        ) from None
     kept = np.linalg.eigvalsh(root @ merged @ root.T)
     ratios = [np.asarray(_ratios(p, units, parameters), np.float64) for p in both]
     errors = np.sqrt(np.diag(np.linalg.inv(merged)) / np.diag(np.linalg.inv(whole)))

@@ -6,6 +6,8 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+SLACK = 1e-4  # deg by which single precision may put an event on the other side of an edge
+
 
 class Points(NamedTuple):
     """Energies [TeV] and directions [deg] at which the mean over cells, or over single events, is taken.
@@ -133,7 +135,7 @@ def _column(name, values, size=None):
 
 
 def check_events(events: Events, observations) -> None:
-    """Raise `ValueError` naming the first event outside its observation's selection or the list of observations."""
+    """Raise `ValueError` naming an event outside its observation's selection or the list of observations."""
     if len(observations) == 0:
         raise ValueError("the list of observations is empty")
     if len({observation.frame for observation in observations}) > 1:
@@ -155,11 +157,22 @@ def check_events(events: Events, observations) -> None:
                 f"event {event} has {events.energy[event]:.4g} TeV, outside the energy range "
                 f"{observation.energy_min:.4g} to {observation.energy_max:.4g} TeV of observation {observation.obs_id}"
             )
-        if rows.size:
-            offset = np.asarray(observation.offset(events.lon[rows], events.lat[rows]))
-            if (offset > observation.offset_max + 1e-4).any():
-                event = rows[np.argmax(offset)]
+        if not rows.size:
+            continue
+        lon, lat = events.lon[rows], events.lat[rows]
+        offset = np.asarray(observation.offset(lon, lat))
+        if (offset > observation.offset_max + SLACK).any():
+            event = rows[np.argmax(offset)]
+            raise ValueError(
+                f"event {event} lies {offset.max():.3f} deg from the pointing, outside the field of view of "
+                f"observation {observation.obs_id} (offset_max {observation.offset_max:g} deg)"
+            )
+        if observation.exclusion is not None:
+            corners = [(lon + x, lat + y) for x in (-SLACK, SLACK) for y in (-SLACK, SLACK)]
+            inside = np.all([observation.exclusion(*corner) for corner in corners], axis=0)
+            if inside.any():
+                event = rows[np.argmax(inside)]
                 raise ValueError(
-                    f"event {event} lies {offset.max():.3f} deg from the pointing, outside the field of view of "
-                    f"observation {observation.obs_id} (offset_max {observation.offset_max:g} deg)"
+                    f"event {event} at {events.lon[event]:.4f}, {events.lat[event]:.4f} deg is in the excluded sky of "
+                    f"observation {observation.obs_id}; keep those where observation.selected(lon, lat)"
                 )

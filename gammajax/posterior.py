@@ -102,7 +102,7 @@ class Posterior(eqx.Module):
         self.count = rows.place(rows.count)
         self.data = _of_rows(rows)
         self.reference_parameters = start
-        self.reference = rows.place(np.ones(rows.index.size))
+        self.reference = jnp.zeros(0)  # until there is one
         total = self.total
         if total > MANY and jnp.result_type(float) != jnp.float64:
             warnings.warn(
@@ -115,9 +115,9 @@ class Posterior(eqx.Module):
             if not float(count.sum()) > 0:
                 raise ValueError(f"component {name!r} expects no events in the selection")
         self.reference = eqx.filter_jit(Posterior._density)(self, start)
-        reference = distributed.local(self.reference)
+        possible = distributed.local(self.reference > 0)  # not of the references, which would be there twice
         with distributed.together(rows.shared):
-            impossible = np.flatnonzero(~(reference > 0) & rows.valid)
+            impossible = np.flatnonzero(~possible & rows.valid)
             if impossible.size:
                 row = impossible[0]
                 energy, _, lon, lat, _ = (column.mean() for column in rows.points(impossible[:1]))
@@ -134,8 +134,7 @@ class Posterior(eqx.Module):
         valid = distributed.local(self.count) > 0
         if isinstance(self.data, Cells):
             columns = (self.data.observation, self.data.cell, self.data.count)
-            binning = jax.tree.map(np.asarray, self.data.binning)
-            return Cells(binning, *(distributed.local(column)[valid] for column in columns))
+            return Cells(self.data.binning, *(distributed.local(column)[valid] for column in columns))
         return jax.tree.map(lambda column: distributed.local(column)[valid], self.data)
 
     @property
@@ -317,12 +316,14 @@ def _of_rows(rows: Rows) -> Events | Cells:
 
     With the padding, so that data sets of about the same size share compiled functions.
     """
-    if isinstance(rows.data, Cells):
-        data = rows.data[rows.index]
-        placed = [rows.place(column) for column in (data.observation, data.cell, data.count)]
-        binning = jax.tree.map(jnp.asarray, data.binning)
-        return eqx.tree_at(lambda c: [c.binning, c.observation, c.cell, c.count], data, [binning, *placed])
-    return jax.tree.map(rows.place, rows.data.without_truth()[rows.index])
+
+    def place(column):
+        return rows.place(column[rows.index])
+
+    if isinstance(rows.data, Events):
+        return jax.tree.map(place, rows.data.without_truth())
+    # edges stay on the host, where they are not rounded
+    return eqx.tree_at(lambda c: [c.observation, c.cell, c.count], rows.data, replace_fn=place)
 
 
 def _engine_init(component, engine: EngineChoice) -> Callable[..., Engine]:
@@ -344,9 +345,14 @@ def _prepare(mixture, observations, rows, engine, free, variants, fixed):
     unknown = [name for name in chosen if name not in mixture.components]
     if unknown:
         raise ValueError(f"engine names unknown components {unknown}; the components are {list(mixture.components)}")
-    engines, kernels = {}, []
-    # the background first: what it needs on the way is gone before there are kernels
-    order = sorted(mixture.components.items(), key=lambda item: not isinstance(item[1], InstrumentBackground))
+    engines, kernels, folds = {}, [], []
+    parts = ((name, mixture.components[name]) for name in fixed)
+    again = [part.morphology for _, part in parts if isinstance(part, Source)]
+    # the background first: what it needs on the way is gone before there are kernels; those that are fixed last: they
+    # may share a kernel
+    order = sorted(
+        mixture.components.items(), key=lambda item: (not isinstance(item[1], InstrumentBackground), item[0] in fixed)
+    )
     for name, component in order:
         _check_fields(component, observations)
         default = engine if engine and not chosen else ("fold" if name in free else "kernel")
@@ -362,8 +368,12 @@ def _prepare(mixture, observations, rows, engine, free, variants, fixed):
             if same:
                 engines[name] = same[0]
             elif name in fixed:
-                prepared = init if isinstance(init, PreparedKernel) else None
-                engines[name] = FixedEngine.init(component, observations, rows, prepared=prepared)
+                same = [fold for fold in folds if is_same(fold.morphology, component.morphology)]
+                same = [init] if isinstance(init, PreparedKernel) else same
+                if not same and sum(is_same(other, component.morphology) for other in again) > 1:
+                    same = [PreparedKernel.init(component.morphology, observations, rows.nodes)]
+                    folds += same  # several components need it; others are folded one observation at a time
+                engines[name] = FixedEngine.init(component, observations, rows, prepared=next(iter(same), None))
             else:
                 engines[name] = init(component, observations, rows)
                 kernels.append((component.morphology, engines[name]))

@@ -194,12 +194,23 @@ def test_wide_cells_leave_the_tilt_of_the_background_without_bias(observations):
     assert float(merged.standard_deviations["tilt"]) == pytest.approx(deviation, rel=0.1)
 
 
+def test_parameters_that_events_cannot_tell_apart_are_refused(observations, loss):
+    def both(p):
+        return model({"index": 2.5, "fraction": p["one"] + p["other"]})
+
+    priors, truth = {name: dist.Uniform(0.0, 0.5) for name in ("one", "other")}, {"one": 0.2, "other": 0.2}
+    with pytest.raises(ValueError, match="the events cannot tell one, other apart"):
+        gj.compression_loss(both, priors, observations, loss[0], truth, per_decade=20.0, subsample=3000)
+
+
 def test_a_posterior_of_cells_knows_its_events(observations, loss):
     events, _ = loss
     cells = events.compress(observations, 5.0, 0.4)
     posterior = gj.Posterior(model, PRIORS, observations, cells, per_decade=20.0)
     counts = posterior.counts(TRUTH)
     assert sum(float(c.sum()) for c in counts.values()) == pytest.approx(events.total, rel=1e-5)
+    again = posterior.events
+    assert gj.posterior.is_same(again.binning, cells.binning) and (again + cells).total == 2 * events.total
     shares = posterior.fractions(TRUTH)
     assert float(shares["source"]) == pytest.approx(0.4, rel=1e-5)
     # the reference is the sum of count times log of density
@@ -231,5 +242,10 @@ def test_bad_input(observations, loss):
     cells = events.compress(observations, 5.0, 0.4)
     with pytest.raises(ValueError, match="other observations"):
         gj.Posterior(model, PRIORS, observations[::-1], cells)
+    one = dataclasses.replace(
+        events, energy=np.ones(len(events)), lon=np.full(len(events), 0.9), lat=np.zeros(len(events))
+    )
+    with pytest.raises(ValueError, match="at 0.9000, 0.0000 deg is in the excluded sky of observation second"):
+        gj.Binning.init(observations)(one)
     with pytest.raises(ValueError, match="outside the energy range"):
         gj.Binning.init(observations)(dataclasses.replace(events, energy=events.energy * 100.0))

@@ -1,3 +1,5 @@
+import importlib
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -282,6 +284,33 @@ def test_components_without_parameters_keep_one_number_for_each_event(observatio
     prepared = PreparedKernel.init(gj.Point(0.3, 0.2), observations, PER_DECADE)
     again = gj.Posterior(fixed_parts, priors, observations, events, engine={"signal": prepared}, **OPTIONS)
     np.testing.assert_array_equal(again.engines["signal"].values, compact.engines["signal"].values)
+
+
+def test_a_morphology_is_folded_once(observations, events, monkeypatch):
+    """For all that are fixed, or with the kernel of one that is free, though that be listed last."""
+    fold = importlib.import_module("gammajax.engines.kernel").folded
+    folds = []
+
+    def folded(morphology, *rest):
+        folds.append(morphology)
+        return fold(morphology, *rest)
+
+    for module in ("kernel", "fixed"):
+        monkeypatch.setattr(f"gammajax.engines.{module}.folded", folded)
+
+    def several(p):
+        place = gj.Point(0.3, 0.2)
+        indices = {"first": 2.0, "second": 3.0, "last": p["last"]}
+        parts = {name: gj.Source(gj.PowerLaw(index, 1e-12), place) for name, index in indices.items()}
+        return gj.Mixture(**parts, weights={"first": 0.1, "last": 0.5 * p["weight"]})
+
+    counts = []
+    for last in (2.5, dist.Uniform(2.0, 3.0)):
+        priors = {"weight": dist.Uniform(0.0, 1.0)} | ({} if isinstance(last, float) else {"last": last})
+        posterior = gj.Posterior(lambda p: several({"last": 2.5} | p), priors, observations, events, **OPTIONS)
+        counts.append((len(folds), {type(engine) for engine in posterior.engines.values()}))
+        folds.clear()
+    assert counts == [(1, {FixedEngine}), (1, {KernelEngine})]
 
 
 def test_a_component_that_depends_on_a_product_is_not_fixed(observations, events):

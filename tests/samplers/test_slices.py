@@ -52,9 +52,13 @@ def test_new_points_follow_the_prior_above_the_threshold(live):
 
 
 def test_size_of_batches_changes_nothing(live):
-    one, many = (replace(make, 4, batch, 10)(jax.random.key(2), live, jnp.asarray(-3.0), FACTOR) for batch in (1, 10))
-    np.testing.assert_allclose(one[0].position, many[0].position, rtol=1e-5)
-    np.testing.assert_array_equal(one[1], many[1])
+    # also where it divides the number of points not, and where it is larger
+    one, *others = (
+        replace(make, 4, size, 10)(jax.random.key(2), live, jnp.asarray(-3.0), FACTOR) for size in (1, 3, 16)
+    )
+    for other in others:
+        np.testing.assert_allclose(one[0].position, other[0].position, rtol=1e-5)
+        np.testing.assert_array_equal(one[1], other[1])
 
 
 def test_points_stay_where_there_is_nothing_above():
