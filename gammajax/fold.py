@@ -101,7 +101,7 @@ def convolve(
     images = itertools.repeat(next(images), len(transform)) if len(fractions) == 1 else images
     result = np.empty((len(transform), size, size))
     for plane, image, row in zip(result, images, transform, strict=True):
-        plane[:] = irfft2(image * row, s=(size, size), workers=-1)
+        plane[:] = np.asarray(irfft2(image * row, s=(size, size), workers=-1))
     return result
 
 
