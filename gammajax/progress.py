@@ -2,12 +2,16 @@
 
 import contextlib
 import time
+from importlib.util import find_spec
 
 REPORT_EVERY = 60.0  # s between lines where there is no terminal
 
 
 class Progress(contextlib.AbstractContextManager):
-    """A bar in terminals and notebooks, after so many seconds of `delay`; a line a minute elsewhere; or nothing."""
+    """A bar in terminals and notebooks, after so many seconds of `delay`; a line a minute elsewhere; or nothing.
+
+    In notebooks a bar takes ipywidgets.
+    """
 
     def __init__(self, shown: bool, name: str, delay: float = 0.0):
         self.bar, self.name, self.begun, self.first = None, name, time.perf_counter(), None
@@ -17,7 +21,8 @@ class Progress(contextlib.AbstractContextManager):
 
             text = TextColumn("{task.description}")
             bar = Progress(text, BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), transient=True)
-            if bar.console.is_terminal or bar.console.is_jupyter:
+            widgets = bar.console.is_jupyter and find_spec("ipywidgets") is not None
+            if bar.console.is_terminal or widgets:
                 self.bar, self.task = bar, bar.add_task(f"  {name}", total=1.0)
 
     def __enter__(self):

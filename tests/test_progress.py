@@ -2,6 +2,7 @@ import re
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 import gammajax as gj
 from gammajax import progress
@@ -28,6 +29,13 @@ def test_nothing_is_said_when_nothing_is_asked_for(often, capsys):
     with Progress(False, "work") as bar:
         bar.update(0.5, "half")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("found", "expected"), [(None, False), ("some", True)])
+def test_in_notebooks_a_bar_takes_widgets(monkeypatch, found, expected):
+    monkeypatch.setattr("rich._console", Console(force_jupyter=True))
+    monkeypatch.setattr(progress, "find_spec", lambda name: found)
+    assert (Progress(True, "work").bar is not None) is expected
 
 
 def test_lines_come_once_a_minute(capsys):
