@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from gammajax.cells import Binning
 from gammajax.events import Events
+from gammajax.forecast import SINGULAR
 from gammajax.posterior import Posterior
 from gammajax.samplers.space import labels
 
@@ -69,20 +70,19 @@ def compression_loss(
     # in units of each number's own error, with the others held: single precision needs numbers of one size
     scale = np.ones(flat.size)
     for _ in range(2):
-        curvature = np.diag(_information(both[0], jnp.asarray(scale, flat.dtype), parameters)).astype(float)
+        curvature = np.diag(_information(both[0], jnp.asarray(scale, flat.dtype), parameters))
         if not np.all(curvature > 0):
             raise ValueError(
                 f"the events have no information on {names[int(np.argmin(curvature))]!r} at the parameters"
             )
         scale = scale / np.sqrt(curvature)
     units = jnp.asarray(scale, flat.dtype)
-    whole, merged = (np.asarray(_information(p, units, parameters), np.float64) for p in both)
-    try:
-        root = np.linalg.inv(np.linalg.cholesky(whole))
-    except np.linalg.LinAlgError:
-        raise ValueError(
-            f"the events cannot tell {', '.join(names)} apart at the parameters: some combination changes nothing"
-        ) from None
+    whole, merged = (_information(p, units, parameters) for p in both)
+    least, direction = (part[..., 0] for part in np.linalg.eigh(whole))
+    if least < SINGULAR:
+        blamed = [name for name, part in zip(names, abs(direction), strict=True) if part > 0.3 * abs(direction).max()]
+        raise ValueError(f"the events cannot tell {' from '.join(blamed)} at the parameters")
+    root = np.linalg.inv(np.linalg.cholesky(whole))
     kept = np.linalg.eigvalsh(root @ merged @ root.T)
     ratios = [np.asarray(_ratios(p, units, parameters), np.float64) for p in both]
     errors = np.sqrt(np.diag(np.linalg.inv(merged)) / np.diag(np.linalg.inv(whole)))
@@ -92,20 +92,25 @@ def compression_loss(
     )
 
 
-@eqx.filter_jit
-def _information(posterior, scale, parameters) -> Float[Array, "number number"]:
+def _information(posterior, scale, parameters) -> Float[np.ndarray, "number number"]:
     """Sum over events of the products of the derivatives of their log-density, in units of `scale`.
 
     Unlike second derivatives its differences between two ways to evaluate the same events are hardly random.
     """
+    # in double precision, which shows combinations that change nothing
+    scores = np.asarray(_scores(posterior, scale, parameters), np.float64)
+    return (scores * np.asarray(posterior.count)[:, None]).T @ scores
+
+
+@eqx.filter_jit
+def _scores(posterior, scale, parameters) -> Float[Array, "row number"]:
     flat, restore = ravel_pytree(parameters)
 
     def log_density(u):
         density = posterior._density(restore(flat + scale * u))
         return jnp.where(posterior.count > 0, jnp.log(jnp.where(posterior.count > 0, density, 1.0)), 0.0)
 
-    scores = jax.jacfwd(log_density)(jnp.zeros_like(flat))
-    return (scores * posterior.count[:, None]).T @ scores
+    return jax.jacfwd(log_density)(jnp.zeros_like(flat))
 
 
 @eqx.filter_jit

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -168,11 +169,19 @@ def check_events(events: Events, observations) -> None:
                 f"observation {observation.obs_id} (offset_max {observation.offset_max:g} deg)"
             )
         if observation.exclusion is not None:
-            corners = [(lon + x, lat + y) for x in (-SLACK, SLACK) for y in (-SLACK, SLACK)]
-            inside = np.all([observation.exclusion(*corner) for corner in corners], axis=0)
+            padded = -(-rows.size // 4096) * 4096  # few shapes: few compilations
+            inside = np.asarray(_well_inside(observation.exclusion, np.resize(lon, padded), np.resize(lat, padded)))
+            inside = inside[: rows.size]
             if inside.any():
                 event = rows[np.argmax(inside)]
                 raise ValueError(
                     f"event {event} at {events.lon[event]:.4f}, {events.lat[event]:.4f} deg is in the excluded sky of "
                     f"observation {observation.obs_id}; keep those where observation.selected(lon, lat)"
                 )
+
+
+@eqx.filter_jit
+def _well_inside(exclusion, lon, lat):
+    """Whether directions are excluded, with all within the slack of them."""
+    corners = [exclusion(lon + x, lat + y) for x in (-SLACK, SLACK) for y in (-SLACK, SLACK)]
+    return jnp.stack(corners).all(0)

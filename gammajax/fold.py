@@ -250,7 +250,7 @@ def fold_coefficients(
         transform = psf_transform(
             observation.response.psf, np.minimum(energy, top), float(offset), grid.step, grid.size
         )
-        hat = np.interp(offsets, plan.offsets, np.arange(len(plan.offsets)) == m)
+        hat = np.interp(offsets, plan.offsets, np.arange(len(plan.offsets)) == m).astype(fractions.dtype)
         folded = convolve(fractions * hat, transform)
         folded /= grid.solid_angle
         maps = _put(maps, m, folded.astype(np.float32))

@@ -15,6 +15,7 @@ from numpyro.distributions import Distribution
 from gammajax import distributed
 from gammajax.cells import Cells
 from gammajax.engines import ENGINES, BackgroundEngine, Engine, FixedEngine, KernelEngine, PreparedKernel, Rows
+from gammajax.engines.kernel import folded
 from gammajax.engines.rows import PER_DECADE
 from gammajax.events import Events
 from gammajax.likelihood import mixture_density, sum_of_logs
@@ -288,10 +289,11 @@ def expected_counts(
     observations = as_tuple(observations)
     with jax.ensure_compile_time_eval():
         _check_fields(component, observations)
-        # counts do not depend on events: one in the middle of each selection stands in
+        # counts do not depend on events: one in the middle of each field stands in, though that be excluded
+        fields = [eqx.tree_at(lambda o: o.exclusion, o, None, is_leaf=lambda leaf: leaf is None) for o in observations]
         energy = [np.sqrt(o.energy_min * o.energy_max) for o in observations]
         lon, lat = [float(o.lon) for o in observations], [float(o.lat) for o in observations]
-        rows = Rows.init(Events(energy, lon, lat, np.arange(len(observations))), observations, **options)
+        rows = Rows.init(Events(energy, lon, lat, np.arange(len(observations))), fields, **options)
         built = _engine_init(component, engine)(component, observations, rows)
     return built.expected_counts(component).sum()
 
@@ -345,19 +347,20 @@ def _prepare(mixture, observations, rows, engine, free, variants, fixed):
     unknown = [name for name in chosen if name not in mixture.components]
     if unknown:
         raise ValueError(f"engine names unknown components {unknown}; the components are {list(mixture.components)}")
-    engines, kernels, folds = {}, [], []
-    parts = ((name, mixture.components[name]) for name in fixed)
-    again = [part.morphology for _, part in parts if isinstance(part, Source)]
-    # the background first: what it needs on the way is gone before there are kernels; those that are fixed last: they
-    # may share a kernel
-    order = sorted(
-        mixture.components.items(), key=lambda item: (not isinstance(item[1], InstrumentBackground), item[0] in fixed)
-    )
-    for name, component in order:
+    parts, inits = mixture.components, {}
+    for name, component in parts.items():
         _check_fields(component, observations)
         default = engine if engine and not chosen else ("fold" if name in free else "kernel")
-        init = _engine_init(component, chosen.get(name, default))
+        inits[name] = _engine_init(component, chosen.get(name, default))
+    engines, kernels = {}, []
+    # the background first: what it needs on the way is gone before there are kernels; those that are fixed last: there
+    # may be a kernel of their morphology
+    order = sorted(parts, key=lambda name: (not isinstance(parts[name], InstrumentBackground), name in fixed))
+    for name in order:
+        component, init = parts[name], inits[name]
         ours = [other.components[name] for other in variants]
+        if name in engines:
+            continue
         if init == KernelEngine.init or isinstance(init, PreparedKernel):
             if name in free:
                 raise ValueError(
@@ -365,15 +368,18 @@ def _prepare(mixture, observations, rows, engine, free, variants, fixed):
                     "keeps it fixed; use engine='fold'"
                 )
             same = [built for morphology, built in kernels if is_same(morphology, component.morphology)]
+            responses = (
+                init.responses_of([component, *ours], observations, rows) if isinstance(init, PreparedKernel) else None
+            )
             if same:
-                engines[name] = same[0]
+                engines[name] = FixedEngine.of_kernel(same[0], component) if name in fixed else same[0]
+            elif name in fixed and responses is not None:
+                engines |= zip([name], FixedEngine.of([component], responses, rows), strict=True)
             elif name in fixed:
-                same = [fold for fold in folds if is_same(fold.morphology, component.morphology)]
-                same = [init] if isinstance(init, PreparedKernel) else same
-                if not same and sum(is_same(other, component.morphology) for other in again) > 1:
-                    same = [PreparedKernel.init(component.morphology, observations, rows.nodes)]
-                    folds += same  # several components need it; others are folded one observation at a time
-                engines[name] = FixedEngine.init(component, observations, rows, prepared=next(iter(same), None))
+                alike = [other for other in fixed if inits[other] == init]
+                alike = [other for other in alike if is_same(parts[other].morphology, component.morphology)]
+                responses = folded(component.morphology, observations, rows.nodes)
+                engines |= zip(alike, FixedEngine.of([parts[other] for other in alike], responses, rows), strict=True)
             else:
                 engines[name] = init(component, observations, rows)
                 kernels.append((component.morphology, engines[name]))
@@ -381,7 +387,7 @@ def _prepare(mixture, observations, rows, engine, free, variants, fixed):
             engines[name] = FixedEngine.init(component, observations, rows)
         else:
             engines[name] = init(component, observations, rows, ours)
-    return {name: engines[name] for name in mixture.components}
+    return {name: engines[name] for name in parts}
 
 
 def _fixed(model, mixture, variants, draws) -> list[str]:

@@ -196,11 +196,13 @@ def test_wide_cells_leave_the_tilt_of_the_background_without_bias(observations):
 
 def test_parameters_that_events_cannot_tell_apart_are_refused(observations, loss):
     def both(p):
-        return model({"index": 2.5, "fraction": p["one"] + p["other"]})
+        return model({"index": p["index"], "fraction": p["one"] * p["other"]})
 
-    priors, truth = {name: dist.Uniform(0.0, 0.5) for name in ("one", "other")}, {"one": 0.2, "other": 0.2}
-    with pytest.raises(ValueError, match="the events cannot tell one, other apart"):
-        gj.compression_loss(both, priors, observations, loss[0], truth, per_decade=20.0, subsample=3000)
+    priors = {name: dist.Uniform(0.0, 1.0) for name in ("one", "other")} | {"index": PRIORS["index"]}
+    for factor in (1.0, 1.02, 1.05):
+        truth = {"one": 0.5 * factor, "other": 0.8 * factor, "index": 2.5 * factor}
+        with pytest.raises(ValueError, match="^the events cannot tell one from other at the parameters$"):
+            gj.compression_loss(both, priors, observations, loss[0], truth, per_decade=20.0, subsample=3000)
 
 
 def test_a_posterior_of_cells_knows_its_events(observations, loss):

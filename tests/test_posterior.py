@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import gammajax as gj
 from gammajax.engines import FixedEngine, FoldEngine, KernelEngine, PreparedKernel
+from gammajax.observation import Exclusion
 from gammajax.sky import Grid
 
 PER_DECADE = 15.0
@@ -295,8 +296,8 @@ def test_a_morphology_is_folded_once(observations, events, monkeypatch):
         folds.append(morphology)
         return fold(morphology, *rest)
 
-    for module in ("kernel", "fixed"):
-        monkeypatch.setattr(f"gammajax.engines.{module}.folded", folded)
+    for module in ("engines.kernel", "engines.fixed", "posterior"):
+        monkeypatch.setattr(f"gammajax.{module}.folded", folded)
 
     def several(p):
         place = gj.Point(0.3, 0.2)
@@ -304,13 +305,31 @@ def test_a_morphology_is_folded_once(observations, events, monkeypatch):
         parts = {name: gj.Source(gj.PowerLaw(index, 1e-12), place) for name, index in indices.items()}
         return gj.Mixture(**parts, weights={"first": 0.1, "last": 0.5 * p["weight"]})
 
-    counts = []
+    counts, densities = [], []
     for last in (2.5, dist.Uniform(2.0, 3.0)):
         priors = {"weight": dist.Uniform(0.0, 1.0)} | ({} if isinstance(last, float) else {"last": last})
         posterior = gj.Posterior(lambda p: several({"last": 2.5} | p), priors, observations, events, **OPTIONS)
-        counts.append((len(folds), {type(engine) for engine in posterior.engines.values()}))
+        counts.append((len(folds), [type(engine) for engine in posterior.engines.values()]))
         folds.clear()
-    assert counts == [(1, {FixedEngine}), (1, {KernelEngine})]
+        densities.append(np.asarray(posterior._density({"weight": jnp.asarray(0.6), "last": jnp.asarray(2.5)})))
+    assert counts == [(1, [FixedEngine] * 3), (1, [FixedEngine, FixedEngine, KernelEngine])]
+    np.testing.assert_allclose(densities[0], densities[1], rtol=1e-5)
+    # a kernel of another place is refused, though the right one is there
+    wrong = {"first": PreparedKernel.init(gj.Point(0.0, 0.0), observations, PER_DECADE)}
+    with pytest.raises(ValueError, match="prepared for other morphology"):
+        gj.Posterior(several, priors, observations, events, engine=wrong, **OPTIONS)
+
+
+def test_expected_counts_of_a_field_whose_centre_is_excluded(make_observation):
+    grid = Grid(0.0, 0.0, 0.05, 0.5)
+    disk = Exclusion(grid, jnp.hypot(grid.coordinates[None, :], grid.coordinates[:, None]) < 0.3)
+    selection = {"energy_min": 1.0, "energy_max": 3.0}
+    source = gj.Source(gj.PowerLaw(2.0, 1e-12), gj.Point(0.3, 0.2))
+    whole, some = (
+        float(gj.expected_counts(source, make_observation(exclusion=part, **selection), **OPTIONS))
+        for part in (None, disk)
+    )
+    assert 0.2 * whole < some < 0.95 * whole
 
 
 def test_a_component_that_depends_on_a_product_is_not_fixed(observations, events):

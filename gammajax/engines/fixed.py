@@ -1,5 +1,7 @@
 """Fixed engine: a component that no parameter changes, one number for each row."""
 
+from collections.abc import Iterable, Sequence
+
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -21,23 +23,31 @@ class FixedEngine(Engine):
     values: Float[Array, " row"]
 
     @classmethod
-    def init(
-        cls, source: Source | InstrumentBackground, observations, rows: Rows, variants=(), *, prepared=None
-    ) -> "FixedEngine":
-        """Evaluate the component; eager. `prepared` is the [`PreparedKernel`][] of its morphology, if there is one."""
-        if isinstance(source, InstrumentBackground):
-            whole = BackgroundEngine.init(source, observations, rows)
-            empty = jnp.zeros(0)
-            of_rows = (empty, empty, jnp.zeros(0, int))
-            engine = eqx.tree_at(lambda e: (e.rate, e.energy_row, e.observation), whole, of_rows)
-            return cls(engine, _intensity(whole, source).astype(rows.dtype))
-        if prepared is None:
-            responses = folded(source.morphology, observations, rows.nodes)
-        else:
-            responses = prepared.responses_of([source, *variants], observations, rows)
-        values, exposure = evaluate(responses, rows, rows.nodes.flux(source.spectrum))
+    def init(cls, source: Source | InstrumentBackground, observations, rows: Rows, variants=()) -> "FixedEngine":
+        """Evaluate the component; eager."""
+        if isinstance(source, Source):
+            return cls.of([source], folded(source.morphology, observations, rows.nodes), rows)[0]
+        whole = BackgroundEngine.init(source, observations, rows)
+        empty = jnp.zeros(0)
+        of_rows = (empty, empty, jnp.zeros(0, int))
+        engine = eqx.tree_at(lambda e: (e.rate, e.energy_row, e.observation), whole, of_rows)
+        return cls(engine, _intensity(whole, source).astype(rows.dtype))
+
+    @classmethod
+    def of(cls, sources: Sequence[Source], responses: Iterable, rows: Rows) -> list["FixedEngine"]:
+        """Evaluate sources of one morphology, which is folded already: one response for each observation."""
+        fluxes = jnp.stack([rows.nodes.flux(source.spectrum) for source in sources])
+        values, exposure = evaluate(responses, rows, fluxes)
         empty = jnp.zeros((0, rows.band, rows.block), rows.dtype)
-        return cls(KernelEngine(rows.nodes, empty, jnp.asarray(rows.start[:0]), exposure), values.reshape(-1))
+        engine = KernelEngine(rows.nodes, empty, jnp.asarray(rows.start[:0]), exposure)
+        return [cls(engine, values[:, i].reshape(-1)) for i in range(len(sources))]
+
+    @classmethod
+    def of_kernel(cls, kernel: KernelEngine, source: Source) -> "FixedEngine":
+        """Evaluate a source with the kernel of another that has its morphology."""
+        empty = jnp.zeros((0, *kernel.kernel.shape[1:]), kernel.kernel.dtype), jnp.zeros(0, kernel.start.dtype)
+        engine = eqx.tree_at(lambda e: (e.kernel, e.start), kernel, empty)
+        return cls(engine, _intensity(kernel, source).astype(kernel.kernel.dtype))
 
     def intensity(self, source: Source | InstrumentBackground) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""

@@ -133,24 +133,25 @@ def folded(morphology: Morphology, observations, nodes: EnergyNodes) -> Iterator
     return (build.init(morphology, observation, nodes) for observation in observations)
 
 
-def evaluate(responses: Iterable, rows: Rows, flux: Float[Array, " energy"] | None = None) -> tuple[Array, Array]:
-    """Kernel of all rows [block, band, row], or their intensity [block, row] for a flux; exposures.
+def evaluate(
+    responses: Iterable, rows: Rows, fluxes: Float[Array, "source energy"] | None = None
+) -> tuple[Array, Array]:
+    """Kernel of all rows [block, band, row], or their intensities [block, source, row] for some fluxes; exposures.
 
     Written into their place on the device some rows at a time, and one observation at a time, so that nothing is held
     twice.
     """
-    shape, kind = ((rows.band,), "a kernel") if flux is None else ((), "intensities")
+    number, kind = (rows.band, "a kernel") if fluxes is None else (len(fluxes), "intensities")
     step = max(CHUNK.get(jax.default_backend(), CHUNK_ELSEWHERE) // rows.order[1], 256)
     parts, exposures, done, begun = [], [], 0, time.perf_counter()
     for device, low, high in rows.shares:
         with jax.default_device(device):
-            parts.append(jnp.zeros((high - low, *shape, rows.block), rows.dtype))
+            parts.append(jnp.zeros((high - low, number, rows.block), rows.dtype))
     with Progress(rows.progress, "set-up", DELAY) as bar:
         for local in responses:  # enumerate would hold each until the next one is made
-            number = len(exposures)
             exposures.append(local.exposure)
             for place, (device, low, high) in enumerate(rows.shares):
-                members = rows.observation[low * rows.block : high * rows.block] == number
+                members = rows.observation[low * rows.block : high * rows.block] == len(exposures) - 1
                 members = np.flatnonzero(members) + low * rows.block
                 size = step if members.size > step else -(-members.size // 256) * 256
                 for first in range(0, members.size, step):
@@ -159,7 +160,7 @@ def evaluate(responses: Iterable, rows: Rows, flux: Float[Array, " energy"] | No
                     with jax.default_device(device):
                         points = [jnp.asarray(column, float) for column in rows.points(chunk)]
                         start = jnp.asarray(rows.start[block])
-                        values = _evaluate(local, rows.nodes, rows.band, flux, points, start)
+                        values = _evaluate(local, rows.nodes, rows.band, fluxes, points, start)
                         at = jnp.asarray(block - low), jnp.asarray(chunk % rows.block)
                         parts[place] = _insert(parts[place], *at, values)
                         # the host must not run ahead of the device with chunks in its hands
@@ -174,7 +175,7 @@ def evaluate(responses: Iterable, rows: Rows, flux: Float[Array, " energy"] | No
 
 @partial(jax.jit, donate_argnums=0)
 def _insert(out, block, row, values):
-    return out.at[block, ..., row].set(values.astype(out.dtype))
+    return out.at[block, :, row].set(values.astype(out.dtype))
 
 
 class _PointResponse(eqx.Module):
@@ -270,15 +271,15 @@ def _sum_over(function, points):
     return jax.lax.scan(lambda total, point: (total + function(point), None), total, others)[0]
 
 
-def _evaluate(local, nodes, band: int, flux, points, start) -> Float[Array, "row ..."]:
-    """Kernel [row, band], or the intensity [row] for a flux, as the mean over the points of each row.
+def _evaluate(local, nodes, band: int, fluxes, points, start) -> Float[Array, "row number"]:
+    """Kernel [row, band], or intensities [row, source] for some fluxes, as the mean over the points of each row.
 
     Means of the response to energy and of the one to direction are taken by themselves. Each is compiled by itself too:
     fused, their gathers would be done again for every offset.
     """
     energy, weight, *directions = points
     detector = _detector(local, nodes, band, energy, weight, start)
-    return _product(flux, detector, _spread(local, nodes, band, directions, start), start)
+    return _product(fluxes, detector, _spread(local, nodes, band, directions, start), start)
 
 
 @eqx.filter_jit
@@ -296,9 +297,10 @@ def _spread(local, nodes, band, points, start):
 
 
 @eqx.filter_jit
-def _product(flux, detector, spread, start):
+def _product(fluxes, detector, spread, start):
     kernel = (detector * spread).sum(-1)
-    if flux is None:
+    if fluxes is None:
         return kernel
-    values = (kernel * flux[start[:, None] + jnp.arange(kernel.shape[1])]).sum(-1)
+    window = start[:, None] + jnp.arange(kernel.shape[1])
+    values = jnp.stack([(kernel * flux[window]).sum(-1) for flux in fluxes], axis=1)
     return jnp.where(values < 0.0, 0.0, values)
