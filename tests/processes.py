@@ -28,8 +28,9 @@ KEY = 3
 def fixed(p):
     return gj.Mixture(
         halo=gj.Source(gj.PowerLaw(p["index"], 1e-11), gj.Point(0.2, 0.1)),
+        spot=gj.Source(gj.PowerLaw(2.2, 1e-12), gj.Point(0.1, 0.1)),  # which no parameter changes
         background=gj.InstrumentBackground(),
-        weights={"halo": p["halo"]},
+        weights={"halo": p["halo"], "spot": 0.1},
     )
 
 
