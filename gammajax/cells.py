@@ -50,9 +50,11 @@ class Binning(eqx.Module):
 
         `energy_per_decade` cells, and `pixel` [deg] wide; where that is more than three standard deviations of the
         energy dispersion or of the point spread function, so wide.
-        Raises `ValueError` for numbers that are not positive.
+        Raises `ValueError` for numbers that are not positive, or have a unit.
         """
         for name, value in (("energy_per_decade", energy_per_decade), ("pixel", pixel)):
+            if hasattr(value, "unit"):
+                raise ValueError(f"{name} has a unit ({value}); give a plain number, an angle in deg")
             if value is not None and not 0 < value < np.inf:
                 raise ValueError(f"{name} must be positive, not {value}")
         observations = as_tuple(observations)

@@ -21,7 +21,7 @@ class CompressionLoss(eqx.Module):
     - `information`, `information_compressed`: Fisher information [number, number] of both at the parameters, as the sum
       over events of products of the derivatives of their log-density.
     - `lost`: greatest part of the information on any combination of the numbers that the cells lose.
-    - `errors`: factor on the standard deviation of each number, one and more.
+    - `errors`: factor on the standard deviation of each number, one and more but for the noise of few events.
     - `log_likelihood_ratio`, `log_likelihood_ratio_compressed`: of points one standard deviation up in each number
       against the parameters, the others held.
     """

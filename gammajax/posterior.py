@@ -21,7 +21,7 @@ from gammajax.events import Events
 from gammajax.likelihood import mixture_density, sum_of_logs
 from gammajax.mixture import InstrumentBackground, Mixture, Source
 from gammajax.observation import Observation, as_tuple
-from gammajax.priors import centre, cube_size, extremes, from_cube
+from gammajax.priors import centre, check_priors, cube_size, extremes, from_cube
 from gammajax.spectra import is_same
 
 Parameters = dict[str, Float[Array, "..."]]
@@ -55,9 +55,10 @@ class Posterior(eqx.Module):
     A mixture with weights has the mixture likelihood, one without the extended likelihood. Components of inner mixtures
     are named by their path, as in "signal/W".
 
-    Raises `ValueError` when an event cannot come from any component, when a prior leaves the range of a spectrum, when
-    a component expects no events, when a template ends inside a field of view, when a kernel engine is asked for a
-    morphology that is free or a fold engine for one that changes with energy, and when the table of a dense engine is
+    Raises `ValueError` for priors with units or that are no distributions, for a model that asks for other parameters
+    or cannot be compiled, when an event cannot come from any component, when a prior leaves the range of a spectrum,
+    when a component expects no events, when a template ends inside a field of view, when a kernel engine is asked for
+    a morphology that is free or a fold engine for one that changes with energy, and when the table of a dense engine is
     too large.
 
     All methods are pure: they work under `jax.jit`, `jax.grad` and `jax.vmap`.
@@ -89,10 +90,14 @@ class Posterior(eqx.Module):
         progress: bool = True,
     ):
         observations, events = _data(observations, events)
+        check_priors(priors)
         self.model, self.priors, self.observations = model, dict(priors), observations
         self.names = tuple(priors)
         start = {name: centre(prior) for name, prior in self.priors.items()}
-        mixture = model(start)
+        try:
+            mixture = model(start)
+        except KeyError as error:
+            raise ValueError(f"the model asks for {error}; the priors are of {', '.join(priors)}") from error
         if not isinstance(mixture, Mixture):
             raise ValueError(f"the model must return a gammajax.Mixture, not {type(mixture).__name__}")
         free, variants = _explore_priors(model, self.priors, start, mixture)
@@ -111,7 +116,12 @@ class Posterior(eqx.Module):
                 "precision, of which samplers suffer; switch on jax_enable_x64 (kernels stay in single precision)",
                 stacklevel=2,
             )
-        counts = eqx.filter_jit(Posterior.expected_counts)(self, start)
+        try:
+            counts = eqx.filter_jit(Posterior.expected_counts)(self, start)
+        except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+            raise ValueError(
+                "the model cannot be compiled: take functions from jax.numpy, not numpy or math, and jnp.where for if"
+            ) from error
         for name, count in counts.items():
             if not float(count.sum()) > 0:
                 raise ValueError(f"component {name!r} expects no events in the selection")

@@ -1,6 +1,7 @@
 """Priors: what a posterior asks of a numpyro distribution beyond its density and draws."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +66,23 @@ def from_cube(prior: Distribution, u: Float[Array, " number"]) -> Float[Array, "
         raise ValueError(
             f"a {type(single).__name__} prior has no cumulative distribution function; draw from it instead"
         ) from error
+
+
+def check_priors(priors: dict[str, Any]) -> None:
+    """Raise `ValueError` naming a prior that is no numpyro distribution, has a unit, or has an empty range."""
+    for name, prior in priors.items():
+        if not isinstance(prior, Distribution):
+            raise ValueError(
+                f"the prior of {name!r} must be a numpyro distribution, such as dist.Uniform(0.0, 1.0), not {prior!r}"
+            )
+        for value in vars(prior).values():
+            if hasattr(value, "unit"):
+                raise ValueError(
+                    f"the prior of {name!r} has a unit ({value}), which would be lost; priors take plain numbers, "
+                    "energies and masses in TeV, angles in deg"
+                )
+        if not np.all(np.asarray(prior.support(centre(prior)))):
+            raise ValueError(f"the prior of {name!r} has an empty range: is its lower end above the upper?")
 
 
 def centre(prior: Distribution) -> Float[Array, "..."]:

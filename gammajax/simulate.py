@@ -25,6 +25,7 @@ from gammajax.sky import DEGREE, deproject, displace
 
 BATCH, FEW = 2**16, 2**12  # proposals drawn together, of many and of few events
 ENERGIES_PER_DECADE = 1000
+HOPELESS = 20_000  # proposals for an event: more, and it is hardly ever selected
 
 
 def simulate(
@@ -147,12 +148,14 @@ def _columns(key, samplers, observations, number, name):
     generator = _generator(key)
     if number is None:
         return _draw(key, samplers, observations, generator.poisson(rates))
-    found, parts = 0, []
+    found, made, parts = 0, 0, []
     efficiency = 0.5
     for attempt in range(200):
-        if found >= number or (found == 0 and attempt == 4):  # out of view: no use in trying on
+        # out of view: no use in trying on
+        if found >= number or (found == 0 and attempt == 4) or made > HOPELESS * number + 1_000_000:
             break
         proposals = int(1.05 * (number - found) / efficiency) + 1000
+        made += proposals
         columns = _draw(
             jax.random.fold_in(key, attempt),
             samplers,
@@ -164,7 +167,10 @@ def _columns(key, samplers, observations, number, name):
         parts.append(columns[:, generator.permutation(columns.shape[1])])
         found += columns.shape[1]
     if found < number:
-        raise ValueError(f"component {name!r} gives hardly any events in the selection ({found} of {number})")
+        raise ValueError(
+            f"component {name!r} gives hardly any events in the selection: {found} of {number} from {made:.2g} "
+            "detected photons; look at its position, and at energy_range [TeV], offset_max [deg] and exclusion"
+        )
     return np.concatenate(parts, axis=1)[:, :number] if parts else np.zeros((7, 0))
 
 

@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from astropy import units as u
 from scipy import stats
 
-from gammajax.priors import centre, cube_size, extremes, from_cube, quantile
+from gammajax.priors import centre, check_priors, cube_size, extremes, from_cube, quantile
 
 U = np.random.default_rng(4).uniform(size=(2000, 2))
 
@@ -56,6 +57,19 @@ def test_vectors():
     simplex = dist.Dirichlet(jnp.ones(2))
     assert centre(simplex).tolist() == [0.5, 0.5]
     assert [end.tolist() for end in extremes(simplex)] == [[1.0, 0.0], [0.0, 1.0]]
+
+
+@pytest.mark.parametrize(
+    ("prior", "message"),
+    [
+        ((0.0, 1.0), "the prior of 'mass' must be a numpyro distribution, .* not \\(0.0, 1.0\\)"),
+        (dist.LogUniform(100.0 * u.GeV, 1e4 * u.GeV), r"the prior of 'mass' has a unit \(100.0 GeV\)"),
+        (dist.Uniform(10.0, 1.0), "the prior of 'mass' has an empty range"),
+    ],
+)
+def test_what_is_no_prior(prior, message):
+    with pytest.raises(ValueError, match=message):
+        check_priors({"fraction": dist.Beta(0.5, 0.5), "mass": prior})
 
 
 class Drawn(dist.Distribution):

@@ -124,6 +124,10 @@ def test_errors(observation, make_observation):
         gj.simulate(key(0), gj.Mixture(a=POINT, b=BACKGROUND), observation, events=10)
     with pytest.raises(ValueError, match="a mixture with weights has no absolute flux"):
         gj.simulate(key(0), MIXTURE, observation)
+    grid = Grid(0.0, 0.0, 0.1, 2.0)
+    excluded = Exclusion(grid, jnp.ones((grid.size, grid.size), bool))
+    with pytest.raises(ValueError, match=r"component '.*' gives hardly any events .*: 0 of \d+ from [\d.e+]+ detected"):
+        gj.simulate(key(0), MIXTURE, make_observation(exclusion=excluded, offset_max=1.0), events=10)
     dark = gj.Source(gj.TabulatedSpectrum([0.01, 0.02], [1e-9, 1e-9]), POINT.morphology)
     with pytest.raises(ValueError, match="component 'dark' gives no events in the selection"):
         gj.simulate(key(0), gj.Mixture(dark=dark, b=BACKGROUND, weights={"dark": 0.5}), observation, events=10)

@@ -11,6 +11,8 @@ from gammajax.io.files import expand, one_line
 from gammajax.observation import Exclusion
 from gammajax.sky import Grid
 
+SUCH_AS = "such as 'icrs; circle(83.6, 22.0, 0.2)'"
+
 STEP = 0.02  # deg
 
 
@@ -68,11 +70,11 @@ def _sky_regions(exclusion):
         except ValueError as error:
             raise ValueError(f"the exclusion is not in the DS9 region format ({one_line(error)})") from error
         if len(exclusion) == 0:
-            raise ValueError("the exclusion holds no DS9 region")
+            raise ValueError(f"the exclusion holds no DS9 region with a frame, {SUCH_AS}")
     regions = [exclusion] if isinstance(exclusion, SkyRegion) else list(exclusion)
     for region in regions:
         if not isinstance(region, SkyRegion):
-            raise ValueError(f"the exclusion must be made of sky regions, not {type(region).__name__}")
+            raise ValueError(f"the exclusion must be made of sky regions, {SUCH_AS}, not {type(region).__name__}")
     return regions
 
 

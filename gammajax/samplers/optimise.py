@@ -94,7 +94,10 @@ def fit(posterior, *, initial: dict | None = None) -> Fit:
         if _at_edge(prior, parameters[name])
     ]
     if not peak.converged and not messages:
-        messages.append(f"the fit has not converged: {peak.distance:.2g} standard deviations from the maximum")
+        where = f"{peak.distance:.2g} standard deviations from the maximum"
+        messages.append(
+            f"the fit has not converged: {where if peak.curved else 'the posterior is flat there in some direction'}"
+        )
     for message in messages:
         warnings.warn(message, stacklevel=2)
     value = _value(posterior, jnp.asarray(peak.x), False) + posterior.log_reference

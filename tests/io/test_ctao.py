@@ -192,8 +192,14 @@ def test_exclusion(form, tmp_path):
     ("given", "error", "message"),
     [
         ("none.reg", FileNotFoundError, "none.reg: no such region file"),
-        ("image\ncircle(1,2,3)", ValueError, "must be made of sky regions, not CirclePixelRegion"),
-        ([1.0], ValueError, "must be made of sky regions, not float"),
+        ("image\ncircle(1,2,3)", ValueError, "must be made of sky regions, such as .*, not CirclePixelRegion"),
+        pytest.param(
+            "circle(83.6, 22.0, 0.2)",
+            ValueError,
+            "no DS9 region with a frame, such as 'icrs; circle",
+            marks=pytest.mark.filterwarnings("ignore"),
+        ),
+        ([1.0], ValueError, "must be made of sky regions, such as .*, not float"),
     ],
 )
 def test_wrong_exclusion(given, error, message):
