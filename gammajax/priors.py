@@ -81,7 +81,7 @@ def check_priors(priors: dict[str, Any]) -> None:
                     f"the prior of {name!r} has a unit ({value}), which would be lost; priors take plain numbers, "
                     "energies and masses in TeV, angles in deg"
                 )
-        if not np.all(np.asarray(prior.support(centre(prior)))):
+        if prior.support is not None and not np.all(np.asarray(prior.support(centre(prior)))):
             raise ValueError(f"the prior of {name!r} has an empty range: is its lower end above the upper?")
 
 
