@@ -11,7 +11,7 @@ from gammajax.cells import Binning
 from gammajax.events import Events
 from gammajax.forecast import SINGULAR
 from gammajax.posterior import Posterior
-from gammajax.samplers.space import labels
+from gammajax.samplers.space import labels, labels_along
 
 
 class CompressionLoss(eqx.Module):
@@ -80,8 +80,7 @@ def compression_loss(
     whole, merged = (_information(p, units, parameters) for p in both)
     least, direction = (part[..., 0] for part in np.linalg.eigh(whole))
     if least < SINGULAR:
-        blamed = [name for name, part in zip(names, abs(direction), strict=True) if part > 0.3 * abs(direction).max()]
-        raise ValueError(f"the events cannot tell {' from '.join(blamed)} at the parameters")
+        raise ValueError(f"the events cannot tell {' from '.join(labels_along(names, direction))} at the parameters")
     root = np.linalg.inv(np.linalg.cholesky(whole))
     kept = np.linalg.eigvalsh(root @ merged @ root.T)
     ratios = [np.asarray(_ratios(p, units, parameters), np.float64) for p in both]

@@ -30,7 +30,7 @@ from gammajax.mixture import InstrumentBackground, Source
 from gammajax.posterior import Parameters, Posterior
 from gammajax.priors import centre, shape
 from gammajax.profile import UPPER_LIMIT, fall, maximise
-from gammajax.samplers.space import labels, referred
+from gammajax.samplers.space import labels, labels_along, referred
 from gammajax.simulate import simulate
 from gammajax.spectra import PowerLaw, is_same
 
@@ -460,10 +460,9 @@ def _invert(information, tangent, names) -> np.ndarray:
     unit = np.where(size > 0, size, 1.0)
     curvature, axes = np.linalg.eigh(inside / np.outer(unit, unit))
     if not curvature[0] > SINGULAR:
-        direction = np.abs(tangent @ (axes[:, 0] / unit))
-        blamed = [name for name, part in zip(names, direction, strict=True) if part > 0.3 * direction.max()]
+        blamed = ", ".join(labels_along(names, tangent @ (axes[:, 0] / unit)))
         raise ValueError(
-            f"the data would say nothing about {', '.join(blamed)} at these parameters: fix it, or give it a prior "
+            f"the data would say nothing about {blamed} at these parameters: fix it, or give it a prior "
             "that is not flat"
         )
     inverse = (axes / curvature) @ axes.T / np.outer(unit, unit)

@@ -378,17 +378,16 @@ def _prepare(mixture, observations, rows, engine, free, variants, fixed):
                     "keeps it fixed; use engine='fold'"
                 )
             same = [built for morphology, built in kernels if is_same(morphology, component.morphology)]
-            responses = (
-                init.responses_of([component, *ours], observations, rows) if isinstance(init, PreparedKernel) else None
-            )
+            alike, responses = [name], None
+            if isinstance(init, PreparedKernel):
+                responses = init.responses_of([component, *ours], observations, rows)
             if same:
                 engines[name] = FixedEngine.of_kernel(same[0], component) if name in fixed else same[0]
-            elif name in fixed and responses is not None:
-                engines |= zip([name], FixedEngine.of([component], responses, rows), strict=True)
             elif name in fixed:
-                alike = [other for other in fixed if inits[other] == init]
-                alike = [other for other in alike if is_same(parts[other].morphology, component.morphology)]
-                responses = folded(component.morphology, observations, rows.nodes)
+                if responses is None:
+                    alike = [other for other in fixed if inits[other] == init]
+                    alike = [other for other in alike if is_same(parts[other].morphology, component.morphology)]
+                    responses = folded(component.morphology, observations, rows.nodes)
                 engines |= zip(alike, FixedEngine.of([parts[other] for other in alike], responses, rows), strict=True)
             else:
                 engines[name] = init(component, observations, rows)

@@ -150,14 +150,11 @@ def _columns(key, samplers, observations, number, name):
         return _draw(key, samplers, observations, generator.poisson(rates))
     found, made, parts = 0, 0, []
     efficiency = 0.5
-    for attempt in range(200):
-        # out of view: no use in trying on
-        if found >= number or (found == 0 and attempt == 4) or made > HOPELESS * number + 1_000_000:
-            break
+    while found < number and made <= HOPELESS * number + 1_000_000:
         proposals = int(1.05 * (number - found) / efficiency) + 1000
         made += proposals
         columns = _draw(
-            jax.random.fold_in(key, attempt),
+            jax.random.fold_in(key, len(parts)),
             samplers,
             observations,
             generator.multinomial(proposals, rates / rates.sum()),

@@ -57,8 +57,7 @@ def draws(posterior, names: list[str]) -> dict:
         method, options = SAMPLERS[name]
         with warnings.catch_warnings(action="ignore"):  # too short, as they say
             result = method(jax.random.key(0), posterior, progress=False, **options)
-        found[f"{name} mean"] = float(result.samples["halo"].mean())
-        found[f"{name} last"] = float(result.samples["index"][-1])
+        found[f"{name} halo"], found[f"{name} index"] = (result.samples[n].tolist() for n in ("halo", "index"))
         found[f"{name} evidence"] = result.log_evidence[0] if result.log_evidence else 0.0
     return found
 

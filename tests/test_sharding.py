@@ -42,8 +42,11 @@ def test_samplers_draw_the_same():
     assert_same(shared, alone, 1e-6, 1e-6)
 
 
-def test_single_precision():
-    alone, shared = run("fixed", [0, 4], JAX_ENABLE_X64="0")
+def test_samplers_and_single_precision():
+    alone, shared = run("fixed", [0, 4], "nuts", JAX_ENABLE_X64="0")
+    for found in (alone, shared):  # few draws of a fraction of about one half, known to 0.05
+        halo, *_ = (found.pop(f"nuts {what}") for what in ("halo", "index", "evidence"))
+        assert len(halo) == 10 and 0.3 < sum(halo) / 10 < 0.7
     # sums of 200 logarithms of either sign
     assert_same(shared, alone, 1e-6, 2e-4)
 

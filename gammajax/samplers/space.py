@@ -5,10 +5,12 @@ their sorted names, which is the one jax gives to dicts.
 """
 
 import math
+from collections.abc import Sequence
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import Distribution, biject_to
 
@@ -29,6 +31,12 @@ def constrained(
         log_jacobian = log_jacobian + transform.log_abs_det_jacobian(y, parameters[name]).sum()
         first += size
     return parameters, log_jacobian
+
+
+def labels_along(names: Sequence[str], direction: Float[np.ndarray, " dimension"]) -> list[str]:
+    """Labels of the numbers that a direction is mostly made of."""
+    size = np.abs(direction)
+    return [name for name, part in zip(names, size, strict=True) if part > 0.3 * size.max()]
 
 
 def unconstrained(priors: Priors, parameters: dict) -> Float[Array, " dimension"]:

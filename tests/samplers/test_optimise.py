@@ -78,6 +78,13 @@ def test_a_maximum_at_the_edge_is_said(make_toy):
     assert best.messages
 
 
+def test_a_direction_that_is_flat_is_said(make_toy):
+    priors = {"x": dist.Uniform(0.0, 1.0), "y": dist.Uniform(0.0, 1.0)}
+    toy = make_toy(lambda p, _: -50.0 * (p["x"] - 0.4) ** 2, priors, {"x": 0.5, "y": 0.5})
+    with pytest.warns(UserWarning, match="has not converged: the posterior is flat there in some direction"):
+        assert not fit(toy).converged
+
+
 def test_simplex(make_toy):
     # Dirichlet posterior: the mode is (n + a - 1) / (N + sum(a) - 3)
     counts = jnp.array([20.0, 30.0, 50.0])
