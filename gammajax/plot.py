@@ -10,6 +10,7 @@ from gammajax.cells import Cells
 from gammajax.events import Events
 from gammajax.mixture import Source
 from gammajax.predict import Prediction, predict
+from gammajax.result import check_labels
 
 COLOURS = ["#d1495b", "#30638e", "#edae49", "#00798c", "#6f4e7c", "#8d96a3"]
 FRAMES = {"galactic": ("Galactic longitude", "Galactic latitude"), "icrs": ("Right ascension", "Declination")}
@@ -24,6 +25,7 @@ def plot_corner(result, truths: dict | None = None, **options):
     from matplotlib.figure import Figure
 
     truths = result.truths if truths is None else truths
+    check_labels({name: values.shape[1:] for name, values in result.samples.items()}, truths)
     numbers = result._numbers()
     columns, labels, marks, titles = [], [], [], []
     for label, (name, index) in numbers.items():

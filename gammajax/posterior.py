@@ -101,8 +101,13 @@ class Posterior(eqx.Module):
         if not isinstance(mixture, Mixture):
             raise ValueError(f"the model must return a gammajax.Mixture, not {type(mixture).__name__}")
         free, variants = _explore_priors(model, self.priors, start, mixture)
-        rows = Rows.init(events, observations, per_decade, bands, mesh, dtype, progress)
         draws = [self.sample_prior(jax.random.key(seed)) for seed in range(JOINT)]
+        for name in _unused(model, mixture, variants, draws):
+            warnings.warn(
+                f"the model does not change with {name!r}; use it there, or leave out its prior", stacklevel=2
+            )
+        variants = [variant for of in variants.values() for variant in of]
+        rows = Rows.init(events, observations, per_decade, bands, mesh, dtype, progress)
         fixed = _fixed(model, mixture, variants, draws) if compact else []
         self.engines = _prepare(mixture, observations, rows, engine, free, variants, fixed)
         self.count = rows.place(rows.count)
@@ -412,14 +417,29 @@ def _fixed(model, mixture, variants, draws) -> list[str]:
     return [name for name, part in parts if all(is_same(part, other.components[name]) for other in others)]
 
 
-def _explore_priors(model, priors, start, mixture) -> tuple[dict[str, str], list[Mixture]]:
+def _unused(model, mixture, variants, draws) -> list[str]:
+    """Parameters that change nothing at the ends of their priors, nor where the others are drawn."""
+    first, *others = draws
+    try:
+        at = model(first)
+        return [
+            name
+            for name, ends in variants.items()
+            if all(is_same(mixture, end) for end in ends)
+            and all(is_same(at, model({**first, name: draw[name]})) for draw in others)
+        ]
+    except ValueError:  # a model may refuse some combinations
+        return []
+
+
+def _explore_priors(model, priors, start, mixture) -> tuple[dict[str, str], dict[str, list[Mixture]]]:
     """Evaluate the model at the ends of every prior.
 
-    Returns components whose morphology is free with the parameter it depends on, and the mixtures at the ends.
+    Returns components whose morphology is free with the parameter it depends on, and the mixtures at the ends of each.
 
     Raises `ValueError` naming the prior when a spectrum refuses such a value.
     """
-    free, variants = {}, []
+    free, variants = {}, {name: [] for name in priors}
     for name, prior in priors.items():
         for value in extremes(prior):
             try:
@@ -429,7 +449,7 @@ def _explore_priors(model, priors, start, mixture) -> tuple[dict[str, str], list
                 raise ValueError(f"the prior of {name!r} reaches {reached}: {error}") from error
             if list(changed.components) != list(mixture.components) or changed.weighted != mixture.weighted:
                 raise ValueError(f"the model's components or weights change with {name!r}; they must stay the same")
-            variants.append(changed)
+            variants[name].append(changed)
             for component, before in mixture.components.items():
                 after = changed.components[component]
                 if isinstance(before, Source) and not is_same(before.morphology, after.morphology):

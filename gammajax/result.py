@@ -64,7 +64,8 @@ class Result:
         - `calls`: evaluations of the likelihood; a gradient counts as one.
         - `attributes`: plain values to keep along, as `seed`, or the number of `events`.
 
-        Raises `ValueError` for samples that are not finite or not of equal length, and an evidence that is not finite.
+        Raises `ValueError` for samples that are not finite or not of equal length, truths and units of other names or
+        shapes, and an evidence that is not finite.
         """
         from arviz_base import from_dict
 
@@ -78,9 +79,9 @@ class Result:
         groups = {"posterior": samples}
         if sample_stats:
             groups["sample_stats"] = {name: np.asarray(values) for name, values in sample_stats.items()}
-        known = {name: np.asarray(value) for name, value in (truths or {}).items() if name in samples}
-        if known:
-            groups["constant_data"] = known
+        check_labels({name: values.shape[2:] for name, values in samples.items()}, truths, units)
+        if truths:
+            groups["constant_data"] = {name: np.asarray(value) for name, value in truths.items()}
         labels = {}
         if fractions:
             groups["fractions"] = {"fraction_of_events": np.stack([np.asarray(v) for v in fractions.values()], axis=-1)}
@@ -90,8 +91,7 @@ class Result:
             warnings.filterwarnings("ignore", message="More chains", category=UserWarning)
             tree = from_dict(groups, **labels)
         for name, unit in (units or {}).items():
-            if name in tree["posterior"]:
-                tree["posterior"][name].attrs["units"] = unit
+            tree["posterior"][name].attrs["units"] = unit
         for group, dataset in _points(weighted).items():
             tree[group] = dataset
         if smc_stats:
@@ -196,10 +196,11 @@ class Result:
         >>> result.summary().loc["square", "median"].round(1).item()
         4.0
 
-        Raises `ValueError` for a name that is taken, and for values that are not finite.
+        Raises `ValueError` for a name that is taken, for units of other names, and for values that are not finite.
         """
         from xarray import DataTree
 
+        check_labels(dict.fromkeys(functions), units=units)
         taken = [name for name in functions if name in self.samples]
         if taken:
             raise ValueError(f"{taken[0]!r} is a quantity of the result already; choose another name")
@@ -430,6 +431,19 @@ class Result:
         sizes = self.tree["posterior"].sizes
         names = ", ".join(self.samples)
         return f"Result({self.tree.attrs['method']}: {names}; {sizes['chain']} chains x {sizes['draw']} draws)"
+
+
+def check_labels(shapes: dict, truths: dict | None = None, units: dict | None = None) -> None:
+    """Raise `ValueError` for truths and units that fit none of the quantities, of which the shapes are given."""
+    for label, given in (("truths", truths), ("units", units)):
+        unknown = [name for name in given or {} if name not in shapes]
+        if unknown:
+            raise ValueError(f"{label} name {unknown[0]!r}, which is none of {', '.join(shapes)}")
+    for name, value in (truths or {}).items():
+        if hasattr(value, "unit"):
+            raise ValueError(f"the truth of {name!r} has a unit ({value}), which would be lost; give a plain number")
+        if np.shape(value) != shapes[name]:
+            raise ValueError(f"the truth of {name!r} has shape {np.shape(value)}, the quantity {shapes[name]}")
 
 
 def _map(functions, draws) -> dict[str, np.ndarray]:

@@ -342,6 +342,12 @@ def test_a_component_that_depends_on_a_product_is_not_fixed(observations, events
     assert isinstance(posterior.engines["background"], FixedEngine)
 
 
+def test_a_prior_that_the_model_never_uses_is_named(observations, events):
+    model, priors = MODELS["mixture"]
+    with pytest.warns(UserWarning, match="the model does not change with 'spare'; use it there, or leave out"):
+        gj.Posterior(model, {**priors, "spare": dist.Uniform(0.0, 1.0)}, observations, events, **OPTIONS)
+
+
 def test_many_events_ask_for_double_precision(observations, events, monkeypatch):
     monkeypatch.setattr("gammajax.posterior.MANY", 50)
     with pytest.warns(UserWarning, match="of 60 events are rounded .* switch on jax_enable_x64"):

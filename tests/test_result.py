@@ -2,6 +2,7 @@ import json
 import subprocess
 from pathlib import Path
 
+import astropy.units as u
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -65,6 +66,22 @@ def test_wrong_samples():
         Result.from_samples({"x": np.full((2, 10), np.nan)}, method="test")
     with pytest.raises(ValueError, match="of one length"):
         Result.from_samples({"x": np.ones((2, 10)), "y": np.ones((2, 11))}, method="test")
+
+
+def test_wrong_labels(result):
+    draws = {"x": np.ones((2, 10)), "y": np.ones((2, 10, 3))}
+    for wrong, message in (
+        ({"truths": {"z": 1.0}}, "truths name 'z', which is none of x, y"),
+        ({"units": {"z": "TeV"}}, "units name 'z', which is none of x, y"),
+        ({"truths": {"y": 1.0}}, r"the truth of 'y' has shape \(\), the quantity \(3,\)"),
+        ({"truths": {"x": 1.0 * u.TeV}}, r"the truth of 'x' has a unit \(1.0 TeV\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Result.from_samples(draws, method="test", **wrong)
+    with pytest.raises(ValueError, match="units name 'twice', which is none of double"):
+        result.derive(double=lambda p: 2.0 * p["mass"], units={"twice": "TeV"})
+    with pytest.raises(ValueError, match="truths name 'mas', which is none of mass, weight"):
+        result.plot_corner(truths={"mas": 1.0})
 
 
 def test_corner(result):

@@ -20,7 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from gammajax import distributed
+from gammajax.priors import shape
 from gammajax.progress import Progress
+from gammajax.result import check_labels
 from gammajax.samplers import checkpoint as checkpoints
 from gammajax.samplers.space import parameters_at, referred
 
@@ -39,6 +41,7 @@ class Sampler(NamedTuple):
       record and the number of steps.
     - `over(state)`: optional, whether there is nothing to do.
     - `fix(state, record, steps)`: optional, a change of the state between steps, on the host.
+    - `truths`, `units` of parameters, for the result.
     """
 
     name: str
@@ -49,6 +52,8 @@ class Sampler(NamedTuple):
     done: Callable
     over: Callable = lambda state: False
     fix: Callable = lambda state, record, steps: state
+    truths: dict[str, Any] | None = None
+    units: dict[str, str] | None = None
 
 
 class Run(NamedTuple):
@@ -78,9 +83,10 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
     Where several processes share the posterior all call it; the first alone reads and writes the checkpoint and shows
     progress.
 
-    Raises `ValueError` for a checkpoint of another run, `FileNotFoundError` for one in a folder that is not there, and
-    `Preempted` after SIGTERM, to any of the processes.
+    Raises `ValueError` for truths and units of no parameter and for a checkpoint of another run, `FileNotFoundError`
+    for one in a folder that is not there, and `Preempted` after SIGTERM, to any of the processes.
     """
+    check_labels({name: shape(prior) for name, prior in posterior.priors.items()}, sampler.truths, sampler.units)
     begun, spent, steps, stop = time.perf_counter(), 0.0, 0, False
     path = None if checkpoint is None else Path(checkpoint)
     shared = distributed.spans(posterior)

@@ -20,6 +20,8 @@ def finish(run: Run, sampler: Sampler, key, samples: dict, messages=(), **more) 
     result = Result.from_samples(
         samples,
         method=sampler.name,
+        truths=sampler.truths,
+        units=sampler.units,
         fractions=sample_fractions(run.posterior, samples),
         timings=run.timings,
         seed=int(np.asarray(jax.random.key_data(key)).ravel()[-1]),

@@ -61,7 +61,9 @@ def laplace(
     def done(state, record, steps):
         return min(steps * BLOCK / total, 1.0), "draws"
 
-    sampler = Sampler("laplace", {"draws": draws, "initial": initial}, prepare, start, step, done)
+    sampler = Sampler(
+        "laplace", {"draws": draws, "initial": initial}, prepare, start, step, done, truths=truths, units=units
+    )
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
     x, log_ratio = (values[:total] for values in run.record)
     samples = parameters_at(run.posterior, jnp.asarray(x))
@@ -86,8 +88,6 @@ def laplace(
         key,
         {name: np.asarray(values).reshape(CHAINS, draws, *values.shape[1:]) for name, values in samples.items()},
         messages,
-        truths=truths,
-        units=units,
         log_evidence=(own + reference, float(np.hypot(own - weighted, error))),
         calls=total,
         k_hat=k_hat,

@@ -101,7 +101,17 @@ def nested(
         return bool(height.min() == height.max())
 
     options = {"live": live, "delete": delete, "slices": slices, "precision": precision, "steps": steps}
-    sampler = Sampler("nested", {**options, "batch": batch}, prepare, compiled.start, compiled.step, done, over)
+    sampler = Sampler(
+        "nested",
+        {**options, "batch": batch},
+        prepare,
+        compiled.start,
+        compiled.step,
+        done,
+        over,
+        truths=truths,
+        units=units,
+    )
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
     record = run.record
     points = jax.tree.map(
@@ -124,8 +134,6 @@ def nested(
         key,
         {name: values[None] for name, values in samples.items()},
         _messages(record, 0.0 if over(run.state) else np.exp(left(record)), precision),
-        truths=truths,
-        units=units,
         log_evidence=(float(log_z.mean()) + reference, float(log_z.std(ddof=1))),
         information=information,
         calls=int(record["calls"].astype(np.int64).sum()) + 2 * live,

@@ -104,7 +104,7 @@ def nuts(
         "target_accept": target_accept,
         "max_tree_depth": max_tree_depth,
     }
-    sampler = Sampler("nuts", options, prepare, kernel.start, kernel.block, done, fix=fix)
+    sampler = Sampler("nuts", options, prepare, kernel.start, kernel.block, done, fix=fix, truths=truths, units=units)
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
     record = jax.tree.map(lambda values: values[warmup:total].swapaxes(0, 1), run.record)
     samples, stats = record
@@ -114,8 +114,6 @@ def nuts(
         key,
         samples,
         sample_stats=stats,
-        truths=truths,
-        units=units,
         calls=int(run.record[1]["n_steps"].sum()),
     )
     _diagnose(result, int(stats["diverging"].sum()), int((~run.state.kept).sum()))

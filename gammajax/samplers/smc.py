@@ -112,7 +112,7 @@ def smc(
         "target_ess": target_ess,
         "batch": batch,
     }
-    sampler = Sampler("smc", options, prepare, compiled.start, compiled.step, done)
+    sampler = Sampler("smc", options, prepare, compiled.start, compiled.step, done, truths=truths, units=units)
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
     record = run.record
     x = run.state.tempered.particles
@@ -129,8 +129,6 @@ def smc(
         key,
         samples,
         _messages(record, particles),
-        truths=truths,
-        units=units,
         log_evidence=(log_z, _error(record, run.state.eve)),
         information=mean - log_ratio,
         calls=int(record["calls"].sum()) + particles,

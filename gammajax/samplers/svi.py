@@ -93,7 +93,7 @@ def svi(
         "learning_rate": learning_rate,
         "initial": initial,
     }
-    sampler = Sampler("svi", options, prepare, kernel.start, kernel.step, done)
+    sampler = Sampler("svi", options, prepare, kernel.start, kernel.step, done, truths=truths, units=units)
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
     key_draw, key_choice = jax.random.split(jax.random.fold_in(key, 2))
     x, log_ratio = kernel.draw(run.posterior, run.state, jax.random.split(key_draw, draws))
@@ -114,8 +114,6 @@ def svi(
         key,
         {name: values[chosen][None] for name, values in every.items()},
         messages,
-        truths=truths,
-        units=units,
         log_evidence=(value + run.posterior.log_reference_exact(), error),
         calls=len(run.record) * particles + draws,
         weighted={"samples": every, "log_weight": log_weight},

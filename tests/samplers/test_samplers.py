@@ -176,6 +176,9 @@ def test_wrong_numbers(gaussian):
         (gj.nested, {"slices": 0}, "must be positive"),
         (gj.svi, {"steps": 0}, "steps must be"),
         (gj.laplace, {"draws": 1}, "draws must be"),
+        # before any work is done
+        *((method, {"truths": {"sise": 0.5}}, "truths name 'sise', which is none of") for method, _ in SHORT.values()),
+        *((method, {"units": {"sise": "TeV"}}, "units name 'sise', which is none of") for method, _ in SHORT.values()),
     ):
         with pytest.raises(ValueError, match=message):
             method(key, toy, **options)
