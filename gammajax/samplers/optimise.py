@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from gammajax.priors import bounds
-from gammajax.samplers.space import constrained, labels, log_density, unconstrained
+from gammajax.samplers.space import constrained, labels, labels_along, labels_of_space, log_density, unconstrained
 
 CANDIDATES = 64  # the prior median and draws of the prior
 STARTS = 8  # half the best of them, half any: masses have several peaks, and the best draws may all sit at a wrong one
@@ -60,13 +60,17 @@ class Fit(eqx.Module):
 
 
 class Peak(NamedTuple):
-    """Maximum found in the unconstrained space; `posterior` takes its likelihood relative to it."""
+    """Maximum found in the unconstrained space; `posterior` takes its likelihood relative to it.
+
+    `curved` tells whether the density falls in all directions, `weakest` the one in which it does so least.
+    """
 
     posterior: eqx.Module
     x: np.ndarray
     covariance: np.ndarray
     distance: float
     curved: bool
+    weakest: np.ndarray
 
     @property
     def converged(self) -> bool:
@@ -94,10 +98,14 @@ def fit(posterior, *, initial: dict | None = None) -> Fit:
         if _at_edge(prior, parameters[name])
     ]
     if not peak.converged and not messages:
-        where = f"{peak.distance:.2g} standard deviations from the maximum"
-        messages.append(
-            f"the fit has not converged: {where if peak.curved else 'the posterior is flat there in some direction'}"
-        )
+        if peak.curved:
+            where = f"{peak.distance:.2g} standard deviations from the maximum"
+        elif not np.isfinite(peak.distance):
+            where = "its derivatives are not finite there"
+        else:
+            along = labels_along(labels_of_space(posterior.priors), peak.weakest)
+            where = f"the posterior is flat there along {' and '.join(along)}"
+        messages.append(f"the fit has not converged: {where}")
     for message in messages:
         warnings.warn(message, stacklevel=2)
     value = _value(posterior, jnp.asarray(peak.x), False) + posterior.log_reference
@@ -193,7 +201,7 @@ def _newton(posterior, x, jacobian) -> Peak:
         posterior, value, gradient, hessian = _local(posterior, jnp.asarray(x), jacobian)
         gradient, hessian = np.asarray(gradient, np.float64), np.asarray(hessian, np.float64)
         if not (np.all(np.isfinite(gradient)) and np.all(np.isfinite(hessian))):
-            return Peak(posterior, x, np.eye(x.size), np.inf, False)
+            return Peak(posterior, x, np.eye(x.size), np.inf, False, np.ones(x.size))
         curvature, axes = np.linalg.eigh(-0.5 * (hessian + hessian.T))
         # a curvature below one is that of no data at all: such directions are as wide as the prior
         curved = bool(curvature.min() > 1e-6 * max(curvature.max(), 1.0))
@@ -213,7 +221,7 @@ def _newton(posterior, x, jacobian) -> Peak:
         else:  # nothing higher at this precision
             break
         x = trial
-    return Peak(posterior, x, covariance, distance, curved)
+    return Peak(posterior, x, covariance, distance, curved, axes[:, 0])
 
 
 @eqx.filter_jit

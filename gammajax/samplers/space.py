@@ -78,6 +78,11 @@ def log_density(posterior, x: Float[Array, " dimension"], jacobian: bool) -> Flo
     return value + log_jacobian if jacobian else value
 
 
+def labels_of_space(priors: Priors) -> list[str]:
+    """Labels of the numbers of the vector; of fractions that add up to one the last is missing."""
+    return labels({name: np.zeros(_transform(prior)[1]) for name, prior in priors.items()})
+
+
 def dimension(posterior) -> int:
     """Length of the vector."""
     return sum(math.prod(_transform(prior)[1]) for prior in posterior.priors.values())

@@ -81,7 +81,10 @@ def test_a_maximum_at_the_edge_is_said(make_toy):
 def test_a_direction_that_is_flat_is_said(make_toy):
     priors = {"x": dist.Uniform(0.0, 1.0), "y": dist.Uniform(0.0, 1.0)}
     toy = make_toy(lambda p, _: -50.0 * (p["x"] - 0.4) ** 2, priors, {"x": 0.5, "y": 0.5})
-    with pytest.warns(UserWarning, match="has not converged: the posterior is flat there in some direction"):
+    with pytest.warns(UserWarning, match="has not converged: the posterior is flat there along y$"):
+        assert not fit(toy).converged
+    toy = make_toy(lambda p, _: -50.0 * (p["x"] + p["y"] - 1.0) ** 2, priors, {"x": 0.5, "y": 0.5})
+    with pytest.warns(UserWarning, match="has not converged: the posterior is flat there along x and y$"):
         assert not fit(toy).converged
 
 
