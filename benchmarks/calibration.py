@@ -164,10 +164,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--simulations", type=int, default=1000, help="of nuts; a fifth of it for the others")
+    parser.add_argument(
+        "--first", type=int, default=0, help="seed of the first simulation: others, in a file of their own"
+    )
     parser.add_argument("--closure", type=int, default=0, help="fits of a million events instead")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="of each method at most")
     options = parser.parse_args()
-    path = RESULTS / f"calibration-{jax.devices()[0].platform}.json"
+    label = f"calibration-from-{options.first}" if options.first else "calibration"
+    path = RESULTS / f"{label}-{jax.devices()[0].platform}.json"
     methods = json.loads(path.read_text())["methods"] if path.exists() else {}
     observed = observation()
     engine = prepared(observed)
@@ -183,7 +187,7 @@ def main():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # few draws
             for seed in range(before["simulations"], wanted):
-                add(kept, one(seed, observed, engine, method, settings))
+                add(kept, one(options.first + seed, observed, engine, method, settings))
                 spent = time.perf_counter() - started
                 if seed % 20 == 19:
                     print(f"{name}: {seed + 1} of {wanted}, {spent:.0f} s", flush=True)
@@ -191,8 +195,8 @@ def main():
                     break
         methods[name] = figures(kept, before["seconds"] + spent)
         print(name, {k: v for k, v in methods[name].items() if k != "parameters"}, flush=True)
-        report("calibration", {"events": EVENTS, "methods": methods})
-        plot(methods).savefig(RESULTS / "calibration.png", dpi=120)
+        report(label, {"events": EVENTS, "methods": methods})
+        plot(methods).savefig(RESULTS / f"{label}.png", dpi=120)
 
 
 if __name__ == "__main__":
