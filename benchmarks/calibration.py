@@ -35,7 +35,7 @@ METHODS = {
     "smc": (gj.smc, {"particles": 400}),
     "nested": (gj.nested, {"live": 150, "precision": 0.01}),
     "svi": (gj.svi, {"steps": 1000, "draws": 1000, "particles": 4}),
-    "laplace": (gj.laplace, {"draws": 250}),
+    "laplace": (gj.laplace, {"draws": 1000}),
 }
 
 

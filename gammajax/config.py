@@ -437,10 +437,10 @@ class Svi(Strict):
 
 
 class Laplace(Strict):
-    """The Gaussian about the maximum."""
+    """The Gaussian about the maximum, corrected by importance weights."""
 
     method: Literal["laplace"]
-    draws: PositiveInt = 1000
+    draws: PositiveInt = 4000
 
 
 Sampler = Annotated[Nuts | Smc | Nested | Svi | Laplace, Field(discriminator="method")]

@@ -97,17 +97,17 @@ def others() -> dict:
 def samplers(folder: str) -> dict:
     """Draws, also of a run that is told to stop by a signal to the last process alone."""
     posterior = made(fixed, *reversed(data(201)))
-    drawn = sharded.draws(posterior, ["nuts", "smc"])
-    whole = gj.laplace(jax.random.key(KEY), posterior, draws=500, progress=False)
+    drawn = sharded.draws(posterior, ["nuts"])
+    whole = gj.laplace(jax.random.key(KEY), posterior, draws=2000, progress=False)
     path, update = Path(folder) / "run.checkpoint", driver.Progress.update
     driver.Progress.update = after(3, jax.process_count() - 1, signal.SIGTERM)
     try:
-        gj.laplace(jax.random.key(KEY), posterior, draws=500, progress=False, checkpoint=path)
+        gj.laplace(jax.random.key(KEY), posterior, draws=2000, progress=False, checkpoint=path)
         status = 0
     except driver.Preempted as stop:
         status = stop.code
     driver.Progress.update = update
-    resumed = gj.laplace(jax.random.key(KEY), posterior, draws=500, progress=False, checkpoint=path)
+    resumed = gj.laplace(jax.random.key(KEY), posterior, draws=2000, progress=False, checkpoint=path)
     return {
         **{f"samplers: {name}": value for name, value in drawn.items()},
         "laplace": whole.samples["halo"].tolist(),

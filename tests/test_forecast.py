@@ -95,7 +95,7 @@ def test_likelihood_of_the_expectation(expected, make_observation, small):
 
 def test_samplers_take_the_expectation(expected):
     # the expected posterior is near the Gaussian of the expected covariance, the likelihood at its best is one
-    result = gj.laplace(jax.random.key(2), expected.asimov, draws=250, progress=False)
+    result = gj.laplace(jax.random.key(2), expected.asimov, draws=1000, progress=False)
     value, error = result.log_evidence
     log_volume = np.log(10.0 * 10.0 * 3.0)
     prediction = 1.5 * np.log(2.0 * np.pi) + 0.5 * np.linalg.slogdet(expected.covariance)[1] - log_volume

@@ -1,7 +1,7 @@
-"""Laplace approximation: the Gaussian about the maximum of a posterior.
+"""Laplace approximation: the Gaussian about the maximum of a posterior, corrected by importance weights.
 
-The quickest answer, and exact for many events and parameters far from their bounds (Tierney & Kadane 1986). The search
-for the maximum is that of [`gammajax.fit`][].
+The quickest answer; the Gaussian is exact for many events and parameters far from their bounds (Tierney & Kadane 1986),
+and weights mend what it misses elsewhere. The search for the maximum is that of [`gammajax.fit`][].
 """
 
 from functools import lru_cache
@@ -16,19 +16,18 @@ from jaxtyping import PRNGKeyArray
 from gammajax.result import Result
 from gammajax.samplers.driver import Sampler, drive
 from gammajax.samplers.finish import finish
-from gammajax.samplers.importance import K_HAT_MAX, log_evidence, smooth
+from gammajax.samplers.importance import K_HAT_MAX, effective_size, log_evidence, resample, smooth
 from gammajax.samplers.optimise import find_peak
 from gammajax.samplers.space import log_density, parameters_at
 
 BLOCK = 250  # draws between two reports
-CHAINS = 4
 
 
 def laplace(
     key: PRNGKeyArray,
     posterior,
     *,
-    draws: int = 1000,
+    draws: int = 4000,
     initial: dict | None = None,
     truths: dict | None = None,
     units: dict[str, str] | None = None,
@@ -36,22 +35,21 @@ def laplace(
     checkpoint=None,
     checkpoint_every: float = 60.0,
 ) -> Result:
-    """Draw from the Gaussian about the maximum, in the unconstrained space; evidence of that Gaussian.
+    """Draw from the Gaussian about the maximum, in the unconstrained space, and weight with the posterior itself.
 
-    log Z = log density at the maximum + d/2 log 2 pi + 1/2 log det C, with the covariance C of `d` numbers.
-
-    - `draws` for each of four chains, which are independent.
+    - `draws` of the Gaussian; the result holds as many of equal weight as their weights are worth, and all of them with
+      weights (`weighted`).
     - `initial`: parameters near the maximum; by default they are searched for.
     - the others as in [`gammajax.nuts`][].
 
-    Every draw is compared with the posterior itself: the error of log Z is its distance from the one by
-    importance weights, together with theirs; a Pareto k-hat above 0.7 (arXiv:1507.02646) says that the posterior
-    is no such Gaussian, in `Result.messages`. Raises `ValueError` as [`gammajax.fit`][] does.
+    Evidence is the mean weight. The Gaussian's own is kept as `log_evidence_gaussian` in `Result.tree.attrs`:
+    log density at the maximum + d/2 log 2 pi + 1/2 log det C, with the covariance C of d numbers. A Pareto k-hat above
+    0.7 (arXiv:1507.02646) says that the posterior is no such Gaussian, in `Result.messages`; the error of the evidence
+    then holds the distance of the two. Raises `ValueError` as [`gammajax.fit`][] does.
     """
     if draws < 10:
         raise ValueError(f"draws must be at least 10, not {draws}")
     start, step = _kernel()
-    total = CHAINS * draws
 
     def prepare(posterior, key):
         peak = find_peak(posterior, initial, jacobian=True)
@@ -59,25 +57,27 @@ def laplace(
         return {"x": peak.x, "factor": factor, "converged": np.asarray(peak.converged)}
 
     def done(state, record, steps):
-        return min(steps * BLOCK / total, 1.0), "draws"
+        return min(steps * BLOCK / draws, 1.0), "draws"
 
     sampler = Sampler(
         "laplace", {"draws": draws, "initial": initial}, prepare, start, step, done, truths=truths, units=units
     )
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
-    x, log_ratio = (values[:total] for values in run.record)
-    samples = parameters_at(run.posterior, jnp.asarray(x))
+    x, log_ratio = (values[:draws] for values in run.record)
+    every = jax.tree.map(np.asarray, parameters_at(run.posterior, jnp.asarray(x)))
     # of a draw's density and the Gaussian's; the Gaussian's own height is in its evidence
     factor = run.prepared["factor"]
     top = float(eqx.filter_jit(log_density)(run.posterior, jnp.asarray(run.prepared["x"]), True))
     own = top + 0.5 * x.shape[1] * np.log(2.0 * np.pi) + np.log(np.diag(factor)).sum()
     log_ratio = log_ratio.astype(np.float64)
-    weighted, error = log_evidence(log_ratio)
-    _, k_hat = smooth(log_ratio)
+    value, error = log_evidence(log_ratio)
+    log_weight, k_hat = smooth(log_ratio)
+    chosen = resample(jax.random.fold_in(key, 2), log_weight, max(int(effective_size(log_weight)), 1))
     messages = []
     if not run.prepared["converged"]:
         messages.append("the maximum was not found: the Gaussian about it means little")
     if not k_hat < K_HAT_MAX:
+        error = float(np.hypot(error, own - value))
         messages.append(
             f"the posterior is no Gaussian: Pareto k-hat {k_hat:.2f}, above {K_HAT_MAX}; sample it, by nuts or nested"
         )
@@ -86,10 +86,12 @@ def laplace(
         run,
         sampler,
         key,
-        {name: np.asarray(values).reshape(CHAINS, draws, *values.shape[1:]) for name, values in samples.items()},
+        {name: values[chosen][None] for name, values in every.items()},
         messages,
-        log_evidence=(own + reference, float(np.hypot(own - weighted, error))),
-        calls=total,
+        log_evidence=(value + reference, error),
+        log_evidence_gaussian=own + reference,
+        calls=draws,
+        weighted={"samples": every, "log_weight": log_weight},
         k_hat=k_hat,
     )
 

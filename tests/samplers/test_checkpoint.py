@@ -101,8 +101,8 @@ def test_checkpoints_of_others_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="checkpoint of another model"):
         other = Toy(lambda p, d: 2.0 * toy.function(p, d), toy.priors, toy.reference_parameters, toy.data)
         sample("laplace", other, checkpoint=path)
-    with pytest.raises(ValueError, match="checkpoint of another options: draws 250, now 300"):
-        sample("laplace", draws=300, checkpoint=path)
+    with pytest.raises(ValueError, match="checkpoint of another options: draws 1000, now 1200"):
+        sample("laplace", draws=1200, checkpoint=path)
     with pytest.raises(ValueError, match="checkpoint of another key"):
         sample("laplace", key=6, checkpoint=path)
     with pytest.raises(ValueError, match="checkpoint of another method: laplace, now nuts"):

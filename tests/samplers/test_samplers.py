@@ -21,7 +21,7 @@ SHORT = {
     "nested": (gj.nested, {"live": 100, "precision": 0.01}),
     "svi": (gj.svi, {"guide": "gaussian", "steps": 200, "draws": 1000, "particles": 2}),
     "svi flow": (gj.svi, {"steps": 200, "draws": 1000, "particles": 2}),
-    "laplace": (gj.laplace, {"draws": 250}),
+    "laplace": (gj.laplace, {"draws": 1000}),
 }
 EXACT = ("smc", "smc hmc", "nested", "svi", "svi flow", "laplace")
 
@@ -157,7 +157,7 @@ def test_bad_runs_are_said(make_toy):
         (gj.nested, {"live": 20, "steps": 5}, "ended early"),
         (gj.smc, {"particles": 64, "moves": 1, "kernel": "hmc"}, "stay near"),
         (gj.smc, {"particles": 64, "moves": 1, "kernel": "hmc"}, "did not move"),
-        (gj.laplace, {"draws": 100}, "Gaussian"),
+        (gj.laplace, {"draws": 400}, "Gaussian"),
     ):
         with pytest.warns(UserWarning) as caught:
             result = method(jax.random.key(0), toy, progress=False, **options)
