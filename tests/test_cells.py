@@ -130,8 +130,8 @@ def test_engines_average_over_cells(make_observation, name):
     random = np.random.default_rng(2)
     lon, lat = (at + random.uniform(-0.2, 0.2, 20_000) for at in (CENTRE[0] + 0.2, CENTRE[1]))
     events = gj.Events(1.5 * np.exp(random.uniform(-0.3, 0.3, 20_000)), lon, lat)
-    chosen = np.flatnonzero(binning.locate(events) == binning.locate(where)[0])[:150]
-    assert chosen.size > 100
+    chosen = np.flatnonzero(binning.locate(events) == binning.locate(where)[0])[:60]
+    assert chosen.size > 50
     single = gj.intensity(source, observation, events[chosen], engine=name, per_decade=20.0)
     # events are uniform in ln E', the mean is over E'
     weight = events.energy[chosen]
@@ -155,9 +155,16 @@ TRUTH = {"index": jnp.asarray(2.5), "fraction": jnp.asarray(0.4)}
 
 
 @pytest.fixture(scope="module")
-def loss(observations):
+def options(observations):
+    """Of posteriors: the response folded once for all of them."""
+    morphology = model(TRUTH).components["source"].morphology
+    return {"engine": gj.engines.PreparedKernel.init(morphology, observations, 20.0), "per_decade": 20.0}
+
+
+@pytest.fixture(scope="module")
+def loss(observations, options):
     events = gj.simulate(jax.random.key(1), model(TRUTH), observations, events=20_000)
-    return events, gj.compression_loss(model, PRIORS, observations, events, TRUTH, per_decade=20.0, subsample=3000)
+    return events, gj.compression_loss(model, PRIORS, observations, events, TRUTH, subsample=3000, **options)
 
 
 def test_little_is_lost(loss):
@@ -168,12 +175,12 @@ def test_little_is_lost(loss):
     np.testing.assert_allclose(np.diag(found.information_compressed / found.information), 1.0, atol=0.05)
 
 
-def test_wide_cells_leave_estimates_without_bias(observations, loss):
+def test_wide_cells_leave_estimates_without_bias(observations, loss, options):
     """Cells as wide as the response allows: estimates of single events and of cells agree within what is lost."""
     events, _ = loss
     cells = events.compress(observations, 5.0, 0.4)
     assert len(cells) < 0.6 * len(events)
-    fits = [gj.fit(gj.Posterior(model, PRIORS, observations, data, per_decade=20.0)) for data in (events, cells)]
+    fits = [gj.fit(gj.Posterior(model, PRIORS, observations, data, **options)) for data in (events, cells)]
     for name in PRIORS:
         shift = float(fits[1].parameters[name] - fits[0].parameters[name])
         deviation = float(fits[0].standard_deviations[name])
@@ -194,7 +201,7 @@ def test_wide_cells_leave_the_tilt_of_the_background_without_bias(observations):
     assert float(merged.standard_deviations["tilt"]) == pytest.approx(deviation, rel=0.1)
 
 
-def test_parameters_that_events_cannot_tell_apart_are_refused(observations, loss):
+def test_parameters_that_events_cannot_tell_apart_are_refused(observations, loss, options):
     def both(p):
         return model({"index": p["index"], "fraction": p["one"] * p["other"]})
 
@@ -202,13 +209,13 @@ def test_parameters_that_events_cannot_tell_apart_are_refused(observations, loss
     for factor in (1.0, 1.02, 1.05):
         truth = {"one": 0.5 * factor, "other": 0.8 * factor, "index": 2.5 * factor}
         with pytest.raises(ValueError, match="^the events cannot tell one from other at the parameters$"):
-            gj.compression_loss(both, priors, observations, loss[0], truth, per_decade=20.0, subsample=3000)
+            gj.compression_loss(both, priors, observations, loss[0], truth, subsample=1000, **options)
 
 
-def test_a_posterior_of_cells_knows_its_events(observations, loss):
+def test_a_posterior_of_cells_knows_its_events(observations, loss, options):
     events, _ = loss
     cells = events.compress(observations, 5.0, 0.4)
-    posterior = gj.Posterior(model, PRIORS, observations, cells, per_decade=20.0)
+    posterior = gj.Posterior(model, PRIORS, observations, cells, **options)
     counts = posterior.counts(TRUTH)
     assert sum(float(c.sum()) for c in counts.values()) == pytest.approx(events.total, rel=1e-5)
     again = posterior.events

@@ -22,14 +22,20 @@ from gammajax.mixture import Source
 from gammajax.morphology import Point
 from gammajax.sky import separation
 
+BATCH = 8  # events, or points of cells, at a time
+
 
 class DirectEngine(Engine):
-    """Events with their bands, and the acceptance maps for expected counts."""
+    """Events with their bands, and the acceptance maps for expected counts.
+
+    Rows of padding are not evaluated: `copies` says which evaluated event each of the `members` repeats.
+    """
 
     nodes: EnergyNodes
     observations: tuple
     columns: tuple
     members: tuple
+    copies: tuple
     weights: tuple
     widths: tuple = eqx.field(static=True)
     acceptance: tuple
@@ -42,13 +48,17 @@ class DirectEngine(Engine):
         if rows.shared:
             raise ValueError("the direct engine works in one process; use engine='kernel' or engine='fold'")
         start = np.repeat(rows.start, rows.block)
-        columns, members, weights, widths, maps = [], [], [], [], []
+        columns, members, copies, weights, widths, maps = [], [], [], [], [], []
         true = np.asarray(rows.nodes.energy, np.float64)
         for number, observation in enumerate(observations):
             mine = np.flatnonzero(rows.observation == number)
             members.append(jnp.asarray(mine))
-            energy, lon, lat, weight = rows.points(mine).pairs()
-            starts = np.repeat(start[mine], weight.shape[1])
+            _, first, inverse = np.unique(rows.index[mine], return_index=True, return_inverse=True)
+            copies.append(jnp.asarray(inverse))
+            # whole batches, so that there is one program to compile
+            once = np.resize(mine[first], -(-first.size // BATCH) * BATCH)
+            energy, lon, lat, weight = rows.points(once).pairs()
+            starts = np.repeat(start[once], weight.shape[1])
             columns.append(tuple(jnp.asarray(column) for column in (energy, lon, lat, starts)))
             weights.append(jnp.asarray(weight))
             widths.append(_psf_widths(observation, true))
@@ -58,6 +68,7 @@ class DirectEngine(Engine):
             tuple(observations),
             tuple(columns),
             tuple(members),
+            tuple(copies),
             tuple(weights),
             tuple(widths),
             tuple(maps),
@@ -69,8 +80,8 @@ class DirectEngine(Engine):
         """Intensity [TeV^-1 sr^-1] of every row."""
         flux = self.nodes.flux(source.spectrum)
         result = jnp.zeros(self.rows, flux.dtype)
-        for observation, columns, members, weight, widths in zip(
-            self.observations, self.columns, self.members, self.weights, self.widths, strict=True
+        for observation, columns, members, copies, weight, widths in zip(
+            self.observations, self.columns, self.members, self.copies, self.weights, self.widths, strict=True
         ):
             if members.size == 0:
                 continue
@@ -87,8 +98,8 @@ class DirectEngine(Engine):
                 values = observation.livetime * kernel @ flux[node]
                 return jnp.where(values < 0.0, 0.0, values)
 
-            values = jax.lax.map(jax.checkpoint(one), columns, batch_size=8)
-            values = (values.reshape(weight.shape) * weight).sum(1)
+            values = jax.lax.map(jax.checkpoint(one), columns, batch_size=BATCH)
+            values = (values.reshape(weight.shape) * weight).sum(1)[copies]
             result = result.at[members].set(values.astype(result.dtype))
         return result
 

@@ -303,7 +303,7 @@ def test_errors(observation, response):
 @pytest.mark.parametrize("engine", EXACT)
 def test_an_observation_without_events_changes_nothing(engine, make_observation):
     """As a run of which none are left after cuts."""
-    pair = [make_observation(), make_observation(lon=0.5)]
+    pair = [make_observation(lon=lon, energy_min=1.0, energy_max=3.0) for lon in (0.0, 0.5)]
     made = events("point")
     both, one = (gj.intensity(source("point"), o, made, engine, per_decade=PER_DECADE) for o in (pair, pair[:1]))
     np.testing.assert_allclose(both, one, rtol=1e-5)
