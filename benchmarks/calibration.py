@@ -87,10 +87,10 @@ def one(seed: int, observed, engine, method, options) -> dict[str, tuple[float, 
     return found
 
 
-def closure(seeds: int, observed, engine, events: int = 1_000_000) -> dict:
+def closure(seeds: range, observed, engine, events: int = 1_000_000) -> dict:
     """Pulls of fits to many events, of truths from the priors: what the ranks of few events are too rough to show."""
     pulls = {name: [] for name in PRIORS}
-    for seed in range(seeds):
+    for seed in seeds:
         truth = drawn(jax.random.key(100 + seed))
         found = gj.simulate(jax.random.key(200 + seed), model(truth), observed, events=events)
         best = gj.fit(gj.Posterior(model, PRIORS, observed, found, engine=engine), initial=truth)
@@ -98,7 +98,7 @@ def closure(seeds: int, observed, engine, events: int = 1_000_000) -> dict:
             pulls[name].append((float(best.parameters[name]) - value) / float(best.standard_deviations[name]))
         print("closure", seed, best, {name: round(values[-1], 2) for name, values in pulls.items()}, flush=True)
     each = {n: {"mean_pull": float(np.mean(v)), "std_pull": float(np.std(v, ddof=1))} for n, v in pulls.items()}
-    return {"events": events, "seeds": seeds, "parameters": each}
+    return {"events": events, "seeds": len(seeds), "parameters": each}
 
 
 def add(kept: dict, found: dict[str, tuple[float, int, int]]) -> None:
@@ -175,9 +175,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--simulations", type=int, default=1000, help="of nuts; a fifth of it for the others")
-    parser.add_argument(
-        "--first", type=int, default=0, help="seed of the first simulation: others, in a file of their own"
-    )
+    parser.add_argument("--first", type=int, default=0, help="seed of the first simulation: others than the file has")
     parser.add_argument("--closure", type=int, default=0, help="fits of a million events instead")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="of each method at most")
     options = parser.parse_args()
@@ -187,7 +185,7 @@ def main():
     observed = observation()
     engine = prepared(observed)
     if options.closure:
-        report("calibration-closure", closure(options.closure, observed, engine))
+        report("calibration-closure", closure(range(options.first, options.first + options.closure), observed, engine))
         return
     for name in options.methods:
         method, settings = METHODS[name]

@@ -168,7 +168,10 @@ def _run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> N
                 # all processes predict and count
                 figures = {"counts": plot_counts(posterior, result, key=keys[2])}
                 if first:
-                    figures["corner"] = result.plot_corner()
+                    try:
+                        figures["corner"] = result.plot_corner()
+                    except ValueError as error:  # few draws are no reason to lose them
+                        warnings.warn(f"no corner plot: {error}", stacklevel=1)
                     if config.sampler.method in ("nested", "smc"):
                         figures["run"] = result.plot_run()
                     for name, figure in figures.items():

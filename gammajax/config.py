@@ -433,14 +433,14 @@ class Svi(Strict):
     method: Literal["svi"]
     guide: Literal["flow", "gaussian"] = "flow"
     steps: PositiveInt = 2000
-    draws: PositiveInt = 4000
+    draws: int = Field(4000, ge=25)
 
 
 class Laplace(Strict):
     """The Gaussian about the maximum, corrected by importance weights."""
 
     method: Literal["laplace"]
-    draws: PositiveInt = 4000
+    draws: int = Field(4000, ge=25)
 
 
 Sampler = Annotated[Nuts | Smc | Nested | Svi | Laplace, Field(discriminator="method")]

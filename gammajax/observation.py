@@ -110,6 +110,14 @@ class Observation(eqx.Module):
         inside = self.offset(lon, lat) <= self.offset_max
         return inside if self.exclusion is None else inside & ~self.exclusion(lon, lat)
 
+    @property
+    def excludes(self) -> bool:
+        """Whether a part of the field of view is excluded, as far as the raster goes."""
+        if self.exclusion is None or not np.any(self.exclusion.excluded):
+            return False
+        lon, lat = self.exclusion.grid.directions()
+        return bool(np.any(np.asarray(self.exclusion.excluded) & np.asarray(self.offset(lon, lat) <= self.offset_max)))
+
     def background(self, energy, lon, lat) -> Float[Array, "..."]:
         """Instrumental background [TeV^-1 sr^-1] over the livetime, at reconstructed energy and direction."""
         if self.response.background is None:

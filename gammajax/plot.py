@@ -16,10 +16,14 @@ COLOURS = ["#d1495b", "#30638e", "#edae49", "#00798c", "#6f4e7c", "#8d96a3"]
 FRAMES = {"galactic": ("Galactic longitude", "Galactic latitude"), "icrs": ("Right ascension", "Declination")}
 BINS_PER_DECADE = 10
 DRAWS = 100  # of the posterior, for bands
+FEWEST = 10  # draws in a corner plot
 
 
 def plot_corner(result, truths: dict | None = None, **options):
-    """Marginal distributions in ones and twos, with 68 % intervals, 39 % and 86 % contours, and true values."""
+    """Marginal distributions in ones and twos, with 68 % intervals, 39 % and 86 % contours, and true values.
+
+    Raises `ValueError` for fewer draws than make a histogram, and for truths of other names.
+    """
     from corner import corner
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -27,6 +31,9 @@ def plot_corner(result, truths: dict | None = None, **options):
     truths = result.truths if truths is None else truths
     check_labels({name: values.shape[1:] for name, values in result.samples.items()}, truths)
     numbers = result._numbers()
+    draws = len(next(iter(result.samples.values())))
+    if draws < max(FEWEST, 2 * len(numbers)):
+        raise ValueError(f"{draws} draws are too few for a corner plot of {len(numbers)} numbers; see Result.messages")
     columns, labels, marks, titles = [], [], [], []
     for label, (name, index) in numbers.items():
         values = result.samples[name][(slice(None), *index)].astype(float)

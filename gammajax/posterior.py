@@ -101,13 +101,13 @@ class Posterior(eqx.Module):
         if not isinstance(mixture, Mixture):
             raise ValueError(f"the model must return a gammajax.Mixture, not {type(mixture).__name__}")
         free, variants = _explore_priors(model, self.priors, start, mixture)
-        draws = [self.sample_prior(jax.random.key(seed)) for seed in range(JOINT)]
-        for name in _unused(model, mixture, variants, draws):
-            warnings.warn(
-                f"the model does not change with {name!r}; use it there, or leave out its prior", stacklevel=2
-            )
+        for name in _unused(model, mixture, variants, start):
+            _warn(f"the model does not use {name!r}: leave out its prior, or use it")
+        if any(o.exclusion is not None for o in observations) and not any(o.excludes for o in observations):
+            _warn("the excluded sky lies in none of the fields of view; are its frame and place right?")
         variants = [variant for of in variants.values() for variant in of]
         rows = Rows.init(events, observations, per_decade, bands, mesh, dtype, progress)
+        draws = [self.sample_prior(jax.random.key(seed)) for seed in range(JOINT)]
         fixed = _fixed(model, mixture, variants, draws) if compact else []
         self.engines = _prepare(mixture, observations, rows, engine, free, variants, fixed)
         self.count = rows.place(rows.count)
@@ -116,10 +116,9 @@ class Posterior(eqx.Module):
         self.reference = jnp.zeros(0)  # until there is one
         total = self.total
         if total > MANY and jnp.result_type(float) != jnp.float64:
-            warnings.warn(
+            _warn(
                 f"log-likelihoods of {total} events are rounded to about {6e-8 * total:.1g} in single "
-                "precision, of which samplers suffer; switch on jax_enable_x64 (kernels stay in single precision)",
-                stacklevel=2,
+                "precision, of which samplers suffer; switch on jax_enable_x64 (kernels stay in single precision)"
             )
         try:
             counts = eqx.filter_jit(Posterior.expected_counts)(self, start)
@@ -313,6 +312,11 @@ def expected_counts(
     return built.expected_counts(component).sum()
 
 
+def _warn(message: str) -> None:
+    """Warn whoever makes a posterior, through the two calls by which equinox makes a module."""
+    warnings.warn(message, stacklevel=5)
+
+
 def _data(observations, events) -> tuple[tuple[Observation, ...], Events | Cells]:
     """Observations and events, from the two or from the pair that read_gadf returns."""
     if events is None:
@@ -417,19 +421,20 @@ def _fixed(model, mixture, variants, draws) -> list[str]:
     return [name for name, part in parts if all(is_same(part, other.components[name]) for other in others)]
 
 
-def _unused(model, mixture, variants, draws) -> list[str]:
-    """Parameters that change nothing at the ends of their priors, nor where the others are drawn."""
-    first, *others = draws
-    try:
-        at = model(first)
-        return [
-            name
-            for name, ends in variants.items()
-            if all(is_same(mixture, end) for end in ends)
-            and all(is_same(at, model({**first, name: draw[name]})) for draw in others)
-        ]
-    except ValueError:  # a model may refuse some combinations
+def _unused(model, mixture, variants, start) -> list[str]:
+    """Parameters that change nothing at the ends of their priors, and that the traced model does not touch."""
+    constant = [name for name, ends in variants.items() if all(is_same(mixture, end) for end in ends)]
+    if not constant:
         return []
+    try:
+        jaxpr = eqx.filter_make_jaxpr(model)(start)[0].jaxpr
+    except (TypeError, ValueError, jax.errors.JAXTypeError):  # what cannot be compiled is said later
+        return []
+    touched = {id(v) for v in jaxpr.outvars} | {id(v) for equation in jaxpr.eqns for v in equation.invars}
+    # jax sorts the names
+    return [
+        name for name, v in zip(sorted(start), jaxpr.invars, strict=True) if name in constant and id(v) not in touched
+    ]
 
 
 def _explore_priors(model, priors, start, mixture) -> tuple[dict[str, str], dict[str, list[Mixture]]]:

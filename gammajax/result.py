@@ -438,7 +438,7 @@ def check_labels(shapes: dict, truths: dict | None = None, units: dict | None = 
     for label, given in (("truths", truths), ("units", units)):
         unknown = [name for name in given or {} if name not in shapes]
         if unknown:
-            raise ValueError(f"{label} name {unknown[0]!r}, which is none of {', '.join(shapes)}")
+            raise ValueError(f"{label} name {unknown[0]!r}, which is none of {', '.join(shapes) or 'no quantities'}")
     for name, value in (truths or {}).items():
         if hasattr(value, "unit"):
             raise ValueError(f"the truth of {name!r} has a unit ({value}), which would be lost; give a plain number")

@@ -97,7 +97,7 @@ def others() -> dict:
 def samplers(folder: str) -> dict:
     """Draws, also of a run that is told to stop by a signal to the last process alone."""
     posterior = made(fixed, *reversed(data(201)))
-    drawn = sharded.draws(posterior, ["nuts"])
+    drawn = sharded.draws(posterior, ["nuts", "smc"])
     whole = gj.laplace(jax.random.key(KEY), posterior, draws=2000, progress=False)
     path, update = Path(folder) / "run.checkpoint", driver.Progress.update
     driver.Progress.update = after(3, jax.process_count() - 1, signal.SIGTERM)

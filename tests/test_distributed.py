@@ -82,7 +82,7 @@ def test_two_processes(port, alone, tmp_path):
     assert [found["held"] for found in both] == [101 / 201, 100 / 201]
     for found in both:
         assert found["placed"] == 0.5
-        assert_same(found, alone, 18 + 3)
+        assert_same(found, alone, 18 + 3 * 2)
         assert found["events"] == alone["events"] == 201
         assert found["laplace"] == pytest.approx(alone["laplace"], rel=1e-6)
         # one was told to stop, both did, and went on to the same

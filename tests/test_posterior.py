@@ -344,8 +344,29 @@ def test_a_component_that_depends_on_a_product_is_not_fixed(observations, events
 
 def test_a_prior_that_the_model_never_uses_is_named(observations, events):
     model, priors = MODELS["mixture"]
-    with pytest.warns(UserWarning, match="the model does not change with 'spare'; use it there, or leave out"):
+    with pytest.warns(UserWarning, match="the model does not use 'spare': leave out its prior"):
         gj.Posterior(model, {**priors, "spare": dist.Uniform(0.0, 1.0)}, observations, events, **OPTIONS)
+
+    def seldom(p):
+        return model({**p, "weight": jnp.where(p["tilt"] > 5.0, p["weight"], 0.5)})
+
+    gj.Posterior(seldom, priors, observations, events, **OPTIONS)  # which is used, if not here
+
+
+def test_excluded_sky_that_lies_in_no_field_is_said(observations, events):
+    model, priors = MODELS["mixture"]
+    corner = jnp.hypot(GRID.coordinates[None, :] - 0.95, GRID.coordinates[:, None] - 0.95) < 0.1
+
+    def excluding(part):
+        return [eqx.tree_at(lambda o: o.exclusion, o, part, is_leaf=lambda x: x is None) for o in observations]
+
+    # in a corner of the raster, as seen from a field that does not reach there
+    narrow = [
+        eqx.tree_at(lambda o: (o.lon, o.lat), o, (o.lon - 1.0, o.lat - 1.0)) for o in excluding(Exclusion(GRID, corner))
+    ]
+    near = events[np.asarray(gj.sky.separation(events.lon, events.lat, -1.0, -1.0)) < 1.9]
+    with pytest.warns(UserWarning, match="the excluded sky lies in none of the fields of view"):
+        gj.Posterior(model, priors, narrow[:1], near[near.observation == 0], **OPTIONS)
 
 
 def test_many_events_ask_for_double_precision(observations, events, monkeypatch):

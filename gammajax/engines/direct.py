@@ -28,7 +28,7 @@ BATCH = 8  # events, or points of cells, at a time
 class DirectEngine(Engine):
     """Events with their bands, and the acceptance maps for expected counts.
 
-    Rows of padding are not evaluated: `copies` says which evaluated event each of the `members` repeats.
+    Rows of padding are not evaluated, but to fill a batch: `copies` says which event each of the `members` repeats.
     """
 
     nodes: EnergyNodes

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gammajax.io.exclusion import exclusion_map, warn_without_effect
+from gammajax.io.exclusion import exclusion_map
 from gammajax.io.irf import load_irf
 from gammajax.io.pointing import direction, plain, plain_pair
 from gammajax.io.pointing import fov_angle as aligned_angle
@@ -88,7 +88,7 @@ def observation(
         fov_angle = aligned_angle(lon, lat, frame, alignment)
     energy_min, energy_max = plain_pair(energy_range, "TeV")
     offset_max = float(plain(offset_max, "deg"))
-    made = Observation(
+    return Observation(
         lon,
         lat,
         float(plain(livetime, "s")),
@@ -101,5 +101,3 @@ def observation(
         obs_id=obs_id,
         exclusion=exclusion_map(exclusion, lon, lat, frame, offset_max),
     )
-    warn_without_effect(exclusion, [made])
-    return made

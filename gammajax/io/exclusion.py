@@ -1,7 +1,6 @@
 """Excluded sky given as regions, region files or masks, rasterised to an `Exclusion`."""
 
 import os
-import warnings
 from pathlib import Path
 
 import equinox as eqx
@@ -22,7 +21,7 @@ def exclusion_map(exclusion, lon: float, lat: float, frame: str, radius: float) 
 
     `exclusion` is one of
 
-    - None, or an `Exclusion`, returned as they are;
+    - None or an empty list, or an `Exclusion`, returned as it is;
     - a sky region of the `regions` package, or a list of them;
     - a text in the DS9 region format, or the path of such a file;
     - a gammapy `WcsNDMap` without further axes, true where the sky is kept.
@@ -31,6 +30,8 @@ def exclusion_map(exclusion, lon: float, lat: float, frame: str, radius: float) 
     """
     if exclusion is None or isinstance(exclusion, Exclusion):
         return exclusion
+    if isinstance(exclusion, (list, tuple)) and not exclusion:
+        return None
     from astropy.coordinates import SkyCoord
 
     grid = Grid(lon, lat, STEP, radius)
@@ -43,19 +44,6 @@ def exclusion_map(exclusion, lon: float, lat: float, frame: str, radius: float) 
         for region in _sky_regions(exclusion):
             excluded |= region.contains(centres, wcs)
     return Exclusion(grid, jnp.asarray(excluded))
-
-
-def warn_without_effect(exclusion, observations) -> None:
-    """Warn of excluded sky that is in none of the fields."""
-    if exclusion is None or any(np.any(o.exclusion.excluded) for o in observations):
-        return
-    o = observations[0]
-    fields = "the field" if len(observations) == 1 else f"any of the {len(observations)} fields, the first"
-    warnings.warn(
-        f"the exclusion leaves out nothing in {fields} within {o.offset_max:g} deg of "
-        f"({float(o.lon):.4g}, {float(o.lat):.4g}) deg {o.frame}; are its frame and place right?",
-        stacklevel=3,
-    )
 
 
 @eqx.filter_jit

@@ -11,7 +11,7 @@ import equinox as eqx
 import numpy as np
 
 from gammajax.events import Events
-from gammajax.io.exclusion import exclusion_map, warn_without_effect
+from gammajax.io.exclusion import exclusion_map
 from gammajax.io.files import UNREADABLE, expand, one_line, quiet
 from gammajax.io.irf import NEEDED, fov_alignment, response_from_gammapy
 from gammajax.io.pointing import fov_angle, plain, plain_pair
@@ -147,7 +147,6 @@ def _data(runs, origin, offset_max, energy_range, exclusion, frame, labels, warn
     if seen == 0:
         ranges = ", ".join(f"{o.obs_id}: {o.energy_min:.3g} to {o.energy_max:.3g} TeV" for o in observations)
         raise ValueError(f"{origin}: no event is left within {offset_max:g} deg and the energy ranges ({ranges})")
-    warn_without_effect(exclusion, observations)
     return Data(Events(energy, lon, lat, index, component=component if labels else None), observations)
 
 

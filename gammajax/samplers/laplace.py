@@ -16,11 +16,12 @@ from jaxtyping import PRNGKeyArray
 from gammajax.result import Result
 from gammajax.samplers.driver import Sampler, drive
 from gammajax.samplers.finish import finish
-from gammajax.samplers.importance import K_HAT_MAX, effective_size, log_evidence, resample, smooth
+from gammajax.samplers.importance import K_HAT_MAX, LEAST, weigh
 from gammajax.samplers.optimise import find_peak
 from gammajax.samplers.space import log_density, parameters_at
 
 BLOCK = 250  # draws between two reports
+FINITE = 0.5  # k-hat below which weights have a finite variance
 
 
 def laplace(
@@ -43,12 +44,13 @@ def laplace(
     - the others as in [`gammajax.nuts`][].
 
     Evidence is the mean weight. The Gaussian's own is kept as `log_evidence_gaussian` in `Result.tree.attrs`:
-    log density at the maximum + d/2 log 2 pi + 1/2 log det C, with the covariance C of d numbers. A Pareto k-hat above
-    0.7 (arXiv:1507.02646) says that the posterior is no such Gaussian, in `Result.messages`; the error of the evidence
-    then holds the distance of the two. Raises `ValueError` as [`gammajax.fit`][] does.
+    log density at the maximum + d/2 log 2 pi + 1/2 log det C, with the covariance C of d numbers. Where the weights
+    have no finite variance, a Pareto k-hat above 0.5 (arXiv:1507.02646), the error of the evidence holds the distance
+    of the two; above 0.7 the posterior is no such Gaussian, which `Result.messages` say.
+    Raises `ValueError` for fewer than 25 draws, and as [`gammajax.fit`][] does.
     """
-    if draws < 10:
-        raise ValueError(f"draws must be at least 10, not {draws}")
+    if draws < LEAST:
+        raise ValueError(f"draws must be at least {LEAST}, not {draws}")
     start, step = _kernel()
 
     def prepare(posterior, key):
@@ -69,15 +71,14 @@ def laplace(
     factor = run.prepared["factor"]
     top = float(eqx.filter_jit(log_density)(run.posterior, jnp.asarray(run.prepared["x"]), True))
     own = top + 0.5 * x.shape[1] * np.log(2.0 * np.pi) + np.log(np.diag(factor)).sum()
-    log_ratio = log_ratio.astype(np.float64)
-    value, error = log_evidence(log_ratio)
-    log_weight, k_hat = smooth(log_ratio)
-    chosen = resample(jax.random.fold_in(key, 2), log_weight, max(int(effective_size(log_weight)), 1))
+    weighing = weigh(jax.random.fold_in(key, 2), log_ratio)
+    error, k_hat = weighing.error, weighing.k_hat
+    if not k_hat < FINITE:
+        error = float(np.hypot(error, own - weighing.log_evidence))
     messages = []
     if not run.prepared["converged"]:
         messages.append("the maximum was not found: the Gaussian about it means little")
     if not k_hat < K_HAT_MAX:
-        error = float(np.hypot(error, own - value))
         messages.append(
             f"the posterior is no Gaussian: Pareto k-hat {k_hat:.2f}, above {K_HAT_MAX}; sample it, by nuts or nested"
         )
@@ -86,12 +87,12 @@ def laplace(
         run,
         sampler,
         key,
-        {name: values[chosen][None] for name, values in every.items()},
+        {name: values[weighing.chosen][None] for name, values in every.items()},
         messages,
-        log_evidence=(value + reference, error),
+        log_evidence=(weighing.log_evidence + reference, error),
         log_evidence_gaussian=own + reference,
         calls=draws,
-        weighted={"samples": every, "log_weight": log_weight},
+        weighted={"samples": every, "log_weight": weighing.log_weight},
         k_hat=k_hat,
     )
 

@@ -123,7 +123,7 @@ def nested(
     log_weight, log_volume, log_z = _weights(key_volume, points)
     weight = np.exp(log_weight - np.logaddexp.reduce(log_weight))
     information = float(weight @ points.loglikelihood.astype(np.float64) - log_z.mean())
-    chosen = resample(key_draw, log_weight, max(int(effective_size(log_weight)), 1))
+    chosen = resample(key_draw, log_weight, max(round(effective_size(log_weight)), 1))
     samples = jax.tree.map(np.asarray, parameters_at(run.posterior, jnp.asarray(points.position[chosen])))
     every = jax.tree.map(np.asarray, parameters_at(run.posterior, jnp.asarray(points.position)))
     reference = run.posterior.log_reference_exact()

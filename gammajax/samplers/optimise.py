@@ -62,7 +62,8 @@ class Fit(eqx.Module):
 class Peak(NamedTuple):
     """Maximum found in the unconstrained space; `posterior` takes its likelihood relative to it.
 
-    `curved` tells whether the density falls in all directions, `weakest` the one in which it does so least.
+    `curved` tells whether the density falls in all directions, the columns of `others` are those in which it does not,
+    and `rising` whether it rises there.
     """
 
     posterior: eqx.Module
@@ -70,7 +71,8 @@ class Peak(NamedTuple):
     covariance: np.ndarray
     distance: float
     curved: bool
-    weakest: np.ndarray
+    others: np.ndarray
+    rising: bool
 
     @property
     def converged(self) -> bool:
@@ -103,8 +105,9 @@ def fit(posterior, *, initial: dict | None = None) -> Fit:
         elif not np.isfinite(peak.distance):
             where = "its derivatives are not finite there"
         else:
-            along = labels_along(labels_of_space(posterior.priors), peak.weakest)
-            where = f"the posterior is flat there along {' and '.join(along)}"
+            names = labels_of_space(posterior.priors)
+            along = dict.fromkeys(label for axis in peak.others.T for label in labels_along(names, axis))
+            where = f"the posterior {'rises from' if peak.rising else 'is flat'} there along {' and '.join(along)}"
         messages.append(f"the fit has not converged: {where}")
     for message in messages:
         warnings.warn(message, stacklevel=2)
@@ -201,10 +204,11 @@ def _newton(posterior, x, jacobian) -> Peak:
         posterior, value, gradient, hessian = _local(posterior, jnp.asarray(x), jacobian)
         gradient, hessian = np.asarray(gradient, np.float64), np.asarray(hessian, np.float64)
         if not (np.all(np.isfinite(gradient)) and np.all(np.isfinite(hessian))):
-            return Peak(posterior, x, np.eye(x.size), np.inf, False, np.ones(x.size))
+            return Peak(posterior, x, np.eye(x.size), np.inf, False, np.eye(x.size), False)
         curvature, axes = np.linalg.eigh(-0.5 * (hessian + hessian.T))
         # a curvature below one is that of no data at all: such directions are as wide as the prior
-        curved = bool(curvature.min() > 1e-6 * max(curvature.max(), 1.0))
+        least_curvature = 1e-6 * max(curvature.max(), 1.0)
+        curved = bool(curvature.min() > least_curvature)
         inverse = 1.0 / np.maximum(np.abs(curvature), 1e-6 * max(np.abs(curvature).max(), 1.0))
         covariance = (axes * inverse) @ axes.T
         step = covariance @ gradient
@@ -221,7 +225,15 @@ def _newton(posterior, x, jacobian) -> Peak:
         else:  # nothing higher at this precision
             break
         x = trial
-    return Peak(posterior, x, covariance, distance, curved, axes[:, 0])
+    return Peak(
+        posterior,
+        x,
+        covariance,
+        distance,
+        curved,
+        axes[:, curvature <= least_curvature],
+        bool(curvature.min() < -least_curvature),
+    )
 
 
 @eqx.filter_jit

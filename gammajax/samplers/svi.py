@@ -26,7 +26,7 @@ from numpyro.infer.initialization import init_to_value
 from gammajax.result import Result
 from gammajax.samplers.driver import Sampler, drive
 from gammajax.samplers.finish import finish
-from gammajax.samplers.importance import K_HAT_MAX, effective_size, log_evidence, resample, smooth
+from gammajax.samplers.importance import K_HAT_MAX, LEAST, weigh
 from gammajax.samplers.optimise import find_peak
 from gammajax.samplers.space import dimension, log_density, parameters_at
 
@@ -67,11 +67,11 @@ def svi(
     - the others as in [`gammajax.nuts`][].
 
     A Pareto k-hat above 0.7 (arXiv:1507.02646) says that the fit misses part of the posterior, in `Result.messages`.
-    Raises `ValueError` for numbers that are not positive, for a flow of one number, and as [`gammajax.fit`][] does.
+    Raises `ValueError` for numbers that are too small, for a flow of one number, and as [`gammajax.fit`][] does.
     """
-    for name, value in (("steps", steps), ("draws", draws), ("particles", particles)):
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
+    for name, value, least in (("steps", steps, 1), ("draws", draws, LEAST), ("particles", particles, 1)):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, not {value}")
     if guide not in ("flow", "gaussian"):
         raise ValueError(f"guide is 'flow' or 'gaussian', not {guide!r}")
     if guide == "flow" and dimension(posterior) < 2:
@@ -97,10 +97,8 @@ def svi(
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
     key_draw, key_choice = jax.random.split(jax.random.fold_in(key, 2))
     x, log_ratio = kernel.draw(run.posterior, run.state, jax.random.split(key_draw, draws))
-    log_ratio = np.asarray(log_ratio, np.float64)
-    log_weight, k_hat = smooth(log_ratio)
-    value, error = log_evidence(log_ratio)
-    chosen = resample(key_choice, log_weight, max(int(effective_size(log_weight)), 1))
+    weighing = weigh(key_choice, np.asarray(log_ratio))
+    k_hat = weighing.k_hat
     every = jax.tree.map(np.asarray, parameters_at(run.posterior, x))
     messages = []
     if not k_hat < K_HAT_MAX:
@@ -112,11 +110,11 @@ def svi(
         run,
         sampler,
         key,
-        {name: values[chosen][None] for name, values in every.items()},
+        {name: values[weighing.chosen][None] for name, values in every.items()},
         messages,
-        log_evidence=(value + run.posterior.log_reference_exact(), error),
+        log_evidence=(weighing.log_evidence + run.posterior.log_reference_exact(), weighing.error),
         calls=len(run.record) * particles + draws,
-        weighted={"samples": every, "log_weight": log_weight},
+        weighted={"samples": every, "log_weight": weighing.log_weight},
         k_hat=k_hat,
     )
 

@@ -156,6 +156,11 @@ def test_template_is_the_sum_of_its_pixels(observation):
     np.testing.assert_allclose(value, expected, rtol=1e-2)
 
 
+def test_the_direct_engine_evaluates_every_event_once(built):
+    rows, direct = built("point", "direct")
+    assert direct.columns[0][0].size == 40 < rows.index.size
+
+
 @NAMES
 def test_expected_counts_agree(name, values):
     kernel, direct = values(name, "kernel")[1], values(name, "direct")[1]

@@ -205,9 +205,3 @@ def test_exclusion(form, tmp_path):
 def test_wrong_exclusion(given, error, message):
     with pytest.raises(error, match=message):
         exclusion_map(given, 0.0, 0.0, "icrs", 1.0)
-
-
-def test_an_exclusion_without_effect_is_said():
-    with pytest.warns(UserWarning, match=r"leaves out nothing in the field within 2 deg of \(0, 0\) deg galactic"):
-        run = ctao(pointing=(0.0, 0.0), frame="galactic", exclusion="icrs; circle(83.6, 22.0, 0.2)", offset_max=2.0)
-    assert not np.any(run.exclusion.excluded)

@@ -86,6 +86,16 @@ def test_a_direction_that_is_flat_is_said(make_toy):
     toy = make_toy(lambda p, _: -50.0 * (p["x"] + p["y"] - 1.0) ** 2, priors, {"x": 0.5, "y": 0.5})
     with pytest.warns(UserWarning, match="has not converged: the posterior is flat there along x and y$"):
         assert not fit(toy).converged
+    three = {**priors, "z": dist.Uniform(0.0, 1.0)}
+    toy = make_toy(lambda p, _: -50.0 * (p["x"] - 0.4) ** 2, three, {name: 0.5 for name in three})
+    with pytest.warns(UserWarning, match="the posterior is flat there along (y and z|z and y)$"):
+        assert not fit(toy).converged
+
+
+def test_a_saddle_is_said(make_toy):
+    toy = make_toy(lambda p, _: -50.0 * (p["x"] ** 2 - 1.0) ** 2, {"x": dist.Normal(0.0, 10.0)}, {"x": 0.0})
+    with pytest.warns(UserWarning, match="has not converged: the posterior rises from there along x$"):
+        assert not fit(toy, initial={"x": 0.0}).converged
 
 
 def test_simplex(make_toy):

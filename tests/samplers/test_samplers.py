@@ -1,14 +1,14 @@
 """What every sampler must do, on posteriors whose answers are closed forms."""
 
 import warnings
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from scipy.stats import kstest, norm
+from scipy.stats import beta, kstest, norm
 from toys import CENTRE, PRECISION, gaussian_toy
 
 import gammajax as gj
@@ -60,6 +60,43 @@ def test_moments_and_evidence_of_a_gaussian(gaussian, name):
         assert abs(value - log_evidence()) < 4.0 * error + 1e-4
         assert error < 0.5
     assert result.calls > 0 and result.tree.attrs["seed"] == 5 and result.truths["size"] == 0.5
+
+
+@pytest.mark.parametrize("method", [gj.laplace, partial(gj.svi, guide="gaussian", steps=200, particles=2)])
+def test_weights_mend_a_wrong_shape(make_toy, method):
+    """Three successes and a failure: Beta(4, 2), far from a Gaussian where numbers are not bounded; Z = B(4, 2)."""
+    toy = make_toy(lambda p, _: 3.0 * jnp.log(p["x"]) + jnp.log1p(-p["x"]), {"x": dist.Uniform(0.0, 1.0)}, {"x": 0.5})
+    result = method(jax.random.key(2), toy, progress=False)
+    exact = beta(4.0, 2.0)
+    row, effective = result.summary().loc["x"], 1.0 / np.sum(result.weights**2)
+    assert effective > 1500 and result.samples["x"].shape == (round(effective),) and result.weights.size == 4000
+    error = exact.std() / np.sqrt(effective)
+    assert abs(row["mean"] - exact.mean()) < 4.0 * error and row["sd"] == pytest.approx(exact.std(), rel=0.07)
+    assert abs(result.samples["x"].mean() - exact.mean()) < 5.0 * error
+    value, error = result.log_evidence
+    assert abs(value - np.log(0.05)) < 4.0 * error and error < 0.1
+    if method is gj.laplace:
+        gaussian = result.tree.attrs["log_evidence_gaussian"]
+        # at x = 4/6, where the density of the logit is x^4 (1 - x)^2 with the curvature 6 x (1 - x)
+        assert gaussian == pytest.approx(
+            4 * np.log(2 / 3) + 2 * np.log(1 / 3) + 0.5 * np.log(2 * np.pi / (6 * 2 / 9)), abs=1e-3
+        )
+        assert abs(value - np.log(0.05)) < 0.01 < 0.04 < abs(gaussian - np.log(0.05))
+
+
+def test_what_has_no_weights_is_said(make_toy):
+    """A funnel, of which nearly all draws of a Gaussian miss: words, and an error as large as what is not known."""
+
+    def funnel(p, _):
+        return -0.5 * (p["y"] ** 2).sum() * jnp.exp(-4.0 * p["s"]) - 2.0 * 12 * p["s"]
+
+    priors = {"s": dist.Normal(0.0, 1.0), "y": dist.Normal(jnp.zeros(12), 10.0).to_event(1)}
+    toy = make_toy(funnel, priors, {"s": jnp.asarray(0.0), "y": jnp.zeros(12)})
+    with pytest.warns(UserWarning, match="the maximum was not found|Pareto k-hat"):
+        result = gj.laplace(jax.random.key(0), toy, progress=False)
+    assert result.log_evidence[1] > 1.0
+    with pytest.raises(ValueError, match="draws are too few for a corner plot of 13 numbers"):
+        result.plot_corner()
 
 
 @pytest.mark.parametrize("name", ["nuts", "smc", "nested", "svi flow", "laplace"])
@@ -157,7 +194,7 @@ def test_bad_runs_are_said(make_toy):
         (gj.nested, {"live": 20, "steps": 5}, "ended early"),
         (gj.smc, {"particles": 64, "moves": 1, "kernel": "hmc"}, "stay near"),
         (gj.smc, {"particles": 64, "moves": 1, "kernel": "hmc"}, "did not move"),
-        (gj.laplace, {"draws": 400}, "Gaussian"),
+        (gj.laplace, {"draws": 400}, "the maximum was not found"),
     ):
         with pytest.warns(UserWarning) as caught:
             result = method(jax.random.key(0), toy, progress=False, **options)
@@ -175,7 +212,8 @@ def test_wrong_numbers(gaussian):
         (gj.nested, {"delete": 300}, "delete must lie"),
         (gj.nested, {"slices": 0}, "must be positive"),
         (gj.svi, {"steps": 0}, "steps must be"),
-        (gj.laplace, {"draws": 1}, "draws must be"),
+        (gj.laplace, {"draws": 24}, "draws must be at least 25"),
+        (gj.svi, {"draws": 24}, "draws must be at least 25"),
         # before any work is done
         *((method, {"truths": {"sise": 0.5}}, "truths name 'sise', which is none of") for method, _ in SHORT.values()),
         *((method, {"units": {"sise": "TeV"}}, "units name 'sise', which is none of") for method, _ in SHORT.values()),
