@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 LEAST = 25  # draws: a fifth of them is the tail, which needs five
 NOTHING = 700.0  # a logarithm of a ratio that double precision rounds to none
+TAILS = 5.0  # degrees of freedom of proposals: tails heavier than those of posteriors
 K_HAT_MAX = 0.7  # Vehtari et al. 2024 (arXiv:1507.02646): above, importance weights are not to be trusted
 
 

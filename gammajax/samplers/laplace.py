@@ -1,7 +1,7 @@
 """Laplace approximation: the Gaussian about the maximum of a posterior, corrected by importance weights.
 
 The quickest answer; the Gaussian is exact for many events and parameters far from their bounds (Tierney & Kadane 1986),
-and weights mend what it misses elsewhere. The search for the maximum is that of [`gammajax.fit`][].
+and weights mend what it misses elsewhere about this one peak. The search for the maximum is that of [`gammajax.fit`][].
 """
 
 from functools import lru_cache
@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
+from numpyro.distributions import MultivariateStudentT
 
 from gammajax.result import Result
 from gammajax.samplers.driver import Sampler, drive
 from gammajax.samplers.finish import finish
-from gammajax.samplers.importance import K_HAT_MAX, LEAST, weigh
+from gammajax.samplers.importance import K_HAT_MAX, LEAST, TAILS, weigh
 from gammajax.samplers.optimise import find_peak
 from gammajax.samplers.space import log_density, parameters_at
 
@@ -36,9 +37,10 @@ def laplace(
     checkpoint=None,
     checkpoint_every: float = 60.0,
 ) -> Result:
-    """Draw from the Gaussian about the maximum, in the unconstrained space, and weight with the posterior itself.
+    """Draw about the maximum, in the unconstrained space, and weight with the posterior itself.
 
-    - `draws` of the Gaussian; the result holds as many of equal weight as their weights are worth, and all of them with
+    - `draws` of a Student t with the centre and covariance of the Gaussian, whose tails are heavier than those of
+      posteriors; the result holds as many of equal weight as their weights are worth, and all of them with
       weights (`weighted`).
     - `initial`: parameters near the maximum; by default they are searched for.
     - the others as in [`gammajax.nuts`][].
@@ -67,7 +69,6 @@ def laplace(
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
     x, log_ratio = (values[:draws] for values in run.record)
     every = jax.tree.map(np.asarray, parameters_at(run.posterior, jnp.asarray(x)))
-    # of a draw's density and the Gaussian's; the Gaussian's own height is in its evidence
     factor = run.prepared["factor"]
     top = float(eqx.filter_jit(log_density)(run.posterior, jnp.asarray(run.prepared["x"]), True))
     own = top + 0.5 * x.shape[1] * np.log(2.0 * np.pi) + np.log(np.diag(factor)).sum()
@@ -113,11 +114,10 @@ def _kernel() -> _Kernel:
     def step(posterior, state):
         key, peak, factor = state
         key, here = jax.random.split(key)
-        z = jax.random.normal(here, (BLOCK, peak.size), peak.dtype)
-        x = peak + z @ factor.T
+        proposal = MultivariateStudentT(TAILS, peak, factor)
+        x = proposal.sample(here, (BLOCK,)).astype(peak.dtype)
         height = jax.lax.map(lambda one: log_density(posterior, one, True), x)
-        log_normal = -0.5 * (z**2).sum(1) - 0.5 * peak.size * jnp.log(2.0 * jnp.pi) - jnp.log(jnp.diag(factor)).sum()
-        log_ratio = jnp.where(jnp.isfinite(height), height - log_normal, -jnp.inf)
+        log_ratio = jnp.where(jnp.isfinite(height), height - proposal.log_prob(x), -jnp.inf)
         return (key, peak, factor), (x, log_ratio)
 
     return _Kernel(start, step)

@@ -16,10 +16,19 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from gammajax.priors import bounds
-from gammajax.samplers.space import constrained, labels, labels_along, labels_of_space, log_density, unconstrained
+from gammajax.samplers.space import (
+    constrained,
+    labels,
+    labels_along,
+    labels_of_space,
+    log_density,
+    prior_draws,
+    unconstrained,
+)
 
 CANDIDATES = 64  # the prior median and draws of the prior
 STARTS = 8  # half the best of them, half any: masses have several peaks, and the best draws may all sit at a wrong one
+SCANS, HIGHER = 3, 0.5  # times that a higher peak is looked for, and by how much in log density
 ITERATIONS = 200
 NEWTON_STEPS = 25
 # estimated distance to the maximum, in standard deviations of the Laplace approximation
@@ -83,8 +92,9 @@ class Peak(NamedTuple):
 def fit(posterior, *, initial: dict | None = None) -> Fit:
     """Maximise likelihood x prior, from `initial` parameters or from the prior median and draws of the prior.
 
-    It climbs from several of these and polishes the highest point reached. A fit that did not converge says so in
-    `messages` and by a warning.
+    It climbs from several of these, polishes the highest point reached, and scans each number from there for a higher
+    peak. Peaks that differ in several numbers at once may still be missed: `smc` and `nested` look everywhere.
+    A fit that did not converge says so in `messages` and by a warning.
 
     Raises `ValueError` for unknown parameters or when the posterior is not finite at any start.
     """
@@ -142,7 +152,30 @@ def find_peak(posterior, initial: dict | None = None, *, jacobian: bool, climb: 
         if best.converged:
             break
     assert best is not None  # there is a start
-    return best
+    return best if initial is not None else _out_of_side_peak(posterior, best, jacobian)
+
+
+def _out_of_side_peak(posterior, peak: Peak, jacobian) -> Peak:
+    """The peak, or a higher one that a scan of each number over its prior finds, the others held.
+
+    Masses have several: of lines and edges that starts elsewhere in the prior do not see.
+    """
+    axis = np.quantile(
+        prior_draws(posterior, jax.random.key(1), 1024), (np.arange(CANDIDATES) + 0.5) / CANDIDATES, axis=0
+    )
+    for _ in range(SCANS):
+        lines = [np.where(np.arange(peak.x.size) == i, axis, peak.x).astype(peak.x.dtype) for i in range(peak.x.size)]
+        values = np.array([_values(posterior, jnp.asarray(line), jacobian) for line in lines])
+        values = np.where(np.isnan(values), -np.inf, values)
+        line, place = np.unravel_index(np.argmax(values), values.shape)
+        height = float(_value(posterior, jnp.asarray(peak.x), jacobian))
+        if not values[line, place] > height + HIGHER:
+            break
+        higher = _newton(posterior, _climb(posterior, jnp.asarray(lines[line][place]), jacobian), jacobian)
+        if not float(_value(posterior, jnp.asarray(higher.x), jacobian)) > height:
+            break
+        peak = higher
+    return peak
 
 
 def _starts(posterior, initial, jacobian):

@@ -19,13 +19,13 @@ from numpyro.distributions import MultivariateStudentT
 from gammajax.result import Result
 from gammajax.samplers.driver import Sampler, drive
 from gammajax.samplers.finish import finish
+from gammajax.samplers.importance import TAILS
 from gammajax.samplers.particles import batch_size, log_likelihoods, prior_particles
 from gammajax.samplers.space import log_likelihood, log_prior, parameters_at
 
 Kernel = Literal["independent", "hmc", "nuts"]
 KERNELS = {"independent": "irmh", "hmc": "hmc", "nuts": "nuts"}  # names of blackjax
 GROUPS = 4  # of particles, which descend from other ones: they must agree as chains must
-TAILS = 5.0  # degrees of freedom of independent proposals: tails heavier than those of posteriors
 # a quarter of the period of a Gaussian at the largest step: independent of the start
 LEAPFROGS, LONGEST_STEP = 6, 0.26
 TARGET_ACCEPT = 0.8

@@ -71,6 +71,16 @@ def test_the_higher_of_two_peaks(make_toy):
     assert fit(toy).parameters["x"] == pytest.approx(8.0, abs=1e-2)
 
 
+def test_a_high_narrow_peak_beside_the_one_that_starts_lead_to(make_toy):
+    def two(p, _):
+        x = jnp.logaddexp(30.0 - 0.5 * ((p["x"] + 20.0) / 0.15) ** 2, 10.0 - 0.5 * ((p["x"] - 10.0) / 8.0) ** 2)
+        return x - 0.5 * ((p["y"] - 0.5) / 0.001) ** 2
+
+    priors = {"x": dist.Uniform(-50.0, 50.0), "y": dist.Uniform(0.0, 1.0)}
+    best = fit(make_toy(two, priors, {"x": 0.0, "y": 0.5}))
+    assert best.parameters["x"] == pytest.approx(-20.0, abs=1e-2) and best.converged
+
+
 def test_a_maximum_at_the_edge_is_said(make_toy):
     toy = make_toy(lambda p, _: -100.0 * p["x"], {"x": dist.Uniform(0.0, 1.0)}, {"x": 0.5})
     with pytest.warns(UserWarning, match="'x' lies at the edge of its prior"):
