@@ -9,6 +9,7 @@ import time
 import traceback
 import warnings
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -336,7 +337,7 @@ def _show(summary, units) -> None:
             f"{row['95% low']:.4g} to {row['95% high']:.4g}",
             *([f"{row['truth']:.4g}"] if known else []),
             f"{row['ess_bulk']:.0f}",
-            f"{row['r_hat']:.3f}",
+            f"{row['r_hat']:.3f}" if isfinite(row["r_hat"]) else "-",
         )
     console.print(table)
 

@@ -67,6 +67,7 @@ class CtaoObservations(Strict):
     livetime: PositiveFloat
     energy_range: Range = (0.1, 100.0)
     offset_max: PositiveFloat = 3.0
+    exclusion: str | list[str] | None = None
 
 
 class GadfObservations(Strict):
@@ -78,7 +79,7 @@ class GadfObservations(Strict):
     frame: Frame = "icrs"
     energy_range: Range | None = None
     offset_max: PositiveFloat = 2.0
-    exclusion: Any = None
+    exclusion: str | list[str] | None = None
 
 
 class Simulation(Strict):

@@ -89,6 +89,8 @@ class Posterior(eqx.Module):
         dtype: Any = np.float32,
         progress: bool = True,
     ):
+        if not callable(model):
+            raise ValueError(f"the model must be a function from parameters to a mixture, not a {type(model).__name__}")
         observations, events = _data(observations, events)
         check_priors(priors)
         self.model, self.priors, self.observations = model, dict(priors), observations

@@ -46,6 +46,8 @@ def simulate(
     weights, or a component that gives no events in the selection.
     """
     observations = as_tuple(observations)
+    if not isinstance(model, Mixture | Source | InstrumentBackground):
+        raise ValueError(f"simulate takes what a model returns for some parameters, as in model(truth), not {model!r}")
     if not isinstance(model, Mixture):
         model = Mixture(component=model, weights=None if events is None else {})
     order = {path: number for number, path in enumerate(model.components)}

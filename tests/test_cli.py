@@ -67,6 +67,7 @@ def test_run(invoke, small, tmp_path):
 def test_a_run_of_cells(invoke, small, tmp_path):
     values = yaml.safe_load(small.read_text()) | {"compress": {"energy_per_decade": 10, "pixel": 0.2}}
     values["sampler"] = {"method": "laplace", "draws": 800}
+    values["observations"]["exclusion"] = "galactic; circle(0.5, 0.5, 0.1)"
     small.write_text(yaml.safe_dump(values))
     answer = invoke("run", small, "--no-progress", "--out", tmp_path / "cells")
     assert answer.exit_code == 0, answer.output

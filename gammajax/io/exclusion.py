@@ -23,7 +23,8 @@ def exclusion_map(exclusion, lon: float, lat: float, frame: str, radius: float) 
 
     - None or an empty list, or an `Exclusion`, returned as it is;
     - a sky region of the `regions` package, or a list of them;
-    - a text in the DS9 region format, or the path of such a file;
+    - a text in the DS9 region format, as "icrs; circle(83.6, 22.5, 0.2)", with a region in each line, or the path of
+      such a file; or a list of texts;
     - a gammapy `WcsNDMap` without further axes, true where the sky is kept.
 
     A pixel is excluded when its centre lies in any region. Raises `ValueError` for anything else.
@@ -61,11 +62,13 @@ def _outside_mask(mask, centres):
 def _sky_regions(exclusion):
     from regions import Regions, SkyRegion
 
+    if isinstance(exclusion, (list, tuple)) and all(isinstance(text, str) for text in exclusion):
+        return [region for text in exclusion for region in _sky_regions(text)]
     if isinstance(exclusion, (str, os.PathLike)):
         path = expand(exclusion)
         is_text = isinstance(exclusion, str) and ("(" in exclusion or "\n" in exclusion)
         if not is_text and not path.is_file():
-            raise FileNotFoundError(f"{path}: no such region file")
+            raise FileNotFoundError(f"{path}: no such region file; a region itself is written {SUCH_AS}")
         try:
             text = exclusion if is_text else Path(path).read_text()
             exclusion = Regions.parse(text, format="ds9")

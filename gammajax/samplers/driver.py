@@ -86,6 +86,8 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
     Raises `ValueError` for truths and units of no parameter and for a checkpoint of another run, `FileNotFoundError`
     for one in a folder that is not there, and `Preempted` after SIGTERM, to any of the processes.
     """
+    if not eqx.is_array(key) or not hasattr(posterior, "priors"):
+        raise ValueError(f"{sampler.name} takes a key and a posterior, as {sampler.name}(jax.random.key(0), posterior)")
     check_labels({name: shape(prior) for name, prior in posterior.priors.items()}, sampler.truths, sampler.units)
     begun, spent, steps, stop = time.perf_counter(), 0.0, 0, False
     path = None if checkpoint is None else Path(checkpoint)

@@ -71,17 +71,20 @@ class Fit(eqx.Module):
 class Peak(NamedTuple):
     """Maximum found in the unconstrained space; `posterior` takes its likelihood relative to it.
 
-    `curved` tells whether the density falls in all directions, the columns of `others` are those in which it does not,
-    and `rising` whether it rises there.
+    The columns of `others` are directions in which the density does not fall, `rising` tells whether it rises there.
     """
 
     posterior: eqx.Module
     x: np.ndarray
     covariance: np.ndarray
     distance: float
-    curved: bool
     others: np.ndarray
     rising: bool
+
+    @property
+    def curved(self) -> bool:
+        """Whether the density falls in all directions."""
+        return self.others.size == 0
 
     @property
     def converged(self) -> bool:
@@ -237,11 +240,12 @@ def _newton(posterior, x, jacobian) -> Peak:
         posterior, value, gradient, hessian = _local(posterior, jnp.asarray(x), jacobian)
         gradient, hessian = np.asarray(gradient, np.float64), np.asarray(hessian, np.float64)
         if not (np.all(np.isfinite(gradient)) and np.all(np.isfinite(hessian))):
-            return Peak(posterior, x, np.eye(x.size), np.inf, False, np.eye(x.size), False)
+            return Peak(posterior, x, np.eye(x.size), np.inf, np.eye(x.size), False)
         curvature, axes = np.linalg.eigh(-0.5 * (hessian + hessian.T))
         # a curvature below one is that of no data at all: such directions are as wide as the prior
-        least_curvature = 1e-6 * max(curvature.max(), 1.0)
-        curved = bool(curvature.min() > least_curvature)
+        negligible = 1e-6 * max(curvature.max(), 1.0)
+        others, rising = axes[:, curvature <= negligible], bool(curvature.min() < -negligible)
+        curved = others.size == 0
         inverse = 1.0 / np.maximum(np.abs(curvature), 1e-6 * max(np.abs(curvature).max(), 1.0))
         covariance = (axes * inverse) @ axes.T
         step = covariance @ gradient
@@ -258,15 +262,7 @@ def _newton(posterior, x, jacobian) -> Peak:
         else:  # nothing higher at this precision
             break
         x = trial
-    return Peak(
-        posterior,
-        x,
-        covariance,
-        distance,
-        curved,
-        axes[:, curvature <= least_curvature],
-        bool(curvature.min() < -least_curvature),
-    )
+    return Peak(posterior, x, covariance, distance, others, rising)
 
 
 @eqx.filter_jit

@@ -159,7 +159,7 @@ def test_future_times_need_no_network():
 DS9 = "galactic\ncircle(0.5,0.2,0.4)\nbox(359.0,-1.0,1.0,0.2,30)\n"
 
 
-@pytest.mark.parametrize("form", ["text", "path", "regions", "mask"])
+@pytest.mark.parametrize("form", ["text", "path", "regions", "texts", "mask"])
 def test_exclusion(form, tmp_path):
     from gammapy.maps import Map, RegionGeom, WcsGeom
     from regions import Regions
@@ -171,6 +171,7 @@ def test_exclusion(form, tmp_path):
         "text": DS9,
         "path": tmp_path / "a.reg",
         "regions": list(regions),
+        "texts": ["galactic; " + line for line in DS9.splitlines() if "(" in line],
         "mask": Map.from_geom(geom, data=~geom.region_mask(regions).data),
     }[form]
     run = ctao(pointing=(0.0, 0.0), frame="galactic", exclusion=given, offset_max=2.0)

@@ -5,8 +5,9 @@ import numpyro.distributions as dist
 import pytest
 from toys import Toy, counting
 
-from gammajax.samplers import fit
+from gammajax.samplers import fit, optimise
 from gammajax.samplers.optimise import find_peak
+from gammajax.samplers.space import constrained
 
 
 def test_gaussian_posterior_is_found_exactly(gaussian):
@@ -77,8 +78,12 @@ def test_a_high_narrow_peak_beside_the_one_that_starts_lead_to(make_toy):
         return x - 0.5 * ((p["y"] - 0.5) / 0.001) ** 2
 
     priors = {"x": dist.Uniform(-50.0, 50.0), "y": dist.Uniform(0.0, 1.0)}
-    best = fit(make_toy(two, priors, {"x": 0.0, "y": 0.5}))
-    assert best.parameters["x"] == pytest.approx(-20.0, abs=1e-2) and best.converged
+    toy = make_toy(two, priors, {"x": 0.0, "y": 0.5})
+    assert fit(toy, initial={"x": 12.0, "y": 0.5}).parameters["x"] == pytest.approx(10.0, abs=1e-2)
+    peak = find_peak(toy, {"x": 12.0, "y": 0.5}, jacobian=False)
+    higher = optimise._out_of_side_peak(toy, peak, False)
+    assert constrained(priors, jnp.asarray(higher.x))[0]["x"] == pytest.approx(-20.0, abs=1e-2) and higher.converged
+    assert fit(toy).parameters["x"] == pytest.approx(-20.0, abs=1e-2)
 
 
 def test_a_maximum_at_the_edge_is_said(make_toy):
