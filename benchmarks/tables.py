@@ -73,8 +73,8 @@ ABOUT = {
         "python -m benchmarks.calibration",
         "Ranks of the truth among draws, prior draw to inference. Target: inside the simultaneous 95 % band, p above "
         "0.01, coverage within binomial errors. `inside_joint_band`: 95 % for the four parameters together; of four "
-        "bands of 95 % one is left by chance in up to 19 % of the cases. All methods see the same simulations, of which "
-        "nuts has more: what they share is of the simulations. `mean_rank_sigma`: of the mean rank from one half, in "
+        "bands of 95 % one is left by chance in up to 19 % of the cases. All methods see the same simulations, nuts "
+        "more of them: what they share is of the simulations. `mean_rank_sigma`: of the mean rank from one half, in "
         "its standard deviations. The run goes on from the simulations that the file holds.",
     ),
     "calibration-from-1000": (

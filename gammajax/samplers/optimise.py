@@ -28,7 +28,8 @@ from gammajax.samplers.space import (
 
 CANDIDATES = 64  # the prior median and draws of the prior
 STARTS = 8  # half the best of them, half any: masses have several peaks, and the best draws may all sit at a wrong one
-SCANS, HIGHER = 3, 0.5  # times that a higher peak is looked for, and by how much in log density
+SCANS, SCANNED = 3, 256  # times that a higher peak is looked for, and at how many points
+HIGHER = 0.5  # in log density
 ITERATIONS = 200
 NEWTON_STEPS = 25
 # estimated distance to the maximum, in standard deviations of the Laplace approximation
@@ -163,18 +164,20 @@ def _out_of_side_peak(posterior, peak: Peak, jacobian) -> Peak:
 
     Masses have several: of lines and edges that starts elsewhere in the prior do not see.
     """
-    axis = np.quantile(
-        prior_draws(posterior, jax.random.key(1), 1024), (np.arange(CANDIDATES) + 0.5) / CANDIDATES, axis=0
-    )
+    size, each = peak.x.size, max(SCANNED // peak.x.size, 1)
+    draws = prior_draws(posterior, jax.random.key(1), 1024)
+    places = np.quantile(draws, (np.arange(each) + 0.5) / each, axis=0).T.ravel()
     for _ in range(SCANS):
-        lines = [np.where(np.arange(peak.x.size) == i, axis, peak.x).astype(peak.x.dtype) for i in range(peak.x.size)]
-        values = np.array([_values(posterior, jnp.asarray(line), jacobian) for line in lines])
-        values = np.where(np.isnan(values), -np.inf, values)
-        line, place = np.unravel_index(np.argmax(values), values.shape)
+        points = np.tile(peak.x, (-(-size * each // CANDIDATES) * CANDIDATES, 1))
+        points[np.arange(size * each), np.repeat(np.arange(size), each)] = places
+        # in batches of the size that is compiled already
+        batches = jnp.split(jnp.asarray(points), len(points) // CANDIDATES)
+        values = np.ravel([_values(posterior, x, jacobian) for x in batches])
+        best = int(np.argmax(np.where(np.isnan(values), -np.inf, values)))
         height = float(_value(posterior, jnp.asarray(peak.x), jacobian))
-        if not values[line, place] > height + HIGHER:
+        if not values[best] > height + HIGHER:
             break
-        higher = _newton(posterior, _climb(posterior, jnp.asarray(lines[line][place]), jacobian), jacobian)
+        higher = _newton(posterior, _climb(posterior, jnp.asarray(points[best]), jacobian), jacobian)
         if not float(_value(posterior, jnp.asarray(higher.x), jacobian)) > height:
             break
         peak = higher
