@@ -515,8 +515,7 @@ def test_group_without_weights_keeps_the_proportions_of_its_fluxes(observations,
         signal = gj.Mixture(hard=parts["signal/hard"], soft=parts["signal/soft"])
         return gj.Mixture(signal=signal, background=parts["background"], weights={"signal": p["weight"]})
 
-    priors = {name: prior for name, prior in TREE_PRIORS.items() if name != "ratios"}
-    posterior = gj.Posterior(grouped, priors, observations, events, **OPTIONS)
+    posterior = gj.Posterior(grouped, TREE_PRIORS, observations, events, **OPTIONS)
     counts = {name: float(value.sum()) for name, value in call(posterior, "expected_counts", TREE_POINT).items()}
     share = counts["signal/hard"] / (counts["signal/hard"] + counts["signal/soft"])
     same = {**TREE_POINT, "ratios": jnp.array([share, 1.0 - share])}
