@@ -23,6 +23,7 @@ from pydantic import (
 
 from gammajax import darkmatter, io, lines, mixture, morphology, shapes, spectra
 from gammajax.absorption import Absorption
+from gammajax.samplers.importance import LEAST
 from gammajax.templates import TemplateMap
 
 # a number, or the name of a parameter
@@ -434,14 +435,14 @@ class Svi(Strict):
     method: Literal["svi"]
     guide: Literal["flow", "gaussian"] = "flow"
     steps: PositiveInt = 2000
-    draws: int = Field(4000, ge=25)
+    draws: int = Field(4000, ge=LEAST)
 
 
 class Laplace(Strict):
     """The Gaussian about the maximum, corrected by importance weights."""
 
     method: Literal["laplace"]
-    draws: int = Field(4000, ge=25)
+    draws: int = Field(4000, ge=LEAST)
 
 
 Sampler = Annotated[Nuts | Smc | Nested | Svi | Laplace, Field(discriminator="method")]

@@ -130,8 +130,8 @@ def test_engines_average_over_cells(make_observation, name):
     random = np.random.default_rng(2)
     lon, lat = (at + random.uniform(-0.2, 0.2, 20_000) for at in (CENTRE[0] + 0.2, CENTRE[1]))
     events = gj.Events(1.5 * np.exp(random.uniform(-0.3, 0.3, 20_000)), lon, lat)
-    chosen = np.flatnonzero(binning.locate(events) == binning.locate(where)[0])[:60]
-    assert chosen.size > 50
+    chosen = np.flatnonzero(binning.locate(events) == binning.locate(where)[0])[:150]
+    assert chosen.size > 100
     single = gj.intensity(source, observation, events[chosen], engine=name, per_decade=20.0)
     # events are uniform in ln E', the mean is over E'
     weight = events.energy[chosen]
@@ -209,7 +209,7 @@ def test_parameters_that_events_cannot_tell_apart_are_refused(observations, loss
     for factor in (1.0, 1.02, 1.05):
         truth = {"one": 0.5 * factor, "other": 0.8 * factor, "index": 2.5 * factor}
         with pytest.raises(ValueError, match="^the events cannot tell one from other at the parameters$"):
-            gj.compression_loss(both, priors, observations, loss[0], truth, subsample=1000, **options)
+            gj.compression_loss(both, priors, observations, loss[0], truth, subsample=3000, **options)
 
 
 def test_a_posterior_of_cells_knows_its_events(observations, loss, options):

@@ -37,9 +37,8 @@ def test_the_same_on_every_number_of_devices():
 
 
 def test_samplers_draw_the_same():
-    """The others on devices of several processes, in test_distributed.py."""
-    alone, shared = run("fixed", [0, 4], "nested", "svi", JAX_ENABLE_X64="1")
-    assert len(alone) == 6 + 3 * 2
+    alone, shared = run("fixed", [0, 4], "nuts", "smc", "nested", "svi", JAX_ENABLE_X64="1")
+    assert len(alone) == 6 + 3 * 4
     assert_same(shared, alone, 1e-6, 1e-6)
 
 

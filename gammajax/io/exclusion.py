@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
@@ -45,11 +44,6 @@ def exclusion_map(exclusion, lon: float, lat: float, frame: str, radius: float) 
         for region in _sky_regions(exclusion):
             excluded |= region.contains(centres, wcs)
     return Exclusion(grid, jnp.asarray(excluded))
-
-
-@eqx.filter_jit
-def _centres(grid):
-    return grid.centres
 
 
 def _outside_mask(mask, centres):
