@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gammajax.spectra import Scalar, curve_axes, is_concrete, parameter, scalar
+from gammajax.spectra import Scalar, curve_axes, is_concrete, parameter, require_finite, scalar
 
 
 class Absorption(eqx.Module):
@@ -47,6 +47,7 @@ class Absorption(eqx.Module):
         self.redshift, self.alpha_norm = scalar(redshift), scalar(alpha_norm)
 
     def __check_init__(self):
+        require_finite(self)
         if is_concrete(self.redshift, self.redshift_grid):
             low, high = (float(self.redshift_grid[i]) for i in (0, -1))
             if not np.all((np.asarray(self.redshift) >= low) & (np.asarray(self.redshift) <= high * (1 + 1e-6))):

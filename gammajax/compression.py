@@ -106,7 +106,7 @@ def _scores(posterior, scale, parameters) -> Float[Array, "row number"]:
     flat, restore = ravel_pytree(parameters)
 
     def log_density(u):
-        density = posterior._density(restore(flat + scale * u))
+        density = posterior.density(restore(flat + scale * u))
         return jnp.where(posterior.count > 0, jnp.log(jnp.where(posterior.count > 0, density, 1.0)), 0.0)
 
     return jax.jacfwd(log_density)(jnp.zeros_like(flat))

@@ -39,7 +39,8 @@ class Events(eqx.Module):
     - `energy_true`, `lon_true`, `lat_true`, `component`: truth of simulated events, or None;
       `component` indexes the mixture in its order (for files: the `MC_ID` label).
 
-    Raises `ValueError` for empty, NaN, non-positive or unequal columns.
+    No events are data too, for a likelihood of absolute fluxes.
+    Raises `ValueError` for NaN, non-positive or unequal columns.
     """
 
     energy: Float[np.ndarray, " event"]
@@ -56,8 +57,6 @@ class Events(eqx.Module):
     ):
         self.energy = _column("energy", energy)
         size = self.energy.size
-        if size == 0:
-            raise ValueError("the event list is empty: there is nothing to fit")
         self.lon, self.lat = _column("lon", lon, size), _column("lat", lat, size)
         if np.any(self.energy <= 0):
             raise ValueError(f"event {int(np.argmax(self.energy <= 0))}: energies must be positive [TeV]")
@@ -141,7 +140,7 @@ def check_events(events: Events, observations) -> None:
         raise ValueError("the list of observations is empty")
     if len({observation.frame for observation in observations}) > 1:
         raise ValueError("all observations must share one frame ('icrs' or 'galactic')")
-    if events.observation.max() >= len(observations):
+    if events.observation.max(initial=0) >= len(observations):
         event = int(np.argmax(events.observation))
         raise ValueError(
             f"event {event} belongs to observation {events.observation[event]}, "

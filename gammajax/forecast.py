@@ -128,16 +128,16 @@ class Asimov(eqx.Module):
 
     def log_likelihood_ratio(self, parameters: Parameters) -> Float[Array, ""]:
         """Value of ln L_A relative to the reference."""
-        return self._between(self.posterior._density(parameters), self.posterior.reference)
+        return self._between(self.posterior.density(parameters), self.posterior.reference)
 
     def log_likelihood(self, parameters: Parameters) -> Float[Array, ""]:
         """Value of ln L_A: zero at the truth, negative elsewhere."""
-        return self._between(self.posterior._density(parameters), self.posterior._density(self.truth))
+        return self._between(self.posterior.density(parameters), self.posterior.density(self.truth))
 
     @property
     def log_reference(self) -> Float[Array, ""]:
         """Value of ln L_A at the reference parameters."""
-        return self._between(self.posterior.reference, self.posterior._density(self.truth))
+        return self._between(self.posterior.reference, self.posterior.density(self.truth))
 
     def log_reference_exact(self) -> float:
         """Value of ln L_A at the reference parameters, as samplers ask of a posterior."""
@@ -482,7 +482,7 @@ def _at(asimov, parameters):
 @eqx.filter_jit
 def _derivative(asimov, direction):
     """Derivative of the density of every row at the truth along a direction."""
-    return jax.jvp(asimov.posterior._density, (asimov.truth,), (direction,))[1]
+    return jax.jvp(asimov.posterior.density, (asimov.truth,), (direction,))[1]
 
 
 @eqx.filter_jit

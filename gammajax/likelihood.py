@@ -12,14 +12,22 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
+LEAST_COUNTS = (
+    1e-30  # fewer expected counts are none: near the smallest numbers of single precision quotients lose sense
+)
+
 
 def mixture_density(
     intensities: Sequence[Float[Array, " row"]] | Float[Array, "component row"],
     counts: Float[Array, " component"],
     fractions: Float[Array, " component"],
 ) -> Float[Array, " row"]:
-    """Probability density [TeV^-1 sr^-1] of each event: Sum_i w_i lambda_i / N_i."""
-    scales = fractions / counts
+    """Probability density [TeV^-1 sr^-1] of each event: Sum_i w_i lambda_i / N_i.
+
+    A component that expects no counts has none of the events: its density is zero.
+    """
+    some = ~(counts <= LEAST_COUNTS)  # NaN is no number of counts, but no absence of them either
+    scales = jnp.where(some, fractions / jnp.where(some, counts, 1.0), 0.0)
     # added one by one: stacked into a matrix they would be copied
     return functools.reduce(operator.add, (scale * row for scale, row in zip(scales, intensities, strict=True)))
 
@@ -53,7 +61,8 @@ def accurate_sum(values: Float[Array, " row"]) -> Float[Array, ""]:
             lost = lost + ((before - (total - part)) + (other - part))
         error = error + lost.sum()
         values = jnp.concatenate([total, values[whole:]])
-    return values.sum() + error
+    total = values.sum()
+    return jnp.where(jnp.isfinite(total), total + error, total)  # infinite sums lose nothing, and their error is NaN
 
 
 @accurate_sum.defjvp

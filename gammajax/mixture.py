@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from gammajax.likelihood import LEAST_COUNTS
 from gammajax.morphology import Morphology
-from gammajax.spectra import Scalar, Spectrum, floating, is_concrete, scalar
+from gammajax.spectra import Scalar, Spectrum, floating, is_concrete, require_finite, require_positive, scalar
 
 
 class Source(eqx.Module):
@@ -39,6 +41,10 @@ class InstrumentBackground(eqx.Module):
     tilt: Float[Array | np.ndarray, "*observation"] = eqx.field(converter=floating, default=0.0)
     reference: Scalar = eqx.field(converter=scalar, default=1.0)
 
+    def __check_init__(self):
+        require_finite(self)
+        require_positive(self, "reference")
+
     def select(self, observation) -> "InstrumentBackground":
         """The background with norm and tilt of this observation, or of an array of observations, by number."""
         norm, tilt = (v if jnp.ndim(v) == 0 else jnp.asarray(v)[observation] for v in (self.norm, self.tilt))
@@ -62,7 +68,17 @@ class InstrumentBackground(eqx.Module):
                 )
 
 
+SLACK = 1e-6  # by which single precision may lift a sum of weights above one
 Component = Source | InstrumentBackground
+
+
+def or_undefined(component: Component, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """The value, or NaN where a traced number of the component is NaN: some formulae lose it in a comparison."""
+    traced = [leaf for leaf in jax.tree.leaves(component) if not is_concrete(leaf) and eqx.is_inexact_array(leaf)]
+    if not traced:
+        return value
+    undefined = jnp.stack([jnp.isnan(leaf).any() for leaf in traced]).any()
+    return jnp.where(undefined, jnp.asarray(jnp.nan, value.dtype), value)
 
 
 class Mixture(eqx.Module):
@@ -153,7 +169,11 @@ class Mixture(eqx.Module):
                 found[paths[0]] = fraction
                 continue
             total = sum((counts[path] for path in paths), start=jnp.zeros(()))
-            found |= {path: fraction * counts[path] / total for path in paths}
+            some = ~(total <= LEAST_COUNTS)  # of none the shares mean nothing
+            found |= {
+                path: fraction * jnp.where(some, counts[path] / jnp.where(some, total, 1.0), 1.0 / len(paths))
+                for path in paths
+            }
         return {path: found[path] for path in self.components}
 
     def node_fractions(self, counts: dict[str, Float[Array, ""]]) -> dict[str, Float[Array, ""]]:
@@ -197,16 +217,23 @@ def _complete_weights(weights, names):
     if len(missing) > 1:
         raise ValueError(f"give weights for all components but one; {missing} have none")
     weights = {name: scalar(value) for name, value in weights.items()}
-    total = sum(weights.values(), start=scalar(0.0))
     if is_concrete(weights):
-        if any(float(value) < 0 for value in weights.values()):
-            raise ValueError(f"weights must not be negative: { {k: float(v) for k, v in weights.items()} }")
-        if missing and float(total) > 1 + 1e-6:
-            raise ValueError(f"the weights add up to {float(total):.6g}, more than one; nothing is left for {missing}")
-        if not missing and not np.isclose(float(total), 1.0, atol=1e-5):
-            raise ValueError(f"the weights add up to {float(total):.6g}; they must add up to one")
+        values = {name: float(np.asarray(value)) for name, value in weights.items()}
+        total = sum(values.values())
+        if not all(value >= 0 for value in values.values()):
+            raise ValueError(f"weights must not be negative or NaN: {values}")
+        if missing and total > 1 + SLACK:
+            raise ValueError(f"the weights add up to {total:.6g}, more than one; nothing is left for {missing}")
+        if not missing and not np.isclose(total, 1.0, atol=1e-5):
+            raise ValueError(f"the weights add up to {total:.6g}; they must add up to one")
+    given = jnp.stack([scalar(0.0), *weights.values()])
+    total = given.sum()
+    # the same rules where weights are traced, with NaN for an error
+    possible = jnp.all(given >= 0)
     if missing:
-        weights[missing[0]] = 1.0 - total
+        possible &= total <= 1.0 + SLACK
+        weights[missing[0]] = jnp.where(total <= 1.0, 1.0 - total, 0.0)
     else:
+        possible &= jnp.abs(total - 1.0) <= 1e-3
         weights = {name: value / total for name, value in weights.items()}
-    return jnp.stack([weights[name] for name in names])
+    return jnp.where(possible, jnp.stack([weights[name] for name in names]), jnp.nan)

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from gammajax.observation import Observation
 from gammajax.quadrature import polar_nodes
 from gammajax.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, displace, project
-from gammajax.spectra import Scalar, is_concrete, parameter, require_positive, scalar
+from gammajax.spectra import Scalar, is_concrete, parameter, require_finite, require_positive, scalar
 
 
 class Morphology(eqx.Module):
@@ -33,6 +33,9 @@ class Morphology(eqx.Module):
     is_energy_dependent: ClassVar[bool] = False
     lon: eqx.AbstractVar[Scalar]
     lat: eqx.AbstractVar[Scalar]
+
+    def __check_init__(self):
+        require_finite(self)
 
     def at(self, energy: Float[Array, "..."] | float) -> "Morphology":
         """The morphology at true `energy` [TeV]: itself, unless it `is_energy_dependent`.

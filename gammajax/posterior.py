@@ -1,7 +1,8 @@
 """Posterior: a model, priors and events, as pure functions of a dict of parameters."""
 
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -14,20 +15,23 @@ from numpyro.distributions import Distribution
 
 from gammajax import distributed
 from gammajax.cells import Cells
+from gammajax.dependence import Dependence, dependence
 from gammajax.engines import ENGINES, BackgroundEngine, Engine, FixedEngine, KernelEngine, PreparedKernel, Rows
 from gammajax.engines.kernel import folded
 from gammajax.engines.rows import PER_DECADE
 from gammajax.events import Events
 from gammajax.likelihood import mixture_density, sum_of_logs
-from gammajax.mixture import InstrumentBackground, Mixture, Source
+from gammajax.mixture import InstrumentBackground, Mixture, Source, or_undefined
 from gammajax.observation import Observation, as_tuple
-from gammajax.priors import centre, check_priors, cube_size, extremes, from_cube
-from gammajax.spectra import is_same
+from gammajax.priors import centre, check_priors, cube_size, extremes, from_cube, shape
+from gammajax.spectra import is_concrete, is_same
 
 Parameters = dict[str, Float[Array, "..."]]
 MANY = 3_000_000  # events above which scalars of single precision are too rough
-JOINT = 3  # draws of the prior by which components are found not to depend on parameters
+JOINT = 8  # draws of the prior at which engines see how far positions and sizes reach
 EngineChoice = str | Callable[..., Engine]
+JAX_CANNOT = (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError)
+NOT_COMPILED = "the model cannot be compiled: take functions from jax.numpy, not numpy or math, and jnp.where for if"
 
 
 class Posterior(eqx.Module):
@@ -61,7 +65,10 @@ class Posterior(eqx.Module):
     a morphology that is free or a fold engine for one that changes with energy, and when the table of a dense engine is
     too large.
 
-    All methods are pure: they work under `jax.jit`, `jax.grad` and `jax.vmap`.
+    All methods of parameters are pure: they work under `jax.jit`, `jax.grad` and `jax.vmap`. A function that `jax.jit`
+    compiles holds the events as constants; for millions of them give the posterior as an argument, as in
+    `jax.jit(lambda posterior, p: posterior.log_likelihood(p))`. Called directly, they raise `ValueError` for parameters
+    of other names or shapes than the priors, and for NaN; under transformations NaN gives NaN.
     """
 
     model: Callable[[Parameters], Mixture] = eqx.field(static=True)
@@ -73,6 +80,10 @@ class Posterior(eqx.Module):
     reference: Float[Array, " row"]
     reference_parameters: Parameters
     names: tuple[str, ...] = eqx.field(static=True)  # order of the priors: jax sorts dicts
+
+    # by identity: jax.jit wants functions that have a hash, and a bound method takes its object's
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
 
     def __init__(
         self,
@@ -92,6 +103,12 @@ class Posterior(eqx.Module):
         if not callable(model):
             raise ValueError(f"the model must be a function from parameters to a mixture, not a {type(model).__name__}")
         observations, events = _data(observations, events)
+        # under jit every new array is traced, under other transformations those that depend on their arguments
+        if not is_concrete(jnp.zeros(()), priors, observations, events):
+            raise ValueError(
+                "a Posterior cannot be made inside jit, grad or vmap: make it outside, and use it or give it as an "
+                "argument inside"
+            )
         check_priors(priors)
         self.model, self.priors, self.observations = model, dict(priors), observations
         self.names = tuple(priors)
@@ -102,16 +119,23 @@ class Posterior(eqx.Module):
             raise ValueError(f"the model asks for {error}; the priors are of {', '.join(priors)}") from error
         if not isinstance(mixture, Mixture):
             raise ValueError(f"the model must return a gammajax.Mixture, not {type(mixture).__name__}")
-        free, variants = _explore_priors(model, self.priors, start, mixture)
-        for name in _unused(model, mixture, variants, start):
+        variants = _explore_priors(model, self.priors, start, mixture)
+        try:
+            depends = dependence(model, start)
+        except JAX_CANNOT as error:
+            raise ValueError(NOT_COMPILED) from error
+        for name in depends.unused:
             _warn(f"the model does not use {name!r}: leave out its prior, or use it")
         if any(o.exclusion is not None for o in observations) and not any(o.excludes for o in observations):
             _warn("the excluded sky lies in none of the fields of view; are its frame and place right?")
-        variants = [variant for of in variants.values() for variant in of]
+        if not events.total and mixture.weighted:
+            raise ValueError(
+                "there are no events: fractions of none mean nothing; a model without weights, of absolute fluxes, can "
+                "be fitted to none"
+            )
+        variants += _together(model, self.priors)
         rows = Rows.init(events, observations, per_decade, bands, mesh, dtype, progress)
-        draws = [self.sample_prior(jax.random.key(seed)) for seed in range(JOINT)]
-        fixed = _fixed(model, mixture, variants, draws) if compact else []
-        self.engines = _prepare(mixture, observations, rows, engine, free, variants, fixed)
+        self.engines = _prepare(mixture, observations, rows, engine, depends, variants, compact)
         self.count = rows.place(rows.count)
         self.data = _of_rows(rows)
         self.reference_parameters = start
@@ -124,14 +148,12 @@ class Posterior(eqx.Module):
             )
         try:
             counts = eqx.filter_jit(Posterior.expected_counts)(self, start)
-        except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
-            raise ValueError(
-                "the model cannot be compiled: take functions from jax.numpy, not numpy or math, and jnp.where for if"
-            ) from error
+        except JAX_CANNOT as error:
+            raise ValueError(NOT_COMPILED) from error
         for name, count in counts.items():
             if not float(count.sum()) > 0:
                 raise ValueError(f"component {name!r} expects no events in the selection")
-        self.reference = eqx.filter_jit(Posterior._density)(self, start)
+        self.reference = eqx.filter_jit(Posterior.density)(self, start)
         possible = distributed.local(self.reference > 0)  # not of the references, which would be there twice
         with distributed.together(rows.shared):
             impossible = np.flatnonzero(~possible & rows.valid)
@@ -162,15 +184,14 @@ class Posterior(eqx.Module):
 
     def expected_counts(self, parameters: Parameters) -> dict[str, Float[Array, " observation"]]:
         """Expected counts of every component in the selection of every observation, by its absolute flux."""
-        components = self.model(parameters).components
-        return {name: self.engines[name].expected_counts(part) for name, part in components.items()}
+        return self._counts(self._mixture(parameters))
 
     def log_likelihood_ratio(self, parameters: Parameters) -> Float[Array, ""]:
         """Value of log L relative to the reference: what samplers use, accurate in single precision."""
-        value = sum_of_logs(self._density(parameters), self.reference, self.count)
-        mixture = self.model(parameters)
+        mixture = self._mixture(parameters)
+        value = sum_of_logs(self._density(mixture), self.reference, self.count)
         if not mixture.weighted:
-            value = value - (self._total(parameters) - self._total(self.reference_parameters))
+            value = value - (self._total(mixture) - self._total(self._mixture(self.reference_parameters)))
         return value
 
     def log_likelihood(self, parameters: Parameters) -> Float[Array, ""]:
@@ -181,19 +202,20 @@ class Posterior(eqx.Module):
     def log_reference(self) -> Float[Array, ""]:
         """Value of log L at the reference parameters: `log_likelihood` minus `log_likelihood_ratio`."""
         value = sum_of_logs(self.reference, jnp.ones_like(self.reference), self.count)
-        weighted = self.model(self.reference_parameters).weighted
-        return value if weighted else value - self._total(self.reference_parameters)
+        mixture = self._mixture(self.reference_parameters)
+        return value if mixture.weighted else value - self._total(mixture)
 
     def log_reference_exact(self) -> float:
         """`log_reference` in double precision, on the host: for evidences, which are differences of large numbers."""
         count, reference = (distributed.local(array) for array in (self.count, self.reference))
         value = count[count > 0] @ np.log(reference[count > 0].astype(np.float64))
         value = float(distributed.over(distributed.spans(self.count), np.sum, value))
-        weighted = self.model(self.reference_parameters).weighted
-        return value if weighted else value - float(self._total(self.reference_parameters))
+        mixture = self._mixture(self.reference_parameters)
+        return value if mixture.weighted else value - float(self._total(mixture))
 
     def log_prior(self, parameters: Parameters) -> Float[Array, ""]:
         """Logarithm of the prior density."""
+        self._check(parameters)
         return sum(
             (jnp.sum(prior.log_prob(parameters[name])) for name, prior in self.priors.items()), start=jnp.zeros(())
         )
@@ -222,7 +244,8 @@ class Posterior(eqx.Module):
 
     def fractions(self, parameters: Parameters) -> dict[str, Float[Array, ""]]:
         """Fraction of the detected events of every component and every inner mixture, by path."""
-        return self.model(parameters).node_fractions(self._totals(parameters))
+        mixture = self._mixture(parameters)
+        return mixture.node_fractions(self._totals(mixture))
 
     def flux_scales(self, parameters: Parameters) -> dict[str, Float[Array, ""]]:
         """Factor on each component's absolute flux that makes its events as many as its fraction says.
@@ -230,7 +253,8 @@ class Posterior(eqx.Module):
         s_i = w_i n / N_i with n observed events. What is proportional to the flux scales with it: the model's
         `sigma_v` times the scale is the one that the fraction means. One for a model without weights.
         """
-        mixture, totals = self.model(parameters), self._totals(parameters)
+        mixture = self._mixture(parameters)
+        totals = self._totals(mixture)
         if not mixture.weighted:
             return {path: jnp.ones(()) for path in totals}
         events = self.count.sum()
@@ -244,7 +268,7 @@ class Posterior(eqx.Module):
         The inverse of [`Posterior.flux_scales`][]: w_i = s_i N_i / n.
         Raises `ValueError` for a name that is no component.
         """
-        totals, events = self._totals(parameters), self.count.sum()
+        totals, events = self._totals(self._mixture(parameters)), self.count.sum()
         for path in scales:
             if path not in totals:
                 raise ValueError(f"{path!r} is no component; the components are {list(totals)}")
@@ -258,25 +282,47 @@ class Posterior(eqx.Module):
     def with_reference(self, parameters: Parameters) -> "Posterior":
         """The same posterior with another reference point; near the best fit the ratio is most accurate."""
         return eqx.tree_at(
-            lambda p: (p.reference, p.reference_parameters), self, (self._density(parameters), dict(parameters))
+            lambda p: (p.reference, p.reference_parameters), self, (self.density(parameters), dict(parameters))
         )
 
-    def _density(self, parameters):
-        """Density of every row: of the mixture, or the total intensity for absolute fluxes."""
-        mixture = self.model(parameters)
+    def density(self, parameters: Parameters) -> Float[Array, " row"]:
+        """Density of every row, padding included: of the mixture, or the total intensity for absolute fluxes."""
+        return self._density(self._mixture(parameters))
+
+    def _mixture(self, parameters) -> Mixture:
+        self._check(parameters)
+        return self.model(parameters)
+
+    def _check(self, parameters):
+        """Raise `ValueError` for parameters that are not those of the priors, or NaN where that can be seen."""
+        if not isinstance(parameters, Mapping) or set(parameters) != set(self.names):
+            given = sorted(parameters) if isinstance(parameters, Mapping) else f"a {type(parameters).__name__}"
+            raise ValueError(f"the parameters are a dict of {sorted(self.names)}, not {given}")
+        for name, prior in self.priors.items():
+            value = parameters[name]
+            if jnp.shape(value) != shape(prior):
+                raise ValueError(f"parameter {name!r} has shape {jnp.shape(value)}, its prior has {shape(prior)}")
+            if is_concrete(value) and np.any(np.isnan(np.asarray(value))):
+                raise ValueError(f"parameter {name!r} is not a number: {np.asarray(value)}")
+
+    def _density(self, mixture):
         parts = mixture.components.items()
-        intensities = [self.engines[name].intensity(part) for name, part in parts]
+        intensities = [or_undefined(part, self.engines[name].intensity(part)) for name, part in parts]
         if not mixture.weighted:
             return sum(intensities[1:], start=intensities[0])
-        totals = self._totals(parameters)
+        totals = self._totals(mixture)
         fractions = mixture.component_fractions(totals)
         return mixture_density(intensities, *(jnp.stack(list(column.values())) for column in (totals, fractions)))
 
-    def _totals(self, parameters):
-        return {name: counts.sum() for name, counts in self.expected_counts(parameters).items()}
+    def _counts(self, mixture):
+        parts = mixture.components.items()
+        return {name: or_undefined(part, self.engines[name].expected_counts(part)) for name, part in parts}
 
-    def _total(self, parameters):
-        return sum(self._totals(parameters).values(), start=jnp.zeros(()))
+    def _totals(self, mixture):
+        return {name: counts.sum() for name, counts in self._counts(mixture).items()}
+
+    def _total(self, mixture):
+        return sum(self._totals(mixture).values(), start=jnp.zeros(()))
 
 
 def intensity(
@@ -295,7 +341,7 @@ def intensity(
         built = _engine_init(component, engine)(component, observations, rows)
         inverse = np.empty(len(events), int)
         inverse[rows.index[rows.valid]] = np.flatnonzero(rows.valid)
-    return built.intensity(component)[inverse]
+    return or_undefined(component, built.intensity(component)[inverse])
 
 
 def expected_counts(
@@ -305,13 +351,9 @@ def expected_counts(
     observations = as_tuple(observations)
     with jax.ensure_compile_time_eval():
         _check_fields(component, observations)
-        # counts do not depend on events: one in the middle of each field stands in, though that be excluded
-        fields = [eqx.tree_at(lambda o: o.exclusion, o, None, is_leaf=lambda leaf: leaf is None) for o in observations]
-        energy = [np.sqrt(o.energy_min * o.energy_max) for o in observations]
-        lon, lat = [float(o.lon) for o in observations], [float(o.lat) for o in observations]
-        rows = Rows.init(Events(energy, lon, lat, np.arange(len(observations))), fields, **options)
+        rows = Rows.init(Events([], [], []), observations, **options)  # counts need no events
         built = _engine_init(component, engine)(component, observations, rows)
-    return built.expected_counts(component).sum()
+    return or_undefined(component, built.expected_counts(component).sum())
 
 
 def _warn(message: str) -> None:
@@ -359,11 +401,13 @@ def _engine_init(component, engine: EngineChoice) -> Callable[..., Engine]:
     return ENGINES[engine].init
 
 
-def _prepare(mixture, observations, rows, engine, free, variants, fixed):
+def _prepare(mixture, observations, rows, engine, depends: Dependence, variants, compact: bool):
     """One engine for each component; components that share a morphology share its kernel.
 
-    Those that are `fixed` need none.
+    Those that depend on no parameter need none, if `compact`.
     """
+    free = {path: names[0] for path, names in depends.morphologies.items() if names}
+    fixed = [path for path, names in depends.components.items() if not names] if compact else []
     chosen = engine if isinstance(engine, dict) else {}
     unknown = [name for name in chosen if name not in mixture.components]
     if unknown:
@@ -410,43 +454,12 @@ def _prepare(mixture, observations, rows, engine, free, variants, fixed):
     return {name: engines[name] for name in parts}
 
 
-def _fixed(model, mixture, variants, draws) -> list[str]:
-    """Components that are the same at the ends of every prior and at draws of all parameters.
-
-    By one parameter at a time, what depends on a product of some might not be seen to change.
-    """
-    try:
-        others = [*variants, *(model(draw) for draw in draws)]
-    except ValueError:  # a model may refuse some combinations: then nothing is known to be fixed
-        return []
-    parts = mixture.components.items()
-    return [name for name, part in parts if all(is_same(part, other.components[name]) for other in others)]
-
-
-def _unused(model, mixture, variants, start) -> list[str]:
-    """Parameters that change nothing at the ends of their priors, and that the traced model does not touch."""
-    constant = [name for name, ends in variants.items() if all(is_same(mixture, end) for end in ends)]
-    if not constant:
-        return []
-    try:
-        jaxpr = eqx.filter_make_jaxpr(model)(start)[0].jaxpr
-    except (TypeError, ValueError, jax.errors.JAXTypeError):  # what cannot be compiled is said later
-        return []
-    touched = {id(v) for v in jaxpr.outvars} | {id(v) for equation in jaxpr.eqns for v in equation.invars}
-    # jax sorts the names
-    return [
-        name for name, v in zip(sorted(start), jaxpr.invars, strict=True) if name in constant and id(v) not in touched
-    ]
-
-
-def _explore_priors(model, priors, start, mixture) -> tuple[dict[str, str], dict[str, list[Mixture]]]:
-    """Evaluate the model at the ends of every prior.
-
-    Returns components whose morphology is free with the parameter it depends on, and the mixtures at the ends of each.
+def _explore_priors(model, priors, start, mixture) -> list[Mixture]:
+    """Mixtures at the ends of every prior: for validation, and for the reach of positions and sizes.
 
     Raises `ValueError` naming the prior when a spectrum refuses such a value.
     """
-    free, variants = {}, {name: [] for name in priors}
+    variants = []
     for name, prior in priors.items():
         for value in extremes(prior):
             try:
@@ -456,9 +469,21 @@ def _explore_priors(model, priors, start, mixture) -> tuple[dict[str, str], dict
                 raise ValueError(f"the prior of {name!r} reaches {reached}: {error}") from error
             if list(changed.components) != list(mixture.components) or changed.weighted != mixture.weighted:
                 raise ValueError(f"the model's components or weights change with {name!r}; they must stay the same")
-            variants[name].append(changed)
-            for component, before in mixture.components.items():
-                after = changed.components[component]
-                if isinstance(before, Source) and not is_same(before.morphology, after.morphology):
-                    free[component] = name
-    return free, variants
+            variants.append(changed)
+    return variants
+
+
+def _together(model, priors) -> list[Mixture]:
+    """Mixtures where all parameters are at low or high ends, or at draws: products reach further than their factors.
+
+    Without those that the model refuses.
+    """
+    ends = [extremes(prior) for prior in priors.values()]
+    points = [dict(zip(priors, [of[which] for of in ends], strict=True)) for which in (0, -1)]
+    keys = jax.random.split(jax.random.key(0), (JOINT, len(priors)))
+    points += [{name: prior.sample(k) for k, (name, prior) in zip(row, priors.items(), strict=True)} for row in keys]
+    found = []
+    for point in points:
+        with contextlib.suppress(ValueError):
+            found.append(model(point))
+    return found

@@ -69,7 +69,7 @@ def from_cube(prior: Distribution, u: Float[Array, " number"]) -> Float[Array, "
 
 
 def check_priors(priors: dict[str, Any]) -> None:
-    """Raise `ValueError` naming a prior that is no numpyro distribution, has a unit, or has an empty range."""
+    """Raise `ValueError` naming a prior that is no numpyro distribution, has a unit or NaN, or no finite range."""
     for name, prior in priors.items():
         if not isinstance(prior, Distribution):
             raise ValueError(
@@ -81,8 +81,13 @@ def check_priors(priors: dict[str, Any]) -> None:
                     f"the prior of {name!r} has a unit ({value}), which would be lost; priors take plain numbers, "
                     "energies and masses in TeV, angles in deg"
                 )
+        numbers = [leaf for leaf in jax.tree.leaves(prior) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
+        if any(np.any(np.isnan(number)) for number in numbers):
+            raise ValueError(f"the prior of {name!r} has a parameter that is not a number (NaN)")
         if prior.support is not None and not np.all(np.asarray(prior.support(centre(prior)))):
             raise ValueError(f"the prior of {name!r} has an empty range: is its lower end above the upper?")
+        if not np.all(np.isfinite(centre(prior))):
+            raise ValueError(f"the prior of {name!r} has no finite centre: is its range infinite?")
 
 
 def centre(prior: Distribution) -> Float[Array, "..."]:

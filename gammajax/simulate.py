@@ -69,8 +69,6 @@ def simulate(
         component = np.array([order[path] for path in paths])[member]
         tables.append(np.concatenate([columns, component[None]]))
     table = np.concatenate(tables, axis=1)
-    if table.shape[1] == 0:
-        raise ValueError("the model gave no event in this livetime; raise the livetime or the flux")
     table = table[:, _generator(key_order).permutation(table.shape[1])]
     energy, lon, lat, energy_true, lon_true, lat_true, observation, component = table
     return Events(

@@ -27,10 +27,10 @@ def separation(lon1, lat1, lon2, lat2) -> Float[Array, "..."]:
     half_lon = 0.5 * DEGREE * (lon2 - lon1)
     cosines = jnp.cos(DEGREE * lat1) * jnp.cos(DEGREE * lat2)
     haversine = jnp.sin(half_lat) ** 2 + cosines * jnp.sin(half_lon) ** 2
-    # the double where keeps the gradient finite at zero separation
-    positive = haversine > 0
-    root = jnp.sqrt(jnp.where(positive, haversine, 1.0))
-    return jnp.where(positive, 2.0 / DEGREE * jnp.arcsin(jnp.minimum(root, 1.0)), 0.0)
+    # the double where keeps the gradient finite at zero separation; NaN is no zero
+    zero = haversine == 0
+    root = jnp.sqrt(jnp.where(zero, 1.0, haversine))
+    return jnp.where(zero, 0.0, 2.0 / DEGREE * jnp.arcsin(jnp.minimum(root, 1.0)))
 
 
 @jax.jit

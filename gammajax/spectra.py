@@ -10,6 +10,7 @@ in [`gammajax.absorption`][], dark-matter annihilation in [`gammajax.darkmatter`
 """
 
 import abc
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -78,6 +79,20 @@ def require_positive(module, *names: str) -> None:
             raise ValueError(f"{name} of a {type(module).__name__} must be positive, it is {np.asarray(value)}")
 
 
+def require_finite(module) -> None:
+    """Raise `ValueError` for the first number of a module that can be looked at and is NaN or infinite."""
+    for name in (field.name for field in dataclasses.fields(module)):
+        value = getattr(module, name)
+        number = isinstance(value, np.ndarray | jax.Array) and jnp.issubdtype(value.dtype, jnp.floating)
+        if number and value.ndim <= 1 and is_concrete(value) and not np.all(np.isfinite(np.asarray(value))):
+            raise ValueError(f"{name} of {article(type(module).__name__)} must be finite, it is {np.asarray(value)}")
+
+
+def article(noun: str) -> str:
+    """The noun with its indefinite article."""
+    return f"{'an' if noun[0] in 'AEIOU' else 'a'} {noun}"
+
+
 def curve_axes(ax, name: str, kind: str, limits: tuple, xlabel: str, ylabel: str, scale: str = "log"):
     """Logarithmic axes for a curve between `limits`, the abscissa in `scale`; new ones where `ax` is None.
 
@@ -99,6 +114,9 @@ class Spectrum(eqx.Module):
 
     smooth: ClassVar[bool] = True  # no edges or lines within a bin
     __array_ufunc__: ClassVar[None] = None  # numpy numbers leave the product to us
+
+    def __check_init__(self):
+        require_finite(self)
 
     @abc.abstractmethod
     def __call__(self, energy: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -356,26 +374,29 @@ class SuperExponentialCutoffPowerLaw4FGL(Spectrum):
 class TabulatedSpectrum(Spectrum):
     """Table of differential fluxes, a power law between nodes and zero outside them, times `norm`.
 
-    `energy` [TeV] increasing, `flux` [TeV^-1 cm^-2 s^-1] positive. The bin integral is exact.
+    `energy` [TeV] increasing, `flux` [TeV^-1 cm^-2 s^-1] positive, either of which may be free. The bin integral is
+    exact.
     Raises `ValueError` for a table that is not increasing or not positive.
     """
 
     smooth: ClassVar[bool] = False
-    energy: Float[Array, " node"]
-    flux: Float[Array, " node"]
+    energy: Float[Array | np.ndarray, " node"]
+    flux: Float[Array | np.ndarray, " node"]
     norm: Scalar = eqx.field(converter=scalar, default=1.0)
 
     def __init__(self, energy, flux, norm=1.0):
-        require_plain(energy)
-        require_plain(flux)
-        energy, flux = np.asarray(energy, float), np.asarray(flux, float)
+        self.energy, self.flux, self.norm = floating(energy), floating(flux), scalar(norm)
+
+    def __check_init__(self):
+        energy, flux = self.energy, self.flux
         if energy.ndim != 1 or energy.size < 2 or energy.shape != flux.shape:
             raise ValueError("a tabulated spectrum needs equally many energies and fluxes, at least two")
-        if not (np.all(np.isfinite(energy)) and energy[0] > 0 and np.all(np.diff(energy) > 0)):
-            raise ValueError("the energies of a tabulated spectrum must be positive, finite and increasing")
-        if not (np.all(np.isfinite(flux)) and np.all(flux > 0)):
+        if is_concrete(energy):
+            energy = np.asarray(energy)
+            if not (np.all(np.isfinite(energy)) and energy[0] > 0 and np.all(np.diff(energy) > 0)):
+                raise ValueError("the energies of a tabulated spectrum must be positive, finite and increasing")
+        if is_concrete(flux) and not (np.all(np.isfinite(flux)) and np.all(np.asarray(flux) > 0)):
             raise ValueError("the fluxes of a tabulated spectrum must be positive and finite")
-        self.energy, self.flux, self.norm = jnp.asarray(energy), jnp.asarray(flux), scalar(norm)
 
     def __call__(self, energy):
         inside = (energy >= self.energy[0]) & (energy <= self.energy[-1])

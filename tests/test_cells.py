@@ -223,7 +223,7 @@ def test_a_posterior_of_cells_knows_its_events(observations, loss, options):
     shares = posterior.fractions(TRUTH)
     assert float(shares["source"]) == pytest.approx(0.4, rel=1e-5)
     # the reference is the sum of count times log of density
-    density = np.asarray(posterior._density(posterior.reference_parameters), float)
+    density = np.asarray(posterior.density(posterior.reference_parameters), float)
     count = np.asarray(posterior.count)
     assert posterior.log_reference_exact() == pytest.approx(
         (count[count > 0] * np.log(density[count > 0])).sum(), rel=1e-5

@@ -278,7 +278,7 @@ def test_components_without_parameters_keep_one_number_for_each_event(observatio
         engine.values.shape == (rows,) and engine.values.dtype == np.float32 for engine in compact.engines.values()
     )
     p = {"weight": jnp.asarray(0.3)}
-    np.testing.assert_allclose(compact._density(p), whole._density(p), rtol=1e-6)
+    np.testing.assert_allclose(compact.density(p), whole.density(p), rtol=1e-6)
     for name, counts in compact.expected_counts(p).items():
         np.testing.assert_allclose(counts, whole.expected_counts(p)[name], rtol=1e-6)
     # a prepared kernel serves fixed components too
@@ -311,7 +311,8 @@ def test_a_morphology_is_folded_once(observations, events, monkeypatch):
         posterior = gj.Posterior(lambda p: several({"last": 2.5} | p), priors, observations, events, **OPTIONS)
         counts.append((len(folds), [type(engine) for engine in posterior.engines.values()]))
         folds.clear()
-        densities.append(np.asarray(posterior._density({"weight": jnp.asarray(0.6), "last": jnp.asarray(2.5)})))
+        at = {"weight": jnp.asarray(0.6), "last": jnp.asarray(2.5)}
+        densities.append(np.asarray(posterior.density({name: at[name] for name in priors})))
     assert counts == [(1, [FixedEngine] * 3), (1, [FixedEngine, FixedEngine, KernelEngine])]
     np.testing.assert_allclose(densities[0], densities[1], rtol=1e-5)
     # a kernel of another place is refused, though the right one is there
@@ -511,16 +512,18 @@ def test_fractions_and_fluxes_convert_both_ways(trees):
 
 def test_group_without_weights_keeps_the_proportions_of_its_fluxes(observations, events, trees):
     def grouped(p):
-        parts = tree(p).components
+        parts = tree({**p, "ratios": TREE_POINT["ratios"]}).components
         signal = gj.Mixture(hard=parts["signal/hard"], soft=parts["signal/soft"])
         return gj.Mixture(signal=signal, background=parts["background"], weights={"signal": p["weight"]})
 
-    posterior = gj.Posterior(grouped, TREE_PRIORS, observations, events, **OPTIONS)
-    counts = {name: float(value.sum()) for name, value in call(posterior, "expected_counts", TREE_POINT).items()}
+    priors = {name: TREE_PRIORS[name] for name in ("index", "weight")}
+    point = {name: TREE_POINT[name] for name in priors}
+    posterior = gj.Posterior(grouped, priors, observations, events, **OPTIONS)
+    counts = {name: float(value.sum()) for name, value in call(posterior, "expected_counts", point).items()}
     share = counts["signal/hard"] / (counts["signal/hard"] + counts["signal/soft"])
     same = {**TREE_POINT, "ratios": jnp.array([share, 1.0 - share])}
     expected = float(call(trees[0], "log_likelihood", same))
-    assert float(call(posterior, "log_likelihood", TREE_POINT)) == pytest.approx(expected, rel=1e-6)
+    assert float(call(posterior, "log_likelihood", point)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_cube_of_a_tree(trees):

@@ -21,15 +21,16 @@ class Emission(Spectrum):
     """What annihilation and decay share: yields of one channel or a mixture, at one energy scale, times a rate."""
 
     smooth: ClassVar[bool] = False
+    mass_over_energy: ClassVar[float] = 1.0  # mass of the particle over the largest energy of a photon
     channel: eqx.AbstractVar[str | tuple[str, ...]]
     ratios: eqx.AbstractVar[Float[Array | np.ndarray, " channel"] | None]
     mass: eqx.AbstractVar[Scalar]
     yields: eqx.AbstractVar[Yields | None]
 
     @property
-    @abc.abstractmethod
     def energy_scale(self) -> Scalar:
         """Largest energy of a photon [TeV]: what the masses in the tables of yields stand for."""
+        return scalar(self.mass / self.mass_over_energy)
 
     @property
     @abc.abstractmethod
@@ -59,7 +60,7 @@ class Emission(Spectrum):
             if isinstance(self.channel, tuple) and is_concrete(ratio) and float(ratio) < BELOW_THRESHOLD:
                 continue
             # in the particle's mass: that of a decaying one is twice the energy scale
-            low, high = np.exp(tables[name].log_mass[[0, -1]]) * float(self.mass / self.energy_scale)
+            low, high = np.exp(tables[name].log_mass[[0, -1]]) * self.mass_over_energy
             if not low * (1 - 1e-6) <= float(self.mass) <= high * (1 + 1e-6):
                 raise ValueError(
                     f"mass {float(self.mass):g} TeV is outside the table of channel {name!r}, {low:g} to {high:g} TeV"
@@ -117,10 +118,6 @@ class DarkMatter(Emission):
         self.yields = yields
 
     @property
-    def energy_scale(self):
-        return self.mass
-
-    @property
     def rate(self):
         # sigma_v J first: either alone is near the limits of single precision
         return (self.sigma_v * self.j_factor) / (8.0 * jnp.pi * (self.mass * GEV_PER_TEV) ** 2)
@@ -141,6 +138,7 @@ class DarkMatterDecay(Emission):
     0.0
     """
 
+    mass_over_energy: ClassVar[float] = 2.0
     channel: str | tuple[str, ...] = eqx.field(static=True)
     ratios: Float[Array | np.ndarray, " channel"] | None
     mass: Scalar
@@ -152,10 +150,6 @@ class DarkMatterDecay(Emission):
         self.channel, self.ratios = _mixture(channel)
         self.mass, self.decay_rate, self.d_factor = scalar(mass), scalar(decay_rate), scalar(d_factor)
         self.yields = yields
-
-    @property
-    def energy_scale(self):
-        return 0.5 * self.mass
 
     @property
     def rate(self):

@@ -74,7 +74,11 @@ class Rows(eqx.Module):
         processes = _check_processes(mesh, events) if shared else 1
         agree = partial(distributed.over, shared)
         with distributed.together(shared):
-            if isinstance(events, Cells):
+            none = len(events) == 0
+            if none:  # blocks need a row: one without a count stands in
+                events = _stand_in(observations)
+                energy, count = np.asarray(events.energy)[:, None], np.zeros(1, np.uint8)
+            elif isinstance(events, Cells):
                 events.check_observations(observations)
                 energy, count = events.energies(), np.asarray(events.count)
             else:
@@ -92,7 +96,7 @@ class Rows(eqx.Module):
                 continue
             blocks = -(-members.size // block)
             order.append(np.resize(members, blocks * block))
-            valid.append(np.arange(blocks * block) < members.size)
+            valid.append(np.arange(blocks * block) < (0 if none else members.size))
             start += [int(first_node[group])] * blocks
         blocks = int(agree(np.max, len(start)))
         # numbers of few events scatter more
@@ -227,6 +231,12 @@ def true_energy_range(observations) -> tuple[float, float]:
             f"the selection needs true energies of {low:.4g} to {high:.4g} TeV, which the response does not cover"
         )
     return low, high
+
+
+def _stand_in(observations) -> Events:
+    """One event in the middle of the first selection."""
+    first = observations[0]
+    return Events([np.sqrt(first.energy_min * first.energy_max)], [float(first.lon)], [float(first.lat)])
 
 
 def _check_processes(mesh, events) -> int:

@@ -5,6 +5,7 @@
 # pyright: reportOptionalSubscript=false, reportOperatorIssue=false
 
 import contextlib
+import warnings
 from typing import NamedTuple
 
 import equinox as eqx
@@ -66,8 +67,9 @@ def read_gadf(
     on-time over livetime, so that livetime times rate is the number of events. Events outside the good time intervals
     are dropped. A background aligned with the zenith is taken in its orientation at the middle of the run.
 
-    Raises `FileNotFoundError` for a missing folder, and `ValueError` for unknown runs, damaged files or columns,
-    missing response functions, and a selection without events.
+    No event in the selection is a warning.
+    Raises `FileNotFoundError` for a missing folder, and `ValueError` for unknown runs, damaged files or columns, and
+    missing response functions.
     """
     store, folder = _open(path)
     available = [int(i) for i in store.obs_ids]
@@ -146,7 +148,8 @@ def _data(runs, origin, offset_max, energy_range, exclusion, frame, labels, warn
     energy, lon, lat, index, component = (np.concatenate(c) for c in zip(*columns, strict=True))
     if seen == 0:
         ranges = ", ".join(f"{o.obs_id}: {o.energy_min:.3g} to {o.energy_max:.3g} TeV" for o in observations)
-        raise ValueError(f"{origin}: no event is left within {offset_max:g} deg and the energy ranges ({ranges})")
+        message = f"{origin}: no event is left within {offset_max:g} deg and the energy ranges ({ranges})"
+        warnings.warn(message, stacklevel=3)
     return Data(Events(energy, lon, lat, index, component=component if labels else None), observations)
 
 

@@ -7,19 +7,68 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gammajax.samplers.space import log_likelihood, prior_draws
+from gammajax.samplers.space import dimension, log_likelihood, prior_draws
+
+ROOM, ROOM_ELSEWHERE = 2**26, 2**31  # bytes held at a time: on a CPU in its caches
 
 
-def batch_size(posterior, count: int) -> int:
-    """How many of `count` likelihoods to compute at once: as many as fit, and on a CPU in its caches.
+def batch_size(posterior, count: int, gradient: bool = False) -> int:
+    """How many of `count` likelihoods, or gradients, to compute at once: as many as fit, and on a CPU in its caches.
 
     A divisor of the count: a remainder would be compiled, and computed, apart.
     """
-    rows = max((leaf.size for leaf in jax.tree.leaves(posterior) if jnp.ndim(leaf) == 1), default=1)
-    room = 2**22 if jax.default_backend() == "cpu" else 2**27
-    return max(size for size in range(1, count + 1) if count % size == 0 and (size == 1 or size * rows <= room))
+    room = ROOM if jax.default_backend() == "cpu" else ROOM_ELSEWHERE
+    each = working_size(posterior, gradient)
+    return max(size for size in range(1, count + 1) if count % size == 0 and (size == 1 or size * each <= room))
+
+
+def working_size(posterior, gradient: bool = False) -> int:
+    """Bytes that one likelihood, or its gradient, holds at a time, from the program traced for it.
+
+    The compiler fuses steps that are separate here, and its transforms take room of their own: they differ by a factor
+    of up to three.
+    """
+
+    def function(x):
+        return log_likelihood(posterior, x)
+
+    program = jax.make_jaxpr(jax.grad(function) if gradient else function)(jnp.zeros(dimension(posterior)))
+    return _most_alive(program.jaxpr)
+
+
+def _most_alive(program: Jaxpr) -> int:
+    """Most bytes of intermediate results that are needed at the same time."""
+    last = {var: number for number, step in enumerate(program.eqns) for var in step.invars if not _is_literal(var)}
+    last |= {var: len(program.eqns) for var in program.outvars if not _is_literal(var)}
+    alive, most = {}, 0
+    for number, step in enumerate(program.eqns):
+        made = {var: _bytes(var.aval) for var in step.outvars}
+        within = max(map(_most_alive, _inner(step.params.values())), default=0)
+        most = max(most, sum(alive.values()) + max(sum(made.values()), within))
+        alive = {var: size for var, size in (alive | made).items() if last.get(var, -1) > number}
+    return most
+
+
+def _inner(values):
+    """Programs among the parameters of a step: bodies of loops, branches, compiled functions."""
+    for value in values:
+        if isinstance(value, ClosedJaxpr):
+            yield value.jaxpr
+        elif isinstance(value, Jaxpr):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _inner(value)
+
+
+def _bytes(aval) -> int:
+    return aval.size * getattr(aval.dtype, "itemsize", 8) if hasattr(aval, "size") else 0
+
+
+def _is_literal(var) -> bool:
+    return isinstance(var, Literal)
 
 
 @eqx.filter_jit

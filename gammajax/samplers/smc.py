@@ -90,7 +90,9 @@ def smc(
         raise ValueError(f"moves must be at least 1, not {moves}")
     if not 0.1 <= target_ess < 1.0:
         raise ValueError(f"target_ess must be at least 0.1 and below 1, not {target_ess}")
-    batch = batch_size(posterior, particles) if batch is None else max(1, min(batch, particles))
+    if batch is None:
+        batch = batch_size(posterior, particles, gradient=kernel != "independent")
+    batch = max(1, min(batch, particles))
     compiled = _kernel(particles, kernel, moves, target_ess, batch)
 
     def prepare(posterior, key):
