@@ -224,7 +224,12 @@ class Posterior(eqx.Module):
         """Parameters at a point of the unit cube of `cube_size` dimensions, in the order of the priors.
 
         For nested sampling. A vector of n takes n numbers, of fractions that add up to one n - 1.
+        Raises `ValueError` for another number of dimensions, and for numbers that are seen to lie outside the cube.
         """
+        if jnp.shape(u) != (self.cube_size,):
+            raise ValueError(f"a point of the unit cube has shape {(self.cube_size,)}, not {jnp.shape(u)}")
+        if is_concrete(u) and not np.all((np.asarray(u) >= 0) & (np.asarray(u) <= 1)):
+            raise ValueError(f"the numbers of a point of the unit cube must lie between 0 and 1: {np.asarray(u)}")
         parameters, first = {}, 0
         for name in self.names:
             size = cube_size(self.priors[name])
@@ -266,12 +271,14 @@ class Posterior(eqx.Module):
         """Fraction of the observed events that components make when their fluxes are these multiples of the model's.
 
         The inverse of [`Posterior.flux_scales`][]: w_i = s_i N_i / n.
-        Raises `ValueError` for a name that is no component.
+        Raises `ValueError` for a name that is no component, and for NaN.
         """
         totals, events = self._totals(self._mixture(parameters)), self.count.sum()
         for path in scales:
             if path not in totals:
                 raise ValueError(f"{path!r} is no component; the components are {list(totals)}")
+            if is_concrete(scales[path]) and np.isnan(np.asarray(scales[path])):
+                raise ValueError(f"the scale of {path!r} is not a number")
         return {path: scale * totals[path] / events for path, scale in scales.items()}
 
     def counts(self, parameters: Parameters) -> dict[str, Float[Array, " observation"]]:

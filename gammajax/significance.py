@@ -66,6 +66,7 @@ def tail_significance(
     """
     from scipy.stats import beta, norm
 
+    _require_finite(name, null)
     above = float(weights[values > null].sum())
     sign, p = (1.0, 1.0 - above) if above >= 0.5 else (-1.0, above)
     side, other = ("above", "below") if sign > 0 else ("below", "above")
@@ -104,6 +105,7 @@ def savage_dickey(
     """
     from scipy.stats import beta
 
+    _require_finite(name, null)
     if not (prior_density > 0 and math.isfinite(prior_density)):
         raise ValueError(f"the prior density of {name!r} at {null:g} must be positive, it is {prior_density:g}")
     log_density, error = log_density_at(values, weights, effective, null)
@@ -177,6 +179,11 @@ def log_density_at(
     # of the fraction in the window, and of the parabola at the value: d ln norm / d slopes = mean
     variance = (1.0 - share) / share + mean @ np.linalg.pinv(covariance) @ mean / share
     return math.log(share / width) - float(log_norm), math.sqrt(variance / effective)
+
+
+def _require_finite(name, null):
+    if not math.isfinite(null):
+        raise ValueError(f"{name!r} must be compared with a finite number, not {null}")
 
 
 def _nearest(values, weights, null):

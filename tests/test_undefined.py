@@ -50,6 +50,7 @@ EMISSION = {
     gj.DarkMatterDecay: {"mass": 1.0, "decay_rate": 1e-26, "d_factor": 1e20},
 }
 BACKGROUND = {"norm": 1.0, "tilt": 0.1, "reference": 1.0}
+ONE = jnp.ones(())
 SOME = gj.PowerLaw(2.0), gj.Point(0.0, 0.0)
 
 
@@ -81,7 +82,7 @@ def test_numbers_of_components(name):
         for bad in (jnp.nan, jnp.inf, -jnp.inf):
             with pytest.raises(ValueError, match=f"{changed.strip('_')}.*(nan|inf)"):
                 make(**{**values, changed: bad})
-        assert np.isnan(jax.jit(lambda v, changed=changed: or_undefined(make(**{**values, changed: v}), 1.0))(jnp.nan))
+        assert np.isnan(jax.jit(lambda v, changed=changed: or_undefined(make(**{**values, changed: v}), ONE))(jnp.nan))
 
 
 def test_nodes_of_a_table():
@@ -93,13 +94,10 @@ def test_nodes_of_a_table():
 @pytest.mark.parametrize(
     ("prior", "message"),
     [
-        (dist.Uniform(jnp.nan, 1.0), "not a number"),
-        (dist.Normal(0.0, jnp.nan), "not a number"),
-        (dist.LogUniform(0.1, jnp.nan), "not a number"),
-        (dist.TruncatedNormal(jnp.nan, 1.0, low=0.0), "not a number"),
-        (dist.Beta(jnp.nan, 1.0), "not a number"),
-        (dist.Dirichlet(jnp.array([1.0, jnp.nan])), "not a number"),
-        (dist.Normal(jnp.array([0.0, jnp.nan]), 1.0).to_event(1), "not a number"),
+        (dist.Uniform(jnp.nan, 1.0, validate_args=False), "not a number"),
+        (dist.Normal(jnp.nan, 1.0, validate_args=False), "not a number"),
+        (dist.LogUniform(0.1, jnp.nan, validate_args=False), "not a number"),
+        (dist.Normal(jnp.array([0.0, jnp.nan]), 1.0, validate_args=False).to_event(1), "not a number"),
         (dist.Uniform(0.0, jnp.inf), "no finite centre"),
     ],
 )

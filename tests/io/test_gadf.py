@@ -151,7 +151,6 @@ def remove_psf(store):
     [
         (None, {"obs_ids": [11, 99]}, ValueError, r"no observations \[99\]; available: 11, 12"),
         (None, {"obs_ids": []}, ValueError, "available: 11, 12"),
-        (None, {"energy_range": (19.0, 19.5)}, ValueError, r"no event is left within 2 deg .*11: 19 to 19\.5 TeV"),
         (break_index, {}, ValueError, "the index files cannot be read"),
         (remove_psf, {}, ValueError, "run 11: .*psf"),
         (lambda s: (s / "hdu-index.fits.gz").unlink(), {}, FileNotFoundError, "no hdu-index.fits.gz in the folder"),
@@ -182,6 +181,12 @@ def test_bad_stores(damage, arguments, error, message, store):
         damage(store)
     with pytest.raises(error, match=message):
         read_gadf(store, **arguments)
+
+
+def test_a_selection_without_events_is_said(store):
+    with pytest.warns(UserWarning, match=r"no event is left within 2 deg .*11: 19 to 19\.5 TeV"):
+        events, observations = read_gadf(store, energy_range=(19.0, 19.5))
+    assert len(events) == 0 and len(observations) == 2
 
 
 def test_missing_folder(tmp_path, monkeypatch):
