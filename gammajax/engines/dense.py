@@ -62,7 +62,8 @@ class DenseEngine(Engine):
       gradient and says so with a `ValueError`, which rules out `fit` and `nuts`.
     - `method` "linear": p interpolated linearly between the nodes (in the logarithm, where they are), with a gradient.
 
-    Beyond the range the last node holds. With Phi the photon flux [cm^-2 s^-1] of the source over the true energies of
+    Beyond the range the last node holds. Where a number changes that does not differ at the ends of the priors, or at some
+    draws of them, nothing is tabulated: intensities and counts are NaN. With Phi the photon flux [cm^-2 s^-1] of the source over the true energies of
     the response, N / Phi is tabulated as p is, and lambda = p N with the same N that is expected.
 
     Choose them by `engine=functools.partial(gj.engines.DenseEngine.init, nodes=81, method="linear")`.
@@ -73,6 +74,7 @@ class DenseEngine(Engine):
     density: Float[Array, "*node row"]
     exposure: Float[Array, "*node observation"]
     free: tuple[tuple[int, int, bool], ...] = eqx.field(static=True)  # leaf, number in it, whether logarithmic
+    same: tuple[tuple[int, Array], ...]  # leaf, and its value in all of the table
     method: str = eqx.field(static=True)
 
     @classmethod
@@ -91,7 +93,8 @@ class DenseEngine(Engine):
                 "the dense engine tabulates a source over the range of its priors, before it is traced: use it in a "
                 "gammajax.Posterior"
             )
-        free = _free_numbers(source, variants, rows.nodes)
+        differing = _differing_numbers(source, variants)
+        free = [number for number in differing if not _only_scales(source, rows.nodes, number)]
         size = float(np.dtype(jnp.result_type(float)).itemsize * rows.total) * float(nodes) ** len(free)
         if len(free) > LARGEST_FREE or size > LARGEST_TABLE:
             names = ", ".join(name for _, name, *_ in free[:5]) + (", ..." if len(free) > 5 else "")
@@ -109,9 +112,11 @@ class DenseEngine(Engine):
         engine = (FoldEngine if moved else KernelEngine).init(source, observations, rows, variants)
         density, exposure = _tabulate(engine, rows.nodes, source, where, jnp.asarray(points))
         shape = (nodes,) * len(free)
-        return cls(
-            rows.nodes, axes, density.reshape(*shape, -1), exposure.reshape(*shape, -1), free=where, method=method
-        )
+        moving = {leaf for (leaf, _), *_ in differing}
+        leaves = enumerate(jax.tree.leaves(source))
+        same = tuple((n, jnp.asarray(v)) for n, v in leaves if n not in moving and eqx.is_inexact_array_like(v))
+        tables = density.reshape(*shape, -1), exposure.reshape(*shape, -1)
+        return cls(rows.nodes, axes, *tables, free=where, same=same, method=method)
 
     def intensity(self, source: Source) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""
@@ -124,6 +129,7 @@ class DenseEngine(Engine):
     def _at(self, source, table):
         """The table at the free numbers of the source."""
         leaves, indices, fractions = jax.tree.leaves(source), [], []
+        known = [jnp.all(leaves[leaf] == value) for leaf, value in self.same if not is_concrete(leaves[leaf])]
         for (leaf, number, log), axis in zip(self.free, self.axes, strict=True):
             value = jnp.ravel(leaves[leaf])[number]
             index, fraction = axis.locate(jnp.log(value) if log else value)
@@ -133,7 +139,7 @@ class DenseEngine(Engine):
         cell = jax.lax.dynamic_slice(table, (*indices, 0), (*(2,) * len(indices), table.shape[-1]))
         for fraction in fractions:
             cell = (1.0 - fraction) * cell[0] + fraction * cell[1]
-        return cell
+        return jnp.where(jnp.stack(known).all(), cell, jnp.nan) if known else cell
 
 
 @jax.custom_jvp
@@ -148,8 +154,8 @@ def _no_gradient(primals, tangents):
     )
 
 
-def _free_numbers(source, variants, nodes) -> list[tuple[tuple[int, int], str, float, float]]:
-    """Position (leaf, number in it), name, smallest and largest value of what differs and does more than scale."""
+def _differing_numbers(source, variants) -> list[tuple[tuple[int, int], str, float, float]]:
+    """Position (leaf, number in it), name, smallest and largest value of the numbers that differ."""
     paths, structure = jax.tree.flatten_with_path(source)
     others = [jax.tree.flatten(variant) for variant in variants]
     if any(other != structure for _, other in others):
@@ -166,8 +172,8 @@ def _free_numbers(source, variants, nodes) -> list[tuple[tuple[int, int], str, f
             name = jax.tree_util.keystr(path).lstrip(".") + (f"[{number}]" if low.size > 1 else "")
             found.append(((leaf, int(number)), name, float(low[number]), float(high[number])))
         if len(found) > MANY:
-            return found
-    return [number for number in found if not _only_scales(source, nodes, number)]
+            break
+    return found
 
 
 def _only_scales(source, nodes, number) -> bool:

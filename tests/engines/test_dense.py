@@ -261,3 +261,18 @@ def test_errors(observation, rows):
         jax.jit(
             lambda index: gj.expected_counts(gj.Source(gj.PowerLaw(index), gj.Point(0.0, 0.0)), observation, "dense")
         )(2.0)
+
+
+def test_a_number_that_is_not_tabulated_must_not_change(observation):
+    """Seen neither at the ends of the prior nor at its draws: no table has it."""
+
+    def model(p):
+        index = jnp.where(jnp.abs(p["x"] - 0.123) < 1e-3, 3.0, 2.0)
+        spectrum = gj.PowerLaw(index, 1e-12 * (1.0 + p["x"]))
+        return gj.Mixture(source=gj.Source(spectrum, gj.Point(0.3, 0.2)), sky=gj.InstrumentBackground())
+
+    events = gj.Events([1.0, 2.0], [0.3, 0.1], [0.2, 0.0])
+    priors = {"x": dist.Uniform(0.0, 1.0)}
+    posterior = gj.Posterior(model, priors, observation, events, engine={"source": "dense"}, per_decade=10.0)
+    values = jax.jit(jax.vmap(posterior.log_likelihood))({"x": jnp.array([0.5, 0.123])})
+    assert np.isfinite(values[0]) and np.isnan(values[1])
