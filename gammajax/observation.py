@@ -78,6 +78,8 @@ class Observation(eqx.Module):
             raise ValueError(f"observation {obs_id}: offset_max must be between 0 and 90 deg, not {offset_max}")
         if not (np.isfinite(lon) and abs(lat) <= 90):
             raise ValueError(f"observation {obs_id}: the pointing ({lon}, {lat}) deg is not a direction")
+        if not np.isfinite(fov_angle):
+            raise ValueError(f"observation {obs_id}: fov_angle must be finite, not {fov_angle} deg")
         self.lon, self.lat = jnp.asarray(lon, float), jnp.asarray(lat, float)
         self.livetime = jnp.asarray(livetime, float)
         self.response = response

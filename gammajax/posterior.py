@@ -20,7 +20,7 @@ from gammajax.engines import ENGINES, BackgroundEngine, Engine, FixedEngine, Ker
 from gammajax.engines.kernel import folded
 from gammajax.engines.rows import PER_DECADE
 from gammajax.events import Events
-from gammajax.likelihood import mixture_density, sum_of_logs
+from gammajax.likelihood import LEAST_COUNTS, mixture_density, sum_of_logs
 from gammajax.mixture import InstrumentBackground, Mixture, Source, or_undefined
 from gammajax.observation import Observation, as_tuple
 from gammajax.priors import centre, check_priors, cube_size, extremes, from_cube, shape
@@ -256,14 +256,19 @@ class Posterior(eqx.Module):
         """Factor on each component's absolute flux that makes its events as many as its fraction says.
 
         s_i = w_i n / N_i with n observed events. What is proportional to the flux scales with it: the model's
-        `sigma_v` times the scale is the one that the fraction means. One for a model without weights.
+        `sigma_v` times the scale is the one that the fraction means. One for a model without weights, and infinite for
+        a component that expects no events but has a weight.
         """
         mixture = self._mixture(parameters)
         totals = self._totals(mixture)
         if not mixture.weighted:
             return {path: jnp.ones(()) for path in totals}
-        events = self.count.sum()
-        return {path: w * events / totals[path] for path, w in mixture.component_fractions(totals).items()}
+        events, scales = self.count.sum(), {}
+        for path, fraction in mixture.component_fractions(totals).items():
+            some = ~(totals[path] <= LEAST_COUNTS)
+            scale = fraction * events / jnp.where(some, totals[path], 1.0)
+            scales[path] = jnp.where(some, scale, jnp.where(fraction > 0, jnp.inf, 0.0))
+        return scales
 
     def scaled_fractions(
         self, parameters: Parameters, scales: dict[str, Float[Array, ""] | float]
@@ -283,8 +288,10 @@ class Posterior(eqx.Module):
 
     def counts(self, parameters: Parameters) -> dict[str, Float[Array, " observation"]]:
         """Events of every component in every observation, as the model's fractions or absolute fluxes say."""
-        scales = self.flux_scales(parameters)
-        return {path: scales[path] * counts for path, counts in self.expected_counts(parameters).items()}
+        scales, expected = self.flux_scales(parameters), self.expected_counts(parameters)
+        return {
+            path: counts * jnp.where(jnp.isposinf(scales[path]), 0.0, scales[path]) for path, counts in expected.items()
+        }
 
     def with_reference(self, parameters: Parameters) -> "Posterior":
         """The same posterior with another reference point; near the best fit the ratio is most accurate."""

@@ -55,6 +55,8 @@ def simulate(
     groups = [paths for _, paths in model.groups] if model.weighted else [(path,) for path in order]
     key_total, key_split, key_order, *keys = jax.random.split(key, 3 + len(groups))
     numbers = [None] * len(keys)
+    if events is not None and not (events >= 0 and np.isfinite(events) and (poisson or events == int(events))):
+        raise ValueError(f"events must be a whole number that is not negative, or the mean of one; not {events}")
     if events is not None:
         if not model.weighted:
             raise ValueError("a total number of events needs a mixture with weights; leave out events= for fluxes")

@@ -458,5 +458,7 @@ def _gauss_legendre(spectrum, edges):
 
 def energy_edges(energy_min: float, energy_max: float, per_decade: float) -> np.ndarray:
     """Logarithmic bin edges [TeV] from `energy_min` to at least `energy_max`."""
+    if not 0.0 < per_decade < math.inf:
+        raise ValueError(f"the number of energies per decade must be positive, not {per_decade}")
     bins = max(1, math.ceil(per_decade * math.log10(energy_max / energy_min) - 1e-9))
     return energy_min * 10.0 ** (np.arange(bins + 1) / per_decade)

@@ -62,7 +62,7 @@ class Table(eqx.Module):
     """Values on the product of axes, interpolated multilinearly.
 
     `values` has one dimension per axis and may have trailing dimensions, which are carried along.
-    Raises `ValueError` when the shapes do not agree.
+    Raises `ValueError` when the shapes do not agree, and for NaN in an array of numpy.
     """
 
     axes: tuple[Axis, ...]
@@ -74,6 +74,8 @@ class Table(eqx.Module):
         expected = tuple(axis.nodes.size for axis in self.axes)
         if self.values.shape[: len(expected)] != expected:
             raise ValueError(f"table values have shape {self.values.shape}, the axes need {expected}")
+        if isinstance(values, np.ndarray) and np.any(np.isnan(values)):
+            raise ValueError(f"{int(np.isnan(values).sum())} table values of {values.size} are not numbers (NaN)")
 
     @partial(jax.jit, static_argnames="outside")
     def __call__(self, *coordinates, outside: float | None = 0.0) -> Float[Array, "..."]:

@@ -173,3 +173,14 @@ def test_zeros(name, observation):
     assert np.isnan(both(nan)[0])
     for changed in priors:
         assert np.isnan(both({**p, changed: jnp.asarray(jnp.nan)})[0])
+
+
+def test_counts_of_a_component_that_expects_none(observation):
+    events = gj.Events([1.0, 2.0], [0.3, 0.1], [0.1, 0.0])
+    posterior = gj.Posterior(line, SHARED, observation, events, per_decade=10.0)
+    p = {"energy": jnp.asarray(0.02), "weight": jnp.asarray(0.3)}
+    assert float(posterior.counts(p)["line"].sum()) == 0.0 and np.isposinf(posterior.flux_scales(p)["line"])
+    assert float(posterior.fractions(p)["line"]) == pytest.approx(0.3)
+    assert float(posterior.counts(p)["sky"].sum()) == pytest.approx(1.4, rel=1e-5)
+    none = posterior.flux_scales({**p, "weight": jnp.asarray(0.0)})
+    assert float(none["line"]) == 0.0

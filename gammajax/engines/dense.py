@@ -62,9 +62,10 @@ class DenseEngine(Engine):
       gradient and says so with a `ValueError`, which rules out `fit` and `nuts`.
     - `method` "linear": p interpolated linearly between the nodes (in the logarithm, where they are), with a gradient.
 
-    Beyond the range the last node holds. Where a number changes that does not differ at the ends of the priors, or at some
-    draws of them, nothing is tabulated: intensities and counts are NaN. With Phi the photon flux [cm^-2 s^-1] of the source over the true energies of
-    the response, N / Phi is tabulated as p is, and lambda = p N with the same N that is expected.
+    Beyond the range the last node holds. Where a number changes that differs neither at the ends of the priors nor at
+    draws of them, nothing is tabulated: intensities and counts are NaN. With Phi the photon flux [cm^-2 s^-1] of the
+    source over the true energies of the response, N / Phi is tabulated as p is, and lambda = p N with the same N that
+    is expected.
 
     Choose them by `engine=functools.partial(gj.engines.DenseEngine.init, nodes=81, method="linear")`.
     """
