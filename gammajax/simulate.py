@@ -22,6 +22,7 @@ from gammajax.mixture import InstrumentBackground, Mixture, Source
 from gammajax.observation import Observation, as_tuple
 from gammajax.progress import Progress
 from gammajax.sky import DEGREE, deproject, displace
+from gammajax.spectra import is_concrete
 
 BATCH, FEW = 2**16, 2**12  # proposals drawn together, of many and of few events
 ENERGIES_PER_DECADE = 1000
@@ -33,7 +34,7 @@ def simulate(
     model: Mixture | Source | InstrumentBackground,
     observations: Sequence[Observation] | Observation,
     *,
-    events: int | None = None,
+    events: int | float | None = None,
     poisson: bool = False,
 ) -> Events:
     """Random events of a model, with truth columns, in the selections of `observations`.
@@ -42,12 +43,15 @@ def simulate(
     - With `events`, that many are drawn (`poisson=True`: a Poisson number with that mean) and divided among components
       by the mixture's weights, at random; a single component gets them all.
 
-    Truth columns of background events repeat their reconstructed values. Raises `ValueError` for a total without
-    weights, or a component that gives no events in the selection.
+    Truth columns of background events repeat their reconstructed values. There may be no events. Raises `ValueError`
+    for a total without weights, or that is no number of events, for a component with a weight that gives no events in
+    the selection, and inside transformations.
     """
     observations = as_tuple(observations)
     if not isinstance(model, Mixture | Source | InstrumentBackground):
         raise ValueError(f"simulate takes what a model returns for some parameters, as in model(truth), not {model!r}")
+    if not is_concrete(jnp.zeros(()), key, model):
+        raise ValueError("simulate draws on the host: call it outside jit, grad and vmap")
     if not isinstance(model, Mixture):
         model = Mixture(component=model, weights=None if events is None else {})
     order = {path: number for number, path in enumerate(model.components)}

@@ -156,3 +156,11 @@ def test_tree_draws_by_weights_and_by_fluxes(make_observation):
     drawn = gj.simulate(key(12), gj.Mixture(sky=sky), observations)
     one, three = ((drawn.component == i).sum() for i in range(2))
     assert abs(three - 3.0 * one) < 4.0 * np.sqrt(three + 9.0 * one)
+
+
+def test_no_simulation_inside_a_transformation(observation):
+    with pytest.raises(ValueError, match="simulate draws on the host: call it outside jit, grad and vmap"):
+        jax.jit(lambda key: gj.simulate(key, POINT, observation).energy)(key(0))
+    for number in (-1, 2.5, np.nan):
+        with pytest.raises(ValueError, match="events must be a whole number that is not negative"):
+            gj.simulate(key(0), MIXTURE, observation, events=number)
