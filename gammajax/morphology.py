@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from gammajax.observation import Observation
 from gammajax.quadrature import polar_nodes
-from gammajax.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, displace, project
+from gammajax.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, displace, project, root
 from gammajax.spectra import Scalar, is_concrete, parameter, require_finite, require_positive, scalar
 
 
@@ -384,12 +384,6 @@ def chord(angle):
 def angle(half2):
     """Angle r [deg] where sin^2(r / 2) = half2; from 0 to 180 with finite gradients at both ends."""
     return 2.0 / DEGREE * jnp.arcsin(root(jnp.clip(half2, 0.0, 1.0 - 1e-7)))
-
-
-def root(x):
-    """Square root, zero for negative numbers, with finite gradients."""
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
 
 
 def _radial_integral(rad, profile):

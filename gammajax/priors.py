@@ -130,13 +130,24 @@ def quantile(prior: Distribution, probability: float) -> Float[Array, "..."]:
 def _bisect(prior, u):
     """Solve cdf(x) = u in the unconstrained space; in the logarithm, so that small values are resolved."""
     transform = biject_to(prior.support)
+    fixed = jax.lax.stop_gradient(prior)
     low, high = jnp.full(u.shape, -60.0), jnp.full(u.shape, 60.0)
 
     def halve(_, ends):
         low, high = ends
         middle = 0.5 * (low + high)
-        above = prior.cdf(transform(middle)) > u
+        above = fixed.cdf(transform(middle)) > u
         return jnp.where(above, low, middle), jnp.where(above, middle, high)
 
     low, high = jax.lax.fori_loop(0, BISECTIONS, halve, (low, high))
-    return transform(0.5 * (low + high))
+    x = jax.lax.stop_gradient(0.5 * (low + high))
+    # Newton steps that keep the value add the derivatives of the implicit function: the first order, then the third
+    density = fixed.log_prob(transform(x)) + transform.log_abs_det_jacobian(x, transform(x))
+    inside = jnp.isfinite(density)  # not where rounding has reached an end
+    y = jnp.where(inside, x, 0.0)
+    for _ in range(2):
+        value = transform(y)
+        log_density = prior.log_prob(value) + transform.log_abs_det_jacobian(y, value)
+        step = (u - prior.cdf(value)) * jnp.exp(-log_density)
+        y = y + step - jax.lax.stop_gradient(step)
+    return transform(jnp.where(inside, y, x))

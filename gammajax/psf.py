@@ -13,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gammajax.sky import SQUARE_DEGREE
+from gammajax.sky import SQUARE_DEGREE, root
 from gammajax.table import Table
+
+NEWTON_STEPS = 16  # for a containment of sums of Gaussians; each solves one Gaussian exactly
 
 
 class PSF(eqx.Module):
@@ -65,18 +67,21 @@ class GaussPSF(PSF):
 
     def quantile(self, energy_true, offset, probability):
         width, weight = self._components(energy_true, offset)
-        if width.shape[-1] == 1:
-            return width[..., 0] * jnp.sqrt(-2.0 * jnp.log1p(-probability))
-        radius = width.max(-1) * jnp.sqrt(-2.0 * jnp.log1p(-probability))
+        start = jnp.zeros(jnp.broadcast_shapes(width.shape[:-1], jnp.shape(probability)), width.dtype)
+        fixed = jax.lax.stop_gradient((width, weight, jnp.log1p(-jnp.asarray(probability, width.dtype))))
+        square = jax.lax.fori_loop(0, NEWTON_STEPS, lambda _, square: _newton_step(square, *fixed), start)
+        # steps from the solution have the derivatives of the implicit function: up to the first order, then the third
+        for _ in range(2):
+            square = _newton_step(square, width, weight, jnp.log1p(-probability))
+        return root(square)
 
-        def bisect(_, bounds):
-            low, high = bounds
-            middle = 0.5 * (low + high)
-            contained = -(weight * jnp.expm1(-0.5 * (middle[..., None] / width) ** 2)).sum(-1)
-            return jnp.where(contained < probability, middle, low), jnp.where(contained < probability, high, middle)
 
-        low, high = jax.lax.fori_loop(0, 30, bisect, (jnp.zeros_like(radius), radius))
-        return 0.5 * (low + high)
+def _newton_step(square, width, weight, log_outside):
+    """One step towards ln Sum_i w_i exp(-r^2 / 2 s_i^2) = ln(1 - probability), which is convex in r^2: from below."""
+    exponent = -0.5 * square[..., None] / width**2
+    log_rest = jax.scipy.special.logsumexp(exponent, axis=-1, b=weight)
+    share = weight * jnp.exp(exponent - log_rest[..., None])
+    return square + (log_rest - log_outside) / (0.5 * share / width**2).sum(-1)
 
 
 class KingPSF(PSF):
@@ -102,7 +107,7 @@ class KingPSF(PSF):
 
     def quantile(self, energy_true, offset, probability):
         sigma, gamma = self._parameters(energy_true, offset)
-        return sigma * jnp.sqrt(2.0 * gamma * jnp.expm1(jnp.log1p(-probability) / (1.0 - gamma)))
+        return sigma * root(2.0 * gamma * jnp.expm1(jnp.log1p(-probability) / (1.0 - gamma)))
 
 
 class TablePSF(PSF):
@@ -161,4 +166,4 @@ class TablePSF(PSF):
         fraction = jnp.clip((probability - low) / jnp.maximum(high - low, 1e-12), 0.0, 1.0)
         # the density is nearly constant within a step, so the containment grows with rad^2
         r2 = axes[2].nodes ** 2
-        return jnp.sqrt(r2[index] + fraction * (r2[index + 1] - r2[index]))
+        return root(r2[index] + fraction * (r2[index + 1] - r2[index]))

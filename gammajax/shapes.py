@@ -11,11 +11,10 @@ from gammajax.morphology import (
     angle,
     chord,
     require_eccentricity,
-    root,
     sample_radial,
     sample_separation,
 )
-from gammajax.sky import DEGREE, displace, separation
+from gammajax.sky import DEGREE, displace, root, separation
 from gammajax.spectra import Scalar, is_concrete, parameter, require_positive, scalar
 
 

@@ -20,6 +20,12 @@ DEGREE = math.pi / 180.0
 SQUARE_DEGREE = DEGREE**2  # sr
 
 
+def root(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Square root, zero for negative numbers, with finite gradients; NaN stays NaN."""
+    none = x <= 0
+    return jnp.where(none, 0.0, jnp.sqrt(jnp.where(none, 1.0, x)))
+
+
 @jax.jit
 def separation(lon1, lat1, lon2, lat2) -> Float[Array, "..."]:
     """Great-circle separation [deg] (haversine: accurate for small angles in single precision)."""
@@ -27,10 +33,7 @@ def separation(lon1, lat1, lon2, lat2) -> Float[Array, "..."]:
     half_lon = 0.5 * DEGREE * (lon2 - lon1)
     cosines = jnp.cos(DEGREE * lat1) * jnp.cos(DEGREE * lat2)
     haversine = jnp.sin(half_lat) ** 2 + cosines * jnp.sin(half_lon) ** 2
-    # the double where keeps the gradient finite at zero separation; NaN is no zero
-    zero = haversine == 0
-    root = jnp.sqrt(jnp.where(zero, 1.0, haversine))
-    return jnp.where(zero, 0.0, 2.0 / DEGREE * jnp.arcsin(jnp.minimum(root, 1.0)))
+    return 2.0 / DEGREE * jnp.arcsin(jnp.minimum(root(haversine), 1.0))
 
 
 @jax.jit

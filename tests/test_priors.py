@@ -87,3 +87,77 @@ def test_priors_that_can_only_be_drawn_from():
     assert float(centre(Drawn())) == pytest.approx(3.0, abs=0.1)
     with pytest.raises(ValueError, match="LKJ prior cannot be made from the unit cube"):
         from_cube(dist.LKJ(3), jnp.full(3, 0.5))
+
+
+# (prior of two parameters of its own, values of these); JAX has no derivatives in those of a Beta distribution, and no
+# second one in the shape of a Gamma distribution
+FAMILIES = {
+    "Uniform": (lambda a, b: dist.Uniform(a, a + b), (-1.0, 3.0)),
+    "LogUniform": (lambda a, b: dist.LogUniform(a, a * b), (0.1, 30.0)),
+    "Normal": (dist.Normal, (1.0, 0.5)),
+    "LogNormal": (dist.LogNormal, (0.2, 0.5)),
+    "HalfNormal": (lambda a, b: dist.HalfNormal(a * b), (2.0, 0.7)),
+    "TruncatedNormal": (lambda a, b: dist.TruncatedNormal(a, b, low=0.1, high=2.0), (1.0, 0.5)),
+    "truncated below": (lambda a, b: dist.TruncatedNormal(a, b, low=0.1), (1.0, 0.5)),
+    "Gamma": (dist.Gamma, (3.0, 2.0)),
+    "InverseGamma": (dist.InverseGamma, (3.0, 2.0)),
+    "Exponential": (lambda a, b: dist.Exponential(a * b), (3.0, 2.0)),
+    "HalfCauchy": (lambda a, b: dist.HalfCauchy(a * b), (3.0, 2.0)),
+    "Cauchy": (dist.Cauchy, (0.3, 2.0)),
+    "Laplace": (dist.Laplace, (0.3, 2.0)),
+    "Logistic": (dist.Logistic, (0.3, 2.0)),
+    "Gumbel": (dist.Gumbel, (0.3, 2.0)),
+    "Weibull": (dist.Weibull, (1.5, 2.0)),
+    "Pareto": (dist.Pareto, (1.5, 2.0)),
+    "Beta": (lambda a, b: dist.Beta(2.0, 0.5), (0.0, 0.0)),
+    "Beta at one end": (lambda a, b: dist.Beta(1.0, 9.0), (0.0, 0.0)),
+    "StudentT": (lambda a, b: dist.StudentT(4.0, a, b), (0.3, 2.0)),
+    "Dirichlet": (lambda a, b: dist.Dirichlet(jnp.array([0.7, 2.0, 4.0])), (0.0, 0.0)),
+    "MultivariateNormal": (
+        lambda a, b: dist.MultivariateNormal(jnp.stack([a, b]), jnp.array([[1.0, 0.6], [0.6, 0.5]])),
+        (1.0, -1.0),
+    ),
+    "vector": (lambda a, b: dist.Gamma(jnp.stack([a, 2.0 * a]), b).to_event(1), (3.0, 2.0)),
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_gradients_of_transform_and_density(name):
+    """In the unit cube and in the numbers of the prior, first and second, against finite differences."""
+    make, numbers = FAMILIES[name]
+    with jax.enable_x64(True):
+        size = cube_size(make(*map(jnp.asarray, numbers)))
+        place = jnp.asarray([*np.linspace(0.3, 0.6, size), *numbers])
+
+        def transformed(x):
+            value = from_cube(make(x[size], x[size + 1]), x[:size]).ravel()
+            return value @ (1.0 + jnp.arange(value.size))
+
+        value = from_cube(make(*map(jnp.asarray, numbers)), place[:size])
+
+        def density(x):
+            moved = value if size < value.size else value + (x[:size] - place[:size]).reshape(value.shape)
+            return make(x[size], x[size + 1]).log_prob(moved).sum()
+
+        steps = 1e-5 * np.eye(place.size)
+        for function in (transformed, density):
+            slope = jax.jit(jax.grad(function))
+            numeric = np.array([(function(place + d) - function(place - d)) / 2e-5 for d in steps])
+            np.testing.assert_allclose(slope(place), numeric, rtol=1e-5, atol=1e-7)
+
+        def of_cube(u):
+            value = from_cube(make(*map(jnp.asarray, numbers)), u).ravel()
+            return value @ (1.0 + jnp.arange(value.size))
+
+        slope, steps = jax.jit(jax.grad(of_cube)), 1e-5 * np.eye(size)
+        curved = np.array([(slope(place[:size] + d) - slope(place[:size] - d)) / 2e-5 for d in steps])
+        np.testing.assert_allclose(jax.jit(jax.hessian(of_cube))(place[:size]), curved, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_transforms_at_the_ends_have_no_undefined_gradient(name):
+    make, numbers = FAMILIES[name]
+    prior = make(*map(jnp.asarray, numbers))
+    for end in (1e-6, 1.0 - 1e-6):
+        jacobian = jax.jacfwd(lambda u: from_cube(prior, u))(jnp.full(cube_size(prior), end))
+        assert not np.any(np.isnan(jacobian))

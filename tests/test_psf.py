@@ -95,3 +95,33 @@ def test_tables_without_events_stay_zero():
     profile[0] = 0.0
     psf = TablePSF(*AXES, Axis(RAD), profile)
     np.testing.assert_array_equal(call(psf, "density", 0.1, 1.0, jnp.array([0.0, 0.1, 0.5])), 0.0)
+
+
+@NAMES
+@pytest.mark.parametrize("method", ["density", "containment", "quantile"])
+def test_gradients(name, method):
+    """First and second derivatives in energy, offset and radius (or probability) against finite differences."""
+    with jax.enable_x64(True):
+        psf = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), PSFS[name][0])
+        # inside a cell of the tables in all three
+        place = jnp.array([1.9, 1.77, 0.63 if method == "quantile" else 0.1013])
+
+        def function(x):
+            return getattr(psf, method)(x[:1], x[1:2], x[2:])[0]
+
+        step = np.diag([1e-4, 1e-5, 1e-6])
+        numeric = [(function(place + d) - function(place - d)) / (2.0 * d.max()) for d in step]
+        np.testing.assert_allclose(jax.jit(jax.grad(function))(place), numeric, rtol=1e-4, atol=1e-7)
+        curved = [(jax.grad(function)(place + d) - jax.grad(function)(place - d)) / (2.0 * d.max()) for d in step]
+        scale = np.abs(curved).max()
+        np.testing.assert_allclose(jax.jit(jax.hessian(function))(place), curved, rtol=1e-3, atol=1e-4 * scale)
+
+
+@NAMES
+def test_quantiles_at_the_ends(name):
+    psf, _ = PSFS[name]
+    at = jnp.array([0.0, 1.0 - 2e-7])
+    radius = call(psf, "quantile", jnp.float32(2.2), jnp.float32(1.77), at)
+    assert radius[0] == 0.0 and np.all(np.isfinite(radius)) and radius[1] > 0.2
+    slope = jax.vmap(jax.grad(lambda o: call(psf, "quantile", jnp.float32(2.2), o, at).sum()))(jnp.ones(1))
+    assert np.all(np.isfinite(slope))
