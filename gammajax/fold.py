@@ -158,7 +158,7 @@ class FoldPlan:
 
     The grid of `step` [deg] reaches `radius` [deg] from the source; a source `wide` against the field of view has its
     grid about the pointing instead. `offsets` [deg]: nodes of the hat functions. `divide`: pixels of the source to a
-    step, an odd number.
+    step, an odd number. `least` [deg]: narrower sources are folded as if they had this spread.
     """
 
     step: float
@@ -166,6 +166,7 @@ class FoldPlan:
     wide: bool
     offsets: tuple[float, ...]
     divide: int
+    least: float
 
     def grid(self, morphology: Morphology, observation: Observation) -> Grid:
         """The grid of the result, which moves with the source unless it is wide."""
@@ -211,18 +212,20 @@ def fold_plan(
         nearest, farthest = max(0.0, centres[0] - extent), centres[0] + extent
     step = sigma * (smooth if scale > 0 else 1.4 if wide else edged)
     offsets = offset_nodes(nearest, farthest, 0.25 if extent < 2.0 else 0.5)
-    step = max(step, 2.0 * extent / 900.0)
+    step = min(max(step, 2.0 * extent / 900.0), extent / 20.0)
     finest = max(2.0 * scale, 0.25 * narrow, 2.0 * extent / 1000.0)  # a million pixels are enough
     divide = 2 * math.ceil(0.5 * (step / finest - 1.0)) + 1
     if radius >= 180.0:  # no rim in the field
         divide = 3 if max(_cusp(m, step) for m in morphologies) > 0.95 else 1
-    return FoldPlan(step, extent, wide, tuple(offsets.tolist()), divide)
+    # pixels that move with the source have it at their centre; in others its place must be resolved too
+    least = 0.5 * step / divide if wide else 0.05 * narrow
+    return FoldPlan(step, extent, wide, tuple(offsets.tolist()), divide, least)
 
 
 def _cusp(morphology, step):
     """Power with which the brightness falls from the centre, within one step [deg]."""
     near, far = (float(_brightness(morphology, morphology.lat + part * step)) for part in (0.1, 1.0))
-    return math.log10(near / far)
+    return math.log10(near / far) if far > 0 else 0.0  # what ends within a step has no cusp
 
 
 @eqx.filter_jit
@@ -242,7 +245,7 @@ def fold_coefficients(
     """Spline coefficients [sr^-1] of h_m S folded with P at every energy and offset node; on the host."""
     grid = plan.grid(morphology, observation)
     source, order = plan.source_grid(morphology, observation), 3 if plan.wide or plan.divide > 1 else 8
-    fractions = np.asarray(plane_fractions(morphology, source, jnp.asarray(energy), order))
+    fractions = np.asarray(plane_fractions(morphology.at_least(plan.least), source, jnp.asarray(energy), order))
     offsets = np.asarray(pixel_offsets(observation, source), np.float64)
     top = math.exp(float(observation.response.effective_area.axes[0].upper))
     maps = jnp.zeros((grid.size**2, energy.size, len(plan.offsets)), jnp.float32)

@@ -20,17 +20,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
+from scipy.special import gammainccinv
 
 from gammajax.observation import Observation
 from gammajax.quadrature import polar_nodes
 from gammajax.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, displace, project, root
 from gammajax.spectra import Scalar, is_concrete, parameter, require_finite, require_positive, scalar
 
+OUTSIDE = 1e-3  # part of a generalised Gaussian that may lie outside the sky
+
 
 class Morphology(eqx.Module):
     """Interface of all morphologies; `lon`, `lat` [deg] is the centre, in the observations' frame."""
 
     is_energy_dependent: ClassVar[bool] = False
+    sizes: ClassVar[tuple[str, ...]] = ()  # fields that make the source larger without changing its form
     lon: eqx.AbstractVar[Scalar]
     lat: eqx.AbstractVar[Scalar]
 
@@ -78,6 +82,22 @@ class Morphology(eqx.Module):
         """Size [deg] below which the morphology has no structure; 0 for cusps and edges."""
 
     @property
+    def spread(self) -> Float[Array, ""]:
+        """Root mean square distance [deg] from the centre along one axis, of what has `sizes`."""
+        raise TypeError(f"a {type(self).__name__} has no size")
+
+    def at_least(self, spread: float) -> "Morphology":
+        """The same form with at least this `spread` [deg], so that pixels can resolve it.
+
+        Much narrower than the point spread function there is no difference to be seen.
+        """
+        if not self.sizes:
+            return self
+        factor = jnp.maximum(spread / self.spread, 1.0)
+        sizes = [getattr(self, name) * factor for name in self.sizes]
+        return eqx.tree_at(lambda m: [getattr(m, name) for name in self.sizes], self, sizes)
+
+    @property
     def breaks(self) -> Float[Array, " break"]:
         """Radii [deg] between which the brightness is smooth, from 0 to `radius`."""
         return jnp.stack([jnp.zeros_like(self.radius), self.radius])
@@ -103,8 +123,12 @@ class Morphology(eqx.Module):
         # a centre off the grid needs none
         close = (jnp.abs(x - ix) <= 2 * half + 1) & (jnp.abs(y - iy) <= 2 * half + 1)
         patch = jnp.where(close, patch, jax.lax.dynamic_slice(density, corner, patch.shape))
-        density = jax.lax.dynamic_update_slice(density, patch.astype(density.dtype), corner)
-        return density * grid.solid_angle
+        fractions = jax.lax.dynamic_update_slice(density, patch.astype(density.dtype), corner) * grid.solid_angle
+        # points are few for sharp rims: all that lies on the grid is there, though
+        total = fractions.sum()
+        whole = jnp.maximum(jnp.abs(x - 0.5 * (grid.size - 1)), jnp.abs(y - 0.5 * (grid.size - 1)))
+        whole = (whole + self.radius / grid.step < 0.5 * grid.size) & (total > 0)
+        return fractions / jnp.where(whole, total, 1.0)
 
     def central_pixels(self, grid: Grid, x, y) -> Float[Array, "pixel pixel"]:
         """Fraction of the flux in the few pixels (x, y) of `grid` next to the centre: an average over 51^2 points."""
@@ -209,6 +233,7 @@ class Gaussian(Elongated):
     the major axis, `e` and `phi` [deg] as in [`gammajax.morphology.Elongated`][], by default symmetric.
     """
 
+    sizes: ClassVar[tuple[str, ...]] = ("sigma",)
     lon: Scalar = parameter()
     lat: Scalar = parameter()
     sigma: Scalar = parameter()
@@ -231,6 +256,10 @@ class Gaussian(Elongated):
         return angle(-0.5 * sigma**2 * jnp.log1p(u * jnp.expm1(-2.0 / sigma**2)))
 
     @property
+    def spread(self):
+        return self.sigma
+
+    @property
     def radius(self):
         return jnp.minimum(6.1 * self.sigma, 180.0)
 
@@ -251,6 +280,7 @@ class GeneralizedGaussian(Elongated):
     `GeneralizedGaussianSpatialModel`, which has the separation in the place of the chord.
     """
 
+    sizes: ClassVar[tuple[str, ...]] = ("r_0",)
     lon: Scalar = parameter()
     lat: Scalar = parameter()
     r_0: Scalar = parameter()
@@ -262,6 +292,15 @@ class GeneralizedGaussian(Elongated):
         require_positive(self, "r_0", "eta")
         if is_concrete(self.eta) and np.any(np.asarray(self.eta) > 1.0):
             raise ValueError(f"eta of a GeneralizedGaussian must be at most 1, it is {np.asarray(self.eta)}")
+        if is_concrete(self.eta, self.r_0):
+            eta = np.asarray(self.eta, np.float64)
+            # d^(1 / eta) has a gamma distribution, and no chord is above 2
+            largest = 2.0 / DEGREE / gammainccinv(2.0 * eta, OUTSIDE) ** eta
+            if np.any(np.asarray(self.r_0) > largest):
+                raise ValueError(
+                    f"r_0 of a GeneralizedGaussian of eta {eta:.3g} must be at most {largest:.3g} deg, it is "
+                    f"{np.asarray(self.r_0)}: more than {OUTSIDE:g} of it would lie outside the sky"
+                )
         require_eccentricity(self)
 
     def profile(self, half2):
@@ -276,6 +315,11 @@ class GeneralizedGaussian(Elongated):
         # (d / r_0)^(1 / eta) has a gamma distribution
         decay = jax.random.gamma(key, 2.0 * self.eta, (size,))
         return angle((0.5 * DEGREE * self.r_0 * decay**self.eta) ** 2)
+
+    @property
+    def spread(self):
+        log_gamma = jax.scipy.special.gammaln
+        return self.r_0 * jnp.exp(0.5 * (log_gamma(4.0 * self.eta) - log_gamma(2.0 * self.eta))) / math.sqrt(2.0)
 
     @property
     def radius(self):

@@ -1,9 +1,13 @@
 """Shapes with rims: disk, ring, shell, and the whole sky."""
 
+import math
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.special import ndtr
 
 from gammajax.morphology import (
     Elongated,
@@ -14,7 +18,7 @@ from gammajax.morphology import (
     sample_radial,
     sample_separation,
 )
-from gammajax.sky import DEGREE, displace, root, separation
+from gammajax.sky import DEGREE, SQUARE_DEGREE, displace, root, separation
 from gammajax.spectra import Scalar, is_concrete, parameter, require_positive, scalar
 
 
@@ -22,10 +26,12 @@ class Disk(Elongated):
     """Uniform disk of angular radius `r_0` [deg]: S = 1 / (2 pi (1 - cos r_0)) inside.
 
     `edge` [deg] smooths the rim (an error function of that width), which makes the disk differentiable in
-    position and radius; gammapy's `DiskSpatialModel` defines the same edge. `r_0` and `edge` are along the major axis;
+    position and radius; gammapy's `DiskSpatialModel` defines the same edge. It is never wider than the radius, and the
+    norm knows it: S = 1 / Int (rim) dOmega. `r_0` and `edge` are along the major axis;
     `e` and `phi` [deg] as in [`gammajax.morphology.Elongated`][], by default a circle.
     """
 
+    sizes: ClassVar[tuple[str, ...]] = ("r_0", "edge")
     lon: Scalar = parameter()
     lat: Scalar = parameter()
     r_0: Scalar = parameter()
@@ -35,24 +41,33 @@ class Disk(Elongated):
 
     def __check_init__(self):
         require_positive(self, "r_0")
+        _require_on_sky(self, "r_0", self.r_0)
         require_eccentricity(self)
 
+    @property
+    def rim(self) -> Scalar:
+        """Width of the rim [deg]: `edge`, or the radius where that is smaller."""
+        return jnp.minimum(self.edge, self.r_0)
+
+    @property
+    def spread(self):
+        return 0.5 * self.r_0
+
     def profile(self, half2):
-        area = 4.0 * jnp.pi * jnp.sin(0.5 * DEGREE * self.r_0) ** 2
-        return _inside(angle(half2), self.r_0, self.edge) / area
+        return _inside(angle(half2), self.r_0, self.rim) / _area(self.r_0, self.rim)
 
     def sample_profile(self, key, size):
-        # a smooth rim moves no flux to first order: draw from a table of the radial distribution
+        # from a table of the radial distribution
         rad = jnp.linspace(0.0, 1.0, 4096) * self.radius
-        return sample_separation(key, size, rad, _inside(rad, self.r_0, self.edge))
+        return sample_separation(key, size, rad, _inside(rad, self.r_0, self.rim))
 
     @property
     def radius(self):
-        return self.r_0 + 2.0 * self.edge
+        return self.r_0 + 2.0 * self.rim
 
     @property
     def breaks(self):
-        return jnp.append(jnp.zeros(1), _rim(self.r_0, self.edge))
+        return jnp.append(jnp.zeros(1), _rim(self.r_0, self.rim))
 
     @property
     def scale(self):
@@ -62,9 +77,10 @@ class Disk(Elongated):
 class Ring(Morphology):
     """Uniform ring from `r_0` to `r_0 + width` [deg]: S = 1 / (2 pi (cos r_0 - cos(r_0 + width))) inside.
 
-    `edge` [deg] smooths both rims as that of a [`gammajax.Disk`][]; their second-order terms cancel in the norm.
+    `edge` [deg] smooths both rims as that of a [`gammajax.Disk`][]; it is never wider than the ring.
     """
 
+    sizes: ClassVar[tuple[str, ...]] = ("r_0", "width", "edge")
     lon: Scalar = parameter()
     lat: Scalar = parameter()
     r_0: Scalar = parameter()
@@ -75,13 +91,24 @@ class Ring(Morphology):
         require_positive(self, "width")
         if is_concrete(self.r_0) and np.any(np.asarray(self.r_0) < 0):
             raise ValueError(f"r_0 of a Ring must not be negative, it is {np.asarray(self.r_0)}")
+        _require_on_sky(self, "r_0 + width", self.r_0 + self.width)
+
+    @property
+    def rim(self) -> Scalar:
+        """Width of both rims [deg]: `edge`, or the width of the ring where that is smaller."""
+        return jnp.minimum(self.edge, self.width)
+
+    @property
+    def spread(self):
+        outer = self.r_0 + self.width
+        return 0.5 * jnp.sqrt(self.r_0**2 + outer**2)
 
     def _profile(self, rad):
-        return _inside(rad, self.r_0 + self.width, self.edge) - _inside(rad, self.r_0, self.edge)
+        return _inside(rad, self.r_0 + self.width, self.rim) - _inside(rad, self.r_0, self.rim)
 
     def brightness(self, lon, lat):
-        caps = jnp.sin(0.5 * DEGREE * (self.r_0 + self.width)) ** 2 - jnp.sin(0.5 * DEGREE * self.r_0) ** 2
-        return self._profile(separation(lon, lat, self.lon, self.lat)) / (4.0 * jnp.pi * caps)
+        area = _area(self.r_0 + self.width, self.rim) - _area(self.r_0, self.rim)
+        return self._profile(separation(lon, lat, self.lon, self.lat)) / area
 
     def sample(self, key, size, reach=180.0):
         rad = jnp.linspace(0.0, 1.0, 4096) * self.radius
@@ -89,11 +116,11 @@ class Ring(Morphology):
 
     @property
     def radius(self):
-        return self.r_0 + self.width + 2.0 * self.edge
+        return self.r_0 + self.width + 2.0 * self.rim
 
     @property
     def breaks(self):
-        rims = _rim(self.r_0, self.edge), _rim(self.r_0 + self.width, self.edge)
+        rims = _rim(self.r_0, self.rim), _rim(self.r_0 + self.width, self.rim)
         return jnp.concatenate([jnp.zeros(1), *rims])
 
     @property
@@ -108,6 +135,7 @@ class Shell(Morphology):
     negative; d, R are chords. `radius`, `width` [deg]; gammapy's `ShellSpatialModel`, with angles for chords.
     """
 
+    sizes: ClassVar[tuple[str, ...]] = ("radius_in", "width")
     lon: Scalar = parameter()
     lat: Scalar = parameter()
     radius_in: Scalar = parameter()
@@ -120,6 +148,7 @@ class Shell(Morphology):
         require_positive(self, "width")
         if is_concrete(self.radius_in) and np.any(np.asarray(self.radius_in) < 0):
             raise ValueError(f"radius of a Shell must not be negative, it is {np.asarray(self.radius_in)}")
+        _require_on_sky(self, "radius + width", self.radius_in + self.width)
 
     def _chords(self):
         return chord(self.radius_in), chord(self.radius_in + self.width)
@@ -141,6 +170,11 @@ class Shell(Morphology):
         height = jax.random.uniform(key_height, (size,))
         rad = angle(0.25 * distance**2 * (1.0 - height**2))
         return displace(self.lon, self.lat, rad, jax.random.uniform(key_angle, (size,), maxval=360.0))
+
+    @property
+    def spread(self):
+        # of a ball: a third of 3/5 R^2 along each axis
+        return math.sqrt(0.2) * (self.radius_in + self.width)
 
     @property
     def radius(self):
@@ -185,6 +219,21 @@ class Constant(Morphology):
     @property
     def scale(self):
         return scalar(0.0)
+
+
+def _require_on_sky(shape, name, outer):
+    """Raise `ValueError` for an outer radius [deg] that can be looked at and is more than the sky."""
+    if is_concrete(outer) and np.any(np.asarray(outer) > 180.0):
+        raise ValueError(f"{name} of a {type(shape).__name__} must be at most 180 deg, it is {np.asarray(outer)}")
+
+
+def _area(limit, edge):
+    """Integral [sr] of [`_inside`][] over the sky: exact in the plane, Int_0 r^2 N(r; limit, s) dr times pi."""
+    s = jnp.maximum(edge, 1e-6) / 2.326 / math.sqrt(2.0)
+    z = limit / s
+    cap = 4.0 * jnp.pi * jnp.sin(0.5 * DEGREE * limit) ** 2
+    density = jnp.exp(-0.5 * z**2) / math.sqrt(2.0 * math.pi)
+    return cap * ndtr(z) + jnp.pi * SQUARE_DEGREE * s * (s * ndtr(z) + limit * density)
 
 
 def _rim(limit, edge):

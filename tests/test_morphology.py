@@ -1,3 +1,5 @@
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -237,6 +239,8 @@ def test_disk_against_gammapy(edge):
     model = DiskSpatialModel(lon_0=0 * u.deg, lat_0=0 * u.deg, r_0=0.8 * u.deg, edge_width=edge / 0.8, frame="galactic")
     expected = model(lon * u.deg, lat * u.deg).to_value("sr-1")
     value = brightness(gj.Disk(0.0, 0.0, 0.8, edge), jnp.asarray(lon), jnp.asarray(lat))
+    # gammapy's norm is of first order: with a rim of Gaussian width s the area is pi (r^2 + s^2)
+    expected /= 1.0 + 0.5 * (edge / 2.326 / 0.8) ** 2
     np.testing.assert_allclose(value, expected, rtol=1e-3, atol=1e-3 * expected.max())
 
 
@@ -334,3 +338,70 @@ def test_pixel_fractions_of_a_cusp():
         # pixels cut by the circle by their part inside it
         part = np.clip((radius - np.hypot(x, y)) / 0.1 + 0.5, 0.0, 1.0)
         assert (fractions * part).sum() == pytest.approx(inside, rel=5e-3)
+
+
+SIZES = [1e-5, 1e-4, 1e-3, 0.02, 0.3, 3.0, 30.0]
+ROUND = {
+    "Gaussian": gj.Gaussian,
+    "GeneralizedGaussian": gj.GeneralizedGaussian,
+    "exponential": lambda lon, lat, size: gj.GeneralizedGaussian(lon, lat, min(size, 12.0), 1.0),
+    "sharp": lambda lon, lat, size: gj.GeneralizedGaussian(lon, lat, size, 0.1),
+    "Disk": gj.Disk,
+    "wide rim": lambda lon, lat, size: gj.Disk(lon, lat, size, 3.0 * size),
+    "Ring": lambda lon, lat, size: gj.Ring(lon, lat, size, 0.5 * size),
+    "thin ring": lambda lon, lat, size: gj.Ring(lon, lat, size, 0.01 * size),
+    "ring without a hole": lambda lon, lat, size: gj.Ring(lon, lat, 0.0, size),
+    "Shell": lambda lon, lat, size: gj.Shell(lon, lat, size, 0.2 * size),
+    "ball": lambda lon, lat, size: gj.Shell(lon, lat, 0.0, size),
+}
+
+
+@eqx.filter_jit
+def ring_brightness(morphology, rad):
+    return morphology.brightness(morphology.lon, morphology.lat + rad)
+
+
+@pytest.mark.parametrize("name", ROUND)
+def test_the_brightness_integrates_to_one_at_every_size(name):
+    """By panels that end at the breaks of the shape, on the sphere."""
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    with jax.enable_x64(True):
+        for size in SIZES:
+            morphology = ROUND[name](0.0, 0.0, size)
+            breaks = np.unique(np.asarray(morphology.breaks, float))
+            edges = np.unique(
+                np.concatenate([a + (b - a) * np.linspace(0.0, 1.0, 41) for a, b in itertools.pairwise(breaks)])
+            )
+            half, middle = 0.5 * np.diff(edges)[:, None], 0.5 * (edges[1:] + edges[:-1])[:, None]
+            rad = (middle + half * nodes).ravel()
+            ring = 2.0 * np.pi * np.sin(np.radians(rad)) * np.radians((half * weights).ravel())
+            total = ring @ np.asarray(ring_brightness(morphology, jnp.asarray(rad)))
+            assert total == pytest.approx(1.0, abs=2e-3), size
+
+
+@pytest.mark.parametrize("name", ROUND)
+def test_the_spread_is_that_of_samples(name):
+    morphology = ROUND[name](0.0, 0.0, 0.3)
+    lon, lat = morphology.sample(jax.random.key(5), 20_000)
+    found = np.sqrt(0.5 * (np.asarray(lon) ** 2 + np.asarray(lat) ** 2).mean())
+    assert found == pytest.approx(float(morphology.spread), rel=0.35)  # a scale, not a measurement
+    larger = morphology.at_least(0.9)
+    assert float(larger.spread) >= 0.9 * 0.999 and type(larger) is type(morphology)
+    assert float(morphology.at_least(1e-3).spread) == pytest.approx(float(morphology.spread), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: gj.Disk(0.0, 0.0, 200.0), "r_0 of a Disk must be at most 180 deg"),
+        (lambda: gj.Ring(0.0, 0.0, 170.0, 20.0), "r_0 . width of a Ring must be at most 180 deg"),
+        (lambda: gj.Shell(0.0, 0.0, 100.0, 100.0), "radius . width of a Shell must be at most 180 deg"),
+        (
+            lambda: gj.GeneralizedGaussian(0.0, 0.0, 40.0, 1.0),
+            "r_0 of a GeneralizedGaussian of eta 1 must be at most 12",
+        ),
+    ],
+)
+def test_shapes_larger_than_the_sky_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

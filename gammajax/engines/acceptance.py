@@ -16,6 +16,7 @@ from gammajax.observation import Observation
 from gammajax.sky import DEGREE, Grid, displace
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
+SMALL = 0.4  # deg, radius of shapes that are integrated over themselves and not over pixels of the field
 ANGLES = np.arange(96) * (360.0 / 96.0)
 
 
@@ -23,40 +24,59 @@ class Acceptance(eqx.Module):
     """Exposure of one source within the selection of one observation, differentiable in its morphology.
 
     `inside` [coarse, pixel, pixel]: probability to be reconstructed in the selected region, at true energies
-    `log_energy` and the pixels of a grid about the pointing; None for a point source, which needs no grid.
+    `log_energy` and the pixels of a grid about the pointing; `area` [energy, offset] times the probability of the
+    selected energies. None for a point source, which needs no grid.
     """
 
     observation: Observation
     log_energy: Any
     grid: Any
     inside: Any
+    offsets: Any
+    area: Any
 
     @classmethod
     def init(cls, morphology: Morphology, observation: Observation, nodes: EnergyNodes) -> "Acceptance":
         """Fold the selection with the point spread function, at 24 energies; eager."""
         if isinstance(morphology, Point):
-            return cls(observation, None, None, None)
+            return cls(observation, None, None, None, None, None)
         energy = np.asarray(nodes.energy, np.float64)
         coarse = energy[:: max(1, energy.size // 24)]
-        return cls(observation, jnp.asarray(np.log(coarse)), *field_probability(observation, coarse))
+        grid, inside = field_probability(observation, coarse)
+        offsets = jnp.asarray(np.arange(0.0, grid.size * grid.step / np.sqrt(2.0) + 0.2, 0.1))
+        area = energy_probability(observation, nodes, offsets)
+        return cls(observation, jnp.asarray(np.log(coarse)), grid, inside, offsets, area)
 
     def __call__(self, morphology: Morphology, nodes: EnergyNodes) -> Float[Array, " energy"]:
         """Livetime x Int S A Dbar V over the sky [cm^2 s] at the nodes.
 
-        Pixels are sorted into fine hats of offset, where A and Dbar are interpolated.
+        Pixels, or for small shapes the nodes of a quadrature, are sorted into fine hats of offset, where A and Dbar
+        are interpolated.
         """
         observation = self.observation
         if isinstance(morphology, Point):
             inside = point_probability(observation, nodes.energy, morphology.lon, morphology.lat)
             offset = observation.offset(morphology.lon, morphology.lat)
             return observation.livetime * energy_probability(observation, nodes, offset) * inside
-        fractions = plane_fractions(morphology, self.grid, jnp.exp(self.log_energy))
-        offsets = np.arange(0.0, self.grid.size * self.grid.step / np.sqrt(2.0) + 0.2, 0.1)
-        weight = hats(observation.offset(*self.grid.directions()), offsets).reshape(-1, offsets.size)
+        resolved = morphology.at_least(self.grid.step)
+        fractions = plane_fractions(resolved, self.grid, jnp.exp(self.log_energy))
+        weight = hats(observation.offset(*self.grid.directions()), self.offsets).reshape(-1, self.offsets.size)
         by_offset = (self.inside * fractions).reshape(self.inside.shape[0], -1) @ weight
+        if morphology.sizes:
+            by_offset = jnp.where(morphology.radius < SMALL, self._small(morphology), by_offset)
         at_node = jax.vmap(lambda column: jnp.interp(jnp.log(nodes.energy), self.log_energy, column), 1, 1)(by_offset)
-        area = energy_probability(observation, nodes, jnp.asarray(offsets))
-        return observation.livetime * (area * at_node).sum(-1)
+        return observation.livetime * (self.area * at_node).sum(-1)
+
+    def _small(self, morphology) -> Float[Array, "coarse offset"]:
+        """Probability by hats of offset of a shape that pixels do not resolve, from nodes in it."""
+        lon, lat, solid_angle = (
+            part.ravel() for part in morphology.nodes(morphology.lon, morphology.lat, 0.5 * SMALL, SMALL)
+        )
+        share = morphology.brightness(lon, lat) * solid_angle
+        share = share / share.sum()
+        index, tap = spline_taps(self.grid, lon, lat)
+        inside = (self.inside.reshape(self.inside.shape[0], -1)[:, index] * tap).sum(-1)
+        return (inside * share) @ hats(self.observation.offset(lon, lat), self.offsets)
 
 
 @eqx.filter_jit

@@ -12,8 +12,9 @@ and on the sky, which is evaluated at the events. The grid moves with the source
 A point source needs no transform: its spline is in ln E' and in the separation from the source.
 
 Tabulated dispersions are uneven on scales much finer than the E'_g. That is common to all directions, so each event
-carries the ratio of the exact to the interpolated spectrum at the offset where the source of `init` is, or for a wide
-source at its own offset. In single precision the transforms leave noise of a few 1e-6 of the maximum at each energy.
+corrects by the ratio of the exact to the interpolated spectrum, both with the flux at hand, at the offset where the
+source of `init` is, or for a wide source at its own offset. It keeps a band of the dispersion for that: 4 bytes for
+each node. In single precision the transforms leave noise of a few 1e-6 of the maximum at each energy.
 """
 
 import math
@@ -22,7 +23,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from scipy.ndimage import spline_filter1d
 
 from gammajax.energy import EnergyNodes, lagrange
@@ -56,15 +57,12 @@ SMOOTH = 0.35  # grid steps per width of a smooth source: its far tails are cubi
 
 
 class FoldEngine(Engine):
-    """Points of the rows by observation, and the tabulated response of each observation.
-
-    `ratios` [row, point]: exact over interpolated spectrum, times the weight of the point.
-    """
+    """Points of the rows by observation, and the tabulated response of each observation."""
 
     nodes: EnergyNodes
     columns: tuple
     members: tuple
-    ratios: tuple
+    corrections: tuple
     responses: tuple
     acceptance: tuple
     rows: int = eqx.field(static=True)
@@ -82,8 +80,8 @@ class FoldEngine(Engine):
                 "morphology.at(energy)"
             )
         build = _PointFold if isinstance(source.morphology, Point) else _SkyFold
-        start, flux = np.repeat(rows.start, rows.block), rows.nodes.flux(source.spectrum)
-        columns, members, ratios, responses, acceptance = [], [], [], [], []
+        start = np.repeat(rows.start, rows.block)
+        columns, members, corrections, responses, acceptance = [], [], [], [], []
         for number, observation in enumerate(observations):
             mine, place = rows.share(np.flatnonzero(rows.observation == number))
             members.append(rows.place(place))
@@ -96,18 +94,12 @@ class FoldEngine(Engine):
             if isinstance(response, _PointFold) or not response.plan.wide:
                 lon, lat = (np.full(energy.size, float(at)) for at in (source.morphology.lon, source.morphology.lat))
             needed = energy, lon, lat, np.repeat(start[mine], weight.shape[1])
-            size = min(CHUNK, energy.size)
-            parts = []
-            for first in range(0, energy.size, CHUNK):
-                chunk = [np.resize(c[first : first + CHUNK], size) for c in needed]
-                parts.append(_ratios(response, detector, rows.nodes, rows.band, flux, *map(jnp.asarray, chunk)))
-            weighted = jnp.concatenate(parts)[: energy.size] if parts else np.zeros(0)
-            ratios.append(rows.place(weighted.reshape(weight.shape) * weight))
+            corrections.append(_Correction.init(response, detector, rows, needed, weight))
         return cls(
             rows.nodes,
             tuple(columns),
             tuple(members),
-            tuple(ratios),
+            tuple(corrections),
             tuple(responses),
             tuple(acceptance),
             rows.total,
@@ -117,11 +109,13 @@ class FoldEngine(Engine):
         """Intensity [TeV^-1 sr^-1] of every row."""
         flux = self.nodes.flux(source.spectrum)
         result = jnp.zeros(self.rows, flux.dtype)
-        for columns, members, ratio, response in zip(
-            self.columns, self.members, self.ratios, self.responses, strict=True
+        for columns, members, correction, response in zip(
+            self.columns, self.members, self.corrections, self.responses, strict=True
         ):
             if members.size:
-                values = (ratio * response(source.morphology, flux, *columns).reshape(ratio.shape)).sum(1)
+                ratio = correction(response.reconstructed, flux, columns[0])
+                values = response(source.morphology, flux, *columns).reshape(ratio.shape)
+                values = (ratio * values).sum(1)
                 # transforms leave noise of either sign where there are no events; maximum has half a derivative at zero
                 result = result.at[members].set(jnp.where(values < 0.0, 0.0, values).astype(result.dtype))
         return result
@@ -132,20 +126,52 @@ class FoldEngine(Engine):
         return exposure @ self.nodes.flux(source.spectrum)
 
 
+class _Correction(eqx.Module):
+    """Exact over interpolated spectrum of reconstructed energies, for photons from one offset for each point.
+
+    `exact` [cm^2 s TeV^-1] at the nodes from `start` on, for each pair of row and point; `weight` of the points.
+    """
+
+    exact: Float[Array, "pair band"]
+    start: Int[Array, " pair"]
+    offset: Float[Array, " pair"]
+    weight: Float[Array, "row point"]
+
+    @classmethod
+    def init(cls, response, detector, rows, columns, weight):
+        """Evaluate the dispersion at the energies of the points, photons from (lon, lat); eager."""
+        energy, lon, lat, start = columns
+        offset = np.asarray(response.observation.offset(lon, lat))
+        size = max(min(CHUNK, energy.size), 1)
+        parts = [np.zeros((0, rows.band), rows.dtype)]
+        for first in range(0, energy.size, size):
+            chunk = [np.resize(c[first : first + size], size) for c in (energy, offset, start)]
+            dispersion = _exact(
+                detector, response.reconstructed.offsets, rows.nodes, rows.band, *map(jnp.asarray, chunk)
+            )
+            parts.append(np.asarray(dispersion, rows.dtype))
+        exact = np.concatenate(parts)[: energy.size]
+        return cls(*map(rows.place, (exact, start, offset, weight)))
+
+    def __call__(self, reconstructed, flux, energy) -> Float[Array, "row point"]:
+        """Ratios times weights."""
+        exact = (self.exact * flux[self.start[:, None] + jnp.arange(self.exact.shape[1])]).sum(1)
+        coefficients = jnp.einsum("gjm,j->gm", reconstructed.values, flux)
+        where = reconstructed.position(energy)
+        index = jnp.floor(where).astype(jnp.int32)
+        at = hats(self.offset, reconstructed.offsets)
+        taps = spline_weights(where - index)
+        smooth = sum((coefficients[index + tap - 1] * at).sum(1) * taps[:, tap] for tap in range(4))
+        # where next to nothing is expected the ratio is noise
+        some = smooth > 1e-6 * jnp.abs(coefficients).max()
+        ratio = jnp.where(some, jnp.clip(exact / jnp.where(some, smooth, 1.0), 0.5, 2.0), 1.0)
+        return ratio.reshape(self.weight.shape) * self.weight
+
+
 @eqx.filter_jit
-def _ratios(response, detector, nodes, band: int, flux, energy, lon, lat, start):
-    """Exact over interpolated spectrum of reconstructed energies, for photons from the offset of (lon, lat)."""
-    reconstructed = response.reconstructed
-    at = hats(response.observation.offset(lon, lat), reconstructed.offsets)
+def _exact(detector, offsets, nodes, band: int, energy, offset, start):
     node = start[:, None] + jnp.arange(band)
-    exact = jnp.einsum("kjm,km,kj->k", detector(energy, node, nodes.energy[node]), at, flux[node])
-    coefficients = jnp.einsum("gjm,j->gm", reconstructed.values, flux)
-    where = reconstructed.position(energy)
-    index = jnp.floor(where).astype(jnp.int32)
-    taps = coefficients[index[:, None] + jnp.arange(-1, 3)]
-    smooth = jnp.einsum("ktm,km,kt->k", taps, at, spline_weights(where - index))
-    # where next to nothing is expected the ratio is noise
-    return jnp.where(smooth > 0, jnp.clip(exact / jnp.where(smooth > 0, smooth, 1.0), 0.5, 2.0), 1.0)
+    return jnp.einsum("kjm,km->kj", detector(energy, node, nodes.energy[node]), hats(offset, offsets))
 
 
 class _Reconstructed(eqx.Module):
@@ -255,7 +281,8 @@ class _SkyFold(eqx.Module):
     def __call__(self, morphology, flux, energy, lon, lat):
         grid = self.plan.grid(morphology, self.observation)
         source = self.plan.source_grid(morphology, self.observation)
-        fractions = pixel_fractions(morphology, source, 2 if self.plan.divide > 1 else 3 if self.plan.wide else 4)
+        seen = morphology.at_least(self.plan.least)
+        fractions = pixel_fractions(seen, source, 2 if self.plan.divide > 1 else 3 if self.plan.wide else 4)
         offsets, first = self.reconstructed.offsets, 0
         if self.window < offsets.size:
             nearest = self.observation.offset(morphology.lon, morphology.lat) - self.plan.radius

@@ -1,0 +1,121 @@
+"""Law: the integral of the intensity over the selection is N, and small shapes are points, at every size."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+import gammajax as gj
+from gammajax.engines import FoldEngine, KernelEngine, Rows
+from gammajax.sky import displace
+
+SPECTRUM, LON, LAT = gj.PowerLaw(2.0, 1e-11), 0.5, 0.1
+SHAPES = {
+    "Gaussian": lambda s: gj.Gaussian(LON, LAT, s),
+    "elongated": lambda s: gj.Gaussian(LON, LAT, s, e=0.95, phi=30.0),
+    "GeneralizedGaussian": lambda s: gj.GeneralizedGaussian(LON, LAT, s, 1.0),
+    "Disk": lambda s: gj.Disk(LON, LAT, s),
+    "Ring": lambda s: gj.Ring(LON, LAT, s, 0.5 * s),
+    "Shell": lambda s: gj.Shell(LON, LAT, s, 0.2 * s),
+}
+SMALL = [1e-5, 1e-4, 1e-3]
+
+
+@pytest.fixture(scope="module")
+def near(make_observation):
+    """An observation, and a polar quadrature about the source: events and their weights [TeV sr]."""
+    observation = make_observation(energy_min=1.0, energy_max=4.0)
+    x, w = np.polynomial.legendre.leggauss(10)
+    edges = 1.3 * np.array([0.0, 0.02, 0.06, 0.15, 0.3, 0.6, 1.0])
+    rad = (0.5 * (edges[1:] + edges[:-1])[:, None] + 0.5 * np.diff(edges)[:, None] * x).ravel()
+    ring = (0.5 * np.diff(edges)[:, None] * w).ravel() * rad * np.radians(1.0) ** 2
+    angle = 0.1 + np.arange(12) * 2.0 * np.pi / 12
+    y, v = np.polynomial.legendre.leggauss(8)
+    energy = np.exp(0.5 * np.log(4.0) * (y + 1.0))
+    r, a, e = (part.ravel() for part in np.meshgrid(rad, angle, energy, indexing="ij"))
+    weight = np.einsum("r,a,e->rae", ring, np.full(12, 2.0 * np.pi / 12), 0.5 * np.log(4.0) * v * energy).ravel()
+    lon, lat = displace(LON, LAT, jnp.asarray(r), jnp.asarray(np.degrees(a)))
+    return observation, gj.Events(e, np.asarray(lon), np.asarray(lat)), weight
+
+
+@pytest.fixture(scope="module")
+def point(near):
+    observation, events, weight = near
+    source = gj.Source(SPECTRUM, gj.Point(LON, LAT))
+    return np.asarray(gj.intensity(source, observation, events), float), float(gj.expected_counts(source, observation))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_free_sizes(name, near, point):
+    """The engine of a free shape, at sizes of a prior from 1e-5 deg to more than the point spread function."""
+    observation, events, weight = near
+    source, total = point
+
+    def model(p):
+        return gj.Mixture(source=gj.Source(SPECTRUM, SHAPES[name](p["size"])))
+
+    prior = {"size": dist.LogUniform(1e-5, 0.2)}
+    posterior = gj.Posterior(model, prior, observation, events, per_decade=20.0)
+    order = np.argsort(np.lexsort((events.lat, events.lon, events.energy)))
+    data = posterior.events
+    rows = np.lexsort((data.lat, data.lon, data.energy))
+
+    @jax.jit
+    def both(size):
+        p = {"size": size}
+        return posterior.density(p), posterior.expected_counts(p)["source"].sum()
+
+    for size in [*SMALL, 0.02, 0.15]:
+        density, counts = both(jnp.asarray(size))
+        density = np.asarray(density, float)[np.asarray(posterior.count) > 0][rows][order]
+        assert density @ weight == pytest.approx(float(counts), rel=2e-3), size
+        assert float(counts) == pytest.approx(total, rel=5e-3), size
+        if size in SMALL:  # ln L of 1000 events of a point: a difference of a tenth is none
+            share, other = source * weight / (source @ weight), density / (density @ weight)
+            seen = share > 0
+            apart = share[seen] @ np.log((source / (source @ weight))[seen] / np.maximum(other[seen], 1e-30))
+            assert abs(apart) < 1e-4, size
+    slopes = jax.jit(jax.jacfwd(lambda size: both(size)[1]))
+    assert np.isfinite(slopes(jnp.asarray(1e-4)))
+
+
+@pytest.mark.parametrize("engine", ["kernel", "fold"])
+@pytest.mark.parametrize("size", [30.0, 60.0])
+def test_the_largest(engine, size, near):
+    """The brightness is even over the field: N is that of the isotropic sky times the brightness at the pointing."""
+    observation, _, _ = near
+    shape = gj.Gaussian(0.0, 0.0, size)
+    found = float(gj.expected_counts(gj.Source(SPECTRUM, shape), observation, engine, per_decade=10.0))
+    even = float(gj.expected_counts(gj.Source(SPECTRUM, gj.Constant()), observation, per_decade=10.0))
+    ratio = float(shape.brightness(jnp.asarray(0.0), jnp.asarray(0.0))) * 4.0 * np.pi
+    assert found == pytest.approx(even * ratio, rel=5e-3)
+
+
+SPECTRA = {
+    "steep": gj.PowerLaw(4.0, 1e-11),
+    "hard": gj.PowerLaw(0.5, 1e-11),
+    "cut off": gj.ExponentialCutoffPowerLaw(1.0, 1.0, 1e-11),
+    "line": gj.Line(1.5, 1e-11),
+    "line between nodes": gj.Line(2.03, 1e-11),
+    "line at an end": gj.Line(3.8, 1e-11),
+    "dark matter": gj.DarkMatter("W", 2.5),
+    "dark matter with a peak": gj.DarkMatter("gamma", 1.8),
+}
+
+
+@pytest.mark.parametrize("shape", ["Point", "Gaussian"])
+def test_free_positions_with_other_spectra_than_at_the_start(shape, near):
+    """Engines are prepared with one spectrum and asked for others: those of the kernel engine, which knows none."""
+    observation, events, _ = near
+    some = events[np.arange(0, len(events), 7)]
+    start = gj.PowerLaw(2.5, 1e-11)
+    morphology = gj.Point(LON, LAT) if shape == "Point" else gj.Gaussian(LON, LAT, 0.1)
+    rows = Rows.init(some, (observation,), 30.0)
+    fold, kernel = (e.init(gj.Source(start, morphology), (observation,), rows) for e in (FoldEngine, KernelEngine))
+    both = jax.jit(lambda source: (fold.intensity(source), kernel.intensity(source)))
+    for name, spectrum in SPECTRA.items():
+        found, expected = (np.asarray(v, float)[rows.valid] for v in both(gj.Source(spectrum, morphology)))
+        seen = expected > 1e-3 * expected.max()
+        ratio = found[seen] / expected[seen] - 1.0
+        assert np.sqrt(np.mean(ratio**2)) < 1e-2 and np.abs(ratio).max() < 3e-2, (name, np.abs(ratio).max())
