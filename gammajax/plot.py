@@ -1,5 +1,6 @@
 """Plots. Each returns a `matplotlib.figure.Figure`; nothing is shown or saved."""
 
+import inspect
 from typing import Any
 
 import jax
@@ -17,24 +18,42 @@ FRAMES = {"galactic": ("Galactic longitude", "Galactic latitude"), "icrs": ("Rig
 BINS_PER_DECADE = 10
 DRAWS = 100  # of the posterior, for bands
 FEWEST = 10  # draws in a corner plot
+CORNER = {
+    "truth_color": COLOURS[0],
+    "color": COLOURS[1],
+    "bins": 30,
+    "smooth": 1.2,
+    "smooth1d": 1.0,
+    "levels": (0.393, 0.865),
+    "quantiles": (0.1587, 0.5, 0.8413),
+    "plot_datapoints": False,
+    "fill_contours": True,
+    "max_n_ticks": 4,
+    "labelpad": 0.02,
+}
 
 
-def plot_corner(result, truths: dict | None = None, **options):
+def plot_corner(result, names=None, truths: dict | None = None, **options):
     """Marginal distributions in ones and twos, with 68 % intervals, 39 % and 86 % contours, and true values.
 
-    Raises `ValueError` for fewer draws than make a histogram, and for truths of other names.
+    - `names`: quantities, or rows of the summary, in the order drawn; by default all.
+    - `truths`: true values by quantity, by default those that the result knows.
+    - `options` of `corner.corner` (`bins`, `color`, `smooth`, `levels`, `quantiles`, ...).
+
+    Raises `ValueError` for fewer draws than make a histogram, and for names, truths and options that are unknown.
     """
     from corner import corner
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    check_options("plot_corner", options, corner_options(), ("names", "truths"))
     truths = result.truths if truths is None else truths
     check_labels({name: values.shape[1:] for name, values in result.samples.items()}, truths)
-    numbers = result._numbers()
+    numbers = result._chosen(names)
     draws = len(next(iter(result.samples.values())))
     if draws < max(FEWEST, 2 * len(numbers)):
         raise ValueError(f"{draws} draws are too few for a corner plot of {len(numbers)} numbers; see Result.messages")
-    columns, labels, marks, titles = [], [], [], []
+    columns, labels, marks, titles, ranges = [], [], [], [], []
     for label, (name, index) in numbers.items():
         values = result.samples[name][(slice(None), *index)].astype(float)
         factor, power = _scale(np.median(values))
@@ -46,6 +65,7 @@ def plot_corner(result, truths: dict | None = None, **options):
         titles.append(f"{label} = {_interval(values / factor)}" + (f" {short}" if short else ""))
         truth = np.asarray(truths[name])[index] if name in truths else None
         marks.append(None if truth is None else float(truth) / factor)
+        ranges.append(_padded(np.append(columns[-1], [] if truth is None else marks[-1]), 0.0))
     count = len(columns)
     size = 2.4 * count + 1.2
     with rc_context({"font.size": 11, "axes.linewidth": 0.8}):
@@ -54,24 +74,33 @@ def plot_corner(result, truths: dict | None = None, **options):
             np.stack(columns, axis=1),
             fig=figure,
             labels=labels,
-            truths=marks if any(mark is not None for mark in marks) else None,
-            truth_color=COLOURS[0],
-            color=COLOURS[1],
-            bins=30,
-            smooth=1.2,
-            smooth1d=1.0,
-            levels=(0.393, 0.865),
-            quantiles=(0.1587, 0.5, 0.8413),
-            plot_datapoints=False,
-            fill_contours=True,
-            max_n_ticks=4,
-            labelpad=0.02,
-            **options,
+            # it takes no true value of a single number
+            truths=marks if count > 1 and any(mark is not None for mark in marks) else None,
+            **{**CORNER, "range": ranges, **options},
         )
+    if count == 1 and marks[0] is not None:
+        figure.axes[0].axvline(marks[0], color=options.get("truth_color", CORNER["truth_color"]))
     for i, title in enumerate(titles):
         figure.axes[i * (count + 1)].set_title(title, fontsize=11)
     figure.subplots_adjust(left=0.6 / size + 0.08, bottom=0.6 / size + 0.08, right=0.97, top=0.94)
     return figure
+
+
+def corner_options() -> list[str]:
+    """Options of `corner.corner` that leave data, labels and true values alone; it ignores all others in silence."""
+    from corner import corner, hist2d
+
+    ours = {"data", "fig", "labels", "truths", "titles", "show_titles", "weights", "group", "var_names", "filter_vars"}
+    ours |= {"coords", "divergences", "divergences_kwargs", "labeller", "x", "y", "ax", "new_fig", "reverse"}
+    known = {**inspect.signature(corner).parameters, **inspect.signature(hist2d).parameters}
+    return [name for name, option in known.items() if option.kind is not option.VAR_KEYWORD and name not in ours]
+
+
+def check_options(function: str, options: dict, known, more=()) -> None:
+    """Raise `ValueError` for an option that is not known; `more` are keywords to name in the message."""
+    for name in options:
+        if name not in known:
+            raise ValueError(f"{function} has no option {name!r}; it has {', '.join((*more, *known))}")
 
 
 def plot_counts(posterior, result, *, key=None, events: int | None = None, radius: float | None = None):
@@ -218,6 +247,13 @@ def _level(values, part):
     """Level above which lies this part of a map."""
     falling = np.sort(values.ravel())[::-1]
     return falling[np.searchsorted(np.cumsum(falling), part * falling.sum())]
+
+
+def _padded(values, part: float) -> tuple[float, float]:
+    """Smallest and largest value, with a margin of this part of their distance; of equal ones a little beyond them."""
+    low, high = float(values.min()), float(values.max())
+    margin = part * (high - low) if high > low else 1e-3 * (abs(high) or 1.0)
+    return low - margin, high + margin
 
 
 def _scale(value) -> tuple[float, str]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gammajax.mixture import Source
-from gammajax.plot import COLOURS, _scale
+from gammajax.plot import COLOURS, _padded, _scale
 from gammajax.spectra import flux_label
 
 STYLE: Any = {"font.size": 11, "axes.linewidth": 0.8, "axes.titlesize": 12, "axes.spines.top": False}
@@ -23,30 +23,27 @@ def plot_trace(result, names=None):
     """Chains by draw, how their ranks are spread, and the marginal distribution of each.
 
     The ranks of all draws, counted by chain, are level where the chains agree (Vehtari et al. 2021, arXiv:1903.08008).
-    `names`: rows of the summary, by default all.
+    `names`: quantities, or rows of the summary, by default all.
+
+    Raises `ValueError` for names that are unknown.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from scipy.ndimage import gaussian_filter1d
     from scipy.stats import rankdata
 
-    numbers = result._numbers()
-    chosen = list(numbers) if names is None else [names] if isinstance(names, str) else list(names)
-    unknown = [name for name in chosen if name not in numbers]
-    if unknown or not chosen:
-        raise ValueError(f"no quantity {unknown} in the result; there are {', '.join(numbers)}")
+    chosen = result._chosen(names)
     with rc_context(STYLE):
         figure = Figure(figsize=(12.0, 2.1 * len(chosen) + 0.9), layout="constrained")
         grid = figure.subplots(len(chosen), 3, squeeze=False, width_ratios=(2.0, 1.0, 1.0))
-        for (trace, rank, marginal), label in zip(grid, chosen, strict=True):
-            name, index = numbers[label]
+        for (trace, rank, marginal), (label, (name, index)) in zip(grid, chosen.items(), strict=True):
             draws = result.tree["posterior"][name].to_numpy()[(slice(None), slice(None), *index)].astype(float)
             factor, power = _scale(np.median(draws))
             draws = draws / factor
             unit = " ".join(part for part in (power, result.units.get(name, "")) if part)
             ranks = rankdata(draws).reshape(draws.shape)
             rank_edges = np.linspace(0.5, draws.size + 0.5, min(RANK_BINS, max(draws.shape[1] // 5, 1)) + 1)
-            edges = np.linspace(*_padded(draws), 101)
+            edges = np.linspace(*_padded(draws, 0.03), 101)
             for chain, values in enumerate(draws):
                 colour = COLOURS[(chain + 1) % len(COLOURS)]
                 trace.plot(values, color=colour, lw=0.5, alpha=0.8, rasterized=True)
@@ -236,9 +233,3 @@ def _spectra(posterior, draws, edges):
 
 def _positive(values):
     return np.where(values > 0, values, np.nan)
-
-
-def _padded(values) -> tuple[float, float]:
-    low, high = float(values.min()), float(values.max())
-    margin = 0.03 * (high - low) or 1e-3 * (abs(high) or 1.0)
-    return low - margin, high + margin

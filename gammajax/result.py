@@ -49,7 +49,9 @@ class Result:
         log_evidence: tuple[float, float] | None = None,
         information: float | None = None,
         calls: int | None = None,
-        **attributes,
+        seed: int | None = None,
+        events: int | None = None,
+        attributes: dict | None = None,
     ) -> "Result":
         """Result of arrays [chain, draw, ...] by name of parameter.
 
@@ -62,7 +64,8 @@ class Result:
         - `log_evidence`: natural logarithm of the absolute evidence, and its standard error.
         - `information`: Kullback-Leibler divergence of the posterior from the prior [nat].
         - `calls`: evaluations of the likelihood; a gradient counts as one.
-        - `attributes`: plain values to keep along, as `seed`, or the number of `events`.
+        - `seed` of the random numbers; number of `events`.
+        - `attributes`: plain values to keep along by name, in the attributes of the `tree`.
 
         Raises `ValueError` for samples that are not finite or not of equal length, truths and units of other names or
         shapes, and an evidence that is not finite.
@@ -96,7 +99,7 @@ class Result:
             tree[group] = dataset
         if smc_stats:
             tree["smc_stats"] = _dataset(smc_stats, "step")
-        plain = {"information": information, "calls": calls, **attributes}
+        plain = {"information": information, "calls": calls, "seed": seed, "events": events, **(attributes or {})}
         if log_evidence is not None:
             plain["log_evidence"] = np.asarray(log_evidence, np.float64)
             if plain["log_evidence"].shape != (2,) or not np.isfinite(plain["log_evidence"][0]):
@@ -196,10 +199,16 @@ class Result:
         >>> result.summary().loc["square", "median"].round(1).item()
         4.0
 
-        Raises `ValueError` for a name that is taken, for units of other names, and for values that are not finite.
+        Raises `ValueError` for what is no function, for a name that is taken, for units of other names, and for values
+        that are not finite.
         """
         from xarray import DataTree
 
+        for name, function in functions.items():
+            if not callable(function):
+                raise ValueError(
+                    f"{name!r} must be a function of the dict of parameters, not {function!r}; only units= is none"
+                )
         check_labels(dict.fromkeys(functions), units=units)
         taken = [name for name in functions if name in self.samples]
         if taken:
@@ -371,11 +380,11 @@ class Result:
             names.write_text("".join(f"{label} {_latex(label)}\n" for label in numbers))
         return paths
 
-    def plot_corner(self, truths: dict | None = None, **options):
+    def plot_corner(self, names=None, truths: dict | None = None, **options):
         """Corner plot (`matplotlib.figure.Figure`), see [`gammajax.plot.plot_corner`][]."""
         from gammajax.plot import plot_corner
 
-        return plot_corner(self, truths, **options)
+        return plot_corner(self, names, truths, **options)
 
     def plot_counts(self, posterior, **options):
         """Data against the posterior's predictions (figure), see [`gammajax.plot.plot_counts`][]."""
@@ -426,6 +435,27 @@ class Result:
             for index in np.ndindex(values.shape[1:]):
                 numbers[name + "".join(f"[{i}]" for i in index)] = (name, index)
         return numbers
+
+    def _chosen(self, names) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """As `_numbers`, of the rows or whole quantities that `names` holds, in its order; all for None.
+
+        Raises `ValueError` for an unknown name, and where there is none.
+        """
+        numbers = self._numbers()
+        if names is None:
+            return numbers
+        if isinstance(names, dict):
+            raise ValueError(f"names must be a list of {', '.join(numbers)}, not a dict; true values go to truths=")
+        names = [names] if isinstance(names, str) else list(names)
+        unknown = [name for name in names if name not in self.samples and name not in numbers]
+        if unknown or not names:
+            raise ValueError(f"no quantity {unknown} in the result; there are {', '.join(numbers)}")
+        return {
+            label: place
+            for name in names
+            for label, place in numbers.items()
+            if name in (label, place[0])  # of a vector all
+        }
 
     def __repr__(self) -> str:
         sizes = self.tree["posterior"].sizes

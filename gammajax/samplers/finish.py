@@ -16,7 +16,6 @@ def finish(run: Run, sampler: Sampler, key, samples: dict, messages=(), **more) 
 
     `messages` are given as warnings too.
     """
-    events = getattr(run.posterior, "total", None)  # a log-likelihood written by hand has none
     result = Result.from_samples(
         samples,
         method=sampler.name,
@@ -25,7 +24,7 @@ def finish(run: Run, sampler: Sampler, key, samples: dict, messages=(), **more) 
         fractions=sample_fractions(run.posterior, samples),
         timings=run.timings,
         seed=int(np.asarray(jax.random.key_data(key)).ravel()[-1]),
-        **({} if events is None else {"events": events}),
+        events=getattr(run.posterior, "total", None),  # a log-likelihood written by hand has none
         **more,
     )
     say(result, messages)
