@@ -97,8 +97,9 @@ def callables():
                 continue
             found[name] = thing
             if inspect.isclass(thing) and not issubclass(thing, pydantic.BaseModel):
-                members = inspect.getmembers(thing, callable)
-                found |= {m.__qualname__: m for n, m in members if not n.startswith("_") and hasattr(m, "__qualname__")}
+                for method, member in inspect.getmembers(thing, callable):
+                    if not method.startswith("_") and str(getattr(member, "__module__", "")).startswith("gammajax"):
+                        found[member.__qualname__] = member
     return found
 
 
@@ -106,11 +107,8 @@ def test_the_table_holds_all_that_take_any_keyword():
     """All others have named arguments only, and Python itself rejects the rest."""
     takes_any = set()
     for name, function in callables().items():
-        try:
-            arguments = inspect.signature(function).parameters.values()
-        except ValueError:  # methods of exceptions
-            continue
-        if any(argument.kind is argument.VAR_KEYWORD for argument in arguments) and "pydantic" not in str(function):
+        arguments = inspect.signature(function).parameters.values()
+        if any(argument.kind is argument.VAR_KEYWORD for argument in arguments):
             takes_any.add(name)
     configuration = {n for n, c in callables().items() if inspect.isclass(c) and issubclass(c, pydantic.BaseModel)}
     assert takes_any - configuration == set(ANY)
