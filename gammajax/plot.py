@@ -16,6 +16,7 @@ from gammajax.result import check_labels
 COLOURS = ["#d1495b", "#30638e", "#edae49", "#00798c", "#6f4e7c", "#8d96a3"]
 FRAMES = {"galactic": ("Galactic longitude", "Galactic latitude"), "icrs": ("Right ascension", "Declination")}
 BINS_PER_DECADE = 10
+PIXELS = 120  # along the side of a sky map
 DRAWS = 100  # of the posterior, for bands
 FEWEST = 10  # draws in a corner plot
 CORNER = {
@@ -122,9 +123,11 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
     high = max(observation.energy_max for observation in posterior.observations)
     edges = np.geomspace(low, high, 1 + max(4, round(BINS_PER_DECADE * np.log10(high / low))))
     if isinstance(posterior.events, Cells):
-        # counts of whole cells only
+        # whole cells only, as many to a bin as in the next: other widths would look like features of the spectrum
         cell_edges = np.asarray(posterior.events.binning.edges, float)
-        edges = np.unique(cell_edges[np.abs(np.log(edges[:, None] / cell_edges)).argmin(1)])
+        cells = len(cell_edges) - 1
+        in_bin = max(1, round(cells / (len(edges) - 1) - 1.0))
+        edges = cell_edges[np.rint(np.linspace(0, cells, 1 + round(cells / in_bin))).astype(int)]
     # the first and the last event may lie on the edge in single precision
     edges[[0, -1]] *= [1 - 1e-6, 1 + 1e-6]
     prediction = predict(key, posterior, {name: values[chosen] for name, values in samples.items()}, edges, events)
@@ -139,7 +142,7 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
 def _spectrum(figure, posterior, prediction: Prediction):
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     edges = prediction.edges
-    energy, _, _, number = _spread(posterior.events)
+    energy, number = _energies(posterior.events)
     counts = _of_all(posterior, np.histogram(energy, edges, weights=number)[0])
     middle = np.sqrt(edges[1:] * edges[:-1])
     total = np.quantile(prediction.counts.sum(1), [0.1587, 0.5, 0.8413], axis=0)
@@ -173,12 +176,12 @@ def _of_all(posterior, counts):
     return distributed.over(distributed.spans(posterior), np.sum, counts)
 
 
-def _spread(events):
-    """Energy, longitude, latitude and number: of single events, or of cells spread over their points."""
+def _energies(events):
+    """Energy and number: of single events, or of cells at their points."""
     if isinstance(events, Events):
-        return (*(np.asarray(column, float) for column in (events.energy, events.lon, events.lat)), None)
-    *columns, weight = events.points().pairs()
-    return *columns, (np.asarray(events.count)[:, None] * weight).ravel()
+        return np.asarray(events.energy, float), None
+    energies = events.energies()
+    return energies.ravel(), np.repeat(np.asarray(events.count) / energies.shape[1], energies.shape[1])
 
 
 def _band(axes, edges, band, colour, label):
@@ -202,14 +205,10 @@ def _sky(figure, posterior, prediction: Prediction, radius):
             for o in observations
         )
     # longitudes near lon0, so that fields across 0 or 360 deg stay in one piece
-    sides = (lon0 + np.linspace(-radius, radius, 121) / stretch, lat0 + np.linspace(-radius, radius, 121))
-
-    def histogram(lon, lat, weights):
-        return np.histogram2d(lat, lon0 + _wrap(lon - lon0), sides[::-1], weights=weights)[0]
-
-    counts = gaussian_filter(_of_all(posterior, histogram(*_spread(posterior.events)[1:])), 1.5)
-    pixel = (2.0 * radius / 120) ** 2
-    image = axes.pcolormesh(*sides, counts / pixel, cmap="magma", norm=PowerNorm(0.5, vmin=0.0), rasterized=True)
+    side = np.linspace(-radius, radius, PIXELS + 1)
+    sides = (lon0 + side / stretch, lat0 + side)
+    surface = gaussian_filter(_of_all(posterior, surface_density(posterior.events, (lon0, lat0), radius)), 1.5)
+    image = axes.pcolormesh(*sides, surface, cmap="magma", norm=PowerNorm(0.5, vmin=0.0), rasterized=True)
     figure.colorbar(image, ax=axes, label="counts per square degree", shrink=0.85)
     components = posterior.model(posterior.reference_parameters).components
     centres = [0.5 * (side[1:] + side[:-1]) for side in sides]
@@ -217,7 +216,8 @@ def _sky(figure, posterior, prediction: Prediction, radius):
     for i, name in enumerate(prediction.names):
         if isinstance(components[name], Source):
             simulated = prediction.events[i]
-            expected = gaussian_filter(histogram(simulated.lon, simulated.lat, prediction.weights[i]), 2.0)
+            place = np.asarray(simulated.lon), np.asarray(simulated.lat)
+            expected = gaussian_filter(_histogram(*place, prediction.weights[i], (lon0, lat0), radius), 2.0)
             levels = np.unique([_level(expected, part) for part in (0.8, 0.5)])
             contours = axes.contour(*centres, expected, levels, colors="white", linewidths=1.2, linestyles=("--", "-"))
             lines, _ = contours.legend_elements()
@@ -237,6 +237,27 @@ def _sky(figure, posterior, prediction: Prediction, radius):
     axes.set(xlim=sides[0][[-1, 0]], ylim=sides[1][[0, -1]], aspect=1.0 / stretch, title="counts on the sky, smoothed")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value % 360.0:g}")
     axes.set(xlabel=f"{labels[0]} [deg]", ylabel=f"{labels[1]} [deg]")
+
+
+def surface_density(events: Events | Cells, centre: tuple, radius: float | int) -> np.ndarray:
+    """Counts [row, column] per square degree in the pixels of a map; events of cells are spread over these."""
+    step = 2.0 * radius / PIXELS
+    single = isinstance(events, Events)
+    batches = [(events.lon, events.lat, None)] if single else events.spread(step, centre, 1.5 * radius)
+    counts = sum((_histogram(*batch, centre, radius) for batch in batches), start=np.zeros((PIXELS, PIXELS)))
+    # rows are equally high, but pixels as wide as in the middle row there only
+    lat = np.radians(centre[1] + step * (np.arange(PIXELS) + 0.5 - 0.5 * PIXELS))
+    return counts / (step**2 * np.maximum(np.cos(lat), 1e-3) / np.cos(np.radians(centre[1])))[:, None]
+
+
+def _histogram(lon, lat, weights, centre, radius) -> np.ndarray:
+    """Sums of weights [row, column] in the pixels of a map of half the size `radius` [deg] about `centre`."""
+    x, y = _wrap(lon - centre[0]) * np.cos(np.radians(centre[1])), lat - centre[1]
+    row, column = (np.floor((side / radius + 1.0) * (0.5 * PIXELS)) for side in (y, x))
+    inside = (0 <= row) & (row < PIXELS) & (0 <= column) & (column < PIXELS)
+    pixel = (row * PIXELS + column)[inside].astype(int)
+    counts = np.bincount(pixel, None if weights is None else weights[inside], PIXELS**2)
+    return counts.reshape(PIXELS, PIXELS).astype(float)
 
 
 def _wrap(angle):
