@@ -3,6 +3,7 @@
 import json
 import subprocess
 import warnings
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -41,6 +42,7 @@ class Result:
         sample_stats: dict | None = None,
         truths: dict | None = None,
         units: dict[str, str] | None = None,
+        labels: Mapping[str, Sequence[str]] | None = None,
         fractions: dict | None = None,
         messages=(),
         timings: dict[str, float] | None = None,
@@ -55,7 +57,9 @@ class Result:
     ) -> "Result":
         """Result of arrays [chain, draw, ...] by name of parameter.
 
-        - `truths`: known values; `units`: for labels; `timings` [s].
+        - `truths`: known values; `units`: for tables and plots; `timings` [s].
+        - `labels`: of the numbers of a vector, those of its last axis: `{"ratios": ["W", "b"]}` makes `ratios[W]` of
+          `ratios[0]`. Samplers know those that the model has names for ([`gammajax.samplers.labels`][]).
         - `fractions` [chain, draw] of the events by path of the mixture's node.
         - `weighted`: points of an importance or nested run, `{"samples": {name: [point, ...]}, "log_weight": [point]}`
           and for a nested run `log_likelihood`, `log_likelihood_birth` and `log_volume` [point]. Weights are stored so
@@ -85,14 +89,14 @@ class Result:
         check_labels({name: values.shape[2:] for name, values in samples.items()}, truths, units)
         if truths:
             groups["constant_data"] = {name: np.asarray(value) for name, value in truths.items()}
-        labels = {}
+        nodes = {}
         if fractions:
             groups["fractions"] = {"fraction_of_events": np.stack([np.asarray(v) for v in fractions.values()], axis=-1)}
-            labels = {"dims": {"fraction_of_events": ["node"]}, "coords": {"node": list(fractions)}}
+            nodes = {"dims": {"fraction_of_events": ["node"]}, "coords": {"node": list(fractions)}}
         with warnings.catch_warnings():
             # arviz wonders about more chains than draws; short runs are the caller's choice
             warnings.filterwarnings("ignore", message="More chains", category=UserWarning)
-            tree = from_dict(groups, **labels)
+            tree = from_dict(groups, **nodes)
         for name, unit in (units or {}).items():
             tree["posterior"][name].attrs["units"] = unit
         for group, dataset in _points(weighted).items():
@@ -114,7 +118,7 @@ class Result:
             "device": f"{device.platform} {device.device_kind}",
             **{name: value for name, value in plain.items() if value is not None},
         }
-        return cls(tree)
+        return cls(tree).with_labels(**(labels or {}))
 
     @property
     def samples(self) -> dict[str, np.ndarray]:
@@ -159,6 +163,13 @@ class Result:
         return {str(name): array.attrs["units"] for name, array in arrays if "units" in array.attrs}
 
     @property
+    def labels(self) -> dict[str, list[str]]:
+        """Labels of the numbers of the vectors that have some, along the last axis."""
+        arrays = {str(name): array for name, array in self.tree["posterior"].data_vars.items() if array.ndim > 2}
+        last = {name: array[array.dims[-1]].to_numpy() for name, array in arrays.items()}
+        return {name: [str(label) for label in values] for name, values in last.items() if values.dtype.kind in "OUT"}
+
+    @property
     def messages(self) -> list[str]:
         """What the sampler warned about, in words."""
         return json.loads(self.tree.attrs["messages"])
@@ -185,6 +196,36 @@ class Result:
     def calls(self) -> int | None:
         """Evaluations of the likelihood, gradients included, where the method counts them."""
         return int(self.tree.attrs["calls"]) if "calls" in self.tree.attrs else None
+
+    def with_labels(self, **labels: Sequence[str]) -> "Result":
+        """Result in whose tables, plots and files the numbers of vectors, along their last axis, have these labels.
+
+        >>> import gammajax as gj, numpy as np
+        >>> draws = np.random.default_rng(0).dirichlet([1.0, 2.0], (4, 500))
+        >>> result = gj.Result.from_samples({"ratios": draws}, method="example").with_labels(ratios=["W", "b"])
+        >>> result.summary().index.tolist()
+        ['ratios[W]', 'ratios[b]']
+
+        Raises `ValueError` for what is no vector of the result, and for labels that are not different texts, one for
+        each number.
+        """
+        from xarray import DataTree
+
+        tree = self.tree.copy()
+        dataset = tree["posterior"].to_dataset()
+        vectors = {str(name): array for name, array in dataset.data_vars.items() if array.ndim > 2}
+        for name, given in labels.items():
+            if name not in vectors:
+                raise ValueError(
+                    f"labels are of {name!r}, which is no vector; there are {', '.join(vectors) or 'none'}"
+                )
+            dimension, size = vectors[name].dims[-1], vectors[name].shape[-1]
+            plain = not isinstance(given, str) and all(isinstance(label, str) and label for label in given)
+            if not plain or len(set(given)) != size or len(given) != size:
+                raise ValueError(f"the labels of {name!r} must be {size} different texts, not {given!r}")
+            dataset = dataset.assign_coords({dimension: np.asarray(given, object)})
+        tree["posterior"] = DataTree(dataset)
+        return Result(tree)
 
     def derive(self, *, units: dict[str, str] | None = None, **functions) -> "Result":
         """Result with new quantities, each by a function of the dict of parameters (jax, one draw at a time).
@@ -377,7 +418,7 @@ class Result:
         paths = [Path(f"{root}_dead-birth.txt"), Path(f"{root}.paramnames")]
         with replacing(paths[0]) as dead_birth, replacing(paths[1]) as names:
             np.savetxt(dead_birth, table[np.argsort(table[:, -2], kind="stable")], fmt="%.17g")
-            names.write_text("".join(f"{label} {_latex(label)}\n" for label in numbers))
+            names.write_text("".join(f"{'_'.join(label.split())} {_latex(label)}\n" for label in numbers))
         return paths
 
     def plot_corner(self, names=None, truths: dict | None = None, **options):
@@ -430,10 +471,11 @@ class Result:
         """Label, name of variable and index of every number."""
         if group == "fractions":
             return {str(node): ("fraction_of_events", (i,)) for i, node in enumerate(self.fractions)}
-        numbers = {}
+        numbers, labels = {}, self.labels
         for name, values in self.samples.items():
             for index in np.ndindex(values.shape[1:]):
-                numbers[name + "".join(f"[{i}]" for i in index)] = (name, index)
+                shown = (*index[:-1], labels[name][index[-1]]) if name in labels else index
+                numbers[name + "".join(f"[{i}]" for i in shown)] = (name, index)
         return numbers
 
     def _chosen(self, names) -> dict[str, tuple[str, tuple[int, ...]]]:

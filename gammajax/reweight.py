@@ -101,6 +101,7 @@ def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=
         method=f"{result.tree.attrs['method']}, reweighted",
         truths=result.truths,
         units=result.units,
+        labels=result.labels,
         fractions=sample_fractions(target, samples),
         messages=messages,
         weighted={"samples": points, "log_weight": log_weight},

@@ -9,6 +9,7 @@ import numpy as np
 from gammajax.result import Result
 from gammajax.samplers.driver import Run, Sampler
 from gammajax.samplers.fractions import sample_fractions
+from gammajax.samplers.labels import element_labels
 
 
 def finish(run: Run, sampler: Sampler, key, samples: dict, messages=(), **more) -> Result:
@@ -21,6 +22,7 @@ def finish(run: Run, sampler: Sampler, key, samples: dict, messages=(), **more) 
         method=sampler.name,
         truths=sampler.truths,
         units=sampler.units,
+        labels=element_labels(run.posterior),
         fractions=sample_fractions(run.posterior, samples),
         timings=run.timings,
         seed=int(np.asarray(jax.random.key_data(key)).ravel()[-1]),
