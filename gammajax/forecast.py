@@ -292,7 +292,7 @@ class Sensitivity(eqx.Module):
         `unit`: what one of the scale is worth in the units of the axis, 1 if only `ylabel` is given. `xlabel` and
         `ylabel` label the parameter's own numbers, the latter times `unit`.
         """
-        from gammajax.ticks import plain_ticks
+        from gammajax.ticks import plain_ticks, wrapped
 
         if ax is None:
             from matplotlib.figure import Figure
@@ -320,12 +320,14 @@ class Sensitivity(eqx.Module):
             relic = THERMAL_RELIC / self.scale_quantity.factor * unit
             ax.axhline(relic, color="0.35", lw=1.2, ls=":", label="thermal relic (Steigman et al. 2012)")
         wide = x[0] > 0 and x[-1] > 3.0 * x[0]
-        ax.set(xscale="log" if wide else "linear", yscale="log", xlabel=x_label, ylabel=y_label)
+        ax.set(
+            xscale="log" if wide else "linear", yscale="log", xlabel=wrapped(x_label, 60), ylabel=wrapped(y_label, 40)
+        )
         if x.size > 1:
             ax.set_xlim(x[0], x[-1])
         plain_ticks(ax.xaxis)
         ax.tick_params(which="both", direction="in", top=True, right=True)
-        ax.legend(frameon=False, fontsize=9)
+        ax.legend(fontsize=9, framealpha=0.85, edgecolor="none")
         return ax
 
 

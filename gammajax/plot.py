@@ -19,6 +19,7 @@ BINS_PER_DECADE = 10
 PIXELS = 120  # along the side of a sky map
 DRAWS = 100  # of the posterior, for bands
 FEWEST = 10  # draws in a corner plot
+PANEL, PAD = 2.2, 0.08  # of a corner plot [inch]
 CORNER = {
     "truth_color": COLOURS[0],
     "color": COLOURS[1],
@@ -47,6 +48,8 @@ def plot_corner(result, names=None, truths: dict | None = None, **options):
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    from gammajax.ticks import labelled, wrapped
+
     check_options("plot_corner", options, corner_options(), ("names", "truths"))
     truths = result.truths if truths is None else truths
     check_labels({name: values.shape[1:] for name, values in result.samples.items()}, truths)
@@ -57,20 +60,21 @@ def plot_corner(result, names=None, truths: dict | None = None, **options):
     columns, labels, marks, titles, ranges = [], [], [], [], []
     for label, (name, index) in numbers.items():
         values = result.samples[name][(slice(None), *index)].astype(float)
-        factor, power = _scale(np.median(values))
+        factor, power = _scale(_size(values))
         unit = " ".join(part for part in (power, result.units.get(name, "")) if part)
         columns.append(values / factor)
-        labels.append(f"{label} [{unit}]" if unit else label)
+        labels.append(labelled(label, unit))
         # long units stand at the axis only, not so the power of ten
         short = unit if len(unit) < 10 else power
-        titles.append(f"{label} = {_interval(values / factor)}" + (f" {short}" if short else ""))
+        value = _interval(values / factor) + (f" {short}" if short else "")
+        lines = wrapped(label)
+        titles.append(f"{lines} = {value}" if len(lines) < 12 else f"{lines}\n= {value}")
         truth = np.asarray(truths[name])[index] if name in truths else None
         marks.append(None if truth is None else float(truth) / factor)
         ranges.append(_padded(np.append(columns[-1], [] if truth is None else marks[-1]), 0.0))
     count = len(columns)
-    size = 2.4 * count + 1.2
     with rc_context({"font.size": 11, "axes.linewidth": 0.8}):
-        figure = Figure(figsize=(size, size))
+        figure = Figure(figsize=(2.4 * count + 1.2, 2.4 * count + 1.2))
         corner(
             np.stack(columns, axis=1),
             fig=figure,
@@ -79,12 +83,57 @@ def plot_corner(result, names=None, truths: dict | None = None, **options):
             truths=marks if count > 1 and any(mark is not None for mark in marks) else None,
             **{**CORNER, "range": ranges, **options},
         )
-    if count == 1 and marks[0] is not None:
-        figure.axes[0].axvline(marks[0], color=options.get("truth_color", CORNER["truth_color"]))
-    for i, title in enumerate(titles):
-        figure.axes[i * (count + 1)].set_title(title, fontsize=11)
-    figure.subplots_adjust(left=0.6 / size + 0.08, bottom=0.6 / size + 0.08, right=0.97, top=0.94)
+        if count == 1 and marks[0] is not None:
+            figure.axes[0].axvline(marks[0], color=options.get("truth_color", CORNER["truth_color"]))
+        grid = np.array(figure.axes).reshape(count, count)
+        for i, title in enumerate(titles):
+            grid[i, i].set_title(title, fontsize=11)
+        _lay_out(figure, grid)
     return figure
+
+
+def _lay_out(figure, grid):
+    """Size the panels of a corner plot by the texts on them, and the margins by the texts beside them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.ticker import ScalarFormatter
+
+    from gammajax.ticks import PlainLinear
+
+    renderer: Any = FigureCanvasAgg(figure).get_renderer()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), ScalarFormatter):
+                axis.set_major_formatter(PlainLinear())
+                axis.set_tick_params(labelrotation=45)
+
+    def inches(texts):
+        sizes = [text.get_window_extent(renderer) for text in texts]
+        return [max((getattr(s, side) for s in sizes), default=0.0) / figure.dpi for side in ("width", "height")]
+
+    below, beside = [a.xaxis for a in grid[-1]], [a.yaxis for a in grid[1:, 0]]
+    _, numbers_below = inches([text for axis in below for text in axis.get_ticklabels()])
+    numbers_beside, _ = inches([text for axis in beside for text in axis.get_ticklabels()])
+    title_width, title_height = inches([a.title for a in grid.diagonal()])
+    below_width, below_height = inches([axis.label for axis in below])
+    beside_width, beside_height = inches([axis.label for axis in beside])
+    panel = max(PANEL, title_width, below_width, beside_height)
+    left, bottom, top = 4 * PAD + numbers_beside + beside_width, 4 * PAD + numbers_below + below_height, title_height
+    count = len(grid)
+    inner = count * panel + (count - 1) * PAD
+    width, height = left + inner + 4 * PAD, bottom + inner + top + 2 * PAD
+    figure.set_size_inches(width, height)
+    figure.subplots_adjust(
+        left=left / width,
+        right=(left + inner) / width,
+        bottom=bottom / height,
+        top=(bottom + inner) / height,
+        wspace=PAD / panel,
+        hspace=PAD / panel,
+    )
+    for axis in below:
+        axis.set_label_coords(0.5, -(numbers_below + 2 * PAD) / panel)
+    for axis in beside:
+        axis.set_label_coords(-(numbers_beside + 2 * PAD) / panel, 0.5)
 
 
 def corner_options() -> list[str]:
@@ -140,6 +189,8 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
 
 
 def _spectrum(figure, posterior, prediction: Prediction):
+    from gammajax.ticks import plain_ticks
+
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     edges = prediction.edges
     energy, number = _energies(posterior.events)
@@ -168,7 +219,7 @@ def _spectrum(figure, posterior, prediction: Prediction):
     bottom.errorbar(middle[shown], pull, 1.0, fmt="o", ms=4, color="black", lw=1)
     limit = max(3.5, 1.2 * np.abs(pull).max(initial=0.0) + 1.0)
     bottom.set(ylim=(-limit, limit), xlabel="reconstructed energy [TeV]", ylabel="(data - model)\n/ error")
-    bottom.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    plain_ticks(bottom.xaxis)
 
 
 def _of_all(posterior, counts):
@@ -193,6 +244,8 @@ def _sky(figure, posterior, prediction: Prediction, radius):
     from matplotlib.colors import PowerNorm
     from scipy.ndimage import gaussian_filter
 
+    from gammajax.ticks import PlainLinear, plain_ticks
+
     axes = figure.subplots()
     observations = posterior.observations
     lat0 = np.mean([float(o.lat) for o in observations])
@@ -209,7 +262,7 @@ def _sky(figure, posterior, prediction: Prediction, radius):
     sides = (lon0 + side / stretch, lat0 + side)
     surface = gaussian_filter(_of_all(posterior, surface_density(posterior.events, (lon0, lat0), radius)), 1.5)
     image = axes.pcolormesh(*sides, surface, cmap="magma", norm=PowerNorm(0.5, vmin=0.0), rasterized=True)
-    figure.colorbar(image, ax=axes, label="counts per square degree", shrink=0.85)
+    figure.colorbar(image, ax=axes, label="counts per square degree", shrink=0.85, format=PlainLinear())
     components = posterior.model(posterior.reference_parameters).components
     centres = [0.5 * (side[1:] + side[:-1]) for side in sides]
     handles = []
@@ -235,7 +288,8 @@ def _sky(figure, posterior, prediction: Prediction, radius):
     axes.legend(handles=handles, loc="lower left", fontsize=9, facecolor="black", framealpha=0.6, labelcolor="white")
     labels = FRAMES[observations[0].frame]
     axes.set(xlim=sides[0][[-1, 0]], ylim=sides[1][[0, -1]], aspect=1.0 / stretch, title="counts on the sky, smoothed")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value % 360.0:g}")
+    plain_ticks(axes.xaxis, period=360.0)
+    plain_ticks(axes.yaxis)
     axes.set(xlabel=f"{labels[0]} [deg]", ylabel=f"{labels[1]} [deg]")
 
 
@@ -275,6 +329,12 @@ def _padded(values, part: float) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
     margin = part * (high - low) if high > low else 1e-3 * (abs(high) or 1.0)
     return low - margin, high + margin
+
+
+def _size(values) -> float:
+    """Number whose power of ten may stand apart: the median, or the spread where that is larger."""
+    low, median, high = np.quantile(values, [0.1587, 0.5, 0.8413])
+    return max(median, high - low, key=abs)
 
 
 def _scale(value) -> tuple[float, str]:

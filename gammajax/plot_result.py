@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gammajax.mixture import Source
-from gammajax.plot import COLOURS, _padded, _scale
+from gammajax.plot import COLOURS, _padded, _scale, _size
 from gammajax.spectra import flux_label
 
 STYLE: Any = {"font.size": 11, "axes.linewidth": 0.8, "axes.titlesize": 12, "axes.spines.top": False}
@@ -32,13 +32,15 @@ def plot_trace(result, names=None):
     from scipy.ndimage import gaussian_filter1d
     from scipy.stats import rankdata
 
+    from gammajax.ticks import labelled, plain_ticks
+
     chosen = result._chosen(names)
     with rc_context(STYLE):
-        figure = Figure(figsize=(12.0, 2.1 * len(chosen) + 0.9), layout="constrained")
+        figure = Figure(figsize=(12.0, 2.3 * len(chosen) + 0.9), layout="constrained")
         grid = figure.subplots(len(chosen), 3, squeeze=False, width_ratios=(2.0, 1.0, 1.0))
         for (trace, rank, marginal), (label, (name, index)) in zip(grid, chosen.items(), strict=True):
             draws = result.tree["posterior"][name].to_numpy()[(slice(None), slice(None), *index)].astype(float)
-            factor, power = _scale(np.median(draws))
+            factor, power = _scale(_size(draws))
             draws = draws / factor
             unit = " ".join(part for part in (power, result.units.get(name, "")) if part)
             ranks = rankdata(draws).reshape(draws.shape)
@@ -54,12 +56,16 @@ def plot_trace(result, names=None):
             rank.set(ylim=(0.0, None), yticks=[])
             marginal.set(ylim=(0.0, None), yticks=[], xlim=edges[[0, -1]])
             trace.set(ylim=edges[[0, -1]], xlim=(0, max(draws.shape[1] - 1, 1)))
-            trace.set_ylabel(f"{label}\n[{unit}]" if unit else label)
+            trace.set_ylabel(labelled(label, unit, 20))
+            marginal.set_xlabel("value" + (f" [{unit}]" if unit else ""))
+            plain_ticks(trace.yaxis)
+            plain_ticks(marginal.xaxis, 3)
+            for axes in (trace, rank):
+                axes.tick_params(labelbottom=trace is grid[-1, 0])
         for axes, title in zip(grid[0], ("draws of each chain", "ranks by chain", "marginal by chain"), strict=True):
             axes.set_title(title)
         grid[-1, 0].set_xlabel("draw")
         grid[-1, 1].set_xlabel("rank among all draws")
-        grid[-1, 2].set_xlabel("value")
     return figure
 
 
@@ -165,6 +171,8 @@ def plot_spectrum(posterior, result, names=None, energy_range: tuple | None = No
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    from gammajax.ticks import plain_ticks
+
     components = posterior.model(posterior.reference_parameters).components
     sources = [path for path, part in components.items() if isinstance(part, Source)]
     names = sources if names is None else [names] if isinstance(names, str) else list(names)
@@ -207,8 +215,7 @@ def plot_spectrum(posterior, result, names=None, energy_range: tuple | None = No
                 if known:
                     axes.plot([], [], color="0.3", lw=1.5, ls="--", label="truth")
         axes.set(xscale="log", yscale="log", xlim=(low, high), xlabel="energy [TeV]", ylabel=flux_label(energy_power))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+        plain_ticks(axes.xaxis)
         axes.grid(True, which="major", alpha=0.3, lw=0.6)
         shown = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
         shown = shown[np.isfinite(shown) & (shown > 0)]

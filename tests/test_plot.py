@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from figures import faults
 from scipy.ndimage import gaussian_filter
 
 import gammajax as gj
@@ -63,12 +64,13 @@ def test_counts_figure(posterior, result):
     assert sky.get_xlabel() == "Galactic longitude [deg]"
     low, high = sky.get_xlim()
     assert low > high  # longitude increases to the left
-    figure.canvas.draw()
+    assert faults(figure) == []
 
 
 def test_spectrum_of_a_fraction(posterior, result):
     """With weights the flux is the one whose events are the fraction: f n / N times the model's."""
     figure = result.plot_spectrum(posterior)
+    assert faults(figure) == []
     median = np.asarray(figure.axes[0].get_lines()[0].get_xydata(), float)
     at_median = {"index": jnp.asarray(2.5), "fraction": jnp.asarray(0.3)}
     counts = float(posterior.expected_counts(at_median)["signal"].sum())

@@ -111,7 +111,7 @@ def test_names_of_what_is_drawn(result, names, rows):
     for figure in corner:
         assert [axes.get_title().split(" = ")[0] for axes in figure.axes[:: len(rows) + 1]] == rows
     trace = result.plot_trace(names).axes[::3]
-    assert [axes.get_ylabel().split("\n")[0] for axes in trace] == rows
+    assert [axes.get_ylabel().split(" [")[0] for axes in trace] == rows
 
 
 def test_truths_far_from_the_draws_and_constants_are_drawn():
