@@ -244,7 +244,7 @@ def _sky(figure, posterior, prediction: Prediction, radius):
     from matplotlib.colors import PowerNorm
     from scipy.ndimage import gaussian_filter
 
-    from gammajax.ticks import PlainLinear, plain_ticks
+    from gammajax.ticks import PlainLinear, plain_ticks, wrapped
 
     axes = figure.subplots()
     observations = posterior.observations
@@ -261,7 +261,8 @@ def _sky(figure, posterior, prediction: Prediction, radius):
     side = np.linspace(-radius, radius, PIXELS + 1)
     sides = (lon0 + side / stretch, lat0 + side)
     surface = gaussian_filter(_of_all(posterior, surface_density(posterior.events, (lon0, lat0), radius)), 1.5)
-    image = axes.pcolormesh(*sides, surface, cmap="magma", norm=PowerNorm(0.5, vmin=0.0), rasterized=True)
+    norm = PowerNorm(0.5, vmin=0.0, vmax=surface.max() or 1.0)
+    image = axes.pcolormesh(*sides, surface, cmap="magma", norm=norm, rasterized=True)
     figure.colorbar(image, ax=axes, label="counts per square degree", shrink=0.85, format=PlainLinear())
     components = posterior.model(posterior.reference_parameters).components
     centres = [0.5 * (side[1:] + side[:-1]) for side in sides]
@@ -271,12 +272,15 @@ def _sky(figure, posterior, prediction: Prediction, radius):
             simulated = prediction.events[i]
             place = np.asarray(simulated.lon), np.asarray(simulated.lat)
             expected = gaussian_filter(_histogram(*place, prediction.weights[i], (lon0, lat0), radius), 2.0)
-            levels = np.unique([_level(expected, part) for part in (0.8, 0.5)])
-            contours = axes.contour(*centres, expected, levels, colors="white", linewidths=1.2, linestyles=("--", "-"))
-            lines, _ = contours.legend_elements()
-            for line, part in zip(lines[::-1], ("50 %", "80 %"), strict=False):  # one where both are the same
-                line.set_label(f"{name}: {part} of its counts")
-                handles.append(line)
+            parts = {_level(expected, part, prediction.weights[i].sum()): part for part in (0.8, 0.5)}
+            levels = sorted(level for level in parts if level is not None)
+            if not levels:  # a map that holds little of the source
+                continue
+            styles = [{0.8: "--", 0.5: "-"}[parts[level]] for level in levels]
+            contours = axes.contour(*centres, expected, levels, colors="white", linewidths=1.2, linestyles=styles)
+            for line, level in zip(contours.legend_elements()[0], levels, strict=True):
+                line.set_label(f"{wrapped(name, 30)}: {100 * parts[level]:.0f} % of its counts")
+                handles.insert(0, line)
     handles += axes.plot(
         [lon0 + _wrap(float(o.lon) - lon0) for o in observations],
         [float(o.lat) for o in observations],
@@ -318,10 +322,11 @@ def _wrap(angle):
     return (np.asarray(angle) + 180.0) % 360.0 - 180.0
 
 
-def _level(values, part):
-    """Level above which lies this part of a map."""
+def _level(values, part, whole=None):
+    """Level above which lies this part of a map, or of a `whole` that it holds some of; None where it holds less."""
     falling = np.sort(values.ravel())[::-1]
-    return falling[np.searchsorted(np.cumsum(falling), part * falling.sum())]
+    place = np.searchsorted(np.cumsum(falling), part * (falling.sum() if whole is None else whole))
+    return falling[place] if place < falling.size else None
 
 
 def _padded(values, part: float) -> tuple[float, float]:

@@ -184,8 +184,9 @@ def plot_spectrum(posterior, result, names=None, energy_range: tuple | None = No
         min(observation.energy_min for observation in posterior.observations),
         max(observation.energy_max for observation in posterior.observations),
     )
-    edges = np.geomspace(low, high, 2 + int(BINS_PER_DECADE * np.log10(high / low)))
-    energy = np.sqrt(edges[1:] * edges[:-1])
+    energy = np.geomspace(low, high, 2 + int(BINS_PER_DECADE * np.log10(high / low)))
+    half = np.sqrt(energy[1] / energy[0])  # of a bin: the first and the last are about the ends
+    edges = np.append(energy / half, high * half)
     samples = {name: result.samples[name] for name in posterior.priors}
     drawn = len(next(iter(samples.values())))
     chosen = np.linspace(0, drawn - 1, min(drawn, SPECTRA)).astype(int)

@@ -86,7 +86,10 @@ def test_derived_events_of_a_component(posterior, result):
 
 def test_helpers():
     assert _wrap(np.array([359.0, 181.0, 10.0])).tolist() == [-1.0, -179.0, 10.0]
-    assert _level(np.array([[4.0, 3.0], [2.0, 1.0]]), 0.65) == 3.0
+    values = np.array([[4.0, 3.0], [2.0, 1.0]])
+    assert _level(values, 0.65) == 3.0
+    # a map that holds half of a source has no contour of 80 % of it
+    assert _level(values, 0.5, 20.0) == 1.0 and _level(values, 0.8, 20.0) is None
     assert _scale(4.2e-11) == (1e-11, "$10^{-11}$") and _scale(3.0) == (1.0, "")
     assert _interval(np.linspace(0.0, 1.0, 1001)) == "$0.50^{+0.34}_{-0.34}$"
 
