@@ -138,3 +138,20 @@ def test_cells_and_their_events_are_the_same_map(posterior):
     # 1000 events: cells of half the point spread function blur them
     assert of_cells.sum() == pytest.approx(of_events.sum(), rel=1e-6)
     assert np.abs(of_cells - of_events).max() < 0.05 * of_events.max()
+
+
+def test_counts_of_fractions_that_add_up_to_one(observation):
+    """The medians of Dirichlet draws do not add up to one, and are no weights."""
+
+    def model(p):
+        parts = {"flat": gj.InstrumentBackground(), "steep": gj.InstrumentBackground(tilt=1.0)}
+        return gj.Mixture(**parts, more=gj.InstrumentBackground(tilt=-1.0), weights=p["ratios"])
+
+    events = gj.simulate(jax.random.key(0), model({"ratios": jnp.array([0.3, 0.3, 0.4])}), observation, events=300)
+    posterior = gj.Posterior(model, {"ratios": dist.Dirichlet(jnp.ones(3))}, observation, events)
+    draws = np.random.default_rng(0).dirichlet([1.0, 1.0, 1.0], (2, 20))
+    assert abs(np.median(draws, axis=(0, 1)).sum() - 1.0) > 0.01
+    edges = np.array([0.4, 10.0])
+    prediction = predict(jax.random.key(0), posterior, {"ratios": draws.reshape(-1, 3)}, edges, events=2_000)
+    np.testing.assert_allclose(prediction.counts[..., 0], 300.0 * draws.reshape(-1, 3), rtol=1e-3)
+    assert sum(weights.sum() for weights in prediction.weights) == pytest.approx(300.0, rel=1e-3)
