@@ -7,11 +7,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 TOUCH = 1.0  # pixels by which texts may overlap
 
 
-def faults(figure, unlabelled: bool = False) -> list[str]:
-    """Texts that overlap or leave the figure, powers apart from their numbers, and axes without a label in a line each.
-
-    With `unlabelled`, axes may have no labels.
-    """
+def faults(figure) -> list[str]:
+    """Texts that overlap or leave the figure, powers apart from their numbers, and axes without a label; a line each."""
     root = figure.figure if hasattr(figure, "figure") else figure
     canvas = FigureCanvasAgg(root)
     canvas.draw()
@@ -27,7 +24,7 @@ def faults(figure, unlabelled: bool = False) -> list[str]:
             texts += [(place, text) for text in labels]
             if seen(axis.label):
                 texts.append((f"{place} label", axis.label))
-            elif labels and not unlabelled:
+            elif labels:
                 found.append(f"{place} has numbers and no label")
             if seen(axis.offsetText):
                 found.append(f"{place} has {axis.offsetText.get_text()!r} apart from its numbers")
