@@ -8,7 +8,7 @@ TOUCH = 1.0  # pixels by which texts may overlap
 
 
 def faults(figure) -> list[str]:
-    """Texts that overlap or leave the figure, powers apart from their numbers, and axes without a label; a line each."""
+    """Texts that overlap or leave the figure, powers apart from their numbers, axes without a label; a line each."""
     root = figure.figure if hasattr(figure, "figure") else figure
     canvas = FigureCanvasAgg(root)
     canvas.draw()
