@@ -10,8 +10,10 @@ along those of wider ones.
 """
 
 import math
+from collections.abc import Iterator
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -19,12 +21,13 @@ from jaxtyping import Array, Float, Int
 from gammajax.events import Events, Points, check_events
 from gammajax.fold import psf_quantile
 from gammajax.observation import Observation, as_tuple
-from gammajax.sky import DEGREE, displace, offset_coordinates
+from gammajax.sky import DEGREE, displace, offset_coordinates, separation
 from gammajax.spectra import is_same
 
 CHUNK = 2**20  # events or points per step
 # in standard deviations of the response: width of cells where none is asked for, and the largest
 DEFAULT, LARGEST = 0.5, 3.0
+MOST = 1000  # points along a side of a cell, in maps
 
 
 class Binning(eqx.Module):
@@ -210,6 +213,44 @@ class Cells(eqx.Module):
                     column[chunk] = np.asarray(part)[: chunk.size]
         return Points(*columns)
 
+    def spread(
+        self, step: float, centre: tuple[float, float], reach: float
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Directions (lon, lat) [deg] and numbers of events, in batches: for maps with pixels of `step` [deg].
+
+        The events of each cell are spread evenly over its part of the selected sky, at points three to a step, so that
+        a map of them shows no pattern of the cells, whatever their size. Cells further than `reach` [deg] from `centre`
+        may be left out.
+        """
+        for number, field in enumerate(self.binning.fields):
+            mine = self.observation == number
+            own = self.binning._table(number)
+            table = jax.tree.map(np.asarray, own)
+            interval = np.searchsorted(table.first, self.cell[mine], "right") - 1
+            # intervals of energy with as many rings have the same cells on the sky
+            rest, rings = self.cell[mine] - table.first[interval], table.rings[interval]
+            for count in np.unique(rings):
+                same = rings == count
+                cell, where = np.unique(rest[same], return_inverse=True)
+                events, width = np.bincount(where, self.count[mine][same]), float(field.offset_max) / count
+                for chunk, lon, lat, _ in _batches(field, own, cell, width, 1):
+                    near = np.asarray(separation(lon[:, 0], lat[:, 0], *centre)) < reach + 2.5 * width
+                    side = min(1 + math.ceil(3.0 * width / step), MOST)
+                    some = cell[chunk][near]
+                    for part, lon, lat, weight in _batches(field, own, some, width, side):
+                        weight = events[chunk][near][part, None] * weight
+                        yield lon.ravel(), lat.ravel(), weight.ravel()
+
+
+def _batches(field, table, cell, width, side):
+    """Slices of `cell`, and longitudes, latitudes and weights [cell, point] of `side`^2 points in each."""
+    size = min(max(CHUNK // side**2, 1), -(-cell.size // 512) * 512)
+    for first in range(0, cell.size, size or 1):
+        chunk = slice(first, first + size)
+        padded = jnp.asarray(np.resize(cell[chunk], size), jnp.int32)
+        made = _spread(field, table, padded, jnp.asarray(width), side)
+        yield chunk, *(np.asarray(column, np.float64)[: cell[chunk].size] for column in made)
+
 
 def _field(observation) -> Observation:
     """The observation without its response."""
@@ -266,8 +307,27 @@ def _points(field, table, energies, cell, order: tuple[int, int]):
     i, j = (part.ravel() for part in np.meshgrid(0.5 + 0.5 * y, 0.5 + 0.5 * y, indexing="ij"))
     distance = (ring[:, None] + i) * (field.offset_max / table.rings[interval])[:, None]
     lon, lat = displace(field.lon, field.lat, distance, 360.0 * (sector[:, None] + j) / in_ring[:, None])
-    weight = np.outer(y_rule, y_rule).ravel() * jnp.sin(DEGREE * distance)
+    weight = _selected_weights(field, lon, lat, np.outer(y_rule, y_rule).ravel() * jnp.sin(DEGREE * distance))
+    return energy, energy_weight / energy_weight.sum(1, keepdims=True), lon, lat, weight
+
+
+@eqx.filter_jit
+def _spread(field, table, cell, width, side: int):
+    """Directions and weights of `side`^2 points in each cell of an interval of energy whose rings are `width` wide."""
+    ring = jnp.searchsorted(table.within, cell, side="right") - 1
+    sector, in_ring = cell - table.within[ring], table.within[ring + 1] - table.within[ring]
+    i, j = (part.ravel() for part in np.meshgrid(np.arange(side), np.arange(side), indexing="ij"))
+    # each row is turned against the next, so that points of many cells are on no common line
+    shift = (0.618 * (ring[:, None] * side + i)) % 1.0
+    distance = (ring[:, None] + (i + 0.5) / side) * width
+    lon, lat = displace(
+        field.lon, field.lat, distance, 360.0 * (sector[:, None] + (j + shift) / side) / in_ring[:, None]
+    )
+    return lon, lat, _selected_weights(field, lon, lat, jnp.sin(DEGREE * distance))
+
+
+def _selected_weights(field, lon, lat, weight):
+    """Weights that add up to one in each row, zero in excluded sky, unless all of the row is."""
     kept = weight * field.selected(lon, lat)
     weight = jnp.where(kept.sum(1, keepdims=True) > 0, kept, weight)
-    energy_weight, weight = (w / w.sum(1, keepdims=True) for w in (energy_weight, weight))
-    return energy, energy_weight, lon, lat, weight
+    return weight / weight.sum(1, keepdims=True)

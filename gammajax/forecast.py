@@ -30,6 +30,7 @@ from gammajax.mixture import InstrumentBackground, Source
 from gammajax.posterior import Parameters, Posterior
 from gammajax.priors import centre, shape
 from gammajax.profile import UPPER_LIMIT, fall, maximise
+from gammajax.quantities import Quantity, find_quantity
 from gammajax.samplers.space import labels, labels_along, referred
 from gammajax.simulate import simulate
 from gammajax.spectra import PowerLaw, is_same
@@ -267,6 +268,7 @@ class Sensitivity(eqx.Module):
     - `limits` [band, value]: quantiles of the upper limit on the scale without signal, for the best fit -2, -1, 0, 1
       and 2 standard deviations from zero; the median is `limits[2]`.
     - `discovery`: scale that gives a median significance of 5; `significance`: the median at the scale of the `truth`.
+    - `scale_quantity`, `along_quantity`: what the parameters are in the model, where it says so; for labels.
     """
 
     scale: str = eqx.field(static=True)
@@ -277,39 +279,64 @@ class Sensitivity(eqx.Module):
     significance: Float[np.ndarray, " value"]
     truth: Parameters
     level: float = eqx.field(static=True, default=0.95)
+    scale_quantity: Quantity | None = eqx.field(static=True, default=None)
+    along_quantity: Quantity | None = eqx.field(static=True, default=None)
 
-    def plot(self, ax=None, *, xlabel: str | None = None, ylabel: str | None = None, unit: float = 1.0):
+    def plot(self, ax=None, *, xlabel: str | None = None, ylabel: str | None = None, unit: float | int | None = None):
         """Draw median limit, 68 % and 95 % bands and discovery against the other parameter; returns the axes.
 
-        `unit`: what one of the scale is worth in the units of the axis. A scale called "sigma_v" is in cm^3 s^-1 then,
-        and the thermal relic (2.2e-26, Steigman et al. 2012) is drawn with it.
+        Where the model says that the scale is a cross section or decay rate of dark matter, or the other parameter its
+        mass ([`gammajax.quantities.find_quantity`][]), axes are in cm^3 s^-1, s^-1 or TeV, and the thermal relic
+        (2.2e-26, Steigman et al. 2012) is drawn. All others have the name of the parameter and no unit.
+
+        `unit`: what one of the scale is worth in the units of the axis, 1 if only `ylabel` is given. `xlabel` and
+        `ylabel` label the parameter's own numbers, the latter times `unit`.
         """
+        from gammajax.ticks import plain_ticks, wrapped
+
         if ax is None:
             from matplotlib.figure import Figure
 
             ax = Figure(figsize=(6.8, 5.0), layout="constrained").subplots()
-        low2, low1, median, high1, high2 = self.limits * unit
-        x = self.values
-        ax.fill_between(x, low2, high2, color="#ffe066", lw=0, label="95 % of experiments")
-        ax.fill_between(x, low1, high1, color="#7bc96f", lw=0, label="68 % of experiments")
-        ax.plot(x, median, color="black", lw=1.8, label=f"median {100 * self.level:g} % CL upper limit")
+        x_label, x_unit = _axis(self.along, self.along_quantity, xlabel, None)
+        y_label, unit = _axis(self.scale, self.scale_quantity, ylabel, unit)
+        order = np.argsort(self.values)
+        x = self.values[order] * x_unit
+        low2, low1, median, high1, high2 = self.limits[:, order] * unit
+        one = {"marker": "o", "ms": 4} if x.size == 1 else {}
+        ax.fill_between(x, low2, high2, color="#ffe066", lw=2 if one else 0, label="95 % of experiments")
+        ax.fill_between(x, low1, high1, color="#7bc96f", lw=2 if one else 0, label="68 % of experiments")
+        ax.plot(x, median, color="black", lw=1.8, label=f"median {100 * self.level:g} % CL upper limit", **one)
         ax.plot(
             x,
-            self.discovery * unit,
+            self.discovery[order] * unit,
             color="#30638e",
             lw=1.6,
             ls="--",
             label=rf"median {DISCOVERY:g} $\sigma$ discovery",
+            **one,
         )
-        names = {"sigma_v": r"$\langle\sigma v\rangle$ [cm$^3$ s$^{-1}$]", "mass": "dark-matter mass [TeV]"}
-        if self.scale == "sigma_v":
-            ax.axhline(THERMAL_RELIC, color="0.35", lw=1.2, ls=":", label="thermal relic (Steigman et al. 2012)")
-        ax.set(xscale="log", yscale="log", xlim=(x[0], x[-1]))
-        ax.set(xlabel=xlabel or names.get(self.along, self.along), ylabel=ylabel or names.get(self.scale, self.scale))
-        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        if self.scale_quantity is not None and self.scale_quantity.field == "sigma_v":
+            relic = THERMAL_RELIC / self.scale_quantity.factor * unit
+            ax.axhline(relic, color="0.35", lw=1.2, ls=":", label="thermal relic (Steigman et al. 2012)")
+        wide = x[0] > 0 and x[-1] > 3.0 * x[0]
+        ax.set(
+            xscale="log" if wide else "linear", yscale="log", xlabel=wrapped(x_label, 60), ylabel=wrapped(y_label, 40)
+        )
+        if x.size > 1:
+            ax.set_xlim(x[0], x[-1])
+        plain_ticks(ax.xaxis)
         ax.tick_params(which="both", direction="in", top=True, right=True)
-        ax.legend(frameon=False, fontsize=9)
+        ax.legend(fontsize=9, framealpha=0.85, edgecolor="none")
         return ax
+
+
+def _axis(name: str, quantity: Quantity | None, label: str | None, unit) -> tuple[str, float]:
+    """Label of an axis and the unit of its numbers: those given, or the model's own, or the parameter's."""
+    if quantity is None or label is not None:
+        return label or name, 1.0 if unit is None else unit
+    unit = quantity.factor if unit is None else unit
+    return quantity.label if np.isclose(unit, quantity.factor, rtol=1e-3, atol=0.0) else name, unit
 
 
 def sensitivity(
@@ -357,7 +384,8 @@ def sensitivity(
     rows = [_at_value(asimov, point, scale, along, z) for point in there]
     sigma, discovery, significance = np.array(rows).T
     bands = [np.sqrt(z**2 + min(n, 0) ** 2) + n for n in BANDS]
-    return Sensitivity(scale, along, values, np.outer(bands, sigma), discovery, significance, truth, level)
+    quantities = (find_quantity(model, there, name) for name in (scale, along))
+    return Sensitivity(scale, along, values, np.outer(bands, sigma), discovery, significance, truth, level, *quantities)
 
 
 def _at_value(asimov, point, scale, along, z):

@@ -363,7 +363,9 @@ def plane_fractions(
 
 def draw_map(morphology: Morphology, factor: float, label: str, ax=None, width=None, **options):
     """Draw the surface brightness times `factor`, per deg^2; see [`gammajax.morphology.Morphology.plot`][]."""
-    from matplotlib.colors import LogNorm
+    from matplotlib.colors import LogNorm, Normalize
+
+    from gammajax.ticks import PlainLinear
 
     half = _extent(morphology) if width is None else 0.5 * width
     ax, (lon, lat) = _sky_axes(ax, float(morphology.lon), float(morphology.lat), half)
@@ -374,22 +376,27 @@ def draw_map(morphology: Morphology, factor: float, label: str, ax=None, width=N
         cusp = (value > 0.5 * top).mean() < 0.005
         options.update({"norm": LogNorm(max(value.min(), 1e-4 * top), top)} if cusp else {"vmin": 0.0})
     image = ax.pcolormesh(lon, lat, value, **{"cmap": "magma", "rasterized": True, **options})
-    ax.figure.colorbar(image, ax=ax, label=label)
+    ax.figure.colorbar(image, ax=ax, label=label, format=PlainLinear() if type(image.norm) is Normalize else None)
     return ax
 
 
 def _sky_axes(ax, lon0, lat0, half):
     """Axes, new ones for None, of a square about a direction [deg], and 401 edges along its sides."""
     import matplotlib.pyplot as plt
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    ax = plt.subplots(figsize=(5.8, 4.8), layout="constrained")[1] if ax is None else ax
+    from gammajax.ticks import plain_ticks
+
+    # with a fixed aspect labels are a little beyond where the engine wants them
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
+    ax = plt.subplots(figsize=(5.8, 4.8), layout=layout)[1] if ax is None else ax
     stretch = max(math.cos(math.radians(lat0)), 0.1)
     side = np.linspace(-half, half, 401)
     lon, lat = lon0 + side / stretch, np.clip(lat0 + side, -90.0, 90.0)
     ax.set(xlim=lon[[-1, 0]], ylim=lat[[0, -1]], aspect=1.0 / stretch)
     ax.set(xlabel="longitude [deg]", ylabel="latitude [deg]")
-    # rounding leaves 359.9999 for 0
-    ax.xaxis.set_major_formatter(lambda value, _: f"{round(value % 360.0, 6) % 360.0:g}")
+    plain_ticks(ax.xaxis, period=360.0)
+    plain_ticks(ax.yaxis)
     return ax, (lon, lat)
 
 

@@ -1,5 +1,6 @@
 """Plots. Each returns a `matplotlib.figure.Figure`; nothing is shown or saved."""
 
+import inspect
 from typing import Any
 
 import jax
@@ -15,63 +16,141 @@ from gammajax.result import check_labels
 COLOURS = ["#d1495b", "#30638e", "#edae49", "#00798c", "#6f4e7c", "#8d96a3"]
 FRAMES = {"galactic": ("Galactic longitude", "Galactic latitude"), "icrs": ("Right ascension", "Declination")}
 BINS_PER_DECADE = 10
+PIXELS = 120  # along the side of a sky map
 DRAWS = 100  # of the posterior, for bands
 FEWEST = 10  # draws in a corner plot
+PANEL, PAD = 2.2, 0.08  # of a corner plot [inch]
+CORNER = {
+    "truth_color": COLOURS[0],
+    "color": COLOURS[1],
+    "bins": 30,
+    "smooth": 1.2,
+    "smooth1d": 1.0,
+    "levels": (0.393, 0.865),
+    "quantiles": (0.1587, 0.5, 0.8413),
+    "plot_datapoints": False,
+    "fill_contours": True,
+    "max_n_ticks": 4,
+    "labelpad": 0.02,
+}
 
 
-def plot_corner(result, truths: dict | None = None, **options):
+def plot_corner(result, names=None, truths: dict | None = None, **options):
     """Marginal distributions in ones and twos, with 68 % intervals, 39 % and 86 % contours, and true values.
 
-    Raises `ValueError` for fewer draws than make a histogram, and for truths of other names.
+    - `names`: quantities, or rows of the summary, in the order drawn; by default all.
+    - `truths`: true values by quantity, by default those that the result knows.
+    - `options` of `corner.corner` (`bins`, `color`, `smooth`, `levels`, `quantiles`, ...).
+
+    Raises `ValueError` for fewer draws than make a histogram, and for names, truths and options that are unknown.
     """
     from corner import corner
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    from gammajax.ticks import labelled, wrapped
+
+    check_options("plot_corner", options, corner_options(), ("names", "truths"))
     truths = result.truths if truths is None else truths
     check_labels({name: values.shape[1:] for name, values in result.samples.items()}, truths)
-    numbers = result._numbers()
+    numbers = result._chosen(names)
     draws = len(next(iter(result.samples.values())))
     if draws < max(FEWEST, 2 * len(numbers)):
         raise ValueError(f"{draws} draws are too few for a corner plot of {len(numbers)} numbers; see Result.messages")
-    columns, labels, marks, titles = [], [], [], []
+    columns, labels, marks, titles, ranges = [], [], [], [], []
     for label, (name, index) in numbers.items():
         values = result.samples[name][(slice(None), *index)].astype(float)
-        factor, power = _scale(np.median(values))
+        factor, power = _scale(_size(values))
         unit = " ".join(part for part in (power, result.units.get(name, "")) if part)
         columns.append(values / factor)
-        labels.append(f"{label} [{unit}]" if unit else label)
+        labels.append(labelled(label, unit))
         # long units stand at the axis only, not so the power of ten
         short = unit if len(unit) < 10 else power
-        titles.append(f"{label} = {_interval(values / factor)}" + (f" {short}" if short else ""))
+        value = _interval(values / factor) + (f" {short}" if short else "")
+        lines = wrapped(label)
+        titles.append(f"{lines} = {value}" if len(lines) < 12 else f"{lines}\n= {value}")
         truth = np.asarray(truths[name])[index] if name in truths else None
         marks.append(None if truth is None else float(truth) / factor)
+        ranges.append(_padded(np.append(columns[-1], [] if truth is None else marks[-1]), 0.0))
     count = len(columns)
-    size = 2.4 * count + 1.2
     with rc_context({"font.size": 11, "axes.linewidth": 0.8}):
-        figure = Figure(figsize=(size, size))
+        figure = Figure(figsize=(2.4 * count + 1.2, 2.4 * count + 1.2))
         corner(
             np.stack(columns, axis=1),
             fig=figure,
             labels=labels,
-            truths=marks if any(mark is not None for mark in marks) else None,
-            truth_color=COLOURS[0],
-            color=COLOURS[1],
-            bins=30,
-            smooth=1.2,
-            smooth1d=1.0,
-            levels=(0.393, 0.865),
-            quantiles=(0.1587, 0.5, 0.8413),
-            plot_datapoints=False,
-            fill_contours=True,
-            max_n_ticks=4,
-            labelpad=0.02,
-            **options,
+            # it takes no true value of a single number
+            truths=marks if count > 1 and any(mark is not None for mark in marks) else None,
+            **{**CORNER, "range": ranges, **options},
         )
-    for i, title in enumerate(titles):
-        figure.axes[i * (count + 1)].set_title(title, fontsize=11)
-    figure.subplots_adjust(left=0.6 / size + 0.08, bottom=0.6 / size + 0.08, right=0.97, top=0.94)
+        if count == 1 and marks[0] is not None:
+            figure.axes[0].axvline(marks[0], color=options.get("truth_color", CORNER["truth_color"]))
+        grid = np.array(figure.axes).reshape(count, count)
+        for i, title in enumerate(titles):
+            grid[i, i].set_title(title, fontsize=11)
+        _lay_out(figure, grid)
     return figure
+
+
+def _lay_out(figure, grid):
+    """Size the panels of a corner plot by the texts on them, and the margins by the texts beside them."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.ticker import ScalarFormatter
+
+    from gammajax.ticks import PlainLinear
+
+    renderer: Any = FigureCanvasAgg(figure).get_renderer()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if isinstance(axis.get_major_formatter(), ScalarFormatter):
+                axis.set_major_formatter(PlainLinear())
+                axis.set_tick_params(labelrotation=45)
+
+    def inches(texts):
+        sizes = [text.get_window_extent(renderer) for text in texts]
+        return [max((getattr(s, side) for s in sizes), default=0.0) / figure.dpi for side in ("width", "height")]
+
+    below, beside = [a.xaxis for a in grid[-1]], [a.yaxis for a in grid[1:, 0]]
+    _, numbers_below = inches([text for axis in below for text in axis.get_ticklabels()])
+    numbers_beside, _ = inches([text for axis in beside for text in axis.get_ticklabels()])
+    title_width, title_height = inches([a.title for a in grid.diagonal()])
+    below_width, below_height = inches([axis.label for axis in below])
+    beside_width, beside_height = inches([axis.label for axis in beside])
+    panel = max(PANEL, title_width, below_width, beside_height)
+    left, bottom, top = 4 * PAD + numbers_beside + beside_width, 4 * PAD + numbers_below + below_height, title_height
+    count = len(grid)
+    inner = count * panel + (count - 1) * PAD
+    width, height = left + inner + 4 * PAD, bottom + inner + top + 2 * PAD
+    figure.set_size_inches(width, height)
+    figure.subplots_adjust(
+        left=left / width,
+        right=(left + inner) / width,
+        bottom=bottom / height,
+        top=(bottom + inner) / height,
+        wspace=PAD / panel,
+        hspace=PAD / panel,
+    )
+    for axis in below:
+        axis.set_label_coords(0.5, -(numbers_below + 2 * PAD) / panel)
+    for axis in beside:
+        axis.set_label_coords(-(numbers_beside + 2 * PAD) / panel, 0.5)
+
+
+def corner_options() -> list[str]:
+    """Options of `corner.corner` that leave data, labels and true values alone; it ignores all others in silence."""
+    from corner import corner, hist2d
+
+    ours = {"data", "fig", "labels", "truths", "titles", "show_titles", "weights", "group", "var_names", "filter_vars"}
+    ours |= {"coords", "divergences", "divergences_kwargs", "labeller", "x", "y", "ax", "new_fig", "reverse"}
+    known = {**inspect.signature(corner).parameters, **inspect.signature(hist2d).parameters}
+    return [name for name, option in known.items() if option.kind is not option.VAR_KEYWORD and name not in ours]
+
+
+def check_options(function: str, options: dict, known, more=()) -> None:
+    """Raise `ValueError` for an option that is not known; `more` are keywords to name in the message."""
+    for name in options:
+        if name not in known:
+            raise ValueError(f"{function} has no option {name!r}; it has {', '.join((*more, *known))}")
 
 
 def plot_counts(posterior, result, *, key=None, events: int | None = None, radius: float | None = None):
@@ -93,9 +172,11 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
     high = max(observation.energy_max for observation in posterior.observations)
     edges = np.geomspace(low, high, 1 + max(4, round(BINS_PER_DECADE * np.log10(high / low))))
     if isinstance(posterior.events, Cells):
-        # counts of whole cells only
+        # whole cells only, as many to a bin as in the next: other widths would look like features of the spectrum
         cell_edges = np.asarray(posterior.events.binning.edges, float)
-        edges = np.unique(cell_edges[np.abs(np.log(edges[:, None] / cell_edges)).argmin(1)])
+        cells = len(cell_edges) - 1
+        in_bin = max(1, round(cells / (len(edges) - 1) - 1.0))
+        edges = cell_edges[np.rint(np.linspace(0, cells, 1 + round(cells / in_bin))).astype(int)]
     # the first and the last event may lie on the edge in single precision
     edges[[0, -1]] *= [1 - 1e-6, 1 + 1e-6]
     prediction = predict(key, posterior, {name: values[chosen] for name, values in samples.items()}, edges, events)
@@ -108,9 +189,11 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
 
 
 def _spectrum(figure, posterior, prediction: Prediction):
+    from gammajax.ticks import plain_ticks
+
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     edges = prediction.edges
-    energy, _, _, number = _spread(posterior.events)
+    energy, number = _energies(posterior.events)
     counts = _of_all(posterior, np.histogram(energy, edges, weights=number)[0])
     middle = np.sqrt(edges[1:] * edges[:-1])
     total = np.quantile(prediction.counts.sum(1), [0.1587, 0.5, 0.8413], axis=0)
@@ -136,7 +219,7 @@ def _spectrum(figure, posterior, prediction: Prediction):
     bottom.errorbar(middle[shown], pull, 1.0, fmt="o", ms=4, color="black", lw=1)
     limit = max(3.5, 1.2 * np.abs(pull).max(initial=0.0) + 1.0)
     bottom.set(ylim=(-limit, limit), xlabel="reconstructed energy [TeV]", ylabel="(data - model)\n/ error")
-    bottom.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    plain_ticks(bottom.xaxis)
 
 
 def _of_all(posterior, counts):
@@ -144,12 +227,12 @@ def _of_all(posterior, counts):
     return distributed.over(distributed.spans(posterior), np.sum, counts)
 
 
-def _spread(events):
-    """Energy, longitude, latitude and number: of single events, or of cells spread over their points."""
+def _energies(events):
+    """Energy and number: of single events, or of cells at their points."""
     if isinstance(events, Events):
-        return (*(np.asarray(column, float) for column in (events.energy, events.lon, events.lat)), None)
-    *columns, weight = events.points().pairs()
-    return *columns, (np.asarray(events.count)[:, None] * weight).ravel()
+        return np.asarray(events.energy, float), None
+    energies = events.energies()
+    return energies.ravel(), np.repeat(np.asarray(events.count) / energies.shape[1], energies.shape[1])
 
 
 def _band(axes, edges, band, colour, label):
@@ -160,6 +243,8 @@ def _band(axes, edges, band, colour, label):
 def _sky(figure, posterior, prediction: Prediction, radius):
     from matplotlib.colors import PowerNorm
     from scipy.ndimage import gaussian_filter
+
+    from gammajax.ticks import PlainLinear, plain_ticks, wrapped
 
     axes = figure.subplots()
     observations = posterior.observations
@@ -173,28 +258,29 @@ def _sky(figure, posterior, prediction: Prediction, radius):
             for o in observations
         )
     # longitudes near lon0, so that fields across 0 or 360 deg stay in one piece
-    sides = (lon0 + np.linspace(-radius, radius, 121) / stretch, lat0 + np.linspace(-radius, radius, 121))
-
-    def histogram(lon, lat, weights):
-        return np.histogram2d(lat, lon0 + _wrap(lon - lon0), sides[::-1], weights=weights)[0]
-
-    counts = gaussian_filter(_of_all(posterior, histogram(*_spread(posterior.events)[1:])), 1.5)
-    pixel = (2.0 * radius / 120) ** 2
-    image = axes.pcolormesh(*sides, counts / pixel, cmap="magma", norm=PowerNorm(0.5, vmin=0.0), rasterized=True)
-    figure.colorbar(image, ax=axes, label="counts per square degree", shrink=0.85)
+    side = np.linspace(-radius, radius, PIXELS + 1)
+    sides = (lon0 + side / stretch, lat0 + side)
+    surface = gaussian_filter(_of_all(posterior, surface_density(posterior.events, (lon0, lat0), radius)), 1.5)
+    norm = PowerNorm(0.5, vmin=0.0, vmax=surface.max() or 1.0)
+    image = axes.pcolormesh(*sides, surface, cmap="magma", norm=norm, rasterized=True)
+    figure.colorbar(image, ax=axes, label="counts per square degree", shrink=0.85, format=PlainLinear())
     components = posterior.model(posterior.reference_parameters).components
     centres = [0.5 * (side[1:] + side[:-1]) for side in sides]
     handles = []
     for i, name in enumerate(prediction.names):
         if isinstance(components[name], Source):
             simulated = prediction.events[i]
-            expected = gaussian_filter(histogram(simulated.lon, simulated.lat, prediction.weights[i]), 2.0)
-            levels = np.unique([_level(expected, part) for part in (0.8, 0.5)])
-            contours = axes.contour(*centres, expected, levels, colors="white", linewidths=1.2, linestyles=("--", "-"))
-            lines, _ = contours.legend_elements()
-            for line, part in zip(lines[::-1], ("50 %", "80 %"), strict=False):  # one where both are the same
-                line.set_label(f"{name}: {part} of its counts")
-                handles.append(line)
+            place = np.asarray(simulated.lon), np.asarray(simulated.lat)
+            expected = gaussian_filter(_histogram(*place, prediction.weights[i], (lon0, lat0), radius), 2.0)
+            parts = {_level(expected, part, prediction.weights[i].sum()): part for part in (0.8, 0.5)}
+            levels = sorted(level for level in parts if level is not None)
+            if not levels:  # a map that holds little of the source
+                continue
+            styles = [{0.8: "--", 0.5: "-"}[parts[level]] for level in levels]
+            contours = axes.contour(*centres, expected, levels, colors="white", linewidths=1.2, linestyles=styles)
+            for line, level in zip(contours.legend_elements()[0], levels, strict=True):
+                line.set_label(f"{wrapped(name, 30)}: {100 * parts[level]:.0f} % of its counts")
+                handles.insert(0, line)
     handles += axes.plot(
         [lon0 + _wrap(float(o.lon) - lon0) for o in observations],
         [float(o.lat) for o in observations],
@@ -206,18 +292,54 @@ def _sky(figure, posterior, prediction: Prediction, radius):
     axes.legend(handles=handles, loc="lower left", fontsize=9, facecolor="black", framealpha=0.6, labelcolor="white")
     labels = FRAMES[observations[0].frame]
     axes.set(xlim=sides[0][[-1, 0]], ylim=sides[1][[0, -1]], aspect=1.0 / stretch, title="counts on the sky, smoothed")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value % 360.0:g}")
+    plain_ticks(axes.xaxis, period=360.0)
+    plain_ticks(axes.yaxis)
     axes.set(xlabel=f"{labels[0]} [deg]", ylabel=f"{labels[1]} [deg]")
+
+
+def surface_density(events: Events | Cells, centre: tuple, radius: float | int) -> np.ndarray:
+    """Counts [row, column] per square degree in the pixels of a map; events of cells are spread over these."""
+    step = 2.0 * radius / PIXELS
+    single = isinstance(events, Events)
+    batches = [(events.lon, events.lat, None)] if single else events.spread(step, centre, 1.5 * radius)
+    counts = sum((_histogram(*batch, centre, radius) for batch in batches), start=np.zeros((PIXELS, PIXELS)))
+    # rows are equally high, but pixels as wide as in the middle row there only
+    lat = np.radians(centre[1] + step * (np.arange(PIXELS) + 0.5 - 0.5 * PIXELS))
+    return counts / (step**2 * np.maximum(np.cos(lat), 1e-3) / np.cos(np.radians(centre[1])))[:, None]
+
+
+def _histogram(lon, lat, weights, centre, radius) -> np.ndarray:
+    """Sums of weights [row, column] in the pixels of a map of half the size `radius` [deg] about `centre`."""
+    x, y = _wrap(lon - centre[0]) * np.cos(np.radians(centre[1])), lat - centre[1]
+    row, column = (np.floor((side / radius + 1.0) * (0.5 * PIXELS)) for side in (y, x))
+    inside = (0 <= row) & (row < PIXELS) & (0 <= column) & (column < PIXELS)
+    pixel = (row * PIXELS + column)[inside].astype(int)
+    counts = np.bincount(pixel, None if weights is None else weights[inside], PIXELS**2)
+    return counts.reshape(PIXELS, PIXELS).astype(float)
 
 
 def _wrap(angle):
     return (np.asarray(angle) + 180.0) % 360.0 - 180.0
 
 
-def _level(values, part):
-    """Level above which lies this part of a map."""
+def _level(values, part, whole=None):
+    """Level above which lies this part of a map, or of a `whole` that it holds some of; None where it holds less."""
     falling = np.sort(values.ravel())[::-1]
-    return falling[np.searchsorted(np.cumsum(falling), part * falling.sum())]
+    place = np.searchsorted(np.cumsum(falling), part * (falling.sum() if whole is None else whole))
+    return falling[place] if place < falling.size else None
+
+
+def _padded(values, part: float) -> tuple[float, float]:
+    """Smallest and largest value, with a margin of this part of their distance; of equal ones a little beyond them."""
+    low, high = float(values.min()), float(values.max())
+    margin = part * (high - low) if high > low else 1e-3 * (abs(high) or 1.0)
+    return low - margin, high + margin
+
+
+def _size(values) -> float:
+    """Number whose power of ten may stand apart: the median, or the spread where that is larger."""
+    low, median, high = np.quantile(values, [0.1587, 0.5, 0.8413])
+    return max(median, high - low, key=abs)
 
 
 def _scale(value) -> tuple[float, str]:

@@ -133,9 +133,11 @@ def _colours(offsets):
 
 
 def _true_energy(axes, energy):
+    from gammajax.ticks import plain_ticks
+
     axes.set(xscale="log", xlabel="true energy [TeV]")
     axes.set_xlim(energy[0], energy[-1])
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    plain_ticks(axes.xaxis)
     axes.grid(True, which="major", alpha=0.3, lw=0.6)
     return axes
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gammajax.mixture import Source
-from gammajax.plot import COLOURS, _scale
+from gammajax.plot import COLOURS, _padded, _scale, _size
 from gammajax.spectra import flux_label
 
 STYLE: Any = {"font.size": 11, "axes.linewidth": 0.8, "axes.titlesize": 12, "axes.spines.top": False}
@@ -23,30 +23,29 @@ def plot_trace(result, names=None):
     """Chains by draw, how their ranks are spread, and the marginal distribution of each.
 
     The ranks of all draws, counted by chain, are level where the chains agree (Vehtari et al. 2021, arXiv:1903.08008).
-    `names`: rows of the summary, by default all.
+    `names`: quantities, or rows of the summary, by default all.
+
+    Raises `ValueError` for names that are unknown.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
     from scipy.ndimage import gaussian_filter1d
     from scipy.stats import rankdata
 
-    numbers = result._numbers()
-    chosen = list(numbers) if names is None else [names] if isinstance(names, str) else list(names)
-    unknown = [name for name in chosen if name not in numbers]
-    if unknown or not chosen:
-        raise ValueError(f"no quantity {unknown} in the result; there are {', '.join(numbers)}")
+    from gammajax.ticks import labelled, plain_ticks
+
+    chosen = result._chosen(names)
     with rc_context(STYLE):
-        figure = Figure(figsize=(12.0, 2.1 * len(chosen) + 0.9), layout="constrained")
+        figure = Figure(figsize=(12.0, 2.3 * len(chosen) + 0.9), layout="constrained")
         grid = figure.subplots(len(chosen), 3, squeeze=False, width_ratios=(2.0, 1.0, 1.0))
-        for (trace, rank, marginal), label in zip(grid, chosen, strict=True):
-            name, index = numbers[label]
+        for (trace, rank, marginal), (label, (name, index)) in zip(grid, chosen.items(), strict=True):
             draws = result.tree["posterior"][name].to_numpy()[(slice(None), slice(None), *index)].astype(float)
-            factor, power = _scale(np.median(draws))
+            factor, power = _scale(_size(draws))
             draws = draws / factor
             unit = " ".join(part for part in (power, result.units.get(name, "")) if part)
             ranks = rankdata(draws).reshape(draws.shape)
             rank_edges = np.linspace(0.5, draws.size + 0.5, min(RANK_BINS, max(draws.shape[1] // 5, 1)) + 1)
-            edges = np.linspace(*_padded(draws), 101)
+            edges = np.linspace(*_padded(draws, 0.03), 101)
             for chain, values in enumerate(draws):
                 colour = COLOURS[(chain + 1) % len(COLOURS)]
                 trace.plot(values, color=colour, lw=0.5, alpha=0.8, rasterized=True)
@@ -57,12 +56,16 @@ def plot_trace(result, names=None):
             rank.set(ylim=(0.0, None), yticks=[])
             marginal.set(ylim=(0.0, None), yticks=[], xlim=edges[[0, -1]])
             trace.set(ylim=edges[[0, -1]], xlim=(0, max(draws.shape[1] - 1, 1)))
-            trace.set_ylabel(f"{label}\n[{unit}]" if unit else label)
+            trace.set_ylabel(labelled(label, unit, 20))
+            marginal.set_xlabel("value" + (f" [{unit}]" if unit else ""))
+            plain_ticks(trace.yaxis)
+            plain_ticks(marginal.xaxis, 3)
+            for axes in (trace, rank):
+                axes.tick_params(labelbottom=trace is grid[-1, 0])
         for axes, title in zip(grid[0], ("draws of each chain", "ranks by chain", "marginal by chain"), strict=True):
             axes.set_title(title)
         grid[-1, 0].set_xlabel("draw")
         grid[-1, 1].set_xlabel("rank among all draws")
-        grid[-1, 2].set_xlabel("value")
     return figure
 
 
@@ -168,6 +171,8 @@ def plot_spectrum(posterior, result, names=None, energy_range: tuple | None = No
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
+    from gammajax.ticks import plain_ticks
+
     components = posterior.model(posterior.reference_parameters).components
     sources = [path for path, part in components.items() if isinstance(part, Source)]
     names = sources if names is None else [names] if isinstance(names, str) else list(names)
@@ -179,8 +184,9 @@ def plot_spectrum(posterior, result, names=None, energy_range: tuple | None = No
         min(observation.energy_min for observation in posterior.observations),
         max(observation.energy_max for observation in posterior.observations),
     )
-    edges = np.geomspace(low, high, 2 + int(BINS_PER_DECADE * np.log10(high / low)))
-    energy = np.sqrt(edges[1:] * edges[:-1])
+    energy = np.geomspace(low, high, 2 + int(BINS_PER_DECADE * np.log10(high / low)))
+    half = np.sqrt(energy[1] / energy[0])  # of a bin: the first and the last are about the ends
+    edges = np.append(energy / half, high * half)
     samples = {name: result.samples[name] for name in posterior.priors}
     drawn = len(next(iter(samples.values())))
     chosen = np.linspace(0, drawn - 1, min(drawn, SPECTRA)).astype(int)
@@ -210,8 +216,7 @@ def plot_spectrum(posterior, result, names=None, energy_range: tuple | None = No
                 if known:
                     axes.plot([], [], color="0.3", lw=1.5, ls="--", label="truth")
         axes.set(xscale="log", yscale="log", xlim=(low, high), xlabel="energy [TeV]", ylabel=flux_label(energy_power))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
+        plain_ticks(axes.xaxis)
         axes.grid(True, which="major", alpha=0.3, lw=0.6)
         shown = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
         shown = shown[np.isfinite(shown) & (shown > 0)]
@@ -236,9 +241,3 @@ def _spectra(posterior, draws, edges):
 
 def _positive(values):
     return np.where(values > 0, values, np.nan)
-
-
-def _padded(values) -> tuple[float, float]:
-    low, high = float(values.min()), float(values.max())
-    margin = 0.03 * (high - low) or 1e-3 * (abs(high) or 1.0)
-    return low - margin, high + margin

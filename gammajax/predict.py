@@ -16,6 +16,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.distributions.constraints import simplex
 
 from gammajax.events import Events
 from gammajax.mixture import Source
@@ -47,7 +48,7 @@ def predict(key, posterior, samples: dict, edges, events: int | None = None) -> 
 
     `events` are simulated of each component, by default enough to be more exact than the data.
     """
-    median = {name: jnp.asarray(np.median(values, axis=0)) for name, values in samples.items()}
+    median = {name: _median(posterior.priors.get(name), values) for name, values in samples.items()}
     points = {name: jnp.concatenate([median[name][None], jnp.asarray(values)]) for name, values in samples.items()}
     mixture = posterior.model(median)
     totals = np.asarray(_expected(posterior, points), np.float64)
@@ -73,6 +74,12 @@ def predict(key, posterior, samples: dict, edges, events: int | None = None) -> 
         tuple(simulated),
         tuple(weights),
     )
+
+
+def _median(prior, values):
+    """Median of draws number by number; fractions keep their sum of one."""
+    median = jnp.asarray(np.median(values, axis=0))
+    return median / median.sum(-1, keepdims=True) if getattr(prior, "support", None) is simplex else median
 
 
 def _simulate(key, posterior, component, name, number):

@@ -179,6 +179,8 @@ class Profile(eqx.Module):
 
     def plot(self, ax=None, label: str | None = None):
         """Draw q against the values with the 68 % and 95 % intervals; returns the axes."""
+        from gammajax.ticks import plain_ticks, wrapped
+
         if ax is None:
             from matplotlib.figure import Figure
 
@@ -198,8 +200,11 @@ class Profile(eqx.Module):
         fine = np.linspace(at[some][0], at[some][-1], 400)
         ax.plot(fine, smooth(fine) ** 2, color="#30638e", lw=1.8)
         ax.plot(at[some], q[some], "o", ms=3.5, color="#30638e")
-        ax.set(xlabel=label or self.name, ylabel=r"$2\,(\ln L_\mathrm{max} - \ln L)$", xlim=at[some][[0, -1]])
+        ax.set(
+            xlabel=wrapped(label or self.name, 60), ylabel=r"$2\,(\ln L_\mathrm{max} - \ln L)$", xlim=at[some][[0, -1]]
+        )
         ax.set_ylim(0.0, min(DEEP, max(1.15 * q[some].max(), 1.2)))
+        plain_ticks(ax.xaxis)
         return ax
 
 

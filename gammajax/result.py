@@ -3,6 +3,7 @@
 import json
 import subprocess
 import warnings
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -41,6 +42,7 @@ class Result:
         sample_stats: dict | None = None,
         truths: dict | None = None,
         units: dict[str, str] | None = None,
+        labels: Mapping[str, Sequence[str]] | None = None,
         fractions: dict | None = None,
         messages=(),
         timings: dict[str, float] | None = None,
@@ -49,11 +51,15 @@ class Result:
         log_evidence: tuple[float, float] | None = None,
         information: float | None = None,
         calls: int | None = None,
-        **attributes,
+        seed: int | None = None,
+        events: int | None = None,
+        attributes: dict | None = None,
     ) -> "Result":
         """Result of arrays [chain, draw, ...] by name of parameter.
 
-        - `truths`: known values; `units`: for labels; `timings` [s].
+        - `truths`: known values; `units`: for tables and plots; `timings` [s].
+        - `labels`: of the numbers of a vector, those of its last axis: `{"ratios": ["W", "b"]}` makes `ratios[W]` of
+          `ratios[0]`. Samplers know those that the model has names for ([`gammajax.samplers.labels`][]).
         - `fractions` [chain, draw] of the events by path of the mixture's node.
         - `weighted`: points of an importance or nested run, `{"samples": {name: [point, ...]}, "log_weight": [point]}`
           and for a nested run `log_likelihood`, `log_likelihood_birth` and `log_volume` [point]. Weights are stored so
@@ -62,7 +68,8 @@ class Result:
         - `log_evidence`: natural logarithm of the absolute evidence, and its standard error.
         - `information`: Kullback-Leibler divergence of the posterior from the prior [nat].
         - `calls`: evaluations of the likelihood; a gradient counts as one.
-        - `attributes`: plain values to keep along, as `seed`, or the number of `events`.
+        - `seed` of the random numbers; number of `events`.
+        - `attributes`: plain values to keep along by name, in the attributes of the `tree`.
 
         Raises `ValueError` for samples that are not finite or not of equal length, truths and units of other names or
         shapes, and an evidence that is not finite.
@@ -82,21 +89,21 @@ class Result:
         check_labels({name: values.shape[2:] for name, values in samples.items()}, truths, units)
         if truths:
             groups["constant_data"] = {name: np.asarray(value) for name, value in truths.items()}
-        labels = {}
+        nodes = {}
         if fractions:
             groups["fractions"] = {"fraction_of_events": np.stack([np.asarray(v) for v in fractions.values()], axis=-1)}
-            labels = {"dims": {"fraction_of_events": ["node"]}, "coords": {"node": list(fractions)}}
+            nodes = {"dims": {"fraction_of_events": ["node"]}, "coords": {"node": list(fractions)}}
         with warnings.catch_warnings():
             # arviz wonders about more chains than draws; short runs are the caller's choice
             warnings.filterwarnings("ignore", message="More chains", category=UserWarning)
-            tree = from_dict(groups, **labels)
+            tree = from_dict(groups, **nodes)
         for name, unit in (units or {}).items():
             tree["posterior"][name].attrs["units"] = unit
         for group, dataset in _points(weighted).items():
             tree[group] = dataset
         if smc_stats:
             tree["smc_stats"] = _dataset(smc_stats, "step")
-        plain = {"information": information, "calls": calls, **attributes}
+        plain = {"information": information, "calls": calls, "seed": seed, "events": events, **(attributes or {})}
         if log_evidence is not None:
             plain["log_evidence"] = np.asarray(log_evidence, np.float64)
             if plain["log_evidence"].shape != (2,) or not np.isfinite(plain["log_evidence"][0]):
@@ -111,7 +118,7 @@ class Result:
             "device": f"{device.platform} {device.device_kind}",
             **{name: value for name, value in plain.items() if value is not None},
         }
-        return cls(tree)
+        return cls(tree).with_labels(**(labels or {}))
 
     @property
     def samples(self) -> dict[str, np.ndarray]:
@@ -156,6 +163,13 @@ class Result:
         return {str(name): array.attrs["units"] for name, array in arrays if "units" in array.attrs}
 
     @property
+    def labels(self) -> dict[str, list[str]]:
+        """Labels of the numbers of the vectors that have some, along the last axis."""
+        arrays = {str(name): array for name, array in self.tree["posterior"].data_vars.items() if array.ndim > 2}
+        last = {name: array[array.dims[-1]].to_numpy() for name, array in arrays.items()}
+        return {name: [str(label) for label in values] for name, values in last.items() if values.dtype.kind in "OUT"}
+
+    @property
     def messages(self) -> list[str]:
         """What the sampler warned about, in words."""
         return json.loads(self.tree.attrs["messages"])
@@ -183,6 +197,36 @@ class Result:
         """Evaluations of the likelihood, gradients included, where the method counts them."""
         return int(self.tree.attrs["calls"]) if "calls" in self.tree.attrs else None
 
+    def with_labels(self, **labels: Sequence[str]) -> "Result":
+        """Result in whose tables, plots and files the numbers of vectors, along their last axis, have these labels.
+
+        >>> import gammajax as gj, numpy as np
+        >>> draws = np.random.default_rng(0).dirichlet([1.0, 2.0], (4, 500))
+        >>> result = gj.Result.from_samples({"ratios": draws}, method="example").with_labels(ratios=["W", "b"])
+        >>> result.summary().index.tolist()
+        ['ratios[W]', 'ratios[b]']
+
+        Raises `ValueError` for what is no vector of the result, and for labels that are not different texts, one for
+        each number.
+        """
+        from xarray import DataTree
+
+        tree = self.tree.copy()
+        dataset = tree["posterior"].to_dataset()
+        vectors = {str(name): array for name, array in dataset.data_vars.items() if array.ndim > 2}
+        for name, given in labels.items():
+            if name not in vectors:
+                raise ValueError(
+                    f"labels are of {name!r}, which is no vector; there are {', '.join(vectors) or 'none'}"
+                )
+            dimension, size = vectors[name].dims[-1], vectors[name].shape[-1]
+            plain = not isinstance(given, str) and all(isinstance(label, str) and label for label in given)
+            if not plain or len(set(given)) != size or len(given) != size:
+                raise ValueError(f"the labels of {name!r} must be {size} different texts, not {given!r}")
+            dataset = dataset.assign_coords({dimension: np.asarray(given, object)})
+        tree["posterior"] = DataTree(dataset)
+        return Result(tree)
+
     def derive(self, *, units: dict[str, str] | None = None, **functions) -> "Result":
         """Result with new quantities, each by a function of the dict of parameters (jax, one draw at a time).
 
@@ -196,10 +240,16 @@ class Result:
         >>> result.summary().loc["square", "median"].round(1).item()
         4.0
 
-        Raises `ValueError` for a name that is taken, for units of other names, and for values that are not finite.
+        Raises `ValueError` for what is no function, for a name that is taken, for units of other names, and for values
+        that are not finite.
         """
         from xarray import DataTree
 
+        for name, function in functions.items():
+            if not callable(function):
+                raise ValueError(
+                    f"{name!r} must be a function of the dict of parameters, not {function!r}; only units= is none"
+                )
         check_labels(dict.fromkeys(functions), units=units)
         taken = [name for name in functions if name in self.samples]
         if taken:
@@ -368,14 +418,14 @@ class Result:
         paths = [Path(f"{root}_dead-birth.txt"), Path(f"{root}.paramnames")]
         with replacing(paths[0]) as dead_birth, replacing(paths[1]) as names:
             np.savetxt(dead_birth, table[np.argsort(table[:, -2], kind="stable")], fmt="%.17g")
-            names.write_text("".join(f"{label} {_latex(label)}\n" for label in numbers))
+            names.write_text("".join(f"{'_'.join(label.split())} {_latex(label)}\n" for label in numbers))
         return paths
 
-    def plot_corner(self, truths: dict | None = None, **options):
+    def plot_corner(self, names=None, truths: dict | None = None, **options):
         """Corner plot (`matplotlib.figure.Figure`), see [`gammajax.plot.plot_corner`][]."""
         from gammajax.plot import plot_corner
 
-        return plot_corner(self, truths, **options)
+        return plot_corner(self, names, truths, **options)
 
     def plot_counts(self, posterior, **options):
         """Data against the posterior's predictions (figure), see [`gammajax.plot.plot_counts`][]."""
@@ -421,11 +471,33 @@ class Result:
         """Label, name of variable and index of every number."""
         if group == "fractions":
             return {str(node): ("fraction_of_events", (i,)) for i, node in enumerate(self.fractions)}
-        numbers = {}
+        numbers, labels = {}, self.labels
         for name, values in self.samples.items():
             for index in np.ndindex(values.shape[1:]):
-                numbers[name + "".join(f"[{i}]" for i in index)] = (name, index)
+                shown = (*index[:-1], labels[name][index[-1]]) if name in labels else index
+                numbers[name + "".join(f"[{i}]" for i in shown)] = (name, index)
         return numbers
+
+    def _chosen(self, names) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """As `_numbers`, of the rows or whole quantities that `names` holds, in its order; all for None.
+
+        Raises `ValueError` for an unknown name, and where there is none.
+        """
+        numbers = self._numbers()
+        if names is None:
+            return numbers
+        if isinstance(names, dict):
+            raise ValueError(f"names must be a list of {', '.join(numbers)}, not a dict; true values go to truths=")
+        names = [names] if isinstance(names, str) else list(names)
+        unknown = [name for name in names if name not in self.samples and name not in numbers]
+        if unknown or not names:
+            raise ValueError(f"no quantity {unknown} in the result; there are {', '.join(numbers)}")
+        return {
+            label: place
+            for name in names
+            for label, place in numbers.items()
+            if name in (label, place[0])  # of a vector all
+        }
 
     def __repr__(self) -> str:
         sizes = self.tree["posterior"].sizes

@@ -96,20 +96,19 @@ def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=
         # delta method: relative variance of the mean ratio
         variance = np.sum((weights - old) ** 2) / independent
         evidence = value + shift + float(log_sum), math.hypot(error, math.sqrt(variance))
-    attributes = {name: result.tree.attrs[name] for name in ("seed", "events") if name in result.tree.attrs}
     return Result.from_samples(
         samples,
         method=f"{result.tree.attrs['method']}, reweighted",
         truths=result.truths,
         units=result.units,
+        labels=result.labels,
         fractions=sample_fractions(target, samples),
         messages=messages,
         weighted={"samples": points, "log_weight": log_weight},
         log_evidence=evidence,
-        effective_draws=effective,
-        information_loss=loss,
-        pareto_k=pareto_k,
-        **attributes,
+        seed=result.tree.attrs.get("seed"),
+        events=result.tree.attrs.get("events"),
+        attributes={"effective_draws": effective, "information_loss": loss, "pareto_k": pareto_k},
     )
 
 

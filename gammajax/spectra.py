@@ -100,11 +100,14 @@ def curve_axes(ax, name: str, kind: str, limits: tuple, xlabel: str, ylabel: str
     """
     import matplotlib.pyplot as plt
 
+    from gammajax.ticks import plain_ticks, wrapped
+
     low, high = limits
     if not low < high or (scale == "log" and not low > 0):
         raise ValueError(f"{name} must be two increasing positive {kind}, it is {limits}")
     ax = plt.subplots(figsize=(6.4, 4.4), layout="constrained")[1] if ax is None else ax
-    ax.set(xscale=scale, yscale="log", xlabel=xlabel, ylabel=ylabel, xlim=(low, high))
+    ax.set(xscale=scale, yscale="log", xlabel=wrapped(xlabel, 60), ylabel=ylabel, xlim=(low, high))
+    plain_ticks(ax.xaxis)
     ax.grid(True, which="major", alpha=0.3, lw=0.6)
     return ax
 
@@ -164,11 +167,13 @@ class Spectrum(eqx.Module):
         """
         ax = curve_axes(ax, "energy_range", "energies [TeV]", energy_range, "energy [TeV]", flux_label(energy_power))
         low, high = energy_range
-        edges = np.geomspace(low, high, 2 + math.ceil(math.log(high / low) / 0.005))
+        rounded = jnp.geomspace(low, high, 2 + math.ceil(math.log(high / low) / 0.005))
+        edges = np.asarray(rounded, np.float64)
         energy = np.sqrt(edges[1:] * edges[:-1])
         # to double precision before E^2: single precision may underflow
-        flux = np.asarray(self.integral(jnp.asarray(edges)), np.float64) / np.diff(edges)
+        flux = np.asarray(self.integral(rounded), np.float64) / np.diff(edges)
         value = energy**energy_power * flux
+        energy[[0, -1]] = low, high  # where the curve begins and ends
         ax.plot(energy, np.where(value > 0, value, np.nan), **{"lw": 2.0, **options})
         # a cut-off falls for ever: five decades show it; what was drawn before keeps its place
         drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.get_lines()])

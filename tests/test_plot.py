@@ -3,9 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from figures import faults
+from scipy.ndimage import gaussian_filter
 
 import gammajax as gj
-from gammajax.plot import _interval, _level, _scale, _wrap
+from gammajax.plot import PIXELS, _interval, _level, _scale, _wrap, surface_density
 from gammajax.predict import predict
 from gammajax.result import Result
 
@@ -62,12 +64,13 @@ def test_counts_figure(posterior, result):
     assert sky.get_xlabel() == "Galactic longitude [deg]"
     low, high = sky.get_xlim()
     assert low > high  # longitude increases to the left
-    figure.canvas.draw()
+    assert faults(figure) == []
 
 
 def test_spectrum_of_a_fraction(posterior, result):
     """With weights the flux is the one whose events are the fraction: f n / N times the model's."""
     figure = result.plot_spectrum(posterior)
+    assert faults(figure) == []
     median = np.asarray(figure.axes[0].get_lines()[0].get_xydata(), float)
     at_median = {"index": jnp.asarray(2.5), "fraction": jnp.asarray(0.3)}
     counts = float(posterior.expected_counts(at_median)["signal"].sum())
@@ -83,6 +86,72 @@ def test_derived_events_of_a_component(posterior, result):
 
 def test_helpers():
     assert _wrap(np.array([359.0, 181.0, 10.0])).tolist() == [-1.0, -179.0, 10.0]
-    assert _level(np.array([[4.0, 3.0], [2.0, 1.0]]), 0.65) == 3.0
+    values = np.array([[4.0, 3.0], [2.0, 1.0]])
+    assert _level(values, 0.65) == 3.0
+    # a map that holds half of a source has no contour of 80 % of it
+    assert _level(values, 0.5, 20.0) == 1.0 and _level(values, 0.8, 20.0) is None
     assert _scale(4.2e-11) == (1e-11, "$10^{-11}$") and _scale(3.0) == (1.0, "")
     assert _interval(np.linspace(0.0, 1.0, 1001)) == "$0.50^{+0.34}_{-0.34}$"
+
+
+def even_cells(binning):
+    """Cells that hold 1e6 events per solid angle of the smallest, and the events per square degree."""
+    parts = []
+    for number, field in enumerate(binning.fields):
+        table = binning._table(number)
+        for first, rings in zip(np.asarray(table.first), np.asarray(table.rings), strict=True):
+            in_ring = np.diff(np.asarray(table.within)[: rings + 1])
+            caps = 1.0 - np.cos(np.radians(np.arange(rings + 1) * field.offset_max / rings))
+            size = np.repeat(2.0 * np.pi * np.diff(caps) / in_ring * np.degrees(1.0) ** 2, in_ring)
+            cell = first + np.arange(size.size)
+            parts.append((np.full(cell.size, number), cell, size))
+    observation, cell, size = (np.concatenate(column) for column in zip(*parts, strict=True))
+    density = 1e6 / size.min()
+    layers = np.count_nonzero(binning.rings)
+    count = np.rint(density * size).astype(np.int64)
+    return gj.Cells(binning, observation.astype(np.int32), cell.astype(np.int32), count), layers * density
+
+
+@pytest.mark.parametrize("pixel", [None, 0.15, 0.36])
+@pytest.mark.parametrize(
+    ("lon", "lat", "radius"), [(0.0, 0.0, 1.0), (359.9, 60.0, 0.4), (10.0, -80.0, 1.5), (0.0, 0.0, 0.2)]
+)
+def test_maps_of_cells_show_no_cells(make_observation, pixel, lon, lat, radius):
+    """An even sky is even in the map, for cells of any size, on any part of the field, also far from the equator."""
+    observation = make_observation(lon=lon, lat=lat, offset_max=1.0)
+    cells, density = even_cells(gj.Binning.init([observation], energy_per_decade=5, pixel=pixel))
+    surface = gaussian_filter(surface_density(cells, (lon, lat), radius), 1.5)
+    step = 2.0 * radius / PIXELS
+    side = step * (np.arange(PIXELS) + 0.5 - PIXELS / 2)
+    stretch = np.cos(np.radians(lat))
+    offset = np.asarray(observation.offset(lon + side[None, :] / stretch, lat + side[:, None]))
+    inside = surface[offset < 1.0 - 6.0 * step] / density
+    assert inside.mean() == pytest.approx(1.0, abs=0.005) and inside.std() < 0.01
+    assert np.all(surface[offset > 1.0 + 10.0 * step] == 0.0)
+
+
+def test_cells_and_their_events_are_the_same_map(posterior):
+    events = posterior.events
+    cells = events.compress(posterior.observations)
+    centre = 0.0, 0.0
+    of_events, of_cells = (gaussian_filter(surface_density(data, centre, 1.5), 4.0) for data in (events, cells))
+    # 1000 events: cells of half the point spread function blur them
+    assert of_cells.sum() == pytest.approx(of_events.sum(), rel=1e-6)
+    assert np.abs(of_cells - of_events).max() < 0.05 * of_events.max()
+
+
+def test_counts_of_fractions_that_add_up_to_one(observation):
+    """The medians of Dirichlet draws do not add up to one, and are no weights."""
+
+    def model(p):
+        parts = {"flat": gj.InstrumentBackground(), "steep": gj.InstrumentBackground(tilt=1.0)}
+        return gj.Mixture(**parts, more=gj.InstrumentBackground(tilt=-1.0), weights=p["ratios"])
+
+    events = gj.simulate(jax.random.key(0), model({"ratios": jnp.array([0.3, 0.3, 0.4])}), observation, events=300)
+    posterior = gj.Posterior(model, {"ratios": dist.Dirichlet(jnp.ones(3))}, observation, events)
+    draws = np.random.default_rng(0).dirichlet([1.0, 1.0, 1.0], (2, 20))
+    assert abs(np.median(draws, axis=(0, 1)).sum() - 1.0) > 0.01
+    edges = np.array([0.4, 10.0])
+    prediction = predict(jax.random.key(0), posterior, {"ratios": draws.reshape(-1, 3)}, edges, events=2_000)
+    np.testing.assert_allclose(prediction.counts[..., 0], 300.0 * draws.reshape(-1, 3), rtol=1e-3)
+    assert sum(weights.sum() for weights in prediction.weights) == pytest.approx(300.0, rel=1e-3)

@@ -70,12 +70,13 @@ def test_wrong_samples():
 
 def test_wrong_labels(result):
     draws = {"x": np.ones((2, 10)), "y": np.ones((2, 10, 3))}
-    for wrong, message in (
+    cases: list[tuple[dict, str]] = [
         ({"truths": {"z": 1.0}}, "truths name 'z', which is none of x, y"),
         ({"units": {"z": "TeV"}}, "units name 'z', which is none of x, y"),
         ({"truths": {"y": 1.0}}, r"the truth of 'y' has shape \(\), the quantity \(3,\)"),
         ({"truths": {"x": 1.0 * u.TeV}}, r"the truth of 'x' has a unit \(1.0 TeV\)"),
-    ):
+    ]
+    for wrong, message in cases:
         with pytest.raises(ValueError, match=message):
             Result.from_samples(draws, method="test", **wrong)
     with pytest.raises(ValueError, match="units name 'twice', which is none of double"):
@@ -94,6 +95,44 @@ def test_corner(result):
     flux = Result.from_samples({"flux": draws}, method="test", units={"flux": "TeV$^{-1}$ cm$^{-2}$ s$^{-1}$"})
     (axes,) = flux.plot_corner().axes
     assert axes.get_title().endswith("$10^{-12}$") and axes.get_xlabel().endswith("s$^{-1}$]")
+
+
+@pytest.mark.parametrize(
+    ("names", "rows"),
+    [
+        (None, ["mass", "weight[0]", "weight[1]"]),
+        ("mass", ["mass"]),
+        (["weight", "mass"], ["weight[0]", "weight[1]", "mass"]),
+        (("weight[1]",), ["weight[1]"]),
+    ],
+)
+def test_names_of_what_is_drawn(result, names, rows):
+    corner = [result.plot_corner(names), result.plot_corner(names=names)]
+    for figure in corner:
+        assert [axes.get_title().split(" = ")[0] for axes in figure.axes[:: len(rows) + 1]] == rows
+    trace = result.plot_trace(names).axes[::3]
+    assert [axes.get_ylabel().split(" [")[0] for axes in trace] == rows
+
+
+def test_truths_far_from_the_draws_and_constants_are_drawn():
+    draws = np.random.default_rng(0).normal(size=(2, 200))
+    for samples in ({"x": draws}, {"x": draws, "fixed": np.full((2, 200), 3.0)}):
+        figure = Result.from_samples(samples, method="test", truths={"x": 12.0}).plot_corner()
+        figure.canvas.draw()
+        low, high = figure.axes[0].get_xlim()
+        assert any(np.all(np.asarray(line.get_xdata()) == 12.0) for line in figure.axes[0].get_lines())
+        assert low <= 12.0 <= high
+
+
+def test_wrong_names_of_what_is_drawn(result):
+    for plot in (result.plot_corner, result.plot_trace):
+        for wrong, message in (
+            (["mas"], r"no quantity \['mas'\] in the result; there are mass, weight\[0\], weight\[1\]"),
+            ([], r"no quantity \[\]"),
+            ({"mass": 2.0}, "true values go to truths="),
+        ):
+            with pytest.raises(ValueError, match=message):
+                plot(wrong)
 
 
 def test_few_draws_have_no_diagnostics():
@@ -141,7 +180,7 @@ def test_weighted_runs_are_kept(tmp_path):
         calls=10**10,
         events=1000,
         units={"x": "deg"},
-        nothing=None,
+        attributes={"nothing": None},
     )
     again = Result.load(made.save(tmp_path / "r.nc"))
     assert again.tree.identical(made.tree)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.ndimage import distance_transform_edt
 
+from gammajax.result import check_labels
 from gammajax.spectra import Scalar, curve_axes, is_concrete, scalar
 from gammajax.table import Axis, Table
 
@@ -22,6 +23,7 @@ class ParticleModel(eqx.Module):
     - `axes`: nodes of each parameter by name, increasing, such as `{"mass": [...], "coupling": [...]}`.
     - `sigma_v`: cross section [cm^3 s^-1] into each channel by name, with one dimension per axis. A table of ratios
       does as well; then [`sigma_v`][gammajax.ParticleModel.sigma_v] is their sum.
+    - `units` of axes by name, such as `{"mass": "TeV"}`, for labels.
 
     Between nodes the branching ratios are linear, so that they add up to one, and the logarithm of the total cross
     section is; along axes whose nodes are all positive, in the logarithm of the parameter. Where nothing annihilates,
@@ -30,8 +32,8 @@ class ParticleModel(eqx.Module):
     The spectrum is [`gammajax.DarkMatter`][] with these, and a model of two components a sum of such spectra.
     [`gammajax.io.read_particle_model`][] reads tables.
 
-    Raises `ValueError` for axes that do not increase, for cross sections that are negative or do not fit the axes, and
-    for a point outside the table; where a parameter is traced, the point is moved to the edge.
+    Raises `ValueError` for axes that do not increase, units of others, cross sections that are negative or do not fit
+    the axes, and a point outside the table; where a parameter is traced, the point is moved to the edge.
 
     >>> import gammajax as gj
     >>> model = gj.ParticleModel({"mass": [0.1, 1.0, 10.0]}, {"W": [1e-26, 2e-26, 3e-26], "b": [3e-26, 1e-26, 0.0]})
@@ -40,15 +42,18 @@ class ParticleModel(eqx.Module):
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
+    units: tuple[str, ...] = eqx.field(static=True)
     channels: tuple[str, ...] = eqx.field(static=True)
     limits: tuple[tuple[float, float], ...] = eqx.field(static=True)
     logarithmic: tuple[bool, ...] = eqx.field(static=True)
     log_sigma_v: Table
     branching: Table
 
-    def __init__(self, axes: Mapping, sigma_v: Mapping):
+    def __init__(self, axes: Mapping, sigma_v: Mapping, units: dict[str, str] | None = None):
         if not axes or not sigma_v:
             raise ValueError("a particle model needs at least one axis and one channel")
+        check_labels(dict.fromkeys(axes), units=units)
+        self.units = tuple((units or {}).get(name, "") for name in axes)
         nodes = [np.asarray(values, float) for values in axes.values()]
         for name, values in zip(axes, nodes, strict=True):
             if values.ndim != 1 or values.size < 2 or not np.all(np.isfinite(values)) or np.any(np.diff(values) <= 0):
@@ -96,7 +101,7 @@ class ParticleModel(eqx.Module):
         at = self.names.index(free[0])
         limits, log = self.limits[at], self.logarithmic[at]
         value = (np.geomspace if log else np.linspace)(*limits, 400)
-        unit = " [TeV]" if free[0] == "mass" or free[0].startswith("mass_") else ""
+        unit = f" [{self.units[at]}]" if self.units[at] else ""
         sigma_v = r"$\langle\sigma v\rangle$ [cm$^3$ s$^{-1}$]"
         scale = "log" if log else "linear"
         ax = curve_axes(ax, free[0], "numbers", limits, free[0] + unit, sigma_v, scale)

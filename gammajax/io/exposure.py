@@ -65,6 +65,8 @@ class Exposure(NamedTuple):
         from matplotlib.figure import Figure
         from regions import CircleSkyRegion
 
+        from gammajax.ticks import PlainLinear
+
         axis = self.total.geom.axes["energy_true"]
         energies = axis.center.to_value("TeV")
         at = int(np.abs(np.log(energies / energy)).argmin())
@@ -72,7 +74,7 @@ class Exposure(NamedTuple):
         figure = Figure(figsize=(12.0, 4.8), layout="constrained")
         sky = figure.add_subplot(1, 2, 1, projection=self.total.geom.wcs)
         drawn = sky.imshow(image.data, origin="lower", cmap="viridis", vmin=0.0, interpolation="nearest")
-        figure.colorbar(drawn, ax=sky, label="exposure [cm$^2$ s]", shrink=0.85)
+        figure.colorbar(drawn, ax=sky, label="exposure [cm$^2$ s]", shrink=0.85, format=PlainLinear())
         for pointing, radius in zip(self.pointings, self.offset_max, strict=True):
             region = CircleSkyRegion(pointing, radius * u.deg).to_pixel(self.total.geom.wcs)
             region.plot(ax=sky, edgecolor="white", facecolor="none", lw=0.8, ls="--")

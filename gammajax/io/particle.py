@@ -53,10 +53,11 @@ def read_particle_model(
     except UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as a particle model: {one_line(error)}") from error
     sigma_v = _by_channel(path, states, channels or {})
-    grid = {}
-    for name, values in zip(axes, parameters, strict=True):
-        is_mass = name == "mass" or name.startswith("mass_")
-        grid[name] = values / GEV_PER_TEV if is_mass and unit == "GeV" else values
+    masses = [name for name in axes if name == "mass" or name.startswith("mass_")]
+    grid = {
+        name: values / GEV_PER_TEV if name in masses and unit == "GeV" else values
+        for name, values in zip(axes, parameters, strict=True)
+    }
     nodes = {name: np.unique(values) for name, values in grid.items()}
     shape = tuple(values.size for values in nodes.values())
     order = np.lexsort(list(grid.values())[::-1])
@@ -65,7 +66,8 @@ def read_particle_model(
         raise ValueError(
             f"{path} has {order.size} points, which are not a full grid of {dict(zip(nodes, shape, strict=True))}"
         )
-    return ParticleModel(nodes, {name: values[order].reshape(shape) for name, values in sigma_v.items()})
+    tables = {name: values[order].reshape(shape) for name, values in sigma_v.items()}
+    return ParticleModel(nodes, tables, dict.fromkeys(masses, "TeV"))
 
 
 def _by_channel(path, states, extra):

@@ -9,6 +9,7 @@ import numpy as np
 from gammajax.result import Result
 from gammajax.samplers.driver import Run, Sampler
 from gammajax.samplers.fractions import sample_fractions
+from gammajax.samplers.labels import element_labels
 
 
 def finish(run: Run, sampler: Sampler, key, samples: dict, messages=(), **more) -> Result:
@@ -16,16 +17,16 @@ def finish(run: Run, sampler: Sampler, key, samples: dict, messages=(), **more) 
 
     `messages` are given as warnings too.
     """
-    events = getattr(run.posterior, "total", None)  # a log-likelihood written by hand has none
     result = Result.from_samples(
         samples,
         method=sampler.name,
         truths=sampler.truths,
         units=sampler.units,
+        labels=element_labels(run.posterior),
         fractions=sample_fractions(run.posterior, samples),
         timings=run.timings,
         seed=int(np.asarray(jax.random.key_data(key)).ravel()[-1]),
-        **({} if events is None else {"events": events}),
+        events=getattr(run.posterior, "total", None),  # a log-likelihood written by hand has none
         **more,
     )
     say(result, messages)

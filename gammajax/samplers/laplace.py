@@ -91,10 +91,9 @@ def laplace(
         {name: values[weighing.chosen][None] for name, values in every.items()},
         messages,
         log_evidence=(weighing.log_evidence + reference, error),
-        log_evidence_gaussian=own + reference,
         calls=draws,
         weighted={"samples": every, "log_weight": weighing.log_weight},
-        k_hat=k_hat,
+        attributes={"log_evidence_gaussian": own + reference, "k_hat": k_hat},
     )
 
 

@@ -115,7 +115,7 @@ def svi(
         log_evidence=(weighing.log_evidence + run.posterior.log_reference_exact(), weighing.error),
         calls=len(run.record) * particles + draws,
         weighted={"samples": every, "log_weight": weighing.log_weight},
-        k_hat=k_hat,
+        attributes={"k_hat": k_hat},
     )
 
 

@@ -13,9 +13,8 @@ def model():
     # ln sigma_v is linear in ln m, ln c and t: the interpolation is exact
     total = 1e-26 * m**-1.5 * c**2 * np.exp(0.3 * t)
     share = 0.5 + 0.1 * np.log(m) + 0.02 * t
-    return gj.ParticleModel(
-        {"mass": MASS, "coupling": COUPLING, "third": THIRD}, {"W": share * total, "b": (1 - share) * total}
-    )
+    axes = {"mass": MASS, "coupling": COUPLING, "third": THIRD}
+    return gj.ParticleModel(axes, {"W": share * total, "b": (1 - share) * total}, units={"mass": "TeV"})
 
 
 def test_three_dimensions():

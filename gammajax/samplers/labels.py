@@ -1,0 +1,68 @@
+"""Names of the numbers in vector parameters, as the model says them."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gammajax.darkmatter.flux import Emission
+from gammajax.mixture import InstrumentBackground, Mixture
+
+DRAWS = 16  # of the prior, at which numbers that are the same agree
+
+
+def element_labels(posterior) -> dict[str, list[str]]:
+    """Labels of the numbers of every vector parameter that is one with something in the model that has names.
+
+    That is the weights of a mixture (by component), branching ratios (by channel), norm or tilt of the background (by
+    observation), and the numbers of one object (by argument, as `lon` and `lat` of a position). They are one where they
+    agree, number by number, at draws of the prior; whatever agrees with nothing has no labels.
+    Empty for a posterior that is no [`gammajax.Posterior`][], such as a log-likelihood written by hand.
+    """
+    if not hasattr(posterior, "fractions"):
+        return {}
+    vectors = [name for name, value in posterior.reference_parameters.items() if jnp.ndim(value) == 1]
+    if not vectors:
+        return {}
+    ids = tuple(observation.obs_id for observation in posterior.observations)
+    draws = jax.vmap(posterior.sample_prior)(jax.random.split(jax.random.key(0), DRAWS))
+    names = [names for names, _ in _named(posterior.model(posterior.reference_parameters), ids)]
+    values = _values(posterior.model, draws, ids)
+    found: dict[str, list[str]] = {}
+    for vector in vectors:
+        numbers = np.asarray(draws[vector])
+        for labels, several in zip(names, values, strict=True):
+            same = np.isclose(numbers[:, :, None], np.asarray(several)[:, None, :], rtol=1e-5, atol=0.0).all(0)
+            # each number has one place, and each place one number
+            if np.all(same.sum(1) == 1) and np.all(same.sum(0) <= 1):
+                found[vector] = [labels[place] for place in same.argmax(1)]
+                break
+    return found
+
+
+def _named(part, ids) -> Iterator[tuple[tuple[str, ...], jax.Array]]:
+    """Names and numbers of all that has several with different names, from the outside inwards."""
+    if not isinstance(part, eqx.Module):
+        return
+    if isinstance(part, Mixture) and part.fractions is not None:
+        yield part.names, part.fractions
+    if isinstance(part, Emission) and isinstance(part.channel, tuple):
+        yield part.channel, jnp.asarray(part.ratios)
+    if isinstance(part, InstrumentBackground) and len(set(ids)) == len(ids):
+        yield from ((ids, jnp.asarray(v)) for v in (part.norm, part.tilt) if jnp.ndim(v) == 1)
+    fields = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
+    single = {name: value for name, value in fields.items() if eqx.is_inexact_array(value) and jnp.ndim(value) == 0}
+    if len(single) > 1:
+        yield tuple(single), jnp.stack([jnp.asarray(value, float) for value in single.values()])
+    for value in fields.values():
+        for inner in value if isinstance(value, tuple) else (value,):
+            yield from _named(inner, ids)
+
+
+@eqx.filter_jit
+def _values(model, draws, ids):
+    """The numbers [draw, number] of each entry of `_named`."""
+    return jax.vmap(lambda parameters: [values for _, values in _named(model(parameters), ids)])(draws)

@@ -1,0 +1,76 @@
+"""Labels that can be read: numbers in full at few enough ticks, and long names in lines."""
+
+import math
+import re
+
+import numpy as np
+from matplotlib.ticker import Formatter, LogLocator, MaxNLocator, NullFormatter
+
+WIDTH = 28  # letters of a line
+
+
+class PlainLinear(Formatter):
+    """1.25e6 or 83.6305 rather than 1.25 and 0.0005 with a power or an offset at the end of the axis."""
+
+    def __init__(self, period: float | None = None):
+        self.period = period
+        self.ticks = np.zeros(0)
+
+    def set_locs(self, locs):
+        """Keep the ticks, which decide on the digits."""
+        self.ticks = np.asarray(locs, float)
+
+    def __call__(self, x, pos=None):
+        """Label of a tick, with as many digits as tell all ticks apart; with a `period` of the remainder."""
+        ticks = np.unique(np.append(self.ticks, x))
+        size, step = np.abs(ticks).max(), np.diff(ticks).min() if ticks.size > 1 else abs(x)
+        exponent = math.floor(math.log10(size)) if size > 0 else 0
+        exponent = 0 if -4 <= exponent <= 5 else exponent
+        scaled, step = ticks / 10.0**exponent, step / 10.0**exponent
+        digits = next((n for n in range(15) if np.all(np.abs(scaled - np.round(scaled, n)) <= 1e-3 * step)), 15)
+        if self.period is not None:
+            x = round(x % self.period, digits) % self.period  # rounding leaves 359.9999 for 0
+        power = f"e{exponent}" if exponent and x else ""
+        return self.fix_minus(f"{x / 10.0**exponent:.{digits if x else 0}f}{power}")
+
+
+def plain_ticks(axis, count: int = 5, period: float | None = None) -> None:
+    """Label an axis with numbers in full, at most `count` + 1 of them, for the limits that it has.
+
+    On a logarithmic one they are powers of ten, for few decades their multiples by 2 and 5 too, and for a factor below
+    three they are as on a linear one. With `period`, such as that of longitudes, numbers are from zero to it.
+    """
+    low, high = sorted(axis.get_view_interval())
+    if max(abs(low), abs(high)) > 1e4 * (high - low) and axis.axis_name == "x":
+        count = max(1, count // 2)  # labels have many digits
+    axis.set_minor_formatter(NullFormatter())
+    if axis.get_scale() != "log" or high < 3.0 * low:
+        axis.set_major_locator(MaxNLocator(count))
+        axis.set_major_formatter(PlainLinear(period))
+        return
+    few = high < 30.0 * low
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=count + 3))
+    if few or 1e-4 < low < high < 1e6:
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def labelled(name: str, unit: str, width: int = WIDTH) -> str:
+    """Name and unit, the latter in a line of its own where one line is too long."""
+    lines = wrapped(name, width)
+    if not unit:
+        return lines
+    return f"{lines} [{unit}]" if len(wrapped(f"{name} [{unit}]", width).split("\n")) == 1 else f"{lines}\n[{unit}]"
+
+
+def wrapped(label: str, width: int = WIDTH) -> str:
+    """The label in lines of at most `width` letters, broken after spaces and underscores and within longer words."""
+    lines = [""]
+    for part in re.findall(r"\$[^$]*\$\s?|[^\s_$]+[\s_]?|[\s_]", label):
+        letters = len(re.sub(r"[$^{}\\]", "", part))
+        if lines[-1] and len(re.sub(r"[$^{}\\]", "", lines[-1])) + letters > width:
+            lines.append("")
+        while letters > width and "$" not in part:
+            lines[-1], part, letters = part[:width], part[width:], letters - width
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines if line.strip())
