@@ -189,7 +189,7 @@ def fold_plan(
     """Plan that serves all of `morphologies`: one source at several values of its parameters.
 
     Steps are `smooth` sigma for a source without edges, so that it is resolved down to its far tails; `edged` sigma of
-    the narrowest response for one with edges; 1.4 for one that fills the field, most of all a halo with only its cusp.
+    the narrowest response for one with edges; 1.4 for halos and templates that fill the field.
     Pixels are a quarter of that sigma for edges and sources narrower than an eighth, a third of a step for halos as
     steep as NFW: of what pixels do not resolve aliases remain. Next to the centre of a halo they are 1 % for brightness
     that falls as separation^-1.3 and 4 % for ^-1.6.
@@ -210,7 +210,8 @@ def fold_plan(
         nearest, farthest = 0.0, field
     else:
         nearest, farthest = max(0.0, centres[0] - extent), centres[0] + extent
-    step = sigma * (smooth if scale > 0 else 1.4 if wide else edged)
+    fills = wide and not morphologies[0].sizes  # what has sizes may be small, for some parameters
+    step = sigma * (smooth if scale > 0 else 1.4 if fills else edged)
     offsets = offset_nodes(nearest, farthest, 0.25 if extent < 2.0 else 0.5)
     step = min(max(step, 2.0 * extent / 900.0), extent / 20.0)
     finest = max(2.0 * scale, 0.25 * narrow, 2.0 * extent / 1000.0)  # a million pixels are enough

@@ -18,8 +18,10 @@ from gammajax.morphology import (
     sample_radial,
     sample_separation,
 )
-from gammajax.sky import DEGREE, SQUARE_DEGREE, displace, root, separation
+from gammajax.sky import DEGREE, displace, root, separation
 from gammajax.spectra import Scalar, is_concrete, parameter, require_positive, scalar
+
+SHARP = 1e-9  # deg, width of a rim without an edge
 
 
 class Disk(Elongated):
@@ -228,12 +230,15 @@ def _require_on_sky(shape, name, outer):
 
 
 def _area(limit, edge):
-    """Integral [sr] of [`_inside`][] over the sky: exact in the plane, Int_0 r^2 N(r; limit, s) dr times pi."""
-    s = jnp.maximum(edge, 1e-6) / 2.326 / math.sqrt(2.0)
-    z = limit / s
-    cap = 4.0 * jnp.pi * jnp.sin(0.5 * DEGREE * limit) ** 2
+    """Integral [sr] of [`_inside`][] over the sky, Int (1 - cos r) N(r; R, s) dr times 2 pi for the limit R.
+
+    Exact on the sphere where the rim does not reach the centre, and in the plane where it does.
+    """
+    s, rad = DEGREE * jnp.maximum(edge, SHARP) / 2.326 / math.sqrt(2.0), DEGREE * limit
+    z = rad / s
+    mean = -jnp.expm1(-0.5 * s**2) + 2.0 * jnp.exp(-0.5 * s**2) * jnp.sin(0.5 * rad) ** 2  # of 1 - cos r
     density = jnp.exp(-0.5 * z**2) / math.sqrt(2.0 * math.pi)
-    return cap * ndtr(z) + jnp.pi * SQUARE_DEGREE * s * (s * ndtr(z) + limit * density)
+    return jnp.pi * (2.0 * mean * ndtr(z) + rad * s * density)
 
 
 def _rim(limit, edge):
@@ -243,5 +248,5 @@ def _rim(limit, edge):
 
 def _inside(rad, limit, edge):
     """One inside the limit and zero outside; `edge` is the width from 5 to 95 %."""
-    width = jnp.maximum(edge, 1e-6) / 2.326
+    width = jnp.maximum(edge, SHARP) / 2.326
     return 0.5 * (1.0 - jax.scipy.special.erf((rad - limit) / width))

@@ -53,7 +53,7 @@ def test_free_sizes(name, near, point):
     source, total = point
 
     def model(p):
-        return gj.Mixture(source=gj.Source(SPECTRUM, SHAPES[name](p["size"])))
+        return gj.Mixture(source=gj.Source(SPECTRUM, SHAPES[name](p["size"])), sky=gj.InstrumentBackground())
 
     prior = {"size": dist.LogUniform(1e-5, 0.2)}
     posterior = gj.Posterior(model, prior, observation, events, per_decade=20.0)
@@ -63,13 +63,14 @@ def test_free_sizes(name, near, point):
 
     @jax.jit
     def both(size):
-        p = {"size": size}
-        return posterior.density(p), posterior.expected_counts(p)["source"].sum()
+        engine, source = posterior.engines["source"], posterior.model({"size": size}).components["source"]
+        return engine.intensity(source), engine.expected_counts(source).sum()
 
     for size in [*SMALL, 0.02, 0.15]:
         density, counts = both(jnp.asarray(size))
         density = np.asarray(density, float)[np.asarray(posterior.count) > 0][rows][order]
-        assert density @ weight == pytest.approx(float(counts), rel=2e-3), size
+        # pixels about the pointing, of shapes whose prior fills the field, hold a cusp between them to 0.25 %
+        assert density @ weight == pytest.approx(float(counts), rel=3e-3), size
         assert float(counts) == pytest.approx(total, rel=5e-3), size
         if size in SMALL:  # ln L of 1000 events of a point: a difference of a tenth is none
             share, other = source * weight / (source @ weight), density / (density @ weight)
