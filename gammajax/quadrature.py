@@ -34,6 +34,7 @@ def polar_nodes(
     # at the centre neither distance nor angle has a gradient, and near it they matter to nothing but the nodes
     near = along**2 + across**2 < narrow**2
     along, across = (jnp.where(near, jax.lax.stop_gradient(part), part) for part in (along, across))
+    along = jnp.where((along == 0) & (across == 0), 1e-9, along)
     distance, toward = jnp.maximum(jnp.hypot(along, across), 1e-6), jnp.arctan2(across, along)
 
     far = reach / axis_ratio

@@ -73,7 +73,8 @@ class Acceptance(eqx.Module):
             part.ravel() for part in morphology.nodes(morphology.lon, morphology.lat, 0.5 * SMALL, SMALL)
         )
         share = morphology.brightness(lon, lat) * solid_angle
-        share = share / share.sum()
+        total = share.sum()
+        share = share / jnp.where(total > 0, total, 1.0)  # none of a large one, which pixels resolve
         index, tap = spline_taps(self.grid, lon, lat)
         inside = (self.inside.reshape(self.inside.shape[0], -1)[:, index] * tap).sum(-1)
         return (inside * share) @ hats(self.observation.offset(lon, lat), self.offsets)

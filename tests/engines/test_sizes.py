@@ -7,7 +7,9 @@ import numpyro.distributions as dist
 import pytest
 
 import gammajax as gj
+from gammajax.energy import EnergyNodes
 from gammajax.engines import FoldEngine, KernelEngine, Rows
+from gammajax.engines.acceptance import Acceptance
 from gammajax.sky import displace
 
 SPECTRUM, LON, LAT = gj.PowerLaw(2.0, 1e-11), 0.5, 0.1
@@ -120,3 +122,64 @@ def test_free_positions_with_other_spectra_than_at_the_start(shape, near):
         seen = expected > 1e-3 * expected.max()
         ratio = found[seen] / expected[seen] - 1.0
         assert np.sqrt(np.mean(ratio**2)) < 1e-2 and np.abs(ratio).max() < 3e-2, (name, np.abs(ratio).max())
+
+
+# one of each way: exact position, smooth, stretched, with rims
+MOVING = {
+    "Point": lambda lon, lat, s: gj.Point(lon, lat),
+    "elongated": lambda lon, lat, s: gj.Gaussian(lon, lat, 0.1, e=0.5 + s, phi=300.0 * s),
+    "Disk": lambda lon, lat, s: gj.Disk(lon, lat, s, 0.03),
+    "Shell": lambda lon, lat, s: gj.Shell(lon, lat, s, 0.05),
+}
+
+
+@pytest.mark.parametrize("name", MOVING)
+def test_gradients_in_position_and_size(name, make_observation):
+    """Of intensities and counts, against finite differences, for a source whose circle of counts crosses the field."""
+    observation = make_observation(energy_min=1.0, energy_max=4.0, offset_max=0.9)
+    rng = np.random.default_rng(1)
+    events = gj.Events(rng.uniform(1.1, 3.9, 24), rng.uniform(0.3, 0.7, 24), rng.uniform(-0.1, 0.3, 24))
+    place = np.array([0.52, 0.13, 0.15])
+    with jax.enable_x64(True):
+        rows = Rows.init(events, (observation,), 6.0, dtype=np.float64)
+        ends = [gj.Source(SPECTRUM, MOVING[name](*(place + np.array([0, 0, d])))) for d in (0.0, -0.05, 0.05)]
+        engine = FoldEngine.init(ends[0], (observation,), rows, ends[1:])
+
+        def function(x):
+            source = gj.Source(SPECTRUM, MOVING[name](*x))
+            mean = jnp.log(engine.intensity(source))[rows.valid].mean()
+            both = jnp.stack([mean, jnp.log(engine.expected_counts(source)[0])])
+            return both, both
+
+        compiled = jax.jit(jax.jacfwd(function, has_aux=True))  # one program for slopes and values
+        found, step = np.asarray(compiled(jnp.asarray(place))[0]), 1e-4
+        ends = [[compiled(jnp.asarray(place + sign * step * d))[1] for d in np.eye(3)] for sign in (1, -1)]
+    numeric = (np.asarray(ends[0]) - np.asarray(ends[1])).T / (2.0 * step)
+    scale = np.abs(numeric).max(1, keepdims=True)
+    assert np.all(np.abs(found - numeric) < 1e-2 * np.abs(numeric) + 1e-2 * scale), (found, numeric)
+
+
+COUNTED = MOVING | {
+    "Gaussian": lambda lon, lat, s: gj.Gaussian(lon, lat, s),
+    "GeneralizedGaussian": lambda lon, lat, s: gj.GeneralizedGaussian(lon, lat, s, 0.5),
+    "Ring": lambda lon, lat, s: gj.Ring(lon, lat, s, 0.1, 0.03),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_gradients_of_counts_at_all_sizes(name, make_observation):
+    observation = make_observation(energy_min=1.0, energy_max=4.0, offset_max=0.9)
+    with jax.enable_x64(True):
+        nodes = EnergyNodes(0.3, 10.0, 6.0)
+        acceptance = Acceptance.init(COUNTED[name](0.5, 0.1, 0.1), observation, nodes)
+        both = jax.jit(jax.value_and_grad(lambda x: jnp.log(acceptance(COUNTED[name](*x), nodes).sum())))
+        for size in (1e-5, 1e-3, 0.05, 0.15, 0.7):
+            if name == "elongated" and size > 0.45:  # its eccentricity
+                continue
+            place, step = np.array([0.52, 0.13, size]), 1e-5 * min(1.0, 100.0 * size)
+            slope = both(jnp.asarray(place))[1]
+            ends = [[both(jnp.asarray(place + sign * step * d))[0] for d in np.eye(3)] for sign in (1, -1)]
+            numeric = (np.asarray(ends[0]) - np.asarray(ends[1])) / (2.0 * step)
+            # rims between the points in pixels: a few per cent for the large ones
+            within = 0.1 if size > 0.4 else 1e-3
+            assert np.all(np.abs(slope - numeric) < within * np.abs(numeric).max()), (size, slope, numeric)
