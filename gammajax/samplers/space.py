@@ -13,6 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import Distribution, biject_to
+from numpyro.distributions.constraints import simplex
+
+from gammajax.priors import bounds
 
 Priors = dict[str, Distribution]
 LOWEST = -1e30  # in place of minus infinity
@@ -85,7 +88,29 @@ def labels_of_space(priors: Priors) -> list[str]:
 
 def dimension(posterior) -> int:
     """Length of the vector."""
-    return sum(math.prod(_transform(prior)[1]) for prior in posterior.priors.values())
+    return sum(dimension_of(prior) for prior in posterior.priors.values())
+
+
+def dimension_of(prior: Distribution) -> int:
+    """Numbers that a parameter takes in the vector."""
+    return math.prod(_transform(prior)[1])
+
+
+def ends(priors: Priors) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the support ends where a number of the vector goes to minus, and to plus infinity."""
+    low, high = [], []
+    for name in sorted(priors):
+        prior, size = priors[name], dimension_of(priors[name])
+        if prior.support is simplex:
+            ended = np.ones((2, size), bool)
+        else:
+            # what has one end only approaches it towards minus infinity
+            bound = np.isfinite(np.broadcast_arrays(*bounds(prior)))
+            one, both = bound.any(0), bound.all(0)
+            ended = [np.broadcast_to(part, _transform(prior)[1]).ravel() for part in (one, both)]
+        low.append(ended[0])
+        high.append(ended[1])
+    return np.concatenate(low), np.concatenate(high)
 
 
 def log_prior(posterior, x: Float[Array, " dimension"]) -> Float[Array, ""]:

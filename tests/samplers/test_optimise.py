@@ -86,11 +86,12 @@ def test_a_high_narrow_peak_beside_the_one_that_starts_lead_to(make_toy):
     assert fit(toy).parameters["x"] == pytest.approx(-20.0, abs=1e-2)
 
 
-def test_a_maximum_at_the_edge_is_said(make_toy):
-    toy = make_toy(lambda p, _: -100.0 * p["x"], {"x": dist.Uniform(0.0, 1.0)}, {"x": 0.5})
-    with pytest.warns(UserWarning, match="'x' lies at the edge of its prior"):
+def test_a_maximum_where_a_prior_cuts_is_said(make_toy):
+    toy = make_toy(lambda p, _: 100.0 * p["x"], {"x": dist.Uniform(0.0, 1.0)}, {"x": 0.5})
+    with pytest.warns(UserWarning, match="'x' lies at the edge of its prior, 1: its error is one-sided"):
         best = fit(toy)
-    assert best.messages
+    assert best.messages and best.converged and best.parameters["x"] == 1.0
+    assert best.standard_deviations["x"] == pytest.approx(0.5 / 100.0, rel=0.01)
 
 
 def test_a_direction_that_is_flat_is_said(make_toy):
