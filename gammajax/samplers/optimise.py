@@ -37,7 +37,6 @@ ITERATIONS = 200
 NEWTON_STEPS = 40
 # estimated distance to the maximum, in standard deviations of the Laplace approximation
 FINISHED, CONVERGED = 1e-4, 0.05
-ROUNDING = 0.02  # of log densities in single precision, by expected counts of 1e5 events
 # information that is none: relative to the square of a prior's width; of a combination, to that of its numbers alone
 FLAT, DEGENERATE = 1e-8, 1e-10
 AWAY = 5.0  # from the middle of a prior, in the unconstrained space: starts at the edge of a support begin there
@@ -294,11 +293,11 @@ def _newton(posterior, x, jacobian, edges=None) -> Peak:
     sides = ends(posterior.priors)
     edges = np.zeros(x.size, int) if edges is None else np.array(edges)
     closed = np.full(x.size, jacobian)  # no way to an edge
-    basis, turned, stuck = None, False, False
+    basis, turned, stuck, trusted = None, False, False, None  # distance and place before a trusted step
     for _ in range(NEWTON_STEPS):
         free = np.flatnonzero(edges == 0)
         if basis is None:
-            basis, turned, stuck = np.diag(width)[:, free], False, False
+            basis, turned, stuck, trusted = np.diag(width)[:, free], False, False, None
         padded = np.zeros((x.size, x.size), x.dtype)
         padded[:, : free.size] = basis
         basis = padded[:, : free.size].astype(np.float64)
@@ -320,7 +319,7 @@ def _newton(posterior, x, jacobian, edges=None) -> Peak:
             trial[i], inside[i] = x[i] + out * OUT, middle[i]
             high, low = (float(_value(posterior, jnp.asarray(at), jacobian)) for at in (trial, inside))
             # it falls from the end; else the number is one of which nothing is known
-            if high > float(value) - 2.0 * EDGE and not low > high - EDGE:
+            if high > float(value) - HALF and not low > high - EDGE:
                 edges[i], x, basis = out, trial, None
                 continue
             closed[i] = True
@@ -342,17 +341,21 @@ def _newton(posterior, x, jacobian, edges=None) -> Peak:
         along = np.linalg.solve(basis[free], directions[free]).T @ gradient
         step, distance = directions @ along, float(np.sqrt(along @ along))
         covariance = directions @ directions.T
+        if trusted is not None and distance > 0.9 * trusted[0]:  # no nearer: the gradient's own rounding
+            x, stuck = (trusted[1], True) if distance > trusted[0] else (x, True)
         if turned and (distance < FINISHED or stuck):
             break
-        basis, turned = directions, True
+        basis, turned, trusted = directions, True, None
         if distance < FINISHED:
             continue
         step *= min(1.0, 3.0 / max(np.abs(step / width).max(), 1e-30))
-        # gradients are exact where differences of values are no longer
-        least = float(value) - (ROUNDING if CONVERGED < distance < 1.0 and not np.any(none | rising) else 0.0)
+        if distance < 1.0 and not np.any(rising):
+            # gradients are exact where differences of values are no longer
+            trusted, x = (distance, x), (x + step).astype(x.dtype)
+            continue
         for shrink in 0.5 ** np.arange(12):
             trial = (x + shrink * step).astype(x.dtype)
-            if float(_value(posterior, jnp.asarray(trial), jacobian)) > least:
+            if float(_value(posterior, jnp.asarray(trial), jacobian)) > float(value):
                 x = trial
                 break
         else:  # nothing higher at this precision
