@@ -26,6 +26,7 @@ from gammajax.samplers.space import (
     labels_of_space,
     log_density,
     prior_draws,
+    rounded_in,
     unconstrained,
 )
 
@@ -42,6 +43,10 @@ FLAT, DEGENERATE = 1e-8, 1e-10
 AWAY = 5.0  # from the middle of a prior, in the unconstrained space: starts at the edge of a support begin there
 EDGE, OUT = 1e-2, 20.0  # change of log density up to an edge that is next to none; how far out the edge itself is
 HALF = 0.5  # fall of the log density at a one-sided error
+
+
+class NotFinite(ValueError):
+    """The posterior is not finite where a search would start."""
 
 
 class Fit(eqx.Module):
@@ -227,7 +232,7 @@ def _out_of_side_peak(posterior, peak: Peak, jacobian) -> Peak:
 def _starts(posterior, initial, jacobian):
     """Starting points: the best candidates and, for variety, the first ones."""
     if initial is not None:
-        given = unconstrained(posterior.priors, initial)
+        given = unconstrained(posterior.priors, rounded_in(posterior.priors, initial))
         middle, _ = _spread(posterior)
         low, high = (jnp.asarray(side) for side in ends(posterior.priors))
         # at an edge the density is flat in this space: begin a little inside, or there if that is finite and better
@@ -235,7 +240,7 @@ def _starts(posterior, initial, jacobian):
         inside = jnp.where(high, jnp.minimum(inside, middle + AWAY), inside)
         starts = [x for x in (inside, given) if np.all(np.isfinite(x)) and np.isfinite(_value(posterior, x, jacobian))]
         if not starts or np.any(np.isnan(given)):
-            raise ValueError("the posterior is not finite at the initial parameters; start inside the priors")
+            raise NotFinite("the posterior is not finite at the initial parameters; start inside the priors")
         return starts[:1] if np.array_equal(inside, given) else starts
     draws = jax.vmap(posterior.sample_prior)(jax.random.split(jax.random.key(0), CANDIDATES - 1))
     median = {name: jnp.asarray(value)[None] for name, value in posterior.reference_parameters.items()}
@@ -246,7 +251,7 @@ def _starts(posterior, initial, jacobian):
     order = np.argsort(-values)
     order = np.concatenate([order[: STARTS // 2], np.setdiff1d(np.arange(STARTS), order[: STARTS // 2])[: STARTS // 2]])
     if not np.isfinite(values[order[0]]):
-        raise ValueError("the posterior is not finite anywhere in its priors; give initial parameters")
+        raise NotFinite("the posterior is not finite anywhere in its priors; give initial parameters")
     return [x[i] for i in order if np.isfinite(values[i])]
 
 

@@ -53,6 +53,25 @@ def unconstrained(priors: Priors, parameters: dict) -> Float[Array, " dimension"
     return jnp.concatenate([jnp.ravel(part) for part in parts])
 
 
+def rounded_in(priors: Priors, parameters: dict) -> dict:
+    """Parameters with those moved inside that rounding alone has put at an end of the support, or beyond."""
+    result = dict(parameters)
+    for name, prior in priors.items():
+        if name not in parameters:
+            continue
+        value = jnp.asarray(parameters[name], float)
+        small = 4.0 * float(jnp.finfo(value.dtype).eps)
+        if prior.support is simplex:
+            near = np.all(value >= 0) and np.allclose(value.sum(-1), 1.0, atol=1e-5)
+            result[name] = (value + small) / (value + small).sum(-1, keepdims=True) if near else value
+            continue
+        low, high = bounds(prior)
+        size = np.maximum(np.where(np.isfinite(low), np.abs(low), 0.0), np.where(np.isfinite(high), np.abs(high), 0.0))
+        inside = jnp.where(value <= low, low + small * size, jnp.where(value >= high, high - small * size, value))
+        result[name] = jnp.where(jnp.abs(inside - value) <= 2.0 * small * size, inside, value).astype(value.dtype)
+    return result
+
+
 @eqx.filter_jit
 def parameters_at(posterior, x: Float[Array, "point dimension"]) -> dict[str, Float[Array, "point ..."]]:
     """Parameters at many points."""

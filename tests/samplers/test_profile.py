@@ -23,7 +23,7 @@ def counts(toy, on, off):
 
 def test_profile_of_a_gaussian_is_its_marginal(gaussian):
     toy, _, _ = gaussian
-    found = gj.profile(toy, "position[1]")
+    found = gj.profile(toy, "position[1]", constraints=[])
     # the prior is no part of it: mean and covariance of the likelihood
     mean, deviation = float(CENTRE[1]), COVARIANCE[1, 1] ** 0.5
     np.testing.assert_allclose(found.fall, ((found.values - mean) / deviation) ** 2, atol=2e-4)
@@ -34,7 +34,7 @@ def test_profile_of_a_gaussian_is_its_marginal(gaussian):
     size = float(CENTRE[2]) + COVARIANCE[1, 2] / COVARIANCE[1, 1] * (found.values - mean)
     np.testing.assert_allclose(found.parameters["size"], size, atol=1e-3)
     values = [-2.5, -2.0, -1.9]
-    given = gj.profile(toy, "position[1]", values)
+    given = gj.profile(toy, "position[1]", values, constraints=[])
     np.testing.assert_allclose(given.fall, ((np.array(values) - mean) / deviation) ** 2, atol=2e-4)
     assert np.isnan(given.interval()[1]) and np.isfinite(given.interval()[0])
 
