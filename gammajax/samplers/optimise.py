@@ -422,7 +422,10 @@ def at_ends(priors, parameters: dict, edges: np.ndarray) -> dict:
         part = part.reshape(np.shape(value))
         low = np.where(np.isfinite(low), low, high)
         ended = jnp.where(part < 0, low, jnp.where(part > 0, high, value)).astype(value.dtype)
-        if np.all(np.isfinite(priors[name].log_prob(ended))):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpyro's, for ends that are no part of the support
+            finite = np.all(np.isfinite(priors[name].log_prob(ended)))
+        if finite:
             result[name] = ended
     return result
 
