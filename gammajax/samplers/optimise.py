@@ -39,7 +39,8 @@ NEWTON_STEPS = 40
 # estimated distance to the maximum, in standard deviations of the Laplace approximation
 FINISHED, CONVERGED = 1e-4, 0.05
 # information that is none: relative to the square of a prior's width; of a combination, to that of its numbers alone
-FLAT, DEGENERATE = 1e-8, 1e-10
+FLAT, DEGENERATE = 1e-8, {np.dtype(np.float32): 3e-7, np.dtype(np.float64): 1e-10}
+CORRELATED, WIDE = 1e-3, 10.0  # a combination of numbers that correlate, known to so many widths of the priors only
 AWAY = 5.0  # from the middle of a prior, in the unconstrained space: starts at the edge of a support begin there
 EDGE, OUT = 1e-2, 20.0  # change of log density up to an edge that is next to none; how far out the edge itself is
 HALF = 0.5  # fall of the log density at a one-sided error
@@ -89,7 +90,7 @@ class Fit(eqx.Module):
 class Peak(NamedTuple):
     """Maximum found in the unconstrained space; `posterior` takes its likelihood relative to it.
 
-    The columns of `others` are directions in which the density does not fall, in widths of the priors; `rising` tells
+    The columns of `others` are directions in which the density does not fall, by widths of the priors; `rising` tells
     whether it rises there, `degenerate` whether it falls along each of their numbers alone. `edges` is -1 or 1 for
     numbers that are highest where they go to minus or plus infinity, at an end of the support.
     """
@@ -334,7 +335,8 @@ def _newton(posterior, x, jacobian, edges=None) -> Peak:
         relative, directions = _principal(curvature, basis, width)
         reach = ((directions / width[:, None]) ** 2).sum(0)
         unknown, alone = FLAT * reach, directions[free].T ** 2 @ np.abs(single)
-        none = np.abs(relative) <= np.maximum(unknown, DEGENERATE * alone)
+        mixed = np.maximum(DEGENERATE[x.dtype] * alone, np.minimum(CORRELATED * alone, reach / WIDE**2))
+        none = np.abs(relative) <= np.maximum(unknown, mixed)
         rising, degenerate = (relative < 0) & ~none, none & (alone > 1e3 * unknown)
         others = directions / width[:, None] / np.sqrt(reach)
         # what is flat is as wide as the prior
@@ -365,7 +367,10 @@ def _newton(posterior, x, jacobian, edges=None) -> Peak:
                 break
         else:  # nothing higher at this precision
             stuck = True
-    failing = others[:, none | rising]
+    # what cancels in a combination weighs alike by what is known of each number alone
+    weight = np.ones((x.size, others.shape[1]))
+    weight[np.ix_(free, degenerate)] = (width[free] * np.sqrt(np.abs(single)))[:, None]
+    failing = (weight * others)[:, none | rising]
     return Peak(posterior, x, covariance, distance, failing, bool(rising.any()), bool(degenerate.any()), edges)
 
 
