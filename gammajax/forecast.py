@@ -14,6 +14,7 @@ sources with harder spectra too.
 """
 
 import warnings
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -411,7 +412,8 @@ def _solve(function, height: float) -> float:
         if high > REACH:
             return np.inf
         above = np.log(max(function(high), 1e-9) / height)
-    return float(np.exp(brentq(lambda at: np.log(max(function(at), 1e-9) / height), low, high, xtol=1e-3)))
+    root: Any = brentq(lambda at: np.log(max(function(at), 1e-9) / height), low, high, xtol=1e-3)
+    return float(np.exp(root))
 
 
 def _complete(priors, parameters) -> Parameters:

@@ -21,7 +21,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 from numpyro.distributions import (
     Distribution,
     ExpandedDistribution,
@@ -150,7 +150,7 @@ class Conditional(eqx.Module):
 
 
 def constraint_term(
-    prior: Distribution, value: Float[Array, "..."], mask: Array, truth: Float[Array, "..."] | None = None
+    prior: Distribution, value: Float[Array, "..."], mask: Bool[Array, "..."], truth: Float[Array, "..."] | None = None
 ) -> Float[Array, ""]:
     """Logarithm of a prior as a constraint term (module [`gammajax.profile`][]), of the numbers that `mask` has.
 
@@ -158,26 +158,28 @@ def constraint_term(
     one counts with all. With `truth` the term is tilted, ln p(v) - ln p(t) - (v - t) d ln p(t), to have its maximum
     there: a normal one is shifted, that of n counts is that of the counts expected.
     """
+    inner: Any = prior
     while True:
-        if isinstance(prior, ExpandedDistribution | Independent):
-            prior = prior.base_dist
-        elif isinstance(prior, TransformedDistribution) and _in_its_variable(prior):
-            for transform in reversed(prior.transforms):
-                value = transform.inv(value)
-                truth = None if truth is None else transform.inv(truth)
-            prior = prior.base_dist
+        if isinstance(inner, ExpandedDistribution | Independent):
+            inner = inner.base_dist
+        elif isinstance(inner, TransformedDistribution) and _in_its_variable(inner):
+            for transform in reversed(inner.transforms):
+                value = jnp.asarray(transform.inv(value))
+                truth = None if truth is None else jnp.asarray(transform.inv(truth))
+            inner = inner.base_dist
         else:
             break
-    if isinstance(prior, Uniform):
+    if isinstance(inner, Uniform):
         return jnp.zeros(())
 
     def density(value):
-        if isinstance(prior, MultivariateNormal):
-            away = jnp.where(mask, value - prior.loc, 0.0)
+        if isinstance(inner, MultivariateNormal):
+            away = jnp.where(mask, value - inner.loc, 0.0)
             both = mask[..., :, None] & mask[..., None, :]
-            among = jnp.where(both, prior.covariance_matrix, jnp.eye(away.shape[-1]))
+            covariance: Any = inner.covariance_matrix
+            among = jnp.where(both, covariance, jnp.eye(away.shape[-1]))
             return -0.5 * (away * jnp.linalg.solve(among, away[..., None])[..., 0]).sum()
-        log_density = prior.log_prob(value)
+        log_density = jnp.asarray(inner.log_prob(value))
         return jnp.where(mask.reshape(*log_density.shape, -1).any(-1), log_density, 0.0).sum()
 
     if truth is None:
@@ -209,7 +211,7 @@ def maximise(likelihood: Conditional, held: dict[str, Any], start: dict | None =
             if begin is None and climb is False:
                 continue
             peak = find_peak(conditional, begin, jacobian=False, climb=climb)
-            if peak.converged:
+            if peak.highest:
                 break
     except NotFinite:
         if peak is None and not held:
@@ -217,7 +219,7 @@ def maximise(likelihood: Conditional, held: dict[str, Any], start: dict | None =
     if peak is None:
         return _complete(conditional, conditional.reference_parameters), True
     parameters = constrained(conditional.priors, jnp.asarray(peak.x))[0]
-    return _complete(conditional, at_ends(conditional.priors, parameters, peak.edges)), peak.converged
+    return _complete(conditional, at_ends(conditional.priors, parameters, peak.edges)), peak.highest
 
 
 def fall(likelihood: Conditional, best: Parameters, parameters: Parameters) -> float:

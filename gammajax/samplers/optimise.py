@@ -118,6 +118,11 @@ class Peak(NamedTuple):
         excused = bool(self.edges.any()) and not (self.rising or self.degenerate)
         return (self.curved or excused) and self.distance < CONVERGED
 
+    @property
+    def highest(self) -> bool:
+        """Whether nothing near is higher: a maximum, or a place in a valley of degenerate numbers."""
+        return self.converged or (self.degenerate and not self.rising and self.distance < CONVERGED)
+
 
 def fit(posterior, *, initial: dict | None = None) -> Fit:
     """Maximise likelihood x prior, from `initial` parameters or from the prior median and draws of the prior.
@@ -199,7 +204,7 @@ def find_peak(posterior, initial: dict | None = None, *, jacobian: bool, climb: 
         if best is None or peak.converged:
             best = peak
         # another start would end elsewhere in the same valley
-        if best.converged or (best.degenerate and not best.rising and best.distance < CONVERGED):
+        if best.highest:
             break
     assert best is not None  # there is a start
     return best if initial is not None else _out_of_side_peak(posterior, best, jacobian)
@@ -299,6 +304,7 @@ def _newton(posterior, x, jacobian, edges=None) -> Peak:
     sides = ends(posterior.priors)
     edges = np.zeros(x.size, int) if edges is None else np.array(edges)
     closed = np.full(x.size, jacobian)  # no way to an edge
+    peak = unknowable = Peak(posterior, x, np.diag(width**2), np.inf, np.eye(x.size), False, False, edges)
     basis, turned, stuck, trusted = None, False, False, None  # distance and place before a trusted step
     for _ in range(NEWTON_STEPS):
         free = np.flatnonzero(edges == 0)
@@ -312,7 +318,7 @@ def _newton(posterior, x, jacobian, edges=None) -> Peak:
         curvature = -np.asarray(hessian, np.float64)[: free.size, : free.size]
         curvature = 0.5 * (curvature + curvature.T)
         if not (np.all(np.isfinite(gradient)) and np.all(np.isfinite(curvature))):
-            return Peak(posterior, x, np.diag(width**2), np.inf, np.eye(x.size), False, False, edges)
+            return unknowable._replace(posterior=posterior, x=x)
         # the same along each number alone
         back = np.linalg.inv(basis[free])
         slope, single = back.T @ gradient, np.diag(back.T @ curvature @ back)
@@ -350,6 +356,12 @@ def _newton(posterior, x, jacobian, edges=None) -> Peak:
         covariance = directions @ directions.T
         if trusted is not None and distance > 0.9 * trusted[0]:  # no nearer: the gradient's own rounding
             x, stuck = (trusted[1], True) if distance > trusted[0] else (x, True)
+        # what cancels in a combination weighs alike by what is known of each number alone
+        weight = np.ones((x.size, others.shape[1]))
+        weight[np.ix_(free, degenerate)] = (width[free] * np.sqrt(np.abs(single)))[:, None]
+        failing = (weight * others)[:, none | rising]
+        rises, degenerates = bool(rising.any()), bool(degenerate.any())
+        peak = Peak(posterior, x, covariance, distance, failing, rises, degenerates, edges.copy())
         if turned and (distance < FINISHED or stuck):
             break
         basis, turned, trusted = directions, True, None
@@ -367,11 +379,7 @@ def _newton(posterior, x, jacobian, edges=None) -> Peak:
                 break
         else:  # nothing higher at this precision
             stuck = True
-    # what cancels in a combination weighs alike by what is known of each number alone
-    weight = np.ones((x.size, others.shape[1]))
-    weight[np.ix_(free, degenerate)] = (width[free] * np.sqrt(np.abs(single)))[:, None]
-    failing = (weight * others)[:, none | rising]
-    return Peak(posterior, x, covariance, distance, failing, bool(rising.any()), bool(degenerate.any()), edges)
+    return peak
 
 
 def _principal(curvature, basis, width):

@@ -160,7 +160,10 @@ def test_a_weak_signal_among_many_events(wide):
         ]:
             deviation = np.sqrt(1.1 * count)
             on, off = count + excess * deviation, 10.0 * count
-            priors = {"signal": dist.Uniform(0.0, 1e3 * deviation * unit), "background": dist.Uniform(0.0, 10.0 * count)}
+            priors = {
+                "signal": dist.Uniform(0.0, 1e3 * deviation * unit),
+                "background": dist.Uniform(0.0, 10.0 * count),
+            }
             start = {"signal": 5.0 * deviation * unit, "background": count}
             start = {name: jnp.asarray(value) for name, value in start.items()}
             best = fit(Toy(relative, priors, start, jnp.asarray([on, off, unit])))
@@ -211,16 +214,19 @@ def test_identical_sources_are_degenerate(make_toy):
     assert 10.0 < best.standard_deviations["a"] < 100.0
 
 
-X = dist.Uniform(0.0, 2.0)
+CORNERS = [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]
 SUPPORTS = {
-    "uniform": (X, (0.0, 1e-30, 1e-7, 2.0, 2.0 - 1e-6)),
+    "uniform": (dist.Uniform(0.0, 2.0), (0.0, 1e-30, 1e-7, 2.0, 2.0 - 1e-6)),
     "half normal": (dist.HalfNormal(1.0), (0.0, 1e-30, 1e-6, 50.0)),
     "gamma": (dist.Gamma(2.0, 2.0), (0.0, 1e-6)),
     "logarithm": (dist.LogNormal(0.0, 1.0), (0.0, 1e-12, 100.0)),
     "beta": (dist.Beta(2.0, 2.0), (0.0, 1.0, 1e-8)),
     "flat logarithm": (dist.LogUniform(0.1, 10.0), (0.1, 10.0)),
     "truncated": (dist.TruncatedNormal(1.0, 1.0, low=0.0, high=4.0), (0.0, 4.0)),
-    "simplex": (dist.Dirichlet(2.0 * jnp.ones(3)), ([0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0])),
+    "simplex": (
+        dist.Dirichlet(2.0 * jnp.ones(3)),
+        ([0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]),
+    ),
 }
 
 

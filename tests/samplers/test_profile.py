@@ -147,11 +147,13 @@ def test_correlated_constraint_terms():
     away = np.array([0.5, 0.5])
     assert full == pytest.approx(-0.5 * away @ np.linalg.solve(np.asarray(covariance), away), rel=1e-5)
     # with one number profiled the density of the other is its marginal
-    assert float(constraint_term(prior, value, jnp.asarray([False, True]))) == pytest.approx(-0.5 * 0.25 / 0.5, rel=1e-5)
+    assert float(constraint_term(prior, value, jnp.asarray([False, True]))) == pytest.approx(
+        -0.5 * 0.25 / 0.5, rel=1e-5
+    )
 
 
 def nuisances(p, data):
-    """Counts of a signal with an uncertain acceptance over a background of as many parts as there are other nuisances."""
+    """Counts of a signal with an uncertain acceptance over a background with a part for each other nuisance."""
     parts = sum(p[name].sum() for name in sorted(p) if name not in ("signal", "acceptance"))
     mean = p["signal"] * p["acceptance"] + 20.0 * parts
     return data[0] * jnp.log(mean / data[0]) - mean + data[0]
@@ -172,7 +174,9 @@ def uncertain():
     def fallen(signal):
         def minus(x):
             mean = signal * np.exp(x[0]) + 20.0 * x[1:].sum()
-            terms = sum(TERMS[name][1](v) - TERMS[name][1](TERMS[name][2]) for name, v in zip(chosen, x[1:], strict=True))
+            terms = sum(
+                TERMS[name][1](v) - TERMS[name][1](TERMS[name][2]) for name, v in zip(chosen, x[1:], strict=True)
+            )
             return -2.0 * (observed * np.log(mean / observed) - mean + observed + terms - 0.5 * (x[0] / 0.3) ** 2)
 
         ends = [(-2.0, 2.0), *[(0.21, 1.9)] * len(chosen)]
