@@ -13,6 +13,9 @@ components (Veach & Guibas 1995, doi:10.1145/218380.218498), so that a faint one
 sources with harder spectra too.
 """
 
+import warnings
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -21,7 +24,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions.constraints import simplex
 from scipy.linalg import null_space
-from scipy.optimize import root_scalar
+from scipy.optimize import brentq
 from scipy.stats import norm
 
 from gammajax.events import Events
@@ -29,7 +32,7 @@ from gammajax.likelihood import accurate_sum
 from gammajax.mixture import InstrumentBackground, Source
 from gammajax.posterior import Parameters, Posterior
 from gammajax.priors import centre, shape
-from gammajax.profile import UPPER_LIMIT, fall, maximise
+from gammajax.profile import UPPER_LIMIT, Conditional, fall, maximise
 from gammajax.quantities import Quantity, find_quantity
 from gammajax.samplers.space import labels, labels_along, referred
 from gammajax.simulate import simulate
@@ -40,6 +43,7 @@ BANDS = (-2, -1, 0, 1, 2)  # standard deviations of the best fit
 HARDER = 1.5  # power of energy by which signal over background rises, or less
 SINGULAR = 1e-6  # smallest eigenvalue, with ones on the diagonal, that single precision tells from none
 DISCOVERY = 5.0  # standard deviations
+REACH = 23.0  # e-folds from the true scale within which limits are looked for: ten decades
 THERMAL_RELIC = 2.2e-26  # cm^3 s^-1, Steigman et al. 2012 (arXiv:1204.3622), above 10 GeV
 
 
@@ -351,13 +355,16 @@ def sensitivity(
     values,
     number: float | int | None = None,
     level: float = 0.95,
+    constraints: list[str] | None = None,
     points: int = POINTS_SENSITIVITY,
     **options,
 ) -> Sensitivity:
     """Expected upper limit on a scale, and its discovery, at each of `values` of the parameter `along`.
 
-    `scale` is proportional to the signal, zero for none. All parameters but these two are profiled. `parameters` are
+    `scale` is proportional to the signal, zero for none. All parameters but these two are profiled; their priors are
+    constraint terms about the truth, or those of `constraints` alone, as of [`gammajax.profile`][]. `parameters` are
     the truth: the others everywhere, the scale for `significance`. The rest is as of [`gammajax.forecast`][].
+    Limits are infinite, with a warning, where no scale is excluded: where a nuisance can hide any signal.
 
     The median limit mu has q_mu,A = z² = 2.71 (95 %, one-sided) given the expectation without signal, and
     sigma = mu / z. If the best fit lies N sigma above zero the limit is sigma (z + N) (Cowan et al. 2011,
@@ -381,40 +388,60 @@ def sensitivity(
         key, model, priors, observations, there[0], also=tuple(there[1:]), number=number, points=points, **options
     )
     z = float(np.sqrt(UPPER_LIMIT)) if level == 0.95 else float(norm.ppf(level))
-    rows = [_at_value(asimov, point, scale, along, z) for point in there]
+    rows = [_at_value(Conditional.init(asimov, constraints, [scale, along]), point, scale, along, z) for point in there]
     sigma, discovery, significance = np.array(rows).T
     bands = [np.sqrt(z**2 + min(n, 0) ** 2) + n for n in BANDS]
     quantities = (find_quantity(model, there, name) for name in (scale, along))
     return Sensitivity(scale, along, values, np.outer(bands, sigma), discovery, significance, truth, level, *quantities)
 
 
-def _at_value(asimov, point, scale, along, z):
+def _at_value(likelihood, point, scale, along, z):
     """Standard deviation of the scale at the limit, the scale of a discovery, and the significance of the truth."""
     size, fixed = float(point[scale]), float(point[along])
     none = {**point, scale: jnp.zeros_like(point[scale])}
-    without = _at(asimov, none)
+    without = _at(likelihood, none)
 
     def limit(log_mu) -> float:
-        """Root of q_mu,A without signal, in units of what it should be."""
-        mu = size * np.exp(log_mu)
-        best, _ = maximise(without, {scale: mu, along: fixed}, none)
-        return np.log(max(fall(without, none, best), 1e-12)) / 2.0 - np.log(z)
+        """Root of q_mu,A without signal."""
+        best, _ = maximise(without, {scale: size * np.exp(log_mu), along: fixed}, none)
+        return np.sqrt(max(fall(without, none, best), 0.0))
 
     def found(log_mu) -> float:
-        """Root of q_0,A with the signal, in units of a discovery."""
+        """Root of q_0,A with the signal."""
         strong = {**point, scale: jnp.asarray(size * np.exp(log_mu), point[scale].dtype)}
-        given = _at(asimov, strong)
+        given = _at(likelihood, strong)
         best, _ = maximise(given, {scale: 0.0, along: fixed}, strong)
-        return np.log(max(fall(given, strong, best), 1e-12)) / 2.0 - np.log(DISCOVERY)
+        return np.sqrt(max(fall(given, strong, best), 0.0))
 
-    mu = size * np.exp(_solve(limit))
-    at_truth = found(0.0)
-    return mu / z, size * np.exp(_solve(found, np.log(mu / size))), DISCOVERY * np.exp(at_truth)
+    mu, discovery = size * _solve(limit, z), size * _solve(found, DISCOVERY)
+    for what, value in (("limit on", mu), ("discovery of", discovery)):
+        if np.isinf(value):
+            warnings.warn(
+                f"there is no {what} {scale!r} at {along} = {fixed:g}: other parameters can make up for any of it",
+                stacklevel=3,
+            )
+    return mu / z, discovery, found(0.0)
 
 
-def _solve(function, start: float = 0.0) -> float:
-    """Root of what rises by one half to one per unit; to a thousandth."""
-    return root_scalar(function, method="secant", x0=start, x1=start - function(start), xtol=1e-3, maxiter=30).root
+def _solve(function, height: float) -> float:
+    """Where a function of a logarithm reaches a height to a thousandth, as a factor; infinite where it does not.
+
+    It rises by a half to one e-fold for each, or less.
+    """
+    low = high = 0.0
+    below = above = np.log(max(function(0.0), 1e-9) / height)
+    while below > 0:
+        high, above = low, below
+        low = low - min(max(2.0 * below, 0.1), REACH)
+        below = np.log(max(function(low), 1e-9) / height)
+    while above <= 0:
+        low, below = high, above
+        high = high + min(max(-1.2 * above, 0.1), 3.0)
+        if high > REACH:
+            return np.inf
+        above = np.log(max(function(high), 1e-9) / height)
+    root: Any = brentq(lambda at: np.log(max(function(at), 1e-9) / height), low, high, xtol=1e-3)
+    return float(np.exp(root))
 
 
 def _complete(priors, parameters) -> Parameters:
@@ -503,8 +530,8 @@ def _component(engine, component):
 
 
 @eqx.filter_jit
-def _at(asimov, parameters):
-    return asimov.at(parameters)
+def _at(likelihood, parameters):
+    return eqx.tree_at(lambda c: c.posterior, likelihood, likelihood.posterior.at(parameters))
 
 
 @eqx.filter_jit

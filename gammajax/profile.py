@@ -1,7 +1,17 @@
 """Profile likelihood: the maximum over all other parameters, and what it says about one.
 
 With q(v) = 2 (ln L_max - ln L(v)), ln L(v) the maximum at the value v (Wilks 1938, doi:10.1214/aoms/1177732360; Rolke
-et al. 2005, arXiv:physics/0403059). The prior enters by its support only.
+et al. 2005, arXiv:physics/0403059).
+
+Priors of nuisances are constraint terms of L, as of a measurement besides: a J-factor, a systematic error of a norm. By
+default every prior counts but that of the number which is profiled, of which the support alone is kept.
+`constraints=["j"]` names those that count, all of them in full; with `constraints=[]` supports are all that is left.
+
+A term is the density of the prior in the parameter itself, except where the prior is a transform of a normal one or
+given in the logarithm: then it is the density in that variable. So `LogNormal` is normal in ln v, with its maximum at
+the median, `Gamma(n + 1, t)` is the likelihood of n counts in a time t and `Beta(k + 1, n - k + 1)` that of k in n.
+`Uniform` and `LogUniform` (flat in ln v, without a scale) are supports. An expectation in place of events holds those
+other measurements too, as they are expected at its truth: terms have their maximum there.
 """
 
 import warnings
@@ -11,16 +21,27 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
-from numpyro.distributions import biject_to, constraints
+from jaxtyping import Array, Bool, Float
+from numpyro.distributions import (
+    Distribution,
+    ExpandedDistribution,
+    Independent,
+    MultivariateNormal,
+    Normal,
+    TransformedDistribution,
+    Uniform,
+    biject_to,
+    constraints,
+)
+from numpyro.distributions.transforms import AffineTransform, ExpTransform
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
 from scipy.stats import chi2
 
 from gammajax.posterior import Parameters
 from gammajax.priors import bounds, centre, quantile, shape
-from gammajax.samplers.optimise import find_peak
-from gammajax.samplers.space import constrained, labels, referred, unconstrained
+from gammajax.samplers.optimise import NotFinite, at_ends, find_peak
+from gammajax.samplers.space import constrained, labels, referred
 
 DEEP = 9.0  # q where a profile without given values ends: beyond its 99.7 % interval
 STEPS_MAX = 40  # of such a profile on each side
@@ -31,41 +52,60 @@ UPPER_LIMIT = 2.7055  # one-sided 95 %
 
 
 class Conditional(eqx.Module):
-    """The likelihood of a posterior with some numbers held, flat inside the supports of the priors.
+    """The likelihood of a posterior with constraint terms, with some numbers held, flat inside the supports of priors.
 
-    `held` has a mask and values for each parameter concerned. What is held keeps its place in the vector that
-    optimisers move, where a parabola gives it a maximum that the likelihood does not see.
+    `counted` masks the numbers whose priors are constraint terms, by parameter. `held` has a mask and values for each
+    parameter concerned. What is held keeps its place in the vector that optimisers move, where a parabola gives it a
+    maximum that the likelihood does not see.
     """
 
     posterior: Any
+    counted: dict[str, Array]
     held: dict[str, tuple[Array, Array]]
-    anchors: Parameters
+    middle: Parameters
 
     @classmethod
-    def init(cls, posterior, values: dict[str, Any]) -> "Conditional":
-        """Hold numbers by label, as "mass" or "position[0]".
+    def init(cls, posterior, counted: list[str] | tuple[str, ...] | None, profiled: list[str]) -> "Conditional":
+        """Take the priors named in `counted` for constraint terms; by default all, but of what is `profiled` by label.
+
+        Raises `ValueError` for an unknown label or name and for fractions that add up to one.
+        """
+        priors = posterior.priors
+        if isinstance(counted, str) or not set(counted or ()) <= set(priors):
+            raise ValueError(f"constraints must be a list of parameters out of {sorted(priors)}, not {counted!r}")
+        masks = {name: np.ones(shape(prior), bool) for name, prior in priors.items()}
+        for label in profiled:
+            name, index = locate(posterior, label)
+            masks[name][index] = False
+        if counted is not None:
+            masks = {name: np.ones_like(mask) for name, mask in masks.items() if name in counted}
+        counts = {name: jnp.asarray(mask) for name, mask in masks.items() if mask.any()}
+        return cls(posterior, counts, {}, {name: centre(prior) for name, prior in priors.items()})
+
+    def holding(self, values: dict[str, Any]) -> "Conditional":
+        """The same with numbers held by label, as "mass" or "position[0]".
 
         Raises `ValueError` for an unknown label and for fractions that add up to one.
         """
-        held, anchors = {}, {}
+        held = {}
         for label, value in values.items():
-            name, index = locate(posterior, label)
-            size = shape(posterior.priors[name])
+            name, index = locate(self.posterior, label)
+            size = shape(self.priors[name])
             mask, at = held.get(name, (np.zeros(size, bool), np.zeros(size)))
             mask[index], at[index] = True, value
             held[name] = (mask, at)
-            anchors[name] = centre(posterior.priors[name])
-        return cls(posterior, {name: (jnp.asarray(m), jnp.asarray(v, float)) for name, (m, v) in held.items()}, anchors)
+        held = {name: (jnp.asarray(mask), jnp.asarray(at, float)) for name, (mask, at) in held.items()}
+        return Conditional(self.posterior, self.counted, held, self.middle)
 
     @property
     def priors(self):
-        """Those of the posterior, of which only the supports count."""
+        """Those of the posterior."""
         return self.posterior.priors
 
     @property
     def reference_parameters(self) -> Parameters:
         """Those of the posterior."""
-        return self._at_anchors(self.posterior.reference_parameters)
+        return self._at_middle(self.posterior.reference_parameters)
 
     def complete(self, parameters: Parameters) -> Parameters:
         """Parameters with what is held at its values."""
@@ -79,52 +119,112 @@ class Conditional(eqx.Module):
         return self.posterior.log_likelihood_ratio(self.complete(parameters))
 
     def log_prior(self, parameters: Parameters) -> Float[Array, ""]:
-        """Zero, but for what is held."""
-        total = jnp.zeros(())
+        """Constraint terms, and a parabola of what is held."""
+        total, complete = jnp.zeros(()), self.complete(parameters)
+        # expectations have a truth
+        truth = getattr(self.posterior, "truth", {})
+        for name, mask in self.counted.items():
+            # what does not count stays where its density is finite
+            value = jnp.where(mask, complete[name], self.middle[name])
+            total = total + constraint_term(self.priors[name], value, mask, truth.get(name))
         for name, (mask, _) in self.held.items():
             transform = biject_to(self.priors[name].support)
-            away = transform.inv(parameters[name]) - transform.inv(self.anchors[name])
+            away = transform.inv(parameters[name]) - transform.inv(self.middle[name])
             total = total - 0.5 * HELD * jnp.where(mask, away**2, 0.0).sum()
         return total
 
     def sample_prior(self, key) -> Parameters:
         """A draw from the prior of what is not held."""
-        return self._at_anchors(self.posterior.sample_prior(key))
+        return self._at_middle(self.posterior.sample_prior(key))
 
     def with_reference(self, parameters: Parameters) -> "Conditional":
         """The same with the likelihood relative to another point."""
         posterior = self.posterior.with_reference(self.complete(parameters))
-        return Conditional(posterior, self.held, self.anchors)
+        return Conditional(posterior, self.counted, self.held, self.middle)
 
-    def start(self, parameters: dict) -> Parameters:
-        """A point to start from near `parameters`, inside the supports."""
-        x = unconstrained(self.priors, self._at_anchors(parameters))
-        return constrained(self.priors, jnp.nan_to_num(x, nan=0.0, posinf=10.0, neginf=-10.0))[0]
-
-    def _at_anchors(self, parameters):
+    def _at_middle(self, parameters):
         return {
-            name: jnp.where(self.held[name][0], self.anchors[name], value) if name in self.held else value
+            name: jnp.where(self.held[name][0], self.middle[name], value) if name in self.held else value
             for name, value in parameters.items()
         }
 
 
-def maximise(posterior, held: dict[str, Any], start: dict | None = None) -> tuple[Parameters, bool]:
+def constraint_term(
+    prior: Distribution, value: Float[Array, "..."], mask: Bool[Array, "..."], truth: Float[Array, "..."] | None = None
+) -> Float[Array, ""]:
+    """Logarithm of a prior as a constraint term (module [`gammajax.profile`][]), of the numbers that `mask` has.
+
+    Normal numbers that correlate keep the density that is marginal in the others; of other priors of several numbers
+    one counts with all. With `truth` the term is tilted, ln p(v) - ln p(t) - (v - t) d ln p(t), to have its maximum
+    there: a normal one is shifted, that of n counts is that of the counts expected.
+    """
+    inner: Any = prior
+    while True:
+        if isinstance(inner, ExpandedDistribution | Independent):
+            inner = inner.base_dist
+        elif isinstance(inner, TransformedDistribution) and _in_its_variable(inner):
+            for transform in reversed(inner.transforms):
+                value = jnp.asarray(transform.inv(value))
+                truth = None if truth is None else jnp.asarray(transform.inv(truth))
+            inner = inner.base_dist
+        else:
+            break
+    if isinstance(inner, Uniform):
+        return jnp.zeros(())
+
+    def density(value):
+        if isinstance(inner, MultivariateNormal):
+            away = jnp.where(mask, value - inner.loc, 0.0)
+            both = mask[..., :, None] & mask[..., None, :]
+            covariance: Any = inner.covariance_matrix
+            among = jnp.where(both, covariance, jnp.eye(away.shape[-1]))
+            return -0.5 * (away * jnp.linalg.solve(among, away[..., None])[..., 0]).sum()
+        log_density = jnp.asarray(inner.log_prob(value))
+        return jnp.where(mask.reshape(*log_density.shape, -1).any(-1), log_density, 0.0).sum()
+
+    if truth is None:
+        return density(value)
+    truth = jnp.where(mask, truth, value)
+    height, slope = jax.jvp(density, (truth,), (value - truth,))
+    return density(value) - height - slope
+
+
+def _in_its_variable(prior: TransformedDistribution) -> bool:
+    """Whether a prior is normal or one of a logarithm in the variable that it transforms."""
+    base = prior.base_dist
+    while isinstance(base, ExpandedDistribution | Independent):
+        base = base.base_dist
+    logarithm = all(isinstance(transform, ExpTransform | AffineTransform) for transform in prior.transforms)
+    return isinstance(base, Normal | MultivariateNormal) or logarithm
+
+
+def maximise(likelihood: Conditional, held: dict[str, Any], start: dict | None = None) -> tuple[Parameters, bool]:
     """Parameters where the likelihood is highest with some numbers held, and whether that is a maximum in the others.
 
-    At the edge of a support there is none, and that is no fault.
+    An end of the support is one. Where what is held makes the events impossible, any parameters will do.
     """
-    conditional = Conditional.init(posterior, held)
-    initial = None if start is None else _start(conditional, start)
-    peak = None if initial is None else find_peak(conditional, initial, jacobian=False, climb=False)
-    if peak is None or not peak.converged:
-        peak = find_peak(conditional, initial, jacobian=False)
-    parameters = _complete(conditional, jnp.asarray(peak.x))
-    return parameters, peak.converged or any(_at_edge(posterior.priors[n], v) for n, v in parameters.items())
+    conditional = likelihood.holding(held)
+    initial = None if start is None else conditional._at_middle(start)
+    peak = None
+    try:
+        for begin, climb in ((initial, False), (initial, True), (None, True)):
+            if begin is None and climb is False:
+                continue
+            peak = find_peak(conditional, begin, jacobian=False, climb=climb)
+            if peak.highest:
+                break
+    except NotFinite:
+        if peak is None and not held:
+            raise
+    if peak is None:
+        return _complete(conditional, conditional.reference_parameters), True
+    parameters = constrained(conditional.priors, jnp.asarray(peak.x))[0]
+    return _complete(conditional, at_ends(conditional.priors, parameters, peak.edges)), peak.highest
 
 
-def fall(posterior, best: Parameters, parameters: Parameters) -> float:
+def fall(likelihood: Conditional, best: Parameters, parameters: Parameters) -> float:
     """Value of q = 2 (ln L(best) - ln L(parameters)), with the likelihood relative to the best point."""
-    near = referred(posterior, best)
+    near = referred(likelihood, best)
     return 2.0 * float(_difference(near, best, parameters))
 
 
@@ -149,17 +249,35 @@ class Profile(eqx.Module):
     def interval(self, level: float = 0.6827) -> tuple[float, float]:
         """Where q is below the quantile of chi-square: 1 for 68 %, 3.84 for 95 %.
 
-        An end is that of the support where the likelihood falls less, and NaN where the values do not reach far enough.
+        The lower end is zero where the support ends there, as of a signal that cannot be negative, and L falls less: it
+        is known at zero itself. No other end of a support is one of an interval: where L falls less up to there, the
+        end is infinite, which a warning says. It is NaN where the values do not reach far enough.
         """
         if not 0.0 < level < 1.0:
             raise ValueError(f"level must be between 0 and 1, not {level}")
-        return self._crossing(-1, float(chi2.ppf(level, 1))), self._crossing(1, float(chi2.ppf(level, 1)))
+        height = float(chi2.ppf(level, 1))
+        return self._said(-1, height), self._said(1, height)
 
     def upper_limit(self, level: float = 0.95) -> float:
-        """One-sided limit: the value above the best where q is 2.71 for 95 %."""
+        """One-sided limit: the value above the best where q is 2.71 for 95 %.
+
+        Infinite, with a warning, where q is less up to the end of the support; NaN as in `interval`.
+        """
         if not 0.5 < level < 1.0:
             raise ValueError(f"the level of a limit must be between 0.5 and 1, not {level}")
-        return self._crossing(1, float(chi2.ppf(2.0 * level - 1.0, 1)))
+        return self._said(1, float(chi2.ppf(2.0 * level - 1.0, 1)))
+
+    def _said(self, side: int, height: float) -> float:
+        """The crossing, with a warning where there is none."""
+        end = self._crossing(side, height)
+        if np.isinf(end):
+            edge, kind = self.support[side > 0], "limit" if side > 0 else "lower end"
+            warnings.warn(
+                f"q is below {height:.3g} up to the end of the prior of {self.name!r}, {edge:g}: there is no {kind} "
+                "within; widen the prior, or constrain what is degenerate with it",
+                stacklevel=3,
+            )
+        return end
 
     def _crossing(self, side: int, height: float) -> float:
         beyond = side * (self.values - self.best_value) > 0
@@ -170,7 +288,8 @@ class Profile(eqx.Module):
         reached = np.flatnonzero(root >= np.sqrt(height))
         edge = self.support[side > 0]
         if not reached.size:
-            return edge if np.isclose(at[-1], edge, rtol=1e-6, atol=1e-12 * abs(at[0] - at[-1])) else np.nan
+            ended = np.isclose(at[-1], edge, rtol=1e-6, atol=1e-12 * abs(at[0] - at[-1]))
+            return np.nan if not ended else 0.0 if side < 0 and edge == 0 else side * np.inf
         # in units of the range: cross sections are as small as the tolerances of root finders
         last, scale = reached[0], abs(at[-1] - at[0])
         curve = PchipInterpolator(np.abs(at - at[0]) / scale, root - np.sqrt(height))
@@ -189,7 +308,7 @@ class Profile(eqx.Module):
         at, first = np.unique(np.append(self.values, self.best_value), return_index=True)
         q = np.append(self.fall, 0.0)[first]
         for (level, height), shade in zip(INTERVALS.items(), ("0.75", "0.88"), strict=True):
-            low, high = self.interval(level)
+            low, high = self._crossing(-1, height), self._crossing(1, height)
             inside = np.clip([low, high], at[0], at[-1]) if np.all(np.isfinite([low, high])) else None
             if inside is not None:
                 ax.axvspan(*inside, color=shade, lw=0, zorder=-height)
@@ -208,15 +327,19 @@ class Profile(eqx.Module):
         return ax
 
 
-def profile(posterior, name: str, values=None, *, initial: dict | None = None) -> Profile:
+def profile(
+    posterior, name: str, values=None, *, constraints: list[str] | None = None, initial: dict | None = None
+) -> Profile:
     """Profile likelihood over one parameter, or one number of a vector as in "position[0]".
 
     - `values`: where; by default steps from the maximum outwards, until q is 9 or the support ends.
+    - `constraints`: parameters whose priors are constraint terms; by default all but what is profiled, none for `[]`
+      (module [`gammajax.profile`][]). Flat priors are none in any case.
     - `initial`: parameters near the maximum; by default it is searched for as [`gammajax.fit`][] does.
 
     Each value starts from its neighbour's maximum, outwards from the best and then back, and keeps the higher.
     Fits that did not converge are said in `messages` and as a warning.
-    Raises `ValueError` for an unknown name, values outside the support, and fractions that add up to one.
+    Raises `ValueError` for unknown names, values outside the support, and fractions that add up to one.
 
     >>> import gammajax as gj, jax, numpyro.distributions as dist
     >>> observation = gj.io.ctao(
@@ -238,8 +361,9 @@ def profile(posterior, name: str, values=None, *, initial: dict | None = None) -
     """
     parameter, index = locate(posterior, name)
     support = _support(posterior.priors[parameter], index)
-    best, converged = maximise(posterior, {}, initial)
-    near = referred(posterior, best)
+    likelihood = Conditional.init(posterior, constraints, [name])
+    best, converged = maximise(likelihood, {}, initial)
+    near = referred(likelihood, best)
     found: dict[float, tuple[float, Parameters, bool]] = {}
 
     def at(value, start) -> float:
@@ -343,24 +467,38 @@ class TestStatistic(eqx.Module):
         return float(np.sqrt(self.value))
 
 
-def test_statistic(posterior, name: str, null: float = 0.0, *, initial: dict | None = None) -> TestStatistic:
+def test_statistic(
+    posterior,
+    name: str,
+    null: float = 0.0,
+    *,
+    constraints: list[str] | None = None,
+    initial: dict | None = None,
+) -> TestStatistic:
     """Likelihood-ratio test of one number against a value, by default against no signal.
 
     Under the null TS follows chi-square with one degree of freedom (Wilks 1938); at an end of the support, such as a
     fraction of zero, half of that and half zero (Chernoff 1954, doi:10.1214/aoms/1177728725; Self & Liang 1987,
     doi:10.1080/01621459.1987.10478472). A parameter that has no meaning under the null, such as the mass of what is not
-    there, makes the p-value a local one, which a message says.
+    there, makes the p-value a local one, which a message says. TS is infinite where events cannot be under the null, as
+    without a background.
 
-    `initial`: parameters near the maximum. Raises `ValueError` as [`gammajax.profile`][] does.
+    `constraints`, `initial`: as of [`gammajax.profile`][]. Raises `ValueError` as [`gammajax.profile`][] does.
     """
     parameter, index = locate(posterior, name)
     low, high = _support(posterior.priors[parameter], index)
     if not low <= null <= high:
         raise ValueError(f"the null of {name!r} must lie in its support, {low:g} to {high:g}, not at {null:g}")
-    best, converged = maximise(posterior, {}, initial)
-    undefined = _undefined(posterior, name, null, best)
-    under, well = maximise(posterior, {name: null, **undefined}, best)
-    value = fall(posterior, best, under)
+    likelihood = Conditional.init(posterior, constraints, [name])
+    best, converged = maximise(likelihood, {}, initial)
+    undefined = {
+        label: value
+        for label, value in _undefined(posterior, name, null, best).items()
+        if not _constrains(likelihood, label)
+    }
+    under, well = maximise(likelihood, {name: null, **undefined}, best)
+    value = fall(likelihood, best, under)
+    value = value if np.isfinite(value) else np.inf
     at_boundary = null in (low, high)
     if at_boundary and value < 0.1:
         # a maximum at the boundary is approached, never reached: the slope there tells
@@ -421,9 +559,21 @@ def _undefined(posterior, name, null, best) -> dict[str, float]:
             except ValueError:  # fractions
                 continue
             moved = [{**under, other: under[other].at[at].set(draw[other][at])} for draw in draws]
-            if all(abs(float(_difference(near, under, point))) < NOTHING for point in moved):
+            if all(abs(float(_ratio(near, under) - _ratio(near, point))) < NOTHING for point in moved):
                 found[label] = float(best[other][at])
     return found
+
+
+def _constrains(likelihood, label) -> bool:
+    """Whether the prior of a number is a constraint term that is not flat."""
+    name, index = locate(likelihood.posterior, label)
+    if name not in likelihood.counted or not bool(likelihood.counted[name][index]):
+        return False
+    prior, ones = likelihood.priors[name], likelihood.counted[name]
+    middle = likelihood.middle[name]
+    slope = jax.grad(lambda v: constraint_term(prior, v, ones))
+    curved = jax.jvp(slope, (middle,), (jnp.ones_like(middle),))[1]
+    return bool(np.any(np.asarray(slope(middle))) or np.any(np.asarray(curved)))
 
 
 def _support(prior, index) -> tuple[float, float]:
@@ -438,26 +588,24 @@ def _width(prior, index) -> float:
     return float((high - low)[index])
 
 
-def _at_edge(prior, value) -> bool:
-    """Whether a number lies at an end of its support, as near as the unconstrained space comes to it."""
-    low, high = bounds(prior)
-    scale = np.where(np.isfinite(high - low), high - low, np.maximum(np.abs(value), 1.0))
-    return bool(np.any(np.minimum(np.abs(value - low), np.abs(value - high)) < 1e-4 * scale))
+@eqx.filter_jit
+def _complete(conditional, parameters):
+    return conditional.complete(parameters)
 
 
 @eqx.filter_jit
-def _start(conditional, parameters):
-    return conditional.start(parameters)
+def _difference(near, best, parameters):
+    """Fall of the likelihood from the point that it is relative to."""
+
+    def height(at):
+        return near.log_likelihood_ratio(at) + near.log_prior(at)
+
+    return height(best) - height(parameters)
 
 
 @eqx.filter_jit
-def _complete(conditional, x):
-    return conditional.complete(constrained(conditional.priors, x)[0])
-
-
-@eqx.filter_jit
-def _difference(posterior, best, parameters):
-    return posterior.log_likelihood_ratio(best) - posterior.log_likelihood_ratio(parameters)
+def _ratio(posterior, parameters):
+    return posterior.log_likelihood_ratio(parameters)
 
 
 @eqx.filter_jit

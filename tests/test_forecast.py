@@ -184,6 +184,40 @@ def test_limits_and_discoveries(small, grid):
     assert axes.get_yscale() == "log" and len(axes.get_legend().get_texts()) == 4
 
 
+def test_sensitivity_with_an_uncertain_j_factor(small, grid):
+    from scipy.optimize import brentq, minimize_scalar
+
+    def uncertain(p):
+        parts = components({"norm": 1.0, "index": p["index"], "flux": p["flux"] * p["j"]})
+        return gj.Mixture(**parts)
+
+    at, width = grid
+    source, sky = at()
+    priors = {"flux": dist.LogUniform(1e-2, 10.0), "index": PRIORS["index"], "j": dist.LogNormal(0.0, 0.3)}
+    truth = {"flux": 1.0, "index": 2.0, "j": 1.0}
+    options = {"scale": "flux", "along": "index", "values": [2.0], "points": 4000, **OPTIONS}
+    found = gj.sensitivity(jax.random.key(3), uncertain, priors, small, truth, **options)
+
+    def q(flux):
+        """Fall from no signal, with the factor free within its constraint."""
+
+        def minus(log_j):
+            mean = flux * np.exp(log_j) * source + sky
+            return -2.0 * ((sky * np.log(mean / sky) - mean + sky) * width).sum() + (log_j / 0.3) ** 2
+
+        return minimize_scalar(minus, bounds=(-3.0, 1.0), method="bounded", options={"xatol": 1e-6}).fun
+
+    assert found.limits[2, 0] == pytest.approx(brentq(lambda flux: q(flux) - 2.7055, 1e-3, 9.0), rel=0.03)
+    # elsewhere the other measurement is expected there
+    shifted = {**truth, "flux": 1.0 / 1.2, "j": 1.2}
+    moved = gj.sensitivity(jax.random.key(3), uncertain, priors, small, shifted, **options)
+    assert moved.limits[2, 0] == pytest.approx(found.limits[2, 0] / 1.2, rel=0.02)
+    # without the constraint nothing is excluded
+    with pytest.warns(UserWarning, match="there is no limit on 'flux' at index = 2"):
+        bare = gj.sensitivity(jax.random.key(3), uncertain, priors, small, truth, constraints=[], **options)
+    assert np.all(np.isinf(bare.limits)) and np.all(np.isfinite(bare.discovery))
+
+
 def test_what_cannot_be_forecast(small):
     key = jax.random.key(0)
     with pytest.raises(ValueError, match="the parameters are"):

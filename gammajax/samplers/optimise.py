@@ -14,15 +14,19 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
+from numpyro.distributions.constraints import simplex
 
 from gammajax.priors import bounds
 from gammajax.samplers.space import (
     constrained,
+    dimension_of,
+    ends,
     labels,
     labels_along,
     labels_of_space,
     log_density,
     prior_draws,
+    rounded_in,
     unconstrained,
 )
 
@@ -31,10 +35,19 @@ STARTS = 8  # half the best of them, half any: masses have several peaks, and th
 SCANS, SCANNED = 3, 256  # times that a higher peak is looked for, and at how many points
 HIGHER = 0.5  # in log density
 ITERATIONS = 200
-NEWTON_STEPS = 25
+NEWTON_STEPS = 40
 # estimated distance to the maximum, in standard deviations of the Laplace approximation
 FINISHED, CONVERGED = 1e-4, 0.05
-ROUNDING = 0.02  # of log densities in single precision, by expected counts of 1e5 events
+# information that is none: relative to the square of a prior's width; of a combination, to that of its numbers alone
+FLAT, DEGENERATE = 1e-8, {np.dtype(np.float32): 3e-7, np.dtype(np.float64): 1e-10}
+CORRELATED, WIDE = 1e-3, 10.0  # a combination of numbers that correlate, known to so many widths of the priors only
+AWAY = 5.0  # from the middle of a prior, in the unconstrained space: starts at the edge of a support begin there
+EDGE, OUT = 1e-2, 20.0  # change of log density up to an edge that is next to none; how far out the edge itself is
+HALF = 0.5  # fall of the log density at a one-sided error
+
+
+class NotFinite(ValueError):
+    """The posterior is not finite where a search would start."""
 
 
 class Fit(eqx.Module):
@@ -43,10 +56,15 @@ class Fit(eqx.Module):
     - `parameters`; `standard_deviations` of the same structure.
     - `names`, `covariance`: of all numbers in the parameters, in the order of `names` (the Hessian's inverse, carried
       to the parameters by the delta method).
-    - `unconstrained_mean`, `unconstrained_covariance`: the same in the space where samplers move.
+    - `unconstrained_mean`, `unconstrained_covariance`: the same in the space where samplers move; a number at an end of
+      its support is far out there, without a width.
     - `log_posterior`: log L + log prior, not normalised.
     - `converged`; `gradient_norm`: sqrt(g C g), the estimated distance to the maximum in standard deviations.
     - `messages`: what to know about the fit, in words.
+
+    A maximum at an end of the support has a one-sided error: the distance from there to where the density, maximised
+    over all other numbers, has fallen by 1/2 in its logarithm. At zero, as of half of all searches without a signal,
+    that is a normal result. Along what the data say nothing of, standard deviations are those of the priors.
     """
 
     parameters: dict[str, Float[Array, "..."]]
@@ -72,7 +90,9 @@ class Fit(eqx.Module):
 class Peak(NamedTuple):
     """Maximum found in the unconstrained space; `posterior` takes its likelihood relative to it.
 
-    The columns of `others` are directions in which the density does not fall, `rising` tells whether it rises there.
+    The columns of `others` are directions in which the density does not fall, by widths of the priors; `rising` tells
+    whether it rises there, `degenerate` whether it falls along each of their numbers alone. `edges` is -1 or 1 for
+    numbers that are highest where they go to minus or plus infinity, at an end of the support.
     """
 
     posterior: eqx.Module
@@ -81,6 +101,8 @@ class Peak(NamedTuple):
     distance: float
     others: np.ndarray
     rising: bool
+    degenerate: bool
+    edges: np.ndarray
 
     @property
     def curved(self) -> bool:
@@ -89,8 +111,17 @@ class Peak(NamedTuple):
 
     @property
     def converged(self) -> bool:
-        """Whether this is a maximum, to a small part of its own width."""
-        return self.curved and self.distance < CONVERGED
+        """Whether this is a maximum, to a small part of its own width.
+
+        At the edge of a support, as without a signal, other numbers may have no meaning.
+        """
+        excused = bool(self.edges.any()) and not (self.rising or self.degenerate)
+        return (self.curved or excused) and self.distance < CONVERGED
+
+    @property
+    def highest(self) -> bool:
+        """Whether nothing near is higher: a maximum, or a place in a valley of degenerate numbers."""
+        return self.converged or (self.degenerate and not self.rising and self.distance < CONVERGED)
 
 
 def fit(posterior, *, initial: dict | None = None) -> Fit:
@@ -98,7 +129,8 @@ def fit(posterior, *, initial: dict | None = None) -> Fit:
 
     It climbs from several of these, polishes the highest point reached, and scans each number from there for a higher
     peak. Peaks that differ in several numbers at once may still be missed: `smc` and `nested` look everywhere.
-    A fit that did not converge says so in `messages` and by a warning.
+    A fit that did not converge says so in `messages` and by a warning; so does one that ends where a prior cuts. A
+    maximum at zero, where a support ends, is a message only.
 
     Raises `ValueError` for unknown parameters or when the posterior is not finite at any start.
     """
@@ -106,25 +138,34 @@ def fit(posterior, *, initial: dict | None = None) -> Fit:
     parameters, jacobian = _parameters(posterior, jnp.asarray(peak.x))
     jacobian = np.asarray(jacobian, np.float64)
     covariance = jacobian @ peak.covariance @ jacobian.T
-    _, restore = ravel_pytree(parameters)
-    deviations = restore(jnp.asarray(np.sqrt(np.diag(covariance))))
-    messages = [
-        f"parameter {name!r} lies at the edge of its prior; its standard deviation means little"
-        for name, prior in sorted(posterior.priors.items())
-        if _at_edge(prior, parameters[name])
-    ]
-    if not peak.converged and not messages:
-        if peak.curved:
-            where = f"{peak.distance:.2g} standard deviations from the maximum"
-        elif not np.isfinite(peak.distance):
+    parameters = at_ends(posterior.priors, parameters, peak.edges)
+    flat, restore = ravel_pytree(parameters)
+    names, notes, raised = labels_of_space(posterior.priors), [], []
+    for i in np.flatnonzero(peak.edges):
+        raised.append(_beside_edge(peak, int(i)))
+        # what a shift along the profile adds; of a Gaussian this is exact
+        shift = np.asarray(ravel_pytree(constrained(posterior.priors, jnp.asarray(raised[-1].x))[0])[0] - flat, float)
+        covariance = covariance + np.outer(shift, shift)
+        notes.append(_edge_note(names[i], parameters, posterior.priors, peak.edges[i]))
+    deviations = restore(jnp.asarray(np.sqrt(np.diag(covariance)), flat.dtype))
+    # what has no meaning at an edge has one beside it
+    meaningless = peak.converged and not peak.curved and any(other.curved for other in raised)
+    converged = peak.converged and (peak.curved or meaningless)
+    along = dict.fromkeys(label for axis in peak.others.T for label in labels_along(names, axis))
+    if meaningless:
+        notes.append((f"nothing is known of {' and '.join(along)} there, without meaning at that edge", False))
+    elif not converged:
+        if not np.isfinite(peak.distance):
             where = "its derivatives are not finite there"
+        elif peak.curved:
+            where = f"{peak.distance:.2g} standard deviations from the maximum"
         else:
-            names = labels_of_space(posterior.priors)
-            along = dict.fromkeys(label for axis in peak.others.T for label in labels_along(names, axis))
             where = f"the posterior {'rises from' if peak.rising else 'is flat'} there along {' and '.join(along)}"
-        messages.append(f"the fit has not converged: {where}")
-    for message in messages:
-        warnings.warn(message, stacklevel=2)
+        these = f"{' and '.join(along)} are degenerate, " if peak.degenerate else ""
+        notes.append((f"{these}the fit has not converged: {where}", True))
+    for message, alarming in notes:
+        if alarming:
+            warnings.warn(message, stacklevel=2)
     value = _value(posterior, jnp.asarray(peak.x), False) + posterior.log_reference
     return Fit(
         parameters,
@@ -135,9 +176,18 @@ def fit(posterior, *, initial: dict | None = None) -> Fit:
         peak.covariance,
         float(value),
         peak.distance,
-        peak.converged,
-        tuple(messages),
+        converged,
+        tuple(message for message, _ in notes),
     )
+
+
+def _edge_note(label, parameters, priors, side) -> tuple[str, bool]:
+    """Message about a number at the end of its support, and whether it is a warning: where a prior cuts."""
+    value = dict(zip(labels(parameters), np.asarray(ravel_pytree(parameters)[0]), strict=True))[label]
+    error = "its error is one-sided, to where the profile falls by 1/2"
+    if value == 0 or (side < 0 and priors[label.split("[")[0]].support is simplex):
+        return f"{label!r} is highest at its bound, 0: {error}", False
+    return f"{label!r} lies at the edge of its prior, {value:g}: {error}", True
 
 
 def find_peak(posterior, initial: dict | None = None, *, jacobian: bool, climb: bool = True) -> Peak:
@@ -153,7 +203,8 @@ def find_peak(posterior, initial: dict | None = None, *, jacobian: bool, climb: 
         peak = _newton(posterior, climbed[i], jacobian)
         if best is None or peak.converged:
             best = peak
-        if best.converged:
+        # another start would end elsewhere in the same valley
+        if best.highest:
             break
     assert best is not None  # there is a start
     return best if initial is not None else _out_of_side_peak(posterior, best, jacobian)
@@ -187,10 +238,16 @@ def _out_of_side_peak(posterior, peak: Peak, jacobian) -> Peak:
 def _starts(posterior, initial, jacobian):
     """Starting points: the best candidates and, for variety, the first ones."""
     if initial is not None:
-        x = unconstrained(posterior.priors, initial)
-        if not (np.all(np.isfinite(x)) and np.isfinite(_value(posterior, x, jacobian))):
-            raise ValueError("the posterior is not finite at the initial parameters; start inside the priors")
-        return [x]
+        given = unconstrained(posterior.priors, rounded_in(posterior.priors, initial))
+        middle, _ = _spread(posterior)
+        low, high = (jnp.asarray(side) for side in ends(posterior.priors))
+        # at an edge the density is flat in this space: begin a little inside, or there if that is finite and better
+        inside = jnp.where(low, jnp.maximum(given, middle - AWAY), given)
+        inside = jnp.where(high, jnp.minimum(inside, middle + AWAY), inside)
+        starts = [x for x in (inside, given) if np.all(np.isfinite(x)) and np.isfinite(_value(posterior, x, jacobian))]
+        if not starts or np.any(np.isnan(given)):
+            raise NotFinite("the posterior is not finite at the initial parameters; start inside the priors")
+        return starts[:1] if np.array_equal(inside, given) else starts
     draws = jax.vmap(posterior.sample_prior)(jax.random.split(jax.random.key(0), CANDIDATES - 1))
     median = {name: jnp.asarray(value)[None] for name, value in posterior.reference_parameters.items()}
     points = jax.tree.map(lambda a, b: jnp.concatenate([a, b.astype(a.dtype)]), median, draws)
@@ -200,7 +257,7 @@ def _starts(posterior, initial, jacobian):
     order = np.argsort(-values)
     order = np.concatenate([order[: STARTS // 2], np.setdiff1d(np.arange(STARTS), order[: STARTS // 2])[: STARTS // 2]])
     if not np.isfinite(values[order[0]]):
-        raise ValueError("the posterior is not finite anywhere in its priors; give initial parameters")
+        raise NotFinite("the posterior is not finite anywhere in its priors; give initial parameters")
     return [x[i] for i in order if np.isfinite(values[i])]
 
 
@@ -236,49 +293,175 @@ def _climb(posterior, start, jacobian: bool):
     return jax.lax.while_loop(going, step, carry)[2]
 
 
-def _newton(posterior, x, jacobian) -> Peak:
-    """Newton steps, damped and uphill also where the density is not yet concave."""
+def _newton(posterior, x, jacobian, edges=None) -> Peak:
+    """Newton steps, damped and uphill also where the density is not yet concave; `edges` are numbers that stay.
+
+    Derivatives are taken along the directions of the last curvature, each a standard deviation long: so they round
+    relative to each direction, however different the widths and however strong the correlation.
+    """
     x = np.asarray(x)
+    middle, width = (np.asarray(of, np.float64) for of in _spread(posterior))
+    sides = ends(posterior.priors)
+    edges = np.zeros(x.size, int) if edges is None else np.array(edges)
+    closed = np.full(x.size, jacobian)  # no way to an edge
+    peak = unknowable = Peak(posterior, x, np.diag(width**2), np.inf, np.eye(x.size), False, False, edges)
+    basis, turned, stuck, trusted = None, False, False, None  # distance and place before a trusted step
     for _ in range(NEWTON_STEPS):
-        posterior, value, gradient, hessian = _local(posterior, jnp.asarray(x), jacobian)
-        gradient, hessian = np.asarray(gradient, np.float64), np.asarray(hessian, np.float64)
-        if not (np.all(np.isfinite(gradient)) and np.all(np.isfinite(hessian))):
-            return Peak(posterior, x, np.eye(x.size), np.inf, np.eye(x.size), False)
-        curvature, axes = np.linalg.eigh(-0.5 * (hessian + hessian.T))
-        # a curvature below one is that of no data at all: such directions are as wide as the prior
-        negligible = 1e-6 * max(curvature.max(), 1.0)
-        others, rising = axes[:, curvature <= negligible], bool(curvature.min() < -negligible)
-        curved = others.size == 0
-        inverse = 1.0 / np.maximum(np.abs(curvature), 1e-6 * max(np.abs(curvature).max(), 1.0))
-        covariance = (axes * inverse) @ axes.T
-        step = covariance @ gradient
-        distance = float(np.sqrt(gradient @ step))
-        step *= min(1.0, 3.0 / max(np.abs(step).max(), 1e-30))
-        if distance < FINISHED:
+        free = np.flatnonzero(edges == 0)
+        if basis is None:
+            basis, turned, stuck, trusted = np.diag(width)[:, free], False, False, None
+        padded = np.zeros((x.size, x.size), x.dtype)
+        padded[:, : free.size] = basis
+        basis = padded[:, : free.size].astype(np.float64)
+        posterior, value, gradient, hessian = _local(posterior, jnp.asarray(x), jnp.asarray(padded), jacobian)
+        gradient = np.asarray(gradient, np.float64)[: free.size]
+        curvature = -np.asarray(hessian, np.float64)[: free.size, : free.size]
+        curvature = 0.5 * (curvature + curvature.T)
+        if not (np.all(np.isfinite(gradient)) and np.all(np.isfinite(curvature))):
+            return unknowable._replace(posterior=posterior, x=x)
+        # the same along each number alone
+        back = np.linalg.inv(basis[free])
+        slope, single = back.T @ gradient, np.diag(back.T @ curvature @ back)
+        side = np.where(x[free] < middle[free], -1, 1)
+        able = np.where(side < 0, sides[0][free], sides[1][free]) & (np.abs(x - middle)[free] > 3.0) & ~closed[free]
+        ending = np.flatnonzero(able & _ends_there(-side * slope, -single))
+        if ending.size:
+            i, out = free[ending[0]], side[ending[0]]
+            trial, inside = x.copy(), x.copy()
+            trial[i], inside[i] = x[i] + out * OUT, middle[i]
+            high, low = (float(_value(posterior, jnp.asarray(at), jacobian)) for at in (trial, inside))
+            # it falls from the end; else the number is one of which nothing is known
+            if high > float(value) - HALF and not low > high - EDGE:
+                edges[i], x, basis = out, trial, None
+                continue
+            closed[i] = True
+        if not free.size:
+            none = np.zeros((x.size, 0))
+            return Peak(posterior, x, np.zeros((x.size, x.size)), 0.0, none, False, False, edges)
+        relative, directions = _principal(curvature, basis, width)
+        reach = ((directions / width[:, None]) ** 2).sum(0)
+        unknown, alone = FLAT * reach, directions[free].T ** 2 @ np.abs(single)
+        mixed = np.maximum(DEGENERATE[x.dtype] * alone, np.minimum(CORRELATED * alone, reach / WIDE**2))
+        none = np.abs(relative) <= np.maximum(unknown, mixed)
+        rising, degenerate = (relative < 0) & ~none, none & (alone > 1e3 * unknown)
+        others = directions / width[:, None] / np.sqrt(reach)
+        # what is flat is as wide as the prior
+        of_priors = others[:, none].T @ (basis / width[:, None])
+        relative, directions = _principal(curvature + of_priors.T @ of_priors, basis, width)
+        size = np.maximum(np.abs(relative), FLAT * ((directions / width[:, None]) ** 2).sum(0))
+        # one standard deviation long
+        directions = directions / np.sqrt(size)
+        along = np.linalg.solve(basis[free], directions[free]).T @ gradient
+        step, distance = directions @ along, float(np.sqrt(along @ along))
+        covariance = directions @ directions.T
+        if trusted is not None and distance > 0.9 * trusted[0]:  # no nearer: the gradient's own rounding
+            x, stuck = (trusted[1], True) if distance > trusted[0] else (x, True)
+        # what cancels in a combination weighs alike by what is known of each number alone
+        weight = np.ones((x.size, others.shape[1]))
+        weight[np.ix_(free, degenerate)] = (width[free] * np.sqrt(np.abs(single)))[:, None]
+        failing = (weight * others)[:, none | rising]
+        rises, degenerates = bool(rising.any()), bool(degenerate.any())
+        peak = Peak(posterior, x, covariance, distance, failing, rises, degenerates, edges.copy())
+        if turned and (distance < FINISHED or stuck):
             break
-        # gradients are exact where differences of values are no longer
-        least = float(value) - (ROUNDING if CONVERGED < distance < 1.0 and curved else 0.0)
+        basis, turned, trusted = directions, True, None
+        if distance < FINISHED:
+            continue
+        step *= min(1.0, 3.0 / max(np.abs(step / width).max(), 1e-30))
+        if distance < 1.0 and not np.any(rising):
+            # gradients are exact where differences of values are no longer
+            trusted, x = (distance, x), (x + step).astype(x.dtype)
+            continue
         for shrink in 0.5 ** np.arange(12):
             trial = (x + shrink * step).astype(x.dtype)
-            if float(_value(posterior, jnp.asarray(trial), jacobian)) > least:
+            if float(_value(posterior, jnp.asarray(trial), jacobian)) > float(value):
+                x = trial
                 break
         else:  # nothing higher at this precision
+            stuck = True
+    return peak
+
+
+def _principal(curvature, basis, width):
+    """Directions of the eigenvectors of the curvature along `basis`, each of its columns scaled to a curvature of one.
+
+    The curvature along each direction comes with it, next to one unless directions correlate.
+    """
+    length = ((basis / width[:, None]) ** 2).sum(0)
+    own = np.sqrt(np.maximum(np.abs(np.diag(curvature)), FLAT * length))
+    relative, axes = np.linalg.eigh(curvature / np.outer(own, own))
+    return relative, basis @ (axes / own[:, None])
+
+
+def _ends_there(slope, second):
+    """Whether the density is highest at the end of the support, or nowhere higher within 1/100 of its width.
+
+    `slope` and `second` derivative along coordinates of the unconstrained space, in which the distance d to the end is
+    exp(-|x|): d f' and d f' + d^2 f'' of the log density f(d).
+    """
+    curvature = second - slope
+    return (np.abs(slope) + np.abs(curvature) < EDGE) & (slope - curvature <= 0.01 * np.sqrt(np.abs(curvature)))
+
+
+def _beside_edge(peak: Peak, number: int) -> Peak:
+    """The highest point where a number at an edge is so far from it that the density has fallen by `HALF`."""
+    middle, _ = (np.asarray(of, np.float64) for of in _spread(peak.posterior))
+    side, top = peak.edges[number], float(_value(peak.posterior, jnp.asarray(peak.x), False))
+    x, beside = peak.x.copy(), peak
+    place = middle[number] + side * AWAY
+    for _ in range(20):
+        x[number] = place
+        beside = _newton(peak.posterior, x, False, peak.edges)
+        x = beside.x.copy()
+        fallen = top - float(_value(peak.posterior, jnp.asarray(x), False))
+        # falls as the distance or its square, of which the place is the logarithm
+        short = np.log(max(fallen, 1e-4) / HALF) if np.isfinite(fallen) else 2.0
+        if abs(short) < 3e-3 or (short < 0 and side * (place - middle[number]) < -AWAY):
             break
-        x = trial
-    return Peak(posterior, x, covariance, distance, others, rising)
+        place += side * np.clip(short / 1.5, -2.0, 2.0)
+    return beside
+
+
+def at_ends(priors, parameters: dict, edges: np.ndarray) -> dict:
+    """Parameters with numbers that are at an edge at the very end of their supports."""
+    result, first = {}, 0
+    for name in sorted(priors):
+        value = result[name] = parameters[name]
+        size = dimension_of(priors[name])
+        part, first = edges[first : first + size], first + size
+        low, high = (np.broadcast_to(end, np.shape(value)) for end in bounds(priors[name]))
+        if not part.any() or size != value.size:  # of fractions an end is approached
+            continue
+        part = part.reshape(np.shape(value))
+        low = np.where(np.isfinite(low), low, high)
+        ended = jnp.where(part < 0, low, jnp.where(part > 0, high, value)).astype(value.dtype)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # numpyro's, for ends that are no part of the support
+            finite = np.all(np.isfinite(priors[name].log_prob(ended)))
+        if finite:
+            result[name] = ended
+    return result
 
 
 @eqx.filter_jit
-def _local(posterior, x, jacobian: bool):
-    """The posterior relative to `x`, and value, gradient and Hessian there."""
+def _spread(posterior):
+    """Middle of the priors in the unconstrained space, and half the width of their middle 68 %."""
+    x = prior_draws(posterior, jax.random.key(2), 256)
+    low, middle, high = jnp.quantile(x, jnp.asarray([0.16, 0.5, 0.84], x.dtype), axis=0)
+    return middle, jnp.where(high > low, 0.5 * (high - low), 1.0)
+
+
+@eqx.filter_jit
+def _local(posterior, x, basis, jacobian: bool):
+    """The posterior relative to `x`, and value, gradient and Hessian there, along the columns of `basis`."""
     posterior = posterior.with_reference(constrained(posterior.priors, x)[0])
 
-    def gradient(x):
-        value, slope = jax.value_and_grad(lambda x: log_density(posterior, x, jacobian))(x)
+    def gradient(u):
+        value, slope = jax.value_and_grad(lambda u: log_density(posterior, x + basis @ u, jacobian))(u)
         return slope, (value, slope)
 
     # forward over reverse, in one pass with what it differentiates
-    hessian, (value, slope) = jax.jacfwd(gradient, has_aux=True)(x)
+    hessian, (value, slope) = jax.jacfwd(gradient, has_aux=True)(jnp.zeros_like(x))
     return posterior, value, slope, hessian
 
 
@@ -300,10 +483,3 @@ def _parameters(posterior, x):
         return ravel_pytree(constrained(posterior.priors, x)[0])[0]
 
     return constrained(posterior.priors, x)[0], jax.jacobian(flat)(x)
-
-
-def _at_edge(prior, value) -> bool:
-    low, high = bounds(prior)
-    if not (np.all(np.isfinite(low)) and np.all(np.isfinite(high))):
-        return False
-    return bool(np.any((value - low) < 1e-5 * (high - low)) or np.any((high - value) < 1e-5 * (high - low)))

@@ -13,6 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import Distribution, biject_to
+from numpyro.distributions.constraints import simplex
+
+from gammajax.priors import bounds
 
 Priors = dict[str, Distribution]
 LOWEST = -1e30  # in place of minus infinity
@@ -50,6 +53,25 @@ def unconstrained(priors: Priors, parameters: dict) -> Float[Array, " dimension"
     return jnp.concatenate([jnp.ravel(part) for part in parts])
 
 
+def rounded_in(priors: Priors, parameters: dict) -> dict:
+    """Parameters with those moved inside that rounding alone has put at an end of the support, or beyond."""
+    result = dict(parameters)
+    for name, prior in priors.items():
+        if name not in parameters:
+            continue
+        value = jnp.asarray(parameters[name], float)
+        small = 4.0 * float(jnp.finfo(value.dtype).eps)
+        if prior.support is simplex:
+            near = np.all(value >= 0) and np.allclose(value.sum(-1), 1.0, atol=1e-5)
+            result[name] = (value + small) / (value + small).sum(-1, keepdims=True) if near else value
+            continue
+        low, high = bounds(prior)
+        size = np.maximum(np.where(np.isfinite(low), np.abs(low), 0.0), np.where(np.isfinite(high), np.abs(high), 0.0))
+        inside = jnp.where(value <= low, low + small * size, jnp.where(value >= high, high - small * size, value))
+        result[name] = jnp.where(jnp.abs(inside - value) <= 2.0 * small * size, inside, value).astype(value.dtype)
+    return result
+
+
 @eqx.filter_jit
 def parameters_at(posterior, x: Float[Array, "point dimension"]) -> dict[str, Float[Array, "point ..."]]:
     """Parameters at many points."""
@@ -85,7 +107,29 @@ def labels_of_space(priors: Priors) -> list[str]:
 
 def dimension(posterior) -> int:
     """Length of the vector."""
-    return sum(math.prod(_transform(prior)[1]) for prior in posterior.priors.values())
+    return sum(dimension_of(prior) for prior in posterior.priors.values())
+
+
+def dimension_of(prior: Distribution) -> int:
+    """Numbers that a parameter takes in the vector."""
+    return math.prod(_transform(prior)[1])
+
+
+def ends(priors: Priors) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the support ends where a number of the vector goes to minus, and to plus infinity."""
+    low, high = [], []
+    for name in sorted(priors):
+        prior, size = priors[name], dimension_of(priors[name])
+        if prior.support is simplex:
+            ended = np.ones((2, size), bool)
+        else:
+            # what has one end only approaches it towards minus infinity
+            bound = np.isfinite(np.broadcast_arrays(*bounds(prior)))
+            one, both = bound.any(0), bound.all(0)
+            ended = [np.broadcast_to(part, _transform(prior)[1]).ravel() for part in (one, both)]
+        low.append(ended[0])
+        high.append(ended[1])
+    return np.concatenate(low), np.concatenate(high)
 
 
 def log_prior(posterior, x: Float[Array, " dimension"]) -> Float[Array, ""]:

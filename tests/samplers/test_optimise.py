@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from scipy.optimize import brentq
 from toys import Toy, counting
 
 from gammajax.samplers import fit, optimise
@@ -86,11 +87,12 @@ def test_a_high_narrow_peak_beside_the_one_that_starts_lead_to(make_toy):
     assert fit(toy).parameters["x"] == pytest.approx(-20.0, abs=1e-2)
 
 
-def test_a_maximum_at_the_edge_is_said(make_toy):
-    toy = make_toy(lambda p, _: -100.0 * p["x"], {"x": dist.Uniform(0.0, 1.0)}, {"x": 0.5})
-    with pytest.warns(UserWarning, match="'x' lies at the edge of its prior"):
+def test_a_maximum_where_a_prior_cuts_is_said(make_toy):
+    toy = make_toy(lambda p, _: 100.0 * p["x"], {"x": dist.Uniform(0.0, 1.0)}, {"x": 0.5})
+    with pytest.warns(UserWarning, match="'x' lies at the edge of its prior, 1: its error is one-sided"):
         best = fit(toy)
-    assert best.messages
+    assert best.messages and best.converged and best.parameters["x"] == 1.0
+    assert best.standard_deviations["x"] == pytest.approx(0.5 / 100.0, rel=0.01)
 
 
 def test_a_direction_that_is_flat_is_said(make_toy):
@@ -105,6 +107,140 @@ def test_a_direction_that_is_flat_is_said(make_toy):
     toy = make_toy(lambda p, _: -50.0 * (p["x"] - 0.4) ** 2, three, {name: 0.5 for name in three})
     with pytest.warns(UserWarning, match="the posterior is flat there along (y and z|z and y)$"):
         assert not fit(toy).converged
+
+
+# how much better one direction is known than the other, and how they are turned
+DECADES = [(ratio, angle) for ratio in (1.0, 1e3, 1e6) for angle in (0.0, 0.3, np.pi / 4.0)]
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_errors_over_six_decades(wide):
+    def gaussian(p, precision):
+        x = jnp.stack([p["x"], p["y"]])
+        return -0.5 * x @ precision @ x
+
+    with jax.enable_x64(wide):
+        priors = {"x": dist.Normal(0.0, 1e3), "y": dist.Normal(0.0, 1e3)}
+        for ratio, angle in DECADES:
+            turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+            precision = jnp.asarray(turn @ np.diag([ratio, 1.0]) @ turn.T)
+            best = fit(Toy(gaussian, priors, {"x": jnp.asarray(1.0), "y": jnp.asarray(1.0)}, precision))
+            exact = np.linalg.inv(np.asarray(precision, np.float64) + 1e-6 * np.eye(2))
+            found = [best.standard_deviations["x"], best.standard_deviations["y"]]
+            # single precision knows the smaller eigenvalue to its rounding of the larger
+            np.testing.assert_allclose(found, np.sqrt(np.diag(exact)), rtol=1e-5 if wide else 0.03)
+            assert best.converged and best.messages == ()
+
+
+def relative(p, data):
+    """On and off counts as `counting`, off counts of ten times the background, each relative to what is expected.
+
+    The signal is in units of `data[2]`, as cross sections are.
+    """
+    background, unit = data[1] / 10.0, data[2]
+    excess = data[0] - background
+    on = p["signal"] / unit - excess + p["background"] - background
+    off = 10.0 * (p["background"] - background)
+    return data[0] * jnp.log1p(on / data[0]) - on + data[1] * jnp.log1p(off / data[1]) - off
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_a_weak_signal_among_many_events(wide):
+    # deficits, nothing, and excesses from a hundredth of a standard deviation on, against the exact profile
+    with jax.enable_x64(wide):
+        for count, excess, unit in [
+            (1e2, -1.0, 1.0),
+            (1e6, -1.0, 1e-24),
+            (1e4, 0.0, 1.0),
+            (1e4, 0.003, 1.0),
+            (1e6, 0.003, 1e-24),
+            (1e6, 0.02, 1.0),
+            (1e6, 0.3, 1e-24),
+            (1e6, 30.0, 1.0),
+        ]:
+            deviation = np.sqrt(1.1 * count)
+            on, off = count + excess * deviation, 10.0 * count
+            priors = {
+                "signal": dist.Uniform(0.0, 1e3 * deviation * unit),
+                "background": dist.Uniform(0.0, 10.0 * count),
+            }
+            start = {"signal": 5.0 * deviation * unit, "background": count}
+            start = {name: jnp.asarray(value) for name, value in start.items()}
+            best = fit(Toy(relative, priors, start, jnp.asarray([on, off, unit])))
+
+            def profile(signal, on=on, off=off):
+                # the background solves a quadratic equation
+                b = on + off - 11.0 * signal
+                background = (b + np.sqrt(b**2 + 44.0 * off * signal)) / 22.0
+                mean = signal + background
+                terms = on * np.log(mean / on) - (mean - on), off * np.log(10.0 * background / off)
+                return sum(terms) - 10.0 * background + off
+
+            assert best.converged and "converged" not in "".join(best.messages)
+            if best.parameters["signal"] == 0:
+                assert excess < 0.01 and "highest at its bound, 0: its error is one-sided" in best.messages[0]
+                one_sided = brentq(lambda s: profile(0.0) - profile(s) - 0.5, 0.01 * deviation, 5.0 * deviation)  # noqa: B023
+            else:
+                # in single precision counts are whole numbers here
+                assert best.parameters["signal"] / unit == pytest.approx(on - off / 10.0, abs=0.01 * deviation)
+                one_sided = np.sqrt(on + off / 100.0)
+            assert best.standard_deviations["signal"] / unit == pytest.approx(one_sided, rel=0.04)
+
+
+def test_what_has_no_meaning_without_a_signal(make_toy):
+    # a line of unknown place, where there is less than the background
+    x = np.linspace(0.0, 10.0, 50)
+
+    def line(p, data):
+        excess = p["signal"] * jnp.exp(-0.5 * (x - p["mass"]) ** 2)
+        return -(excess * (1.0 - data) + 0.5 * excess**2).sum()
+
+    priors = {"signal": dist.Uniform(0.0, 20.0), "mass": dist.Uniform(0.0, 10.0)}
+    best = fit(make_toy(line, priors, {"signal": 5.0, "mass": 5.0}, np.full(50, 0.7)))
+    assert best.converged and best.parameters["signal"] == 0.0 and best.standard_deviations["signal"] > 0
+    assert "nothing is known of mass there" in best.messages[-1]
+
+
+def test_identical_sources_are_degenerate(make_toy):
+    def twins(p, n):
+        mean = p["a"] + p["b"] + 50.0
+        return n[0] * jnp.log(mean / n[0]) - (mean - n[0])
+
+    priors = {"a": dist.Uniform(0.0, 200.0), "b": dist.Uniform(0.0, 200.0)}
+    toy = make_toy(twins, priors, {"a": 20.0, "b": 20.0}, [90.0])
+    with pytest.warns(UserWarning, match="(a and b|b and a) are degenerate, the fit has not converged"):
+        best = fit(toy)
+    # what is not known is as wide as the prior
+    assert 10.0 < best.standard_deviations["a"] < 100.0
+
+
+CORNERS = [0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]
+SUPPORTS = {
+    "uniform": (dist.Uniform(0.0, 2.0), (0.0, 1e-30, 1e-7, 2.0, 2.0 - 1e-6)),
+    "half normal": (dist.HalfNormal(1.0), (0.0, 1e-30, 1e-6, 50.0)),
+    "gamma": (dist.Gamma(2.0, 2.0), (0.0, 1e-6)),
+    "logarithm": (dist.LogNormal(0.0, 1.0), (0.0, 1e-12, 100.0)),
+    "beta": (dist.Beta(2.0, 2.0), (0.0, 1.0, 1e-8)),
+    "flat logarithm": (dist.LogUniform(0.1, 10.0), (0.1, 10.0)),
+    "truncated": (dist.TruncatedNormal(1.0, 1.0, low=0.0, high=4.0), (0.0, 4.0)),
+    "simplex": (
+        dist.Dirichlet(2.0 * jnp.ones(3)),
+        ([0.0, 0.5, 0.5], [0.5, 0.0, 0.5], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SUPPORTS)
+def test_starts_at_the_ends_of_supports(make_toy, name):
+    prior, starts = SUPPORTS[name]
+    centre = jnp.asarray([0.2, 0.3, 0.5]) if name == "simplex" else jnp.asarray(0.5)
+    toy = make_toy(lambda p, c: -0.5 * (((p["x"] - c) / 0.01) ** 2).sum(), {"x": prior}, {"x": centre}, centre)
+    for start in starts:
+        best = fit(toy, initial={"x": jnp.asarray(start)})
+        assert best.converged and best.messages == ()
+        np.testing.assert_allclose(best.parameters["x"], centre, atol=0.002)
+    with pytest.raises(ValueError, match="not finite at the initial parameters"):
+        fit(toy, initial={"x": -1.0 + 0.0 * centre})
 
 
 def test_a_saddle_is_said(make_toy):
