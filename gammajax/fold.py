@@ -213,7 +213,8 @@ def fold_plan(
     fills = wide and not morphologies[0].sizes  # what has sizes may be small, for some parameters
     step = sigma * (smooth if scale > 0 else 1.4 if fills else edged)
     offsets = offset_nodes(nearest, farthest, 0.25 if extent < 2.0 else 0.5)
-    step = min(max(step, 2.0 * extent / 900.0), extent / 20.0)
+    # the widest sources are smooth, hats are not
+    step = min(max(step, 2.0 * extent / 900.0), extent / 20.0, 0.5 * (offsets[1] - offsets[0]))
     finest = max(2.0 * scale, 0.25 * narrow, 2.0 * extent / 1000.0)  # a million pixels are enough
     divide = 2 * math.ceil(0.5 * (step / finest - 1.0)) + 1
     if radius >= 180.0:  # no rim in the field

@@ -13,7 +13,7 @@ At 1 deg from the centre a chord is shorter than its angle by a part in 1e5.
 
 import abc
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -172,6 +172,13 @@ class Elongated(Morphology):
     def axis_ratio(self) -> Scalar:
         """Minor by major axis, sqrt(1 - e^2)."""
         return jnp.sqrt(1.0 - self.e**2)
+
+    def at_least(self, spread):
+        """The same form with at least this `spread` [deg] along both axes."""
+        larger: Any = super().at_least(spread)
+        across = jnp.minimum(spread / larger.spread, 1.0)
+        e = jnp.where(self.axis_ratio < across, root(1.0 - across**2), self.e)
+        return eqx.tree_at(lambda m: m.e, larger, e)
 
     def brightness(self, lon, lat):
         x, y = project(lon, lat, self.lon, self.lat)

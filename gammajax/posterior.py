@@ -193,7 +193,7 @@ class Posterior(eqx.Module):
         mixture = self._mixture(parameters)
         value = sum_of_logs(self._density(mixture), self.reference, self.count)
         if not mixture.weighted:
-            value = value - (self._total(mixture) - self._total(self._mixture(self.reference_parameters)))
+            value = value - self._total_between(self._mixture(self.reference_parameters), mixture)
         return value
 
     def log_likelihood(self, parameters: Parameters) -> Float[Array, ""]:
@@ -336,6 +336,13 @@ class Posterior(eqx.Module):
 
     def _totals(self, mixture):
         return {name: counts.sum() for name, counts in self._counts(mixture).items()}
+
+    def _total_between(self, reference, mixture):
+        """Expected counts of one mixture minus those of another, component by component: they are large."""
+        total = jnp.zeros(())
+        for (name, part), before in zip(mixture.components.items(), reference.components.values(), strict=True):
+            total = total + or_undefined(part, self.engines[name].counts_between(before, part)).sum()
+        return total
 
     def _total(self, mixture):
         return sum(self._totals(mixture).values(), start=jnp.zeros(()))

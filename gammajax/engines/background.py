@@ -75,8 +75,17 @@ class BackgroundEngine(Engine):
 
     def expected_counts(self, source: InstrumentBackground) -> Float[Array, " observation"]:
         """Expected counts in the selection of every observation."""
+        return (self.counts * self._factor(source)).sum(-1)
+
+    def counts_between(
+        self, reference: InstrumentBackground, source: InstrumentBackground
+    ) -> Float[Array, " observation"]:
+        """Expected counts of `source` minus those of `reference`."""
+        return (self.counts * (self._factor(source) - self._factor(reference))).sum(-1)
+
+    def _factor(self, source) -> Float[Array, "observation energy"]:
         factor = jax.vmap(lambda number, energy: source.select(number).factor(energy))
-        return (self.counts * factor(jnp.arange(self.energy.shape[0]), self.energy)).sum(-1)
+        return factor(jnp.arange(self.energy.shape[0]), self.energy)
 
 
 def selection_integral(observation) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,7 @@ from gammajax.mixture import Source
 from gammajax.morphology import Point
 from gammajax.sky import separation
 
+NARROW = 0.03  # spread of a source by that of the narrowest response: directions have few digits for smaller ones
 BATCH = 8  # events, or points of cells, at a time
 
 
@@ -142,6 +143,7 @@ def _at_offset(response, dispersion, offset):
 
 
 def _extended(morphology, observation, widths, dispersion, lon, lat, energy_true):
+    morphology = morphology.at_least(NARROW * widths[0])
     *directions, solid_angle = (part.ravel() for part in morphology.nodes(lon, lat, *widths))
     weight = morphology.at(energy_true[:, None]).brightness(*directions) * solid_angle
     offset, rad = observation.offset(*directions), separation(lon, lat, *directions)

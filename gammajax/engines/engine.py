@@ -28,3 +28,11 @@ class Engine(eqx.Module):
     @abc.abstractmethod
     def expected_counts(self, source: Any) -> Float[Array, " observation"]:
         """Expected counts in the selection of every observation."""
+
+    def counts_between(self, reference: Any, source: Any) -> Float[Array, " observation"]:
+        """Expected counts of `source` minus those of `reference`.
+
+        Likelihoods of absolute fluxes need this difference of large numbers to a small part of one: where counts are
+        a sum over energies, single precision takes it of each term.
+        """
+        return self.expected_counts(source) - self.expected_counts(reference)

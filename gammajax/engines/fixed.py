@@ -57,6 +57,12 @@ class FixedEngine(Engine):
         """Expected counts in the selection of every observation."""
         return self.engine.expected_counts(source)
 
+    def counts_between(
+        self, reference: Source | InstrumentBackground, source: Source | InstrumentBackground
+    ) -> Float[Array, " observation"]:
+        """Nothing: the component never changes."""
+        return jnp.zeros_like(self.engine.expected_counts(source))
+
 
 @eqx.filter_jit
 def _intensity(engine, source):

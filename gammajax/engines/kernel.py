@@ -77,6 +77,10 @@ class KernelEngine(Engine):
         """Expected counts in the selection of every observation."""
         return self.exposure @ self.nodes.flux(source.spectrum)
 
+    def counts_between(self, reference: Source, source: Source) -> Float[Array, " observation"]:
+        """Expected counts of `source` minus those of `reference`."""
+        return self.exposure @ (self.nodes.flux(source.spectrum) - self.nodes.flux(reference.spectrum))
+
 
 class PreparedKernel(eqx.Module):
     """Folded responses of one morphology, for kernels of many lists of events from the same observations.
