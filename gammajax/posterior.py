@@ -27,9 +27,9 @@ from gammajax.priors import centre, check_priors, cube_size, extremes, from_cube
 from gammajax.spectra import is_concrete, is_same
 
 Parameters = dict[str, Float[Array, "..."]]
-# events above which scalars of single precision are too rough: at 2e5, 9e5 and 2.7e6 events the q of a profile is off
-# by 0.06, 0.09 and 0.3 (rms; measured with a weak source above a background of free norm and tilt)
-MANY = 1_000_000
+# events above which scalars of single precision are too rough: at 9e5 and 3e6 events the q of a profile is off by 0.02
+# and 0.06 (rms; measured with a weak source above a background of free norm and tilt)
+MANY = 3_000_000
 JOINT = 8  # draws of the prior at which engines see how far positions and sizes reach
 EngineChoice = str | Callable[..., Engine]
 JAX_CANNOT = (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError)
