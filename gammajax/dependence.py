@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gammajax.mixture import InstrumentBackground, Mixture, Source
-from gammajax.morphology import Morphology
+from gammajax.morphology import Morphology, Point
 from gammajax.spectra import Spectrum, is_concrete
 
 ENERGY = np.geomspace(0.01, 100.0, 9)  # TeV, where parts of other packages are evaluated
@@ -85,9 +85,7 @@ def _values(part) -> Any:
         return part(energy), part.integral(energy)
     if isinstance(part, Morphology):
         whole = part.lon, part.lat, part.radius, part.scale, part.breaks
-        try:
-            return *whole, part.at(energy).brightness(part.lon + 0.01, part.lat)
-        except TypeError:  # a point has none
-            return whole
+        has_none = isinstance(part, Point)
+        return whole if has_none else (*whole, part.at(energy).brightness(part.lon + 0.01, part.lat))
     assert isinstance(part, InstrumentBackground)
     return part.factor(energy[:, None])

@@ -433,6 +433,8 @@ def _solve(function, height: float) -> float:
     while below > 0:
         high, above = low, below
         low = low - min(max(2.0 * below, 0.1), REACH)
+        if low < -2.0 * REACH:  # found however faint it is
+            return 0.0
         below = np.log(max(function(low), 1e-9) / height)
     while above <= 0:
         low, below = high, above

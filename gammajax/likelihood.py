@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-LEAST_COUNTS = (
-    1e-30  # fewer expected counts are none: near the smallest numbers of single precision quotients lose sense
-)
+# fewer expected counts are none: gradients of quotients take the square, which single precision knows down to 1e-38
+LEAST_COUNTS = 1e-18
 
 
 def mixture_density(

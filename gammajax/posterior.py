@@ -289,7 +289,10 @@ class Posterior(eqx.Module):
         return {path: scale * totals[path] / events for path, scale in scales.items()}
 
     def counts(self, parameters: Parameters) -> dict[str, Float[Array, " observation"]]:
-        """Events of every component in every observation, as the model's fractions or absolute fluxes say."""
+        """Events of every component in every observation, as the model's fractions or absolute fluxes say.
+
+        None of a component that expects no counts, whatever its fraction.
+        """
         scales, expected = self.flux_scales(parameters), self.expected_counts(parameters)
         return {
             path: counts * jnp.where(jnp.isposinf(scales[path]), 0.0, scales[path]) for path, counts in expected.items()

@@ -309,7 +309,7 @@ class Profile(eqx.Module):
         q = np.append(self.fall, 0.0)[first]
         for (level, height), shade in zip(INTERVALS.items(), ("0.75", "0.88"), strict=True):
             low, high = self._crossing(-1, height), self._crossing(1, height)
-            inside = np.clip([low, high], at[0], at[-1]) if np.all(np.isfinite([low, high])) else None
+            inside = None if np.any(np.isnan([low, high])) else np.clip([low, high], at[0], at[-1])
             if inside is not None:
                 ax.axvspan(*inside, color=shade, lw=0, zorder=-height)
             ax.axhline(height, color="0.4", lw=0.8, ls=":")
@@ -498,7 +498,8 @@ def test_statistic(
     }
     under, well = maximise(likelihood, {name: null, **undefined}, best)
     value = fall(likelihood, best, under)
-    value = value if np.isfinite(value) else np.inf
+    if np.isnan(value):
+        raise ValueError(f"the likelihood is not a number (NaN) at the best fit or under {name} = {null:g}")
     at_boundary = null in (low, high)
     if at_boundary and value < 0.1:
         # a maximum at the boundary is approached, never reached: the slope there tells

@@ -43,6 +43,7 @@ class Disk(Elongated):
 
     def __check_init__(self):
         require_positive(self, "r_0")
+        _require_not_negative(self, "edge")
         _require_on_sky(self, "r_0", self.r_0)
         require_eccentricity(self)
 
@@ -91,8 +92,7 @@ class Ring(Morphology):
 
     def __check_init__(self):
         require_positive(self, "width")
-        if is_concrete(self.r_0) and np.any(np.asarray(self.r_0) < 0):
-            raise ValueError(f"r_0 of a Ring must not be negative, it is {np.asarray(self.r_0)}")
+        _require_not_negative(self, "r_0", "edge")
         _require_on_sky(self, "r_0 + width", self.r_0 + self.width)
 
     @property
@@ -221,6 +221,14 @@ class Constant(Morphology):
     @property
     def scale(self):
         return scalar(0.0)
+
+
+def _require_not_negative(shape, *names):
+    """Raise `ValueError` for the first of these parameters that can be looked at and is negative."""
+    for name in names:
+        value = getattr(shape, name)
+        if is_concrete(value) and np.any(np.asarray(value) < 0):
+            raise ValueError(f"{name} of a {type(shape).__name__} must not be negative, it is {np.asarray(value)}")
 
 
 def _require_on_sky(shape, name, outer):

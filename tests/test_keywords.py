@@ -108,6 +108,8 @@ def test_the_table_holds_all_that_take_any_keyword():
     """All others have named arguments only, and Python itself rejects the rest."""
     takes_any = set()
     for name, function in callables().items():
+        if inspect.isclass(function) and issubclass(function, BaseException):
+            continue
         arguments = inspect.signature(function).parameters.values()
         if any(argument.kind is argument.VAR_KEYWORD for argument in arguments):
             takes_any.add(name)

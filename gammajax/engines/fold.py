@@ -161,9 +161,10 @@ class _Correction(eqx.Module):
         index = jnp.floor(where).astype(jnp.int32)
         at = hats(self.offset, reconstructed.offsets)
         taps = spline_weights(where - index)
-        smooth = sum((coefficients[index + tap - 1] * at).sum(1) * taps[:, tap] for tap in range(4))
+        near = [(coefficients[index + tap - 1] * at).sum(1) for tap in range(4)]
+        smooth = sum(part * taps[:, tap] for tap, part in enumerate(near))
         # where next to nothing is expected the ratio is noise
-        some = smooth > 1e-6 * jnp.abs(coefficients).max()
+        some = smooth > 1e-4 * jnp.abs(jnp.stack(near)).max(0)
         ratio = jnp.where(some, jnp.clip(exact / jnp.where(some, smooth, 1.0), 0.5, 2.0), 1.0)
         return ratio.reshape(self.weight.shape) * self.weight
 

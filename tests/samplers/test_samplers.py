@@ -15,7 +15,7 @@ import gammajax as gj
 
 # method and options that make a short run
 SHORT = {
-    "nuts": (gj.nuts, {"draws": 250, "warmup": 50}),
+    "nuts": (gj.nuts, {"draws": 400, "warmup": 100}),
     "smc": (gj.smc, {"particles": 400}),
     "smc hmc": (gj.smc, {"particles": 200, "kernel": "hmc"}),
     "nested": (gj.nested, {"live": 100, "precision": 0.01}),
