@@ -205,11 +205,9 @@ def maximise(likelihood: Conditional, held: dict[str, Any], start: dict | None =
     """
     conditional = likelihood.holding(held)
     initial = None if start is None else conditional._at_middle(start)
-    peak = None
+    peak, near = None, [] if initial is None else [(initial, False), (initial, True)]
     try:
-        for begin, climb in ((initial, False), (initial, True), (None, True)):
-            if begin is None and climb is False:
-                continue
+        for begin, climb in [*near, (None, True)]:
             peak = find_peak(conditional, begin, jacobian=False, climb=climb)
             if peak.highest:
                 break
