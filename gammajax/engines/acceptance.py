@@ -16,7 +16,7 @@ from gammajax.observation import Observation
 from gammajax.sky import DEGREE, Grid, displace
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
-SMALL = 0.4  # deg, radius of shapes that are integrated over themselves and not over pixels of the field
+SMALL = 1.0  # deg, radius of shapes that are integrated over themselves and not over pixels of the field
 ANGLES = np.arange(96) * (360.0 / 96.0)
 
 
