@@ -228,7 +228,7 @@ def _complete_weights(weights, names):
             raise ValueError(f"the weights add up to {total:.6g}; they must add up to one")
     given = jnp.stack([scalar(0.0), *weights.values()])
     total = given.sum()
-    # the same rules where weights are traced, with NaN for an error
+    # the rules where weights are traced, with NaN for an error; sums may be off by more, as compiled programs round
     possible = jnp.all(given >= 0)
     if missing:
         possible &= total <= 1.0 + SLACK

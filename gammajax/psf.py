@@ -69,7 +69,8 @@ class GaussPSF(PSF):
         width, weight = self._components(energy_true, offset)
         start = jnp.zeros(jnp.broadcast_shapes(width.shape[:-1], jnp.shape(probability)), width.dtype)
         fixed = jax.lax.stop_gradient((width, weight, jnp.log1p(-jnp.asarray(probability, width.dtype))))
-        square = jax.lax.fori_loop(0, NEWTON_STEPS, lambda _, square: _newton_step(square, *fixed), start)
+        steps = NEWTON_STEPS if width.shape[-1] > 1 else 0  # the first of those below solves one Gaussian
+        square = jax.lax.fori_loop(0, steps, lambda _, square: _newton_step(square, *fixed), start)
         # steps from the solution have the derivatives of the implicit function: up to the first order, then the third
         for _ in range(2):
             square = _newton_step(square, width, weight, jnp.log1p(-probability))
