@@ -97,12 +97,13 @@ def _lay_out(figure, grid):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.ticker import ScalarFormatter
 
-    from gammajax.ticks import PlainLinear
+    from gammajax.ticks import PlainLinear, inner_ticks
 
     renderer: Any = FigureCanvasAgg(figure).get_renderer()
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            if isinstance(axis.get_major_formatter(), ScalarFormatter):
+            if isinstance(axis.get_major_formatter(), ScalarFormatter) and len(axis.get_ticklocs()):
+                axis.set_ticks(inner_ticks(*sorted(axis.get_view_interval())))
                 axis.set_major_formatter(PlainLinear())
                 axis.set_tick_params(labelrotation=45)
 

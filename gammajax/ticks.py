@@ -54,6 +54,17 @@ def plain_ticks(axis, count: int = 5, period: float | None = None) -> None:
         axis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
+def inner_ticks(low: float, high: float) -> np.ndarray:
+    """Round numbers away from both ends, two at least: labels at the ends of panels side by side would overlap."""
+    inside = np.zeros(0)
+    for count in range(4, 12):
+        ticks = MaxNLocator(count).tick_values(low, high)
+        inside = ticks[np.abs(ticks - 0.5 * (low + high)) < 0.4 * (high - low)]
+        if inside.size > 1:
+            break
+    return inside
+
+
 def labelled(name: str, unit: str, width: int = WIDTH) -> str:
     """Name and unit, the latter in a line of its own where one line is too long."""
     lines = wrapped(name, width)
