@@ -27,12 +27,13 @@ from scipy.linalg import null_space
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from gammajax.conditional import Conditional, fall, maximise
 from gammajax.events import Events
 from gammajax.likelihood import accurate_sum
 from gammajax.mixture import InstrumentBackground, Source
 from gammajax.posterior import Parameters, Posterior
 from gammajax.priors import centre, shape
-from gammajax.profile import UPPER_LIMIT, Conditional, fall, maximise
+from gammajax.profile import UPPER_LIMIT
 from gammajax.quantities import Quantity, find_quantity
 from gammajax.samplers.space import labels, labels_along, referred
 from gammajax.simulate import simulate

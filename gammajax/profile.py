@@ -2,228 +2,29 @@
 
 With q(v) = 2 (ln L_max - ln L(v)), ln L(v) the maximum at the value v (Wilks 1938, doi:10.1214/aoms/1177732360; Rolke
 et al. 2005, arXiv:physics/0403059).
-
-Priors of nuisances are constraint terms of L, as of a measurement besides: a J-factor, a systematic error of a norm. By
-default every prior counts but that of the number which is profiled, of which the support alone is kept.
-`constraints=["j"]` names those that count, all of them in full; with `constraints=[]` supports are all that is left.
-
-A term is the density of the prior in the parameter itself, except where the prior is a transform of a normal one or
-given in the logarithm: then it is the density in that variable. So `LogNormal` is normal in ln v, with its maximum at
-the median, `Gamma(n + 1, t)` is the likelihood of n counts in a time t and `Beta(k + 1, n - k + 1)` that of k in n.
-`Uniform` and `LogUniform` (flat in ln v, without a scale) are supports. An expectation in place of events holds those
-other measurements too, as they are expected at its truth: terms have their maximum there.
 """
 
 import warnings
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
-from numpyro.distributions import (
-    Distribution,
-    ExpandedDistribution,
-    Independent,
-    MultivariateNormal,
-    Normal,
-    TransformedDistribution,
-    Uniform,
-    biject_to,
-    constraints,
-)
-from numpyro.distributions.transforms import AffineTransform, ExpTransform
+from jaxtyping import Float
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import brentq
 from scipy.stats import chi2
 
+from gammajax.conditional import Conditional, constraint_term, difference, fall, locate, maximise
 from gammajax.posterior import Parameters
-from gammajax.priors import bounds, centre, quantile, shape
-from gammajax.samplers.optimise import NotFinite, at_ends, find_peak
-from gammajax.samplers.space import constrained, labels, referred
+from gammajax.priors import bounds, quantile, shape
+from gammajax.samplers.space import labels, referred
 
 DEEP = 9.0  # q where a profile without given values ends: beyond its 99.7 % interval
 STEPS_MAX = 40  # of such a profile on each side
-HELD = 1e3  # curvature in the direction of what is held: like that of data, neither flat nor stiff
 NOTHING = 1e-3  # change of ln L that is none, in single precision
 INTERVALS = {0.6827: 1.0, 0.95: 3.8415}  # quantiles of chi-square with one degree of freedom
 UPPER_LIMIT = 2.7055  # one-sided 95 %
-
-
-class Conditional(eqx.Module):
-    """The likelihood of a posterior with constraint terms, with some numbers held, flat inside the supports of priors.
-
-    `counted` masks the numbers whose priors are constraint terms, by parameter. `held` has a mask and values for each
-    parameter concerned. What is held keeps its place in the vector that optimisers move, where a parabola gives it a
-    maximum that the likelihood does not see.
-    """
-
-    posterior: Any
-    counted: dict[str, Array]
-    held: dict[str, tuple[Array, Array]]
-    middle: Parameters
-
-    @classmethod
-    def init(cls, posterior, counted: list[str] | tuple[str, ...] | None, profiled: list[str]) -> "Conditional":
-        """Take the priors named in `counted` for constraint terms; by default all, but of what is `profiled` by label.
-
-        Raises `ValueError` for an unknown label or name and for fractions that add up to one.
-        """
-        priors = posterior.priors
-        if isinstance(counted, str) or not set(counted or ()) <= set(priors):
-            raise ValueError(f"constraints must be a list of parameters out of {sorted(priors)}, not {counted!r}")
-        masks = {name: np.ones(shape(prior), bool) for name, prior in priors.items()}
-        for label in profiled:
-            name, index = locate(posterior, label)
-            masks[name][index] = False
-        if counted is not None:
-            masks = {name: np.ones_like(mask) for name, mask in masks.items() if name in counted}
-        counts = {name: jnp.asarray(mask) for name, mask in masks.items() if mask.any()}
-        return cls(posterior, counts, {}, {name: centre(prior) for name, prior in priors.items()})
-
-    def holding(self, values: dict[str, Any]) -> "Conditional":
-        """The same with numbers held by label, as "mass" or "position[0]".
-
-        Raises `ValueError` for an unknown label and for fractions that add up to one.
-        """
-        held = {}
-        for label, value in values.items():
-            name, index = locate(self.posterior, label)
-            size = shape(self.priors[name])
-            mask, at = held.get(name, (np.zeros(size, bool), np.zeros(size)))
-            mask[index], at[index] = True, value
-            held[name] = (mask, at)
-        held = {name: (jnp.asarray(mask), jnp.asarray(at, float)) for name, (mask, at) in held.items()}
-        return Conditional(self.posterior, self.counted, held, self.middle)
-
-    @property
-    def priors(self):
-        """Those of the posterior."""
-        return self.posterior.priors
-
-    @property
-    def reference_parameters(self) -> Parameters:
-        """Those of the posterior."""
-        return self._at_middle(self.posterior.reference_parameters)
-
-    def complete(self, parameters: Parameters) -> Parameters:
-        """Parameters with what is held at its values."""
-        return {
-            name: jnp.where(self.held[name][0], self.held[name][1], value) if name in self.held else value
-            for name, value in parameters.items()
-        }
-
-    def log_likelihood_ratio(self, parameters: Parameters) -> Float[Array, ""]:
-        """That of the posterior, with what is held at its values."""
-        return self.posterior.log_likelihood_ratio(self.complete(parameters))
-
-    def log_prior(self, parameters: Parameters) -> Float[Array, ""]:
-        """Constraint terms, and a parabola of what is held."""
-        total, complete = jnp.zeros(()), self.complete(parameters)
-        # expectations have a truth
-        truth = getattr(self.posterior, "truth", {})
-        for name, mask in self.counted.items():
-            # what does not count stays where its density is finite
-            value = jnp.where(mask, complete[name], self.middle[name])
-            total = total + constraint_term(self.priors[name], value, mask, truth.get(name))
-        for name, (mask, _) in self.held.items():
-            transform = biject_to(self.priors[name].support)
-            away = transform.inv(parameters[name]) - transform.inv(self.middle[name])
-            total = total - 0.5 * HELD * jnp.where(mask, away**2, 0.0).sum()
-        return total
-
-    def sample_prior(self, key) -> Parameters:
-        """A draw from the prior of what is not held."""
-        return self._at_middle(self.posterior.sample_prior(key))
-
-    def with_reference(self, parameters: Parameters) -> "Conditional":
-        """The same with the likelihood relative to another point."""
-        posterior = self.posterior.with_reference(self.complete(parameters))
-        return Conditional(posterior, self.counted, self.held, self.middle)
-
-    def _at_middle(self, parameters):
-        return {
-            name: jnp.where(self.held[name][0], self.middle[name], value) if name in self.held else value
-            for name, value in parameters.items()
-        }
-
-
-def constraint_term(
-    prior: Distribution, value: Float[Array, "..."], mask: Bool[Array, "..."], truth: Float[Array, "..."] | None = None
-) -> Float[Array, ""]:
-    """Logarithm of a prior as a constraint term (module [`gammajax.profile`][]), of the numbers that `mask` has.
-
-    Normal numbers that correlate keep the density that is marginal in the others; of other priors of several numbers
-    one counts with all. With `truth` the term is tilted, ln p(v) - ln p(t) - (v - t) d ln p(t), to have its maximum
-    there: a normal one is shifted, that of n counts is that of the counts expected.
-    """
-    inner: Any = prior
-    while True:
-        if isinstance(inner, ExpandedDistribution | Independent):
-            inner = inner.base_dist
-        elif isinstance(inner, TransformedDistribution) and _in_its_variable(inner):
-            for transform in reversed(inner.transforms):
-                value = jnp.asarray(transform.inv(value))
-                truth = None if truth is None else jnp.asarray(transform.inv(truth))
-            inner = inner.base_dist
-        else:
-            break
-    if isinstance(inner, Uniform):
-        return jnp.zeros(())
-
-    def density(value):
-        if isinstance(inner, MultivariateNormal):
-            away = jnp.where(mask, value - inner.loc, 0.0)
-            both = mask[..., :, None] & mask[..., None, :]
-            covariance: Any = inner.covariance_matrix
-            among = jnp.where(both, covariance, jnp.eye(away.shape[-1]))
-            return -0.5 * (away * jnp.linalg.solve(among, away[..., None])[..., 0]).sum()
-        log_density = jnp.asarray(inner.log_prob(value))
-        return jnp.where(mask.reshape(*log_density.shape, -1).any(-1), log_density, 0.0).sum()
-
-    if truth is None:
-        return density(value)
-    truth = jnp.where(mask, truth, value)
-    height, slope = jax.jvp(density, (truth,), (value - truth,))
-    return density(value) - height - slope
-
-
-def _in_its_variable(prior: TransformedDistribution) -> bool:
-    """Whether a prior is normal or one of a logarithm in the variable that it transforms."""
-    base = prior.base_dist
-    while isinstance(base, ExpandedDistribution | Independent):
-        base = base.base_dist
-    logarithm = all(isinstance(transform, ExpTransform | AffineTransform) for transform in prior.transforms)
-    return isinstance(base, Normal | MultivariateNormal) or logarithm
-
-
-def maximise(likelihood: Conditional, held: dict[str, Any], start: dict | None = None) -> tuple[Parameters, bool]:
-    """Parameters where the likelihood is highest with some numbers held, and whether that is a maximum in the others.
-
-    An end of the support is one. Where what is held makes the events impossible, any parameters will do.
-    """
-    conditional = likelihood.holding(held)
-    initial = None if start is None else conditional._at_middle(start)
-    peak, near = None, [] if initial is None else [(initial, False), (initial, True)]
-    try:
-        for begin, climb in [*near, (None, True)]:
-            peak = find_peak(conditional, begin, jacobian=False, climb=climb)
-            if peak.highest:
-                break
-    except NotFinite:
-        if peak is None and not held:
-            raise
-    if peak is None:
-        return _complete(conditional, conditional.reference_parameters), True
-    parameters = constrained(conditional.priors, jnp.asarray(peak.x))[0]
-    return _complete(conditional, at_ends(conditional.priors, parameters, peak.edges)), peak.highest
-
-
-def fall(likelihood: Conditional, best: Parameters, parameters: Parameters) -> float:
-    """Value of q = 2 (ln L(best) - ln L(parameters)), with the likelihood relative to the best point."""
-    near = referred(likelihood, best)
-    return 2.0 * float(_difference(near, best, parameters))
 
 
 class Profile(eqx.Module):
@@ -332,7 +133,7 @@ def profile(
 
     - `values`: where; by default steps from the maximum outwards, until q is 9 or the support ends.
     - `constraints`: parameters whose priors are constraint terms; by default all but what is profiled, none for `[]`
-      (module [`gammajax.profile`][]). Flat priors are none in any case.
+      (module [`gammajax.conditional`][]). Flat priors are none in any case.
     - `initial`: parameters near the maximum; by default it is searched for as [`gammajax.fit`][] does.
 
     Each value starts from its neighbour's maximum, outwards from the best and then back, and keeps the higher.
@@ -367,7 +168,7 @@ def profile(
     def at(value, start) -> float:
         """Fit at a value, keep the higher of this fit and what was found before, and return q there."""
         parameters, good = maximise(near, {name: value}, start)
-        q = 2.0 * float(_difference(near, best, parameters))
+        q = 2.0 * float(difference(near, best, parameters))
         q = q if np.isfinite(q) else np.inf
         if value not in found or q < found[value][0]:
             found[value] = (q, parameters, good)
@@ -526,24 +327,6 @@ def test_statistic(
 test_statistic.__test__ = False  # not for pytest, either
 
 
-def locate(posterior, label: str) -> tuple[str, tuple[int, ...]]:
-    """Parameter and index of a number by its label; `ValueError` for one that cannot be held alone."""
-    name = label.split("[")[0]
-    if name not in posterior.priors:
-        raise ValueError(f"{label!r} is no parameter; the parameters are {sorted(posterior.priors)}")
-    prior = posterior.priors[name]
-    names = labels({name: np.zeros(shape(prior))})
-    if label not in names:
-        raise ValueError(f"{label!r} is no single number; choose from {names}")
-    support = prior.support
-    if support.event_dim and not isinstance(support, constraints.independent):
-        raise ValueError(
-            f"{label!r} cannot change alone: the numbers of {name!r} depend on one another; "
-            "make each a parameter, as with gammajax.stick_breaking"
-        )
-    return name, tuple(int(i) for i in np.unravel_index(names.index(label), shape(prior) or (1,)))[: len(shape(prior))]
-
-
 def _undefined(posterior, name, null, best) -> dict[str, float]:
     """Numbers that change nothing under the null, at their values of the best fit."""
     parameter, index = locate(posterior, name)
@@ -585,21 +368,6 @@ def _width(prior, index) -> float:
     """Width of the middle 68 % of a prior: a scale to begin with."""
     low, high = (np.asarray(quantile(prior, probability)) for probability in (0.16, 0.84))
     return float((high - low)[index])
-
-
-@eqx.filter_jit
-def _complete(conditional, parameters):
-    return conditional.complete(parameters)
-
-
-@eqx.filter_jit
-def _difference(near, best, parameters):
-    """Fall of the likelihood from the point that it is relative to."""
-
-    def height(at):
-        return near.log_likelihood_ratio(at) + near.log_prior(at)
-
-    return height(best) - height(parameters)
 
 
 @eqx.filter_jit

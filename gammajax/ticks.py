@@ -58,7 +58,7 @@ def inner_ticks(low: float, high: float) -> np.ndarray:
     """Round numbers away from both ends, two at least: labels at the ends of panels side by side would overlap."""
     inside = np.zeros(0)
     for count in range(4, 12):
-        ticks = MaxNLocator(count).tick_values(low, high)
+        ticks = np.asarray(MaxNLocator(count).tick_values(low, high))
         inside = ticks[np.abs(ticks - 0.5 * (low + high)) < 0.4 * (high - low)]
         if inside.size > 1:
             break

@@ -9,7 +9,7 @@ from scipy.stats import chi2, kstest
 from toys import CENTRE, PRECISION
 
 import gammajax as gj
-from gammajax.profile import Conditional, constraint_term
+from gammajax.conditional import Conditional, constraint_term
 
 COVARIANCE = np.linalg.inv(PRECISION)
 
