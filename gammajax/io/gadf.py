@@ -6,7 +6,7 @@
 
 import contextlib
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import numpy as np
@@ -14,6 +14,15 @@ import numpy as np
 from gammajax.events import Events
 from gammajax.io.exclusion import exclusion_map
 from gammajax.io.files import UNREADABLE, expand, one_line, quiet
+from gammajax.io.hdu import (
+    find,
+    number,
+    opened,
+    optional_number,
+    read_event_list,
+    read_good_time,
+    read_response,
+)
 from gammajax.io.irf import NEEDED, fov_alignment, response_from_gammapy
 from gammajax.io.pointing import fov_angle, plain, plain_pair
 from gammajax.observation import Observation
@@ -21,6 +30,9 @@ from gammajax.response import Background, Response
 from gammajax.table import Table
 
 IRFS = ("aeff", "edisp", "psf", "bkg")
+# attributes of gammapy's observation that have another name than the part they hold
+PIECES = {"events": "_events", "gti": "_gti", "bkg": "_bkg", "meta": "_meta"}
+INDEX = ("OBS_ID", "HDU_TYPE", "HDU_CLASS", "FILE_DIR", "FILE_NAME", "HDU_NAME")
 
 
 class Data(NamedTuple):
@@ -28,6 +40,25 @@ class Data(NamedTuple):
 
     events: Events
     observations: list[Observation]
+
+
+class Run(NamedTuple):
+    """A gammapy observation, its events, pointing and times.
+
+    `start`, `stop`: good time intervals [s] after `epoch`, without overlaps. `on_time`, `livetime` [s] are those of the
+    intervals. `where` names the HDU of the events in messages.
+    """
+
+    observation: Any
+    name: str
+    where: str
+    events: Any
+    epoch: Any
+    start: np.ndarray
+    stop: np.ndarray
+    on_time: float
+    livetime: float
+    pointing: Any
 
 
 class Instrument(NamedTuple):
@@ -63,16 +94,18 @@ def read_gadf(
     - `warn`: warn about response functions that are not normalised in the file.
     - `part`: (i, n) keeps every n-th event from the i-th on, so that n processes share them; observations are the same.
 
-    Livetimes are those of the headers. Background rates of the format count per time on target: they are scaled by
-    on-time over livetime, so that livetime times rate is the number of events. Events outside the good time intervals
-    are dropped. A background aligned with the zenith is taken in its orientation at the middle of the run.
+    The livetime is the time in the good time intervals, overlaps counted once, times the fraction DEADC of the header
+    that is free of dead time (LIVETIME / ONTIME where there is no DEADC). It is gammapy's
+    `observation_live_time_duration`. Background rates of the format count per time on target: they are divided by that
+    fraction, so that livetime times rate is the number of events. Events outside the good time intervals are dropped.
+    A background aligned with the zenith is taken in its orientation at the middle of the run.
 
+    Columns may be in any unit that astropy can convert to that of the format.
     No event in the selection is a warning.
-    Raises `FileNotFoundError` for a missing folder, and `ValueError` for unknown runs, damaged files or columns, and
-    missing response functions.
+    Raises `FileNotFoundError` for a missing folder, and `ValueError` for unknown runs, a run given twice, missing
+    response functions, and files, columns, units and keywords that cannot be used.
     """
-    store, folder = _open(path)
-    available = [int(i) for i in store.obs_ids]
+    store, available, folder = _open(path)
     obs_ids = available if obs_ids is None else [int(i) for i in np.atleast_1d(obs_ids)]
     unknown = [i for i in obs_ids if i not in available]
     if unknown or not obs_ids:
@@ -83,6 +116,7 @@ def read_gadf(
             name = f"{folder}, run {obs_id}"
             with _reading(name):
                 run = store.obs(obs_id, required_irf=["aeff", "edisp", "psf"])
+                _warn_of_several(store, obs_id, name)
             yield name, run
 
     return _data(runs(), str(folder), offset_max, energy_range, exclusion, frame, labels, warn, part)
@@ -101,8 +135,7 @@ def from_gammapy_observations(
     """Events and observations of gammapy `Observations` in memory (or of one, or a list), under one selection for both.
 
     The arguments are those of [`read_gadf`][], and so is the result for observations that gammapy has read from a data
-    store. Observations cut in time or in phase keep the livetime of what is left; where the events have no LIVETIME, it
-    is gammapy's `observation_live_time_duration`.
+    store. Observations cut in time or in phase keep the livetime of what is left.
 
     Raises `ValueError` as [`read_gadf`][] does, and for observations without events or with filters on events, which
     the expected counts would not know: select by `energy_range`, `offset_max` and `exclusion`.
@@ -126,31 +159,28 @@ def _data(runs, origin, offset_max, energy_range, exclusion, frame, labels, warn
     """What all readers share: `runs` are pairs of a name for messages and a gammapy observation."""
     offset_max = float(plain(offset_max, "deg"))
     energy_range = None if energy_range is None else plain_pair(energy_range, "TeV")
-    cache, observations, columns, seen = {}, [], [], 0
-    for number, (name, run) in enumerate(runs):
-        with _reading(name):
-            events, gti = run.events, run.gti
+    cache, observations, columns, seen, given = {}, [], [], 0, {}
+    for index, (name, run) in enumerate(runs):
+        loaded = _load(run, name)
+        _check_once(given, loaded)
         files = _response_files(run)
         if files not in cache:
-            cache[files] = _read_instrument(run, files[0][0] if isinstance(files[0], tuple) else name, warn)
-        livetime, on_time = _times(run, events, gti, name)
+            cache[files] = _read_instrument(loaded, warn)
         # rounded, so that runs of one file share one response
-        ratio = round(on_time / livetime, 5)
+        ratio = round(loaded.on_time / loaded.livetime, 5)
         if (files, ratio) not in cache:
             cache[files, ratio] = _per_livetime(cache[files], ratio)
-        observation = _observation(
-            run, gti, livetime, cache[files, ratio], name, energy_range, offset_max, frame, exclusion
-        )
+        observation = _observation(loaded, cache[files, ratio], energy_range, offset_max, frame, exclusion)
         observations.append(observation)
-        selected = _selected(events, gti, observation, number, name, labels)
+        selected = _selected(loaded, observation, index, labels)
         columns.append([column[(part[0] - seen) % part[1] :: part[1]] for column in selected])
         seen += selected[0].size
-    energy, lon, lat, index, component = (np.concatenate(c) for c in zip(*columns, strict=True))
+    energy, lon, lat, observation, component = (np.concatenate(c) for c in zip(*columns, strict=True))
     if seen == 0:
         ranges = ", ".join(f"{o.obs_id}: {o.energy_min:.3g} to {o.energy_max:.3g} TeV" for o in observations)
         message = f"{origin}: no event is left within {offset_max:g} deg and the energy ranges ({ranges})"
         warnings.warn(message, stacklevel=3)
-    return Data(Events(energy, lon, lat, index, component=component if labels else None), observations)
+    return Data(Events(energy, lon, lat, observation, component=component if labels else None), observations)
 
 
 @contextlib.contextmanager
@@ -174,54 +204,192 @@ def _open(path):
         )
     try:
         with quiet():
-            return DataStore.from_dir(folder), folder
+            store = DataStore.from_dir(folder)
+            missing = [name for name in INDEX if name not in store.hdu_table.colnames]
+            if missing:
+                raise ValueError(f"no columns {', '.join(missing)} in {DataStore.DEFAULT_HDU_TABLE}")
+            return store, [int(i) for i in store.hdu_table.obs_id_unique], folder
     except UNREADABLE as error:
         raise ValueError(f"{folder}: the index files cannot be read ({one_line(error)})") from error
+
+
+def _warn_of_several(store, obs_id, name):
+    """Gammapy takes the first HDU of several with one type, as one of them has to be taken."""
+    table = store.hdu_table
+    types = [str(kind).strip() for kind in table["HDU_TYPE"][table["OBS_ID"] == obs_id]]
+    for kind in ("events", "gti", *IRFS):
+        if types.count(kind) > 1:
+            message = f"the index lists {types.count(kind)} HDUs of type {kind}; the first is read"
+            warnings.warn(f"{name}: {message}", stacklevel=2)
 
 
 def _response_files(run):
     """Files and HDUs of the response functions, or the objects: runs with the same ones share one response."""
 
     def place(irf):
-        name = "_bkg" if irf == "bkg" else irf
-        at = vars(run).get(f"_{name}_hdu")
-        if at is not None and name not in vars(run):
-            return str(at.path()), at.hdu_name
-        return id(vars(run).get(name))
+        at = _location(run, irf)
+        return id(vars(run).get(PIECES.get(irf, irf))) if at is None else (str(at.path()), at.hdu_name)
 
     return tuple(place(irf) for irf in IRFS)
 
 
-def _times(run, events, gti, name) -> tuple[float, float]:
-    """Livetime of the header and on-time of the good time intervals [s], of what the observation's filters leave."""
-    on_time = float(gti.time_sum.to_value("s")) * run.obs_filter.livetime_fraction
-    livetime = events.table.meta.get("LIVETIME")
-    if livetime is not None:
-        # exactly one without filters
-        livetime = livetime * (on_time / float(run._gti.time_sum.to_value("s")))
-    elif run.meta is not None and run.meta.deadtime_fraction is not None:
-        livetime = float(run.observation_live_time_duration.to_value("s"))
-    if livetime is None or not livetime > 0:
-        raise ValueError(f"{name}: LIVETIME in the header of EVENTS must be positive, not {livetime}")
-    return livetime, on_time
+def _location(run, kind):
+    """The place in a file of a part of an observation that gammapy has not read yet."""
+    name = PIECES.get(kind, kind)
+    return None if name in vars(run) else vars(run).get(f"_{name}_hdu")
 
 
-def _read_instrument(run, name, warn) -> Instrument:
+def _part(run, kind, name):
+    """A part of an observation, from memory or from its file."""
+    at = _location(run, kind)
+    if at is None:
+        return vars(run).get(PIECES.get(kind, kind))
+    path = at.path()
+    # response functions are often shared by many runs, and elsewhere
+    file = path if kind in IRFS else f"{name}: {path.name}"
+    with opened(path, file) as hdus:
+        hdu, where = find(hdus, at.hdu_name, file), f"{file}, HDU {at.hdu_name}"
+        if kind == "events":
+            return read_event_list(hdu, where)
+        return read_good_time(hdu, where) if kind == "gti" else read_response(hdu, where, at.hdu_class)
+
+
+def _load(run, name) -> Run:
+    """Events and times of an observation, under its filters."""
+    at, events, gti = _location(run, "events"), _part(run, "events", name), _part(run, "gti", name)
+    where = f"{name}: EVENTS" if at is None else f"{name}: {at.path().name}, HDU {at.hdu_name}"
+    if gti is None or len(gti.table) == 0:
+        raise ValueError(f"{name}: there are no good time intervals (HDU GTI); leave this run out")
+    header, epoch = events.table.meta, gti.time_start.min()
+    with _reading(name):
+        start, stop = _merged(run.obs_filter.filter_gti(gti), epoch)
+        events = run.obs_filter.filter_events(events)
+    on_time = float(np.sum(stop - start)) * run.obs_filter.livetime_fraction
+    if not on_time > 0:
+        raise ValueError(f"{name}: no time is left in the good time intervals; leave this run out")
+    live = _live_fraction(header, vars(run).get("_meta"), float(np.subtract(*_merged(gti, epoch)[::-1]).sum()), where)
+    if at is None and run.pointing is None:
+        raise ValueError(f"{name}: no pointing")
+    pointing = _pointing(header, where) if at is not None else run.pointing.fixed_icrs
+    if pointing is None:
+        raise ValueError(f"{name}: drift scans are not supported, the pointing must be fixed on the sky")
+    return Run(run, name, where, events, epoch, start, stop, on_time, live * on_time, pointing)
+
+
+def _merged(gti, epoch) -> tuple[np.ndarray, np.ndarray]:
+    """Starts and stops [s] after `epoch` of good time intervals, in order and without overlaps."""
+    start, stop = ((time - epoch).to_value("s") for time in (gti.time_start, gti.time_stop))
+    order = np.argsort(start)
+    start, stop = start[order], np.maximum.accumulate(stop[order])
+    apart = start[1:] > stop[:-1]
+    return start[np.concatenate([[True], apart])], stop[np.concatenate([apart, [True]])]
+
+
+def _live_fraction(header, meta, whole, where) -> float:
+    """Fraction of the time on target without dead time; `whole` [s] is the time on target of the file."""
+    if meta is not None and meta.deadtime_fraction:  # an observation made in memory
+        return 1.0 - float(meta.deadtime_fraction)
+    right = "it is the fraction of time without dead time, above 0 and at most 1"
+    given = optional_number(header, "DEADC", where, right)
+    if given is not None and not 0.0 < given <= 1.0:
+        raise ValueError(f"{where}: DEADC is {given:g}; {right}")
+    ratio = None
     try:
-        with quiet():
-            aeff, edisp, psf, bkg = (getattr(run, irf) for irf in IRFS)
-    except UNREADABLE as error:
-        raise ValueError(f"{name}: the response functions cannot be read ({one_line(error)})") from error
+        live, on = (optional_number(header, key, where, "it is a time in s") for key in ("LIVETIME", "ONTIME"))
+        if live is not None:
+            ratio = live / (on or whole)
+    except ValueError as error:
+        if given is None:
+            raise
+        warnings.warn(f"{error}; the livetime is DEADC = {given:g} of the good time", stacklevel=2)
+    if ratio is not None and not 0.0 < ratio <= 1.001:
+        ratio = None
+    if given is None and ratio is None:
+        if meta is None:
+            message = "neither DEADC nor LIVETIME and ONTIME tell the dead time; the livetime is all of the good time"
+            warnings.warn(f"{where}: {message}", stacklevel=2)
+        return 1.0
+    if given is not None and ratio is not None and abs(given - ratio) > 0.01:
+        message = f"DEADC is {given:.3g} but LIVETIME / ONTIME is {ratio:.3g}; DEADC is taken"
+        warnings.warn(f"{where}: {message}", stacklevel=2)
+    return min(ratio, 1.0) if given is None else given
+
+
+def _pointing(header, where):
+    """Fixed pointing of a header, None for a drift scan."""
+    from astropy.coordinates import SkyCoord
+
+    if str(header.get("OBS_MODE", "")).strip().upper() == "DRIFT":
+        return None
+    ra = number(header, "RA_PNT", where, "it is the right ascension of the pointing [deg]", -360.0, 360.0)
+    dec = number(header, "DEC_PNT", where, "it is the declination of the pointing [deg]", -90.0, 90.0)
+    return SkyCoord(ra, dec, unit="deg", frame="icrs")
+
+
+def _site(run: Run):
+    """Place of the telescopes, None where nothing tells it."""
+    from astropy import units
+    from astropy.coordinates import EarthLocation
+
+    header = run.events.table.meta
+    height = "GEOALT" if "GEOALT" in header else "ALTITUDE"
+    keys = ("GEOLON", "GEOLAT", height)
+    lon, lat, altitude = (optional_number(header, key, run.where, "it is in deg, or in m") for key in keys)
+    if None not in (lon, lat, altitude):
+        return EarthLocation.from_geodetic(lon, lat, altitude * units.m)
+    return run.observation.observatory_earth_location if vars(run.observation).get("_meta") is not None else None
+
+
+def _check_once(given: dict, run: Run) -> None:
+    """Refuse a run whose events are already there: all of them, or some of a run of the same name."""
+    table = run.events.table
+    if len(table) == 0:
+        return
+    events = np.asarray(table["ENERGY"], float) + 1j * np.asarray(table["RA"], float)
+    same = given.setdefault(("events", hash(events.tobytes())), run.name)
+    if same is run.name:
+        for other in given.setdefault(("run", str(run.observation.obs_id)), []):
+            if np.intersect1d(other, events).size:
+                same = f"another of the same name, {run.observation.obs_id}"
+        given["run", str(run.observation.obs_id)].append(events)
+    if same is not run.name:
+        raise ValueError(f"{run.name} is given twice: it has the events of {same}")
+
+
+def _read_instrument(run: Run, warn) -> Instrument:
+    aeff, edisp, psf, bkg = (_part(run.observation, irf, run.name) for irf in IRFS)
     missing = [NEEDED[irf] for irf, table in zip(IRFS, (aeff, edisp, psf), strict=False) if table is None]
     if missing:
-        raise ValueError(f"{name}: no {', no '.join(missing)}")
+        raise ValueError(f"{run.name}: no {', no '.join(missing)}")
+    at = _location(run.observation, "aeff")
+    name = run.name if at is None else str(at.path())
+    if _location(run.observation, "bkg") is not None:
+        _mirror_old_hess(bkg, run.events.table.meta)
+    else:
+        bkg = run.observation.bkg
     edges = (aeff.axes["energy_true"] if bkg is None else bkg.axes["energy"]).edges.to_value("TeV")
+    where = name if at is None else f"{name}, HDU {at.hdu_name}"
     return Instrument(
         response_from_gammapy(aeff, edisp, psf, bkg, name=name, warn=warn),
         fov_alignment(bkg),
         (float(edges[0]), float(edges[-1])),
-        (aeff.meta.get("LO_THRES") or 0.0, aeff.meta.get("HI_THRES") or np.inf),
+        _safe_range(aeff.meta, where),
     )
+
+
+def _mirror_old_hess(bkg, header):
+    """Files of this writer have the other sign of longitude; gammapy knows them in the same way."""
+    from gammapy.irf import FoVAlignment
+
+    if header.get("CREATOR") == "SASH FITS::EventListWriter" and header.get("HDUVERS") == "0.2":
+        bkg._fov_alignment = FoVAlignment.REVERSE_LON_RADEC
+
+
+def _safe_range(header, where) -> tuple[float, float]:
+    """Safe energies [TeV] of an effective area; zero and negative numbers stand for no limit."""
+    right = "it is an energy in TeV, 0 for no limit"
+    low, high = (optional_number(header, key, where, right) or 0.0 for key in ("LO_THRES", "HI_THRES"))
+    return max(low, 0.0), high if high > 0.0 else np.inf
 
 
 def _per_livetime(instrument: Instrument, ratio: float) -> Instrument:
@@ -239,58 +407,60 @@ def _per_livetime(instrument: Instrument, ratio: float) -> Instrument:
     return instrument._replace(response=response)
 
 
-def _observation(run, gti, livetime, instrument, name, energy_range, offset_max, frame, exclusion) -> Observation:
-    if run.pointing.fixed_icrs is None:
-        raise ValueError(f"{name}: drift scans are not supported, the pointing must be fixed on the sky")
-    pointing = run.pointing.fixed_icrs.transform_to(frame).spherical
+def _observation(run: Run, instrument, energy_range, offset_max, frame, exclusion) -> Observation:
+    from astropy.time import TimeDelta
+
+    pointing = run.pointing.transform_to(frame).spherical
     lon, lat = float(pointing.lon.deg), float(pointing.lat.deg)
-    # gammapy has no metadata for headers without GEOLON
-    location = None if run.meta is None else run.observatory_earth_location
-    if instrument.alignment == "ALTAZ" and location is None:
-        raise ValueError(f"{name}: FOVALIGN = ALTAZ needs GEOLON, GEOLAT and ALTITUDE in the header of EVENTS")
-    middle = gti.time_start[0] + 0.5 * (gti.time_stop[-1] - gti.time_start[0])
+    site = _site(run) if instrument.alignment == "ALTAZ" else None
+    if instrument.alignment == "ALTAZ" and site is None:
+        raise ValueError(f"{run.name}: FOVALIGN = ALTAZ needs GEOLON, GEOLAT and ALTITUDE in the header of EVENTS")
+    middle = run.epoch + TimeDelta(0.5 * (run.start[0] + run.stop[-1]), format="sec")
     low, high = instrument.energy_range if energy_range is None else energy_range
     safe = instrument.safe_range
     low, high = max(low, safe[0]), min(high, safe[1])
     if not low < high:
-        raise ValueError(f"{name}: no energies are left, its safe range is {safe[0]:.3g} to {safe[1]:.3g} TeV")
+        raise ValueError(f"{run.name}: no energies are left, its safe range is {safe[0]:.3g} to {safe[1]:.3g} TeV")
     return Observation(
         lon,
         lat,
-        float(livetime),
+        run.livetime,
         instrument.response,
         energy_min=low,
         energy_max=high,
         offset_max=offset_max,
         frame=frame,
-        fov_angle=fov_angle(lon, lat, frame, instrument.alignment, location, middle),
-        obs_id=str(run.obs_id),
+        fov_angle=fov_angle(lon, lat, frame, instrument.alignment, site, middle),
+        obs_id=str(run.observation.obs_id),
         exclusion=exclusion_map(exclusion, lon, lat, frame, offset_max),
     )
 
 
-def _selected(events, gti, observation, number, name, labels):
+def _selected(run: Run, observation, number, labels):
     """Columns energy, lon, lat, observation and component of the events of one run inside its selection."""
-    table = events.table
-    energy = _column(table, "ENERGY", "TeV", name)
-    radec = [_column(table, c, "deg", name) for c in ("RA", "DEC")]
+    table = run.events.table
+    energy = _column(table, "ENERGY", "TeV", run.name)
+    radec = [_column(table, c, "deg", run.name) for c in ("RA", "DEC")]
     if np.any(energy <= 0):
-        raise ValueError(f"{name}, row {int(np.argmax(energy <= 0))} of EVENTS: ENERGY is not positive")
+        raise ValueError(f"{run.name}, row {int(np.argmax(energy <= 0))} of EVENTS: ENERGY is not positive")
     lon, lat = radec
     if observation.frame != "icrs":
         from astropy.coordinates import SkyCoord
 
         sky = SkyCoord(*radec, unit="deg", frame="icrs").transform_to(observation.frame).spherical
         lon, lat = sky.lon.deg, sky.lat.deg
-    keep = (energy > observation.energy_min) & (energy < observation.energy_max)
-    start = gti.time_start[0]
-    time = (events.time - start).to_value("s")
-    intervals = zip((gti.time_start - start).to_value("s"), (gti.time_stop - start).to_value("s"), strict=True)
+    time = (run.events.time - run.epoch).to_value("s")
     # times in days lose some microseconds
-    keep &= np.any([(time >= low - 1e-4) & (time <= high + 1e-4) for low, high in intervals], axis=0)
+    interval = np.searchsorted(run.start, time + 1e-4, side="right") - 1
+    good = (interval >= 0) & (time <= run.stop[interval] + 1e-4)
+    if energy.size and not good.any():
+        span = f"{time.min():.6g} to {time.max():.6g} s after their start"
+        message = f"no event is in the good time intervals ({span}); compare MJDREFI, MJDREFF of EVENTS and GTI"
+        warnings.warn(f"{run.name}: {message}", stacklevel=2)
+    keep = good & (energy > observation.energy_min) & (energy < observation.energy_max)
     keep &= np.asarray(_inside(observation, lon, lat))
     if labels and "MC_ID" not in table.colnames:
-        raise ValueError(f"{name}: EVENTS has no MC_ID column, there are no labels to read")
+        raise ValueError(f"{run.name}: EVENTS has no MC_ID column, there are no labels to read")
     component = np.asarray(table["MC_ID"], np.int32) if labels else np.zeros(energy.size, np.int32)
     return energy[keep], lon[keep], lat[keep], np.full(keep.sum(), number), component[keep]
 

@@ -23,7 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gammajax.io.files import UNREADABLE, expand, one_line, quiet
+from gammajax.io.files import expand
+from gammajax.io.hdu import Refused, opened, read_response, response_class
 from gammajax.psf import PSF, GaussPSF, KingPSF, TablePSF
 from gammajax.response import Background, EnergyDispersion, Response
 from gammajax.sky import SQUARE_DEGREE
@@ -59,39 +60,30 @@ def load_irf(path, warn: bool = True) -> tuple[Response, str | None]:
 
 @functools.lru_cache(maxsize=16)
 def _load_irf(path: Path, modified: int, warn: bool) -> tuple[Response, str | None]:
-    from gammapy.irf import load_irf_dict_from_file
-
-    found = _response_classes(path)
-    try:
-        with quiet():
-            functions = load_irf_dict_from_file(path)
-    except UNREADABLE as error:
-        raise ValueError(f"{path}: the response functions cannot be read ({one_line(error)})") from error
+    functions, classes = {}, []
+    with opened(path) as hdus:
+        for hdu in hdus:
+            header = hdu.header
+            if str(header.get("HDUCLAS1", "")).strip().upper() != "RESPONSE":
+                continue
+            if header.get("HDUCLAS3") == "POINT-LIKE" or header.get("HDUCLAS2") == "RAD_MAX":
+                raise Refused(f"{path}: point-like response (RAD_MAX); the full-enclosure response is needed")
+            classes.append(str(header.get("HDUCLAS4", hdu.name)))
+            kind = response_class(header).split("_")[0]
+            if kind in functions:
+                warnings.warn(f"{path}: a second {classes[-1]} in HDU {hdu.name} is left out", stacklevel=2)
+            elif kind:
+                functions[kind] = read_response(hdu, f"{path}, HDU {hdu.name}")
     for key, needed in NEEDED.items():
         if key not in functions:
             raise ValueError(
-                f"{path}: no {needed} HDU; needed: {', '.join(NEEDED.values())}; found: {', '.join(found) or 'none'}"
+                f"{path}: no {needed} HDU; needed: {', '.join(NEEDED.values())}; found: {', '.join(classes) or 'none'}"
             )
     background = functions.get("bkg")
     response = response_from_gammapy(
         functions["aeff"], functions["edisp"], functions["psf"], background, name=str(path), warn=warn
     )
     return response, fov_alignment(background)
-
-
-def _response_classes(path) -> list[str]:
-    """The HDU classes of the response functions in a file, e.g. `["AEFF_2D", "BKG_3D"]`."""
-    from astropy.io import fits
-
-    try:
-        with quiet(), fits.open(path) as hdus:
-            headers = [hdu.header for hdu in hdus]
-    except UNREADABLE as error:
-        raise ValueError(f"{path}: not a readable FITS file ({one_line(error)})") from error
-    headers = [header for header in headers if str(header.get("HDUCLAS1", "")).upper() == "RESPONSE"]
-    if any(header.get("HDUCLAS3") == "POINT-LIKE" or header.get("HDUCLAS2") == "RAD_MAX" for header in headers):
-        raise ValueError(f"{path}: point-like response (RAD_MAX); the full-enclosure response is needed")
-    return [str(header.get("HDUCLAS4", header.get("EXTNAME"))) for header in headers]
 
 
 def response_from_gammapy(aeff, edisp, psf, bkg, name: str, warn: bool = True) -> Response:

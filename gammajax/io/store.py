@@ -8,7 +8,8 @@ import numpy as np
 
 from gammajax.events import Events
 from gammajax.files import replacing
-from gammajax.io.files import UNREADABLE, expand, one_line
+from gammajax.io import hdu
+from gammajax.io.files import expand
 
 GADF = {
     "HDUCLASS": "GADF",
@@ -17,6 +18,7 @@ GADF = {
 }
 # simulated runs start at this time; the times of the events are not simulated
 TIME = {"MJDREFI": 51544, "MJDREFF": 0.5, "TIMEUNIT": "s", "TIMESYS": "TT", "TIMEREF": "LOCAL"}
+WHOLE = ("event_id", "component")
 TRUTH = {"energy_true": ("ENERGY_TRUE", "TeV"), "component": ("MC_ID", "")}
 
 
@@ -33,7 +35,7 @@ def write_events(path, events: Events, observations, overwrite: bool = False) ->
     from astropy.io import fits
 
     folder = expand(path)
-    if events.observation.max() >= len(observations):
+    if events.observation.max(initial=-1) >= len(observations):
         raise ValueError(f"events belong to {events.observation.max() + 1} observations, {len(observations)} are given")
     numbers = _numbers(observations)
     files = {
@@ -54,40 +56,35 @@ def write_events(path, events: Events, observations, overwrite: bool = False) ->
 def read_events(path, observations) -> Events:
     """Events written by [`write_events`][] for the same observations, in the same order and precision.
 
-    Raises `FileNotFoundError` for a missing file and `ValueError` for one that is damaged or of another pointing.
+    Raises `FileNotFoundError` for a missing file and `ValueError` for one that is damaged or of another pointing, and
+    for columns and units that cannot be used.
     """
-    from astropy.io import fits
-
     folder, parts = expand(path), []
     for number, (observation, obs_id) in enumerate(zip(observations, _numbers(observations), strict=True)):
         file = folder / f"obs_{obs_id}.fits.gz"
         if not file.is_file():
             raise FileNotFoundError(f"{file}: no such file")
-        try:
-            with fits.open(file) as hdus:
-                header = hdus["EVENTS"].header
-                data = {c.name: np.array(hdus["EVENTS"].data[c.name]) for c in hdus["EVENTS"].columns}
-                pointing = float(header["RA_PNT"]), float(header["DEC_PNT"])
-        except UNREADABLE as error:
-            raise ValueError(f"{file}: not a readable event file ({one_line(error)})") from error
+        with hdu.opened(file) as hdus:
+            table, where = hdu.find(hdus, "EVENTS", file), f"{file}, HDU EVENTS"
+            pointing = [hdu.number(table.header, key, where, "it is in deg") for key in ("RA_PNT", "DEC_PNT")]
+            part = _read_columns(table, observation.frame, where)
         if _distance(pointing, _radec(observation.lon, observation.lat, observation.frame)) > 1e-3:
             raise ValueError(f"{file}: the pointing is not that of observation {observation.obs_id}")
-        parts.append((_read_columns(data, observation.frame), np.full(len(data["EVENT_ID"]), number), data["EVENT_ID"]))
-    columns = {name for part, _, _ in parts for name in part}
-    order = np.argsort(np.concatenate([event_id for _, _, event_id in parts]), kind="stable")
-    merged = {name: np.concatenate([part[name] for part, _, _ in parts])[order] for name in columns}
-    index = np.concatenate([index for _, index, _ in parts])[order]
-    return Events(merged.pop("energy"), merged.pop("lon"), merged.pop("lat"), index, **merged)
+        parts.append({**part, "observation": np.full(part["event_id"].size, number)})
+    columns = set().union(*parts)
+    order = np.argsort(np.concatenate([part["event_id"] for part in parts]), kind="stable")
+    merged = {name: np.concatenate([part[name] for part in parts])[order] for name in columns - {"event_id"}}
+    return Events(**merged)
 
 
-def _read_columns(data, frame):
+def _read_columns(table, frame, where):
+    """Columns of one run by the names they have in `Events`, and `event_id`; truths only where the file has them."""
     lon, lat = ("RA", "DEC") if frame == "icrs" else ("GLON", "GLAT")
-    names = {"energy": "ENERGY", "lon": lon, "lat": lat, "lon_true": f"{lon}_TRUE", "lat_true": f"{lat}_TRUE"}
-    names |= {field: column for field, (column, _) in TRUTH.items()}
-    missing = {names[field] for field in ("energy", "lon", "lat")} - set(data)
-    if missing:
-        raise ValueError(f"the event file has no columns {', '.join(sorted(missing))} for events in {frame!r}")
-    return {field: data[column] for field, column in names.items() if column in data}
+    needed = {"event_id": ("EVENT_ID", ""), "energy": ("ENERGY", "TeV"), "lon": (lon, "deg"), "lat": (lat, "deg")}
+    truth = {**TRUTH, "lon_true": (f"{lon}_TRUE", "deg"), "lat_true": (f"{lat}_TRUE", "deg")}
+    present = {field: at for field, at in truth.items() if at[0] in table.columns.names}
+    columns = {field: hdu.column(table, name, unit, where) for field, (name, unit) in {**needed, **present}.items()}
+    return {field: values.astype(int) if field in WHOLE else values for field, values in columns.items()}
 
 
 def _hdus(events, number, observation, obs_id):

@@ -55,20 +55,28 @@ def functions():
 
 
 @pytest.fixture(scope="session")
-def write(functions):
-    """`write(path, "aeff", ...)` writes response functions to one file, `change(hdu)` can edit each."""
-    from astropy.io import fits
+def make_hdu(functions):
+    """`make_hdu("aeff")` is the table of a response function."""
     from gammapy.irf.io import IRF_DL3_HDU_SPECIFICATION
 
-    def make(function):
+    def make(name):
+        function = functions[name]
         hdu = function.to_table_hdu(format="gadf-dl3")
         # gammapy leaves these out for parametric point spread functions
         keywords = IRF_DL3_HDU_SPECIFICATION[function.tag]["mandatory_keywords"]
         hdu.header.update({k: v for k, v in keywords.items() if k not in hdu.header})
         return hdu
 
+    return make
+
+
+@pytest.fixture(scope="session")
+def write(make_hdu):
+    """`write(path, "aeff", ...)` writes response functions to one file, `change(hdu)` can edit each."""
+    from astropy.io import fits
+
     def write(path, *names, change=lambda hdu: hdu):
-        hdus = [change(make(functions[name])) for name in names]
+        hdus = [change(make_hdu(name)) for name in names]
         fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(path)
         return path
 

@@ -1,6 +1,7 @@
 """Data stores: real runs against gammapy, a small synthetic store, and the round trip of simulated events."""
 
 import re
+import warnings
 
 import equinox as eqx
 import jax
@@ -104,7 +105,7 @@ def test_synthetic_store(store, runs):
 def test_safe_energies_and_dead_time(store):
     before = read_gadf(store, [11]).observations[0]
     edit(store / "irf.fits", "EFFECTIVE AREA", LO_THRES=0.7, HI_THRES=5.0)
-    edit(store / "obs_11.fits.gz", "EVENTS", LIVETIME=1600.0)
+    edit(store / "obs_11.fits.gz", "EVENTS", LIVETIME=1600.0, DEADC=1600.0 / 1800.0)
     events, (run,) = read_gadf(store, [11], energy_range=(0.3, 3.0))
     assert (run.energy_min, run.energy_max, float(run.livetime)) == (0.7, 3.0, 1600.0)
     assert events.energy.min() > 0.7 and events.energy.max() < 3.0
@@ -114,6 +115,187 @@ def test_safe_energies_and_dead_time(store):
     np.testing.assert_allclose(*rates, rtol=1e-4)
     with pytest.raises(ValueError, match="run 11: no energies are left, its safe range is 0.7 to 5 TeV"):
         read_gadf(store, [11], energy_range=(0.1, 0.5))
+
+
+def rewrite(path, hdu, start=None, stop=None, **keywords):
+    """Other good time intervals [s] or keywords, None to leave one out; or no such HDU."""
+    with fits.open(path) as hdus:
+        table = hdus[hdu]
+        if start is not None:
+            columns = [
+                fits.Column(n, "D", "s", array=np.array(v, float)) for n, v in (("START", start), ("STOP", stop))
+            ]
+            table = fits.BinTableHDU.from_columns(columns, header=table.header, name=hdu)
+        for key, value in keywords.items():
+            table.header.remove(key, ignore_missing=True)
+            if value is not None:
+                table.header[key] = value
+        fits.HDUList([table if one.name == hdu else one for one in hdus]).writeto(path, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("start", "stop", "on_time"),
+    [
+        ([0.0], [900.0], 900.0),  # less than the header says
+        ([0.0, 600.0], [300.0, 1200.0], 900.0),
+        ([900.0, 0.0], [1800.0, 900.0], 1800.0),  # in any order
+        ([0.0, 500.0], [1000.0, 1800.0], 1800.0),  # overlaps count once, where gammapy counts them twice
+        ([0.0, 100.0, 100.0], [1000.0, 200.0, 200.0], 1000.0),
+    ],
+)
+@pytest.mark.parametrize(
+    "header",
+    [{"DEADC": 0.9, "LIVETIME": 1620.0}, {"DEADC": None, "LIVETIME": 1620.0}, {"DEADC": "0.9", "LIVETIME": 1620.0}],
+)
+def test_livetime_is_that_of_the_good_time(start, stop, on_time, header, store):
+    path = store / "obs_11.fits.gz"
+    rewrite(path, "EVENTS", **header)
+    whole = read_gadf(store, [11]).observations[0]
+    rewrite(path, "GTI", start, stop)
+    (run,) = read_gadf(store, [11]).observations
+    assert float(run.livetime) == pytest.approx(0.9 * on_time, rel=1e-6)
+    assert float(whole.livetime) == pytest.approx(1620.0, rel=1e-6)
+    expected = DataStore.from_dir(store).obs(11)
+    if isinstance(header["DEADC"], float):
+        merged = expected.gti.union()
+        fraction = 1.0 - expected.observation_dead_time_fraction
+        assert float(run.livetime) == pytest.approx(merged.time_sum.to_value("s") * fraction, rel=1e-6)
+    # background rates count per on-time
+    at = np.ones(1), *(np.array([float(c)]) for c in (run.lon, run.lat))
+    np.testing.assert_allclose(*(eqx.filter_jit(o.background)(*at) / o.livetime for o in (run, whole)), rtol=1e-5)
+
+
+HEADERS = [
+    # HDU, keywords, error or None, warning or None
+    ("EVENTS", {"LIVETIME": "some"}, None, "LIVETIME is 'some', which is not a number; it is a time in s"),
+    ("EVENTS", {"LIVETIME": "1800"}, None, None),
+    ("EVENTS", {"LIVETIME": None}, None, None),
+    ("EVENTS", {"LIVETIME": 0.0}, None, None),
+    ("EVENTS", {"LIVETIME": 900.0}, None, "DEADC is 1 but LIVETIME / ONTIME is 0.5; DEADC is taken"),
+    ("EVENTS", {"LIVETIME": "some", "DEADC": None}, "LIVETIME is 'some', which is not a number", None),
+    ("EVENTS", {"LIVETIME": None, "DEADC": None}, None, "neither DEADC nor LIVETIME and ONTIME tell the dead time"),
+    ("EVENTS", {"DEADC": 0.0}, "DEADC is 0; it is the fraction of time without dead time", None),
+    ("EVENTS", {"DEADC": -1.0}, "DEADC is -1; it is the fraction", None),
+    ("EVENTS", {"DEADC": "none"}, "DEADC is 'none', which is not a number", None),
+    ("EVENTS", {"ONTIME": None}, None, None),
+    ("EVENTS", {"RA_PNT": None}, r"no keyword RA_PNT; it is the right ascension of the pointing \[deg\]", None),
+    ("EVENTS", {"RA_PNT": "05:34:31"}, "RA_PNT is '05:34:31', which is not a number", None),
+    ("EVENTS", {"DEC_PNT": 120.0}, "DEC_PNT is 120; it is the declination", None),
+    ("EVENTS", {"OBS_MODE": "DRIFT"}, "drift scans are not supported", None),
+    ("EVENTS", {"OBS_MODE": None}, None, None),
+    ("EVENTS", {"GEOLON": None}, "FOVALIGN = ALTAZ needs GEOLON", None),
+    ("EVENTS", {"GEOLON": "west"}, "GEOLON is 'west', which is not a number", None),
+    ("EVENTS", {"MJDREFI": None}, "HDU EVENTS: no keyword MJDREFI", None),
+    ("EVENTS", {"MJDREFI": 50000}, None, "no event is in the good time intervals"),
+    ("GTI", {"MJDREFF": None}, "HDU GTI: no keyword MJDREFF", None),
+    ("GTI", {"TIMEUNIT": "fortnight"}, None, None),  # columns have units
+]
+
+
+@pytest.mark.parametrize(("hdu", "keywords", "error", "warning"), HEADERS)
+def test_headers_of_events(hdu, keywords, error, warning, store):
+    """Each works as without the change, or is one line with file, HDU, keyword and what would be right."""
+    right = float(read_gadf(store, [11]).observations[0].livetime)
+    rewrite(store / "obs_11.fits.gz", hdu, **keywords)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        if error:
+            with pytest.raises(ValueError, match=f"run 11: .*{error}") as caught:
+                read_gadf(store, [11])
+            assert "\n" not in str(caught.value)
+        else:
+            assert float(read_gadf(store, [11]).observations[0].livetime) == pytest.approx(right)
+    assert [w for w in said if warning and re.search(warning, str(w.message))] or not warning
+    assert warning or not said, said
+
+
+@pytest.mark.parametrize(
+    ("keywords", "expected"),
+    [
+        ({}, (0.1, 20.0)),
+        ({"LO_THRES": 0.5, "HI_THRES": 5.0}, (0.5, 5.0)),
+        ({"LO_THRES": 0, "HI_THRES": 0}, (0.1, 20.0)),
+        ({"LO_THRES": -1.0, "HI_THRES": -1.0}, (0.1, 20.0)),
+        ({"LO_THRES": "0.5"}, (0.5, 20.0)),
+        ({"LO_THRES": "low"}, "HDU EFFECTIVE AREA: LO_THRES is 'low', which is not a number; it is an energy in TeV"),
+        ({"HI_THRES": True}, "HI_THRES is True, which is not a number"),
+        ({"LO_THRES": 6.0, "HI_THRES": 5.0}, "no energies are left, its safe range is 6 to 5 TeV"),
+    ],
+)
+def test_safe_energies(keywords, expected, store):
+    rewrite(store / "irf.fits", "EFFECTIVE AREA", **keywords)
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            read_gadf(store, [11])
+    else:
+        run = read_gadf(store, [11]).observations[0]
+        assert (run.energy_min, run.energy_max) == pytest.approx(expected)
+
+
+def index(store, change):
+    with fits.open(store / "hdu-index.fits.gz") as hdus:
+        rows = [dict(zip(hdus[1].columns.names, row, strict=True)) for row in hdus[1].data]
+    rows = change(rows)
+    columns = [
+        fits.Column(name, "K" if name == "OBS_ID" else "32A", array=np.array([row[name] for row in rows]))
+        for name in rows[0]
+    ]
+    fits.HDUList([fits.PrimaryHDU(), fits.BinTableHDU.from_columns(columns, name="HDU_INDEX")]).writeto(
+        store / "hdu-index.fits.gz", overwrite=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("psf", {"HDU_CLASS": "psf_king"}, None),  # the file knows its class
+        ("psf", {"HDU_CLASS": ""}, None),
+        ("psf", {"HDU_NAME": "PSF"}, r"irf\.fits: no HDU PSF; the file has EFFECTIVE AREA, ENERGY DISPERSION"),
+        ("events", {"HDU_NAME": "EVT"}, "run 11: obs_11.fits.gz: no HDU EVT; the file has EVENTS, GTI"),
+        ("gti", {"FILE_NAME": "none.fits"}, "run 11: none.fits: no such file"),
+        ("gti", {"HDU_TYPE": "time"}, "run 11: .*gti"),
+        ("bkg", {"HDU_TYPE": "background"}, None),  # optional
+    ],
+)
+def test_indices(kind, changes, message, store):
+    def change(rows):
+        return [{**row, **changes} if row["HDU_TYPE"] == kind else row for row in rows]
+
+    index(store, change)
+    if message:
+        with pytest.raises(ValueError, match=message):
+            read_gadf(store, [11])
+    else:
+        assert len(read_gadf(store, [11]).events) > 50
+
+
+def test_an_index_with_two_hdus_of_a_kind(store):
+    index(store, lambda rows: rows + [dict(row) for row in rows if row["HDU_TYPE"] == "psf"])
+    with pytest.warns(UserWarning, match="run 11: the index lists 2 HDUs of type psf; the first is read"):
+        read_gadf(store, [11])
+    index(store, lambda rows: [{k: v for k, v in row.items() if k != "FILE_DIR"} for row in rows])
+    with pytest.raises(ValueError, match="the index files cannot be read"):
+        read_gadf(store, [11])
+
+
+def test_a_run_given_twice_is_an_error(store):
+    with pytest.raises(ValueError, match="run 11 is given twice"):
+        read_gadf(store, [11, 12, 11])
+    # under another number
+    index(store, lambda rows: rows + [{**row, "OBS_ID": 13} for row in rows if row["OBS_ID"] == 11])
+    with pytest.raises(ValueError, match="run 13 is given twice: it has the events of .*run 11"):
+        read_gadf(store)
+    run = DataStore.from_dir(store).obs(11)
+    with pytest.raises(ValueError, match="observation 11 is given twice"):
+        from_gammapy_observations([run, run])
+    # parts of a run, with and without an overlap
+    start = run.gti.time_start[0]
+    early, late, most = (
+        run.select_time(Time([start + a * u.s, start + b * u.s])) for a, b in ((-1, 900), (900, 1800), (-1, 1800))
+    )
+    assert len(from_gammapy_observations([early, late]).observations) == 2
+    with pytest.raises(ValueError, match="given twice: it has the events of another of the same name, 11|given twice"):
+        from_gammapy_observations([early, most])
 
 
 def test_events_outside_good_time_are_dropped(store):
@@ -154,7 +336,7 @@ def remove_psf(store):
         (break_index, {}, ValueError, "the index files cannot be read"),
         (remove_psf, {}, ValueError, "run 11: .*psf"),
         (lambda s: (s / "hdu-index.fits.gz").unlink(), {}, FileNotFoundError, "no hdu-index.fits.gz in the folder"),
-        (lambda s: (s / "irf.fits").write_bytes(b"x"), {}, ValueError, "the response functions cannot be read"),
+        (lambda s: (s / "irf.fits").write_bytes(b"x"), {}, ValueError, r"irf\.fits: not a readable FITS file"),
         (lambda s: (s / "obs_12.fits.gz").unlink(), {}, ValueError, "run 12: .*obs_12.fits.gz"),
         (
             lambda s: edit(s / "obs_12.fits.gz", "EVENTS", 3, "ENERGY", np.nan),
@@ -247,7 +429,7 @@ def test_reading_the_wrong_file(tmp_path, runs):
     with pytest.raises(ValueError, match="the pointing is not that of observation 11"):
         read_events(tmp_path, moved)
     (tmp_path / "obs_11.fits.gz").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match="not a readable event file"):
+    with pytest.raises(ValueError, match=r"obs_11\.fits\.gz: not a readable FITS file"):
         read_events(tmp_path, runs)
     with pytest.raises(ValueError, match="events belong to 2 observations, 1 are given"):
         write_events(tmp_path, scatter(runs), runs[:1])
@@ -308,7 +490,7 @@ def test_observations_in_memory(store):
     assert_same(from_gammapy_observations(loaded, **options), data)
     # half the time, half the livetime and its events
     start = observations[0].gti.time_start[0]
-    edit(store / "obs_11.fits.gz", "EVENTS", LIVETIME=1600.0)
+    edit(store / "obs_11.fits.gz", "EVENTS", LIVETIME=1600.0, DEADC=1600.0 / 1800.0)
     events, whole = from_gammapy_observations(DataStore.from_dir(store).obs(11), **options)
     assert float(whole[0].livetime) == 1600.0
     half = DataStore.from_dir(store).obs(11).select_time(Time([start, start + 900 * u.s]))
