@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import inspect
 import os
 from importlib.metadata import version
 from pathlib import Path
@@ -46,6 +47,30 @@ def gammapy_data() -> Path:
     if not path or not Path(path).is_dir():
         pytest.skip("set GAMMAPY_DATA to the folder of the gammapy data collection to run the tests on real data")
     return Path(path)
+
+
+def spelled(function, **arguments):
+    """Call with the names of gammapy 2.2 where it has them: `mDM` for mass, `factor` for jfactor, `rmax`, `source`."""
+    known = inspect.signature(function).parameters
+    names = {"mDM": "mass", "factor": "jfactor"}
+    given = {name if name in known else names.get(name, name): value for name, value in arguments.items()}
+    return function(**{name: value for name, value in given.items() if name in known})
+
+
+@pytest.fixture(scope="session")
+def dark_matter_of_gammapy():
+    """`make(kind, mass, channel, factor, **others)`: "Annihilation" or "Decay" spectral model of any gammapy."""
+    from astropy import units as u
+    from gammapy.astro import darkmatter
+
+    def make(kind, mass, channel, factor, **others):
+        function = getattr(darkmatter, f"DarkMatter{kind}SpectralModel")
+        unit = "GeV cm-2" if kind == "Decay" else "GeV2 cm-5"
+        return spelled(
+            function, mDM=mass * u.TeV, channel=channel, factor=factor * u.Unit(unit), source="pppc4", **others
+        )
+
+    return make
 
 
 @pytest.fixture(scope="session")

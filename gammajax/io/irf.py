@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gammajax.io.files import expand
-from gammajax.io.hdu import Refused, opened, read_response, response_class
+from gammajax.io.files import expand, one_line
+from gammajax.io.hdu import RATE, Refused, opened, read_response, response_class
 from gammajax.psf import PSF, GaussPSF, KingPSF, TablePSF
 from gammajax.response import Background, EnergyDispersion, Response
 from gammajax.sky import SQUARE_DEGREE
@@ -92,20 +92,28 @@ def response_from_gammapy(aeff, edisp, psf, bkg, name: str, warn: bool = True) -
     `name` (of the file or run) is used in messages. A response function that is off from its normalisation by more
     than 5 % where events are expected is normalised with one `UserWarning` each, silenced by `warn=False`.
 
-    Raises `ValueError` for point-like responses, unknown classes, and functions without any valid node.
+    Raises `ValueError` for point-like responses, unknown classes, units of another dimension, and functions without any
+    valid node.
     """
+    from astropy.units import UnitConversionError
+
     for function in (aeff, edisp, psf, bkg):
         if getattr(function, "is_pointlike", False):
             raise ValueError(f"{name}: point-like response (RAD_MAX); the full-enclosure response is needed")
-    axes = (energy_axis(aeff.axes["energy_true"]), _axis(aeff.axes["offset"], "deg"))
-    effective_area = Table(axes, np.nan_to_num(aeff.quantity.to_value("cm2"), posinf=0.0, neginf=0.0))
-    check = functools.partial(_check_normalisation, effective_area, name) if warn else None
-    return Response(
-        effective_area=effective_area,
-        psf=_psf(psf, name, check),
-        energy_dispersion=_energy_dispersion(edisp, name, check),
-        background=None if bkg is None else _background(bkg, name),
-    )
+    at = "effective area"
+    try:
+        axes = (energy_axis(aeff.axes["energy_true"]), _axis(aeff.axes["offset"], "deg"))
+        effective_area = Table(axes, np.nan_to_num(aeff.quantity.to_value("cm2"), posinf=0.0, neginf=0.0))
+        check = functools.partial(_check_normalisation, effective_area, name) if warn else None
+        at = "point spread function"
+        spread = _psf(psf, name, check)
+        at = "energy dispersion"
+        dispersion = _energy_dispersion(edisp, name, check)
+        at = "background"
+        background = None if bkg is None else _background(bkg, name)
+    except UnitConversionError as error:
+        raise ValueError(f"{name}: the {at} has a unit that does not fit ({one_line(error)})") from error
+    return Response(effective_area, spread, dispersion, background)
 
 
 def fov_alignment(bkg) -> str | None:
@@ -137,7 +145,7 @@ def _psf(psf, name, check) -> PSF:
         valid = values.sum(-1) > 0
         result = TablePSF(energy, offset, Axis(rad), _fill_missing(values, valid, energy, name))
         rings = np.pi * np.diff(edges.clip(0.0) ** 2) * SQUARE_DEGREE
-        integral = np.nan_to_num(np.asarray(psf.data, float)) @ rings * _unit_scale(psf.unit, "sr-1")
+        integral = np.nan_to_num(np.asarray(psf.data, float)) @ rings * _unit_scale(psf.unit, "sr-1", "sr-1")
     elif psf.tag == "psf_king":
         sigma = np.asarray(psf.quantity["sigma"].to_value("deg"), float)
         gamma = np.asarray(psf.data["gamma"], float)
@@ -180,7 +188,7 @@ def _radial_nodes(psf):
 def _gaussians(psf):
     """Widths [deg], amplitudes relative to the first [energy, offset, 3], and the integral of a three-Gaussian PSF."""
     widths = np.stack([psf.quantity[f"sigma_{i}"].to_value("deg") for i in (1, 2, 3)], -1).astype(float)
-    scale = np.nan_to_num(np.asarray(psf.data["scale"], float)) * _unit_scale(psf.unit["scale"], "sr-1")
+    scale = np.nan_to_num(np.asarray(psf.data["scale"], float)) * _unit_scale(psf.unit["scale"], "sr-1", "sr-1")
     amplitudes = np.stack([np.ones_like(scale), psf.data["ampl_2"], psf.data["ampl_3"]], -1).astype(float)
     widths, amplitudes = np.nan_to_num(widths), np.nan_to_num(amplitudes)
     integral = 2.0 * np.pi * scale * (amplitudes * widths**2).sum(-1) * SQUARE_DEGREE
@@ -188,7 +196,7 @@ def _gaussians(psf):
 
 
 def _background(bkg, name) -> Background:
-    unit = _unit_scale(bkg.unit, "s-1 TeV-1 sr-1")
+    unit = _unit_scale(bkg.unit, "s-1 TeV-1 sr-1", RATE)
     # empty bins get the floor of gammapy's logarithmic interpolation, in the unit of the file
     tiny = float(np.finfo(np.float32).tiny)
     floor = np.log(tiny * unit)
@@ -267,9 +275,9 @@ def _axis(axis, unit) -> Axis:
     return Axis(np.asarray(axis.center.to_value(unit), float), edges.min(), edges.max())
 
 
-def _unit_scale(unit, target) -> float:
-    """Factor from `unit` to `target`; files without a unit mean the unit of the format."""
+def _unit_scale(unit, target, otherwise) -> float:
+    """Factor from `unit` to `target`; `otherwise` is the unit of what has none."""
     from astropy import units
 
     unit = units.Unit(unit)
-    return 1.0 if unit == units.dimensionless_unscaled else float(unit.to(target))
+    return float((units.Unit(otherwise) if unit == units.dimensionless_unscaled else unit).to(target))

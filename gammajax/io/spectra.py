@@ -210,16 +210,23 @@ def _piecewise(model, read):
 
 
 def _dark_matter(model, read):
-    if model.z != 0 or model.source != "pppc4":
+    # without a source gammapy takes this one; from 2.2 on that is what it has by default
+    if model.z != 0 or (model.source or "pppc4").lower() != "pppc4":
         return None
-    kind, mass = type(model).__name__, float(model.mass.to_value("TeV"))
+    kind, mass = type(model).__name__, _either(model, "mDM", "mass", "TeV")
     read.note(f"{kind} has one free parameter, its scale; build the spectrum yourself to free the mass")
     if kind == "DarkMatterDecaySpectralModel":
         rate = read(model.scale) / model.LIFETIME_AGE_OF_UNIVERSE.to_value("s")
-        return DarkMatterDecay(model.channel, mass, rate, float(model.jfactor.to_value("GeV cm-2")))
+        return DarkMatterDecay(model.channel, mass, rate, _either(model, "factor", "jfactor", "GeV cm-2"))
     # half the flux for k = 4, not self-conjugate
     sigma_v = read(model.scale) * model.THERMAL_RELIC_CROSS_SECTION.to_value("cm3 s-1") * (2.0 / model.k)
-    return DarkMatter(model.channel, mass, sigma_v, float(model.jfactor.to_value("GeV2 cm-5")))
+    return DarkMatter(model.channel, mass, sigma_v, _either(model, "factor", "jfactor", "GeV2 cm-5"))
+
+
+def _either(model, name: str, before: str, unit: str) -> float:
+    """Value of an attribute that gammapy 2.2 calls `name` and the versions up to 2.1 call `before`."""
+    value = getattr(model, name) if hasattr(model, name) else getattr(model, before)
+    return float(getattr(value, "quantity", value).to_value(unit))
 
 
 NATIVE: dict[str, Callable[[Any, Reader], Any]] = {

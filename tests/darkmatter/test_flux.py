@@ -22,7 +22,7 @@ def test_against_gammapy(gammapy_data, channel, mass):
     from astropy import units as u
     from gammapy.astro.darkmatter import PrimaryFlux
 
-    flux = PrimaryFlux(mDM=mass * u.TeV, channel=channel)
+    flux = PrimaryFlux(mDM=mass * u.TeV, channel=channel, source="pppc4")
     # gammapy moves the mass to the next one in the table
     mass = flux.mDM.to_value("TeV")
     log10_x = np.linspace(-3.0, -0.02, 60)
@@ -98,18 +98,17 @@ def pppc(gammapy_data):
 
 @pytest.mark.parametrize(("channel", "mass"), [("b", 2.0), ("W", 1.0), ("tau", 10.0)])
 @pytest.mark.parametrize("decay", [False, True])
-def test_flux_against_gammapy(pppc, channel, mass, decay):
+def test_flux_against_gammapy(pppc, channel, mass, decay, dark_matter_of_gammapy):
     from astropy import units as u
-    from gammapy.astro.darkmatter import DarkMatterAnnihilationSpectralModel, DarkMatterDecaySpectralModel
 
     x = 10.0 ** pppc.log10_x[60:-5:7]  # gammapy has no other nodes in x either
     if decay:
-        model = DarkMatterDecaySpectralModel(mass * u.TeV, channel, jfactor=1e21 * u.Unit("GeV cm-2"))
+        model = dark_matter_of_gammapy("Decay", mass, channel, 1e21)
         rate = 1.0 / model.LIFETIME_AGE_OF_UNIVERSE.to_value("s")
         energy = 0.5 * mass * x
         ours = gj.DarkMatterDecay(channel, mass, rate, 1e21, yields=pppc)
     else:
-        model = DarkMatterAnnihilationSpectralModel(mass * u.TeV, channel, jfactor=1e21 * u.Unit("GeV2 cm-5"))
+        model = dark_matter_of_gammapy("Annihilation", mass, channel, 1e21)
         energy = mass * x
         ours = gj.DarkMatter(channel, mass, 3e-26, 1e21, yields=pppc)
     expected = model(energy * u.TeV).to_value("TeV-1 cm-2 s-1").ravel()

@@ -460,6 +460,14 @@ def test_hess(gammapy_data):
     np.testing.assert_allclose(value, expected.psf.evaluate(rad=rad * u.deg, **at).to_value("sr-1"), rtol=0.02)
 
 
+def test_livetimes_of_real_runs(gammapy_data):
+    ids = [20136, 20275, 23523, 23526, 33787, 47802]
+    store = DataStore.from_dir(gammapy_data / "hess-dl3-dr1")
+    for run in read_gadf(gammapy_data / "hess-dl3-dr1", ids).observations:
+        expected = store.obs(int(run.obs_id)).observation_live_time_duration
+        assert float(run.livetime) == pytest.approx(expected.to_value("s"), rel=1e-6)
+
+
 def test_first_data_challenge(gammapy_data, monkeypatch):
     monkeypatch.setenv("CALDB", str(gammapy_data / "cta-1dc/caldb"))
     monkeypatch.setenv("GAMMAPY_DATA", str(gammapy_data))

@@ -185,3 +185,33 @@ def test_unreadable_files(tmp_path, write, monkeypatch):
     for name in ("text.fits", "empty.fits.gz", "cut.fits"):
         with pytest.raises(ValueError, match=rf"^\S*{name}: (not a readable FITS file|.*cannot be read) \([^\n]*\)$"):
             read_irf(f"$SOMEWHERE/{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "unit", "message"),
+    [
+        ("aeff", "s", "the effective area has a unit that does not fit"),
+        ("bkg_2d", "m2", "the background has a unit that does not fit"),
+        ("psf_king", {"sigma": u.TeV, "gamma": u.one}, "the point spread function has a unit that does not fit"),
+        ("aeff", "cm2", None),
+        ("bkg_2d", "", None),  # that of the format, as gammapy takes it
+        ("bkg_2d", "s-1 MeV-1 sr-1", None),
+    ],
+)
+def test_units_in_memory(name, unit, message, functions):
+    kind = name.split("_")[0]
+    irfs = {
+        "aeff": functions["aeff"],
+        "edisp": functions["edisp"],
+        "psf": functions["psf_king"],
+        "bkg": functions["bkg_2d"],
+    }
+    right = response_from_gammapy(**irfs, name="file")
+    irfs[kind] = type(irfs[kind])(irfs[kind].axes, irfs[kind].data * 1e4 if unit == "cm2" else irfs[kind].data, unit)
+    if message:
+        with pytest.raises(ValueError, match=f"file: {message}"):
+            response_from_gammapy(**irfs, name="file")
+    else:
+        same = response_from_gammapy(**irfs, name="file")
+        np.testing.assert_allclose(same.effective_area.values, right.effective_area.values, rtol=1e-6)
+        np.testing.assert_allclose(same.background.log_rate.values, right.background.log_rate.values, rtol=1e-6)

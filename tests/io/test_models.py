@@ -414,15 +414,23 @@ def test_yaml_and_what_it_cannot_say(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("decay", [False, True])
-def test_dark_matter_of_gammapy(gammapy_data, decay):
-    from gammapy.astro.darkmatter import DarkMatterAnnihilationSpectralModel, DarkMatterDecaySpectralModel
+def _mass(model):
+    return getattr(model, "mDM", None) or model.mass
 
+
+def _factor(model):
+    return getattr(model, "factor", None) or model.jfactor
+
+
+@pytest.mark.parametrize("decay", [False, True])
+@pytest.mark.parametrize("version", ["this", "2.2"])
+def test_dark_matter_of_gammapy(gammapy_data, decay, version, dark_matter_of_gammapy):
     if decay:
-        spectral = DarkMatterDecaySpectralModel(10 * u.TeV, "b", scale=2.0, jfactor=3e21 * u.Unit("GeV cm-2"))
+        spectral = dark_matter_of_gammapy("Decay", 10.0, "b", 3e21, scale=2.0)
     else:
-        jfactor = 3e21 * u.Unit("GeV2 cm-5")
-        spectral = DarkMatterAnnihilationSpectralModel(5 * u.TeV, "b", scale=2.0, jfactor=jfactor, k=4)
+        spectral = dark_matter_of_gammapy("Annihilation", 5.0, "b", 3e21, scale=2.0, k=4)
+    if version == "2.2":  # under its names, and without a source
+        spectral.mDM, spectral.factor, spectral.source = _mass(spectral), _factor(spectral), None
     point = POINT.copy()
     point.freeze()
     ours = gj.io.from_gammapy(SkyModel(spectral, point, name="dm"), frame="galactic")
