@@ -34,6 +34,7 @@ from gammajax.mixture import InstrumentBackground, Source
 from gammajax.posterior import Parameters, Posterior
 from gammajax.priors import centre, shape
 from gammajax.profile import UPPER_LIMIT
+from gammajax.progress import DELAY, Progress
 from gammajax.quantities import Quantity, find_quantity
 from gammajax.samplers.space import labels, labels_along, referred
 from gammajax.simulate import simulate
@@ -358,6 +359,7 @@ def sensitivity(
     level: float = 0.95,
     constraints: list[str] | None = None,
     points: int = POINTS_SENSITIVITY,
+    progress: bool = True,
     **options,
 ) -> Sensitivity:
     """Expected upper limit on a scale, and its discovery, at each of `values` of the parameter `along`.
@@ -366,6 +368,7 @@ def sensitivity(
     constraint terms about the truth, or those of `constraints` alone, as of [`gammajax.profile`][]. `parameters` are
     the truth: the others everywhere, the scale for `significance`. The rest is as of [`gammajax.forecast`][].
     Limits are infinite, with a warning, where no scale is excluded: where a nuisance can hide any signal.
+    `progress`: show how far it is, after some seconds.
 
     The median limit mu has q_mu,A = z² = 2.71 (95 %, one-sided) given the expectation without signal, and
     sigma = mu / z. If the best fit lies N sigma above zero the limit is sigma (z + N) (Cowan et al. 2011,
@@ -389,7 +392,11 @@ def sensitivity(
         key, model, priors, observations, there[0], also=tuple(there[1:]), number=number, points=points, **options
     )
     z = float(np.sqrt(UPPER_LIMIT)) if level == 0.95 else float(norm.ppf(level))
-    rows = [_at_value(Conditional.init(asimov, constraints, [scale, along]), point, scale, along, z) for point in there]
+    rows = []
+    with Progress(progress, f"sensitivity to {scale}", DELAY) as bar:
+        for number_done, point in enumerate(there):
+            bar.update(number_done / len(there), f"sensitivity at {along} = {float(point[along]):.4g}")
+            rows.append(_at_value(Conditional.init(asimov, constraints, [scale, along]), point, scale, along, z))
     sigma, discovery, significance = np.array(rows).T
     bands = [np.sqrt(z**2 + min(n, 0) ** 2) + n for n in BANDS]
     quantities = (find_quantity(model, there, name) for name in (scale, along))

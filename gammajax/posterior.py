@@ -24,6 +24,7 @@ from gammajax.likelihood import LEAST_COUNTS, mixture_density, sum_of_logs
 from gammajax.mixture import InstrumentBackground, Mixture, Source, or_undefined
 from gammajax.observation import Observation, as_tuple
 from gammajax.priors import centre, check_priors, cube_size, extremes, from_cube, shape
+from gammajax.progress import DELAY, Progress, say
 from gammajax.spectra import is_concrete, is_same
 
 Parameters = dict[str, Float[Array, "..."]]
@@ -137,7 +138,8 @@ class Posterior(eqx.Module):
             )
         variants += _together(model, self.priors)
         rows = Rows.init(events, observations, per_decade, bands, mesh, dtype, progress)
-        self.engines = _prepare(mixture, observations, rows, engine, depends, variants, compact)
+        with Progress(rows.progress, "set-up", DELAY):
+            self.engines = _prepare(mixture, observations, rows, engine, depends, variants, compact)
         self.count = rows.place(rows.count)
         self.data = _of_rows(rows)
         self.reference_parameters = start
@@ -452,6 +454,7 @@ def _prepare(mixture, observations, rows, engine, depends: Dependence, variants,
         ours = [other.components[name] for other in variants]
         if name in engines:
             continue
+        say(f"engine of {name}")
         if init == KernelEngine.init or isinstance(init, PreparedKernel):
             if name in free:
                 raise ValueError(

@@ -18,6 +18,7 @@ from scipy.stats import chi2
 from gammajax.conditional import Conditional, constraint_term, difference, fall, locate, maximise
 from gammajax.posterior import Parameters
 from gammajax.priors import bounds, quantile, shape
+from gammajax.progress import DELAY, Progress
 from gammajax.samplers.space import labels, referred
 
 DEEP = 9.0  # q where a profile without given values ends: beyond its 99.7 % interval
@@ -127,7 +128,13 @@ class Profile(eqx.Module):
 
 
 def profile(
-    posterior, name: str, values=None, *, constraints: list[str] | None = None, initial: dict | None = None
+    posterior,
+    name: str,
+    values=None,
+    *,
+    constraints: list[str] | None = None,
+    initial: dict | None = None,
+    progress: bool = True,
 ) -> Profile:
     """Profile likelihood over one parameter, or one number of a vector as in "position[0]".
 
@@ -135,6 +142,7 @@ def profile(
     - `constraints`: parameters whose priors are constraint terms; by default all but what is profiled, none for `[]`
       (module [`gammajax.conditional`][]). Flat priors are none in any case.
     - `initial`: parameters near the maximum; by default it is searched for as [`gammajax.fit`][] does.
+    - `progress`: show how far it is, after some seconds.
 
     Each value starts from its neighbour's maximum, outwards from the best and then back, and keeps the higher.
     Fits that did not converge are said in `messages` and as a warning.
@@ -158,6 +166,11 @@ def profile(
     >>> bool(gj.test_statistic(posterior, "fraction").significance > 5)
     True
     """
+    with Progress(progress, f"profile over {name}", DELAY) as bar:
+        return _profile(posterior, name, values, constraints, initial, bar)
+
+
+def _profile(posterior, name, values, constraints, initial, bar: Progress) -> Profile:
     parameter, index = locate(posterior, name)
     support = _support(posterior.priors[parameter], index)
     likelihood = Conditional.init(posterior, constraints, [name])
@@ -167,6 +180,7 @@ def profile(
 
     def at(value, start) -> float:
         """Fit at a value, keep the higher of this fit and what was found before, and return q there."""
+        bar.say(f"{len(found)} values, now {value:.4g}")
         parameters, good = maximise(near, {name: value}, start)
         q = 2.0 * float(difference(near, best, parameters))
         q = q if np.isfinite(q) else np.inf
@@ -211,7 +225,7 @@ def profile(
     if not converged:
         messages.insert(0, "the best fit has not converged")
     for message in messages:
-        warnings.warn(message, stacklevel=2)
+        warnings.warn(message, stacklevel=3)
     columns = [found[float(v)][1] for v in grid]
     parameters = {key: np.stack([np.asarray(column[key]) for column in columns]) for key in best}
     return Profile(name, grid, fall_, parameters, best, centre_value, support, tuple(messages))
@@ -273,6 +287,7 @@ def test_statistic(
     *,
     constraints: list[str] | None = None,
     initial: dict | None = None,
+    progress: bool = True,
 ) -> TestStatistic:
     """Likelihood-ratio test of one number against a value, by default against no signal.
 
@@ -282,8 +297,13 @@ def test_statistic(
     there, makes the p-value a local one, which a message says. TS is infinite where events cannot be under the null, as
     without a background.
 
-    `constraints`, `initial`: as of [`gammajax.profile`][]. Raises `ValueError` as [`gammajax.profile`][] does.
+    `constraints`, `initial`, `progress`: as of [`gammajax.profile`][], which raises the same errors.
     """
+    with Progress(progress, f"test of {name} = {null:g}", DELAY):
+        return _test_statistic(posterior, name, null, constraints, initial)
+
+
+def _test_statistic(posterior, name, null, constraints, initial) -> TestStatistic:
     parameter, index = locate(posterior, name)
     low, high = _support(posterior.priors[parameter], index)
     if not low <= null <= high:
@@ -320,7 +340,7 @@ def test_statistic(
             "is larger (look-elsewhere effect, Gross & Vitells 2010, arXiv:1005.1891)"
         )
     for message in messages:
-        warnings.warn(message, stacklevel=2)
+        warnings.warn(message, stacklevel=3)
     return TestStatistic(name, float(null), value, p_value, at_boundary, best, under, tuple(undefined), tuple(messages))
 
 

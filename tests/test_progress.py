@@ -1,4 +1,6 @@
+import io
 import re
+import time
 
 import numpy as np
 import pytest
@@ -54,3 +56,45 @@ def test_set_up_says_how_far_it_is(often, capsys, make_observation):
     assert re.search(
         r"  set-up: \d+ %, [\d.e+]+ of [\d.e+]+ rows of a kernel, [\d.e+]+ per second", capsys.readouterr().out
     )
+
+
+def test_work_within_work_speaks_through_the_outer_one(often, capsys):
+    with Progress(True, "profile") as outer:
+        outer.update(0.25, "1 of 4")
+        with Progress(True, "fit") as inner:
+            inner.update(0.5, "half")
+            progress.say("Newton steps")
+            assert outer.words == "fit, Newton steps" and outer.part == 0.25
+        with Progress(True, "profile") as inner:
+            inner.update(0.5, "2 of 4")
+        assert outer.part == 0.5
+    progress.say("nobody listens")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0].strip() for line in lines] == ["profile"] * 2
+
+
+def test_a_line_comes_while_the_main_thread_is_busy(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "REPORT_EVERY", 0.2)
+    with Progress(True, "fit", delay=0.1) as bar:
+        bar.say("compiling")
+        time.sleep(1.3)  # as a compiler does
+    assert re.fullmatch(r"  fit: compiling, 1 s so far\n", capsys.readouterr().out)
+
+
+def test_a_bar_appears_after_its_delay(monkeypatch):
+    monkeypatch.setattr("rich._console", Console(force_terminal=True, file=io.StringIO()))
+    with Progress(True, "fit", delay=0.1) as bar:
+        assert not bar.bar.live.is_started
+        time.sleep(0.3)
+        assert bar.bar.live.is_started
+        with Progress(True, "compile") as inner:
+            inner.update(0.5, "half")
+    assert not bar.bar.live.is_started
+    with Progress(True, "fit", delay=5.0) as bar:
+        bar.update(0.5, "half")
+    assert not bar.bar.live.is_started
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(4.2, "4 s"), (700.0, "12 min"), (9000.0, "2.5 h")])
+def test_durations(seconds, text):
+    assert progress.duration(seconds) == text

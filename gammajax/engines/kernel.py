@@ -33,13 +33,12 @@ from gammajax.fold import (
 from gammajax.mixture import Source
 from gammajax.morphology import Morphology, Point
 from gammajax.observation import Observation, as_tuple
-from gammajax.progress import Progress
+from gammajax.progress import DELAY, Progress
 from gammajax.sky import Grid, separation
 from gammajax.spectra import is_concrete, is_same
 
 CHUNK = {"cpu": 2**12}  # points per step of the set-up: bounds its memory
 CHUNK_ELSEWHERE = 2**16
-DELAY = 2.0  # s before a set-up shows how far it is
 
 
 class KernelEngine(Engine):

@@ -9,6 +9,7 @@ import contextlib
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,11 +22,13 @@ import numpy as np
 
 from gammajax import distributed
 from gammajax.priors import shape
-from gammajax.progress import Progress
+from gammajax.progress import Progress, duration
 from gammajax.result import check_labels
 from gammajax.samplers import checkpoint as checkpoints
-from gammajax.samplers.space import parameters_at, referred
+from gammajax.samplers.space import log_density, parameters_at, referred
 
+# s of preparation, and of one likelihood, from which on an estimate of the whole is worth its compilation
+SLOW, SLOW_LIKELIHOOD = 5.0, 0.05
 PREEMPTED = 75  # exit status after SIGTERM: EX_TEMPFAIL of sysexits.h, "try again"
 
 
@@ -41,6 +44,7 @@ class Sampler(NamedTuple):
       record and the number of steps.
     - `over(state)`: optional, whether there is nothing to do.
     - `fix(state, record, steps)`: optional, a change of the state between steps, on the host.
+    - `values`: about how many likelihoods the whole run computes, a gradient counted as three.
     - `truths`, `units` of parameters, for the result.
     """
 
@@ -54,6 +58,7 @@ class Sampler(NamedTuple):
     fix: Callable = lambda state, record, steps: state
     truths: dict[str, Any] | None = None
     units: dict[str, str] | None = None
+    values: float = 0.0
 
 
 class Run(NamedTuple):
@@ -89,10 +94,15 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
     if not eqx.is_array(key) or not hasattr(posterior, "priors"):
         raise ValueError(f"{sampler.name} takes a key and a posterior, as {sampler.name}(jax.random.key(0), posterior)")
     check_labels({name: shape(prior) for name, prior in posterior.priors.items()}, sampler.truths, sampler.units)
-    begun, spent, steps, stop = time.perf_counter(), 0.0, 0, False
-    path = None if checkpoint is None else Path(checkpoint)
     shared = distributed.spans(posterior)
     first = not shared or distributed.is_first()
+    with Progress(progress and first, sampler.name) as bar:
+        return _drive(sampler, posterior, key, checkpoint, checkpoint_every, bar, shared, first)
+
+
+def _drive(sampler, posterior, key, checkpoint, checkpoint_every, bar: Progress, shared: bool, first: bool) -> Run:
+    begun, spent, steps, stop = time.perf_counter(), 0.0, 0, False
+    path = None if checkpoint is None else Path(checkpoint)
     belongs_to, found = {}, None
     if path is not None:
         data = distributed.from_first(partial(_bytes, path), shared)
@@ -101,6 +111,9 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
     prepared = found.prepared if found else {n: np.asarray(a) for n, a in sampler.prepare(posterior, key).items()}
     at = jnp.asarray(prepared["x"])
     posterior = referred(posterior, {name: value[0] for name, value in parameters_at(posterior, at[None]).items()})
+    if time.perf_counter() - begun > SLOW and bar.shown:
+        _estimate(sampler, posterior, at)
+    bar.say("compiling the sampler")
 
     def form(state):
         """What a record looks like."""
@@ -125,10 +138,13 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
             leaves = [np.asarray(_plain(leaf)) for leaf in jax.tree.leaves(state)]
             joined = jax.tree.leaves(_join(records))
             total = spent + time.perf_counter() - begun
-            checkpoints.write(path, belongs_to, checkpoints.Checkpoint(prepared, leaves, joined, steps, total))
+            try:
+                checkpoints.write(path, belongs_to, checkpoints.Checkpoint(prepared, leaves, joined, steps, total))
+            except OSError as error:  # a full disk is no reason to lose the run
+                warnings.warn(f"the checkpoint {path} cannot be written ({error}); sampling goes on", stacklevel=2)
 
     saved = time.perf_counter()
-    with _Terminated(path is not None) as terminated, Progress(progress and first, sampler.name) as bar:
+    with _Terminated(path is not None) as terminated:
         try:
             while done()[0] < 1.0:
                 advanced, record = sampler.step(posterior, state)
@@ -155,6 +171,19 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
     if not records:  # there was nothing to do
         records.append(jax.tree.map(lambda like: np.zeros((0, *like.shape[1:]), like.dtype), form(state)))
     return Run(posterior, prepared, state, _join(records), timings)
+
+
+def _estimate(sampler: Sampler, posterior, x) -> None:
+    """Say how long a run with slow likelihoods will take, before it begins."""
+    height = eqx.filter_jit(log_density)
+    jax.block_until_ready(height(posterior, x, True))
+    begun = time.perf_counter()
+    jax.block_until_ready(height(posterior, x, True))
+    seconds = time.perf_counter() - begun
+    if seconds > SLOW_LIKELIHOOD and sampler.values:
+        total = duration(seconds * sampler.values)
+        words = f"one likelihood takes {seconds:.2g} s, and {sampler.values:.1g} of them some {total}"
+        print(f"  {sampler.name}: {words}", flush=True)
 
 
 def _bytes(path) -> bytes | None:

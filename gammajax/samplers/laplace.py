@@ -64,7 +64,15 @@ def laplace(
         return min(steps * BLOCK / draws, 1.0), "draws"
 
     sampler = Sampler(
-        "laplace", {"draws": draws, "initial": initial}, prepare, start, step, done, truths=truths, units=units
+        "laplace",
+        {"draws": draws, "initial": initial},
+        prepare,
+        start,
+        step,
+        done,
+        truths=truths,
+        units=units,
+        values=draws,
     )
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
     x, log_ratio = (values[:draws] for values in run.record)

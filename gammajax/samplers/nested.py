@@ -23,6 +23,8 @@ from gammajax.samplers.slices import replace
 from gammajax.samplers.space import dimension, log_likelihood, log_prior, parameters_at
 
 BLOCK = 10  # steps between two reports
+# typical e-foldings of the volume from prior to posterior, and likelihoods of a move along a slice
+E_FOLDINGS, PER_SLICE = 10, 6
 VOLUMES = 200  # drawn sequences of prior volumes: the error of the evidence
 UNIFORM = 1e-3  # p-value of the ranks of new points among the live ones, below which they do not cover the volume
 
@@ -111,6 +113,7 @@ def nested(
         over,
         truths=truths,
         units=units,
+        values=live * E_FOLDINGS * slices * PER_SLICE,
     )
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
     record = run.record

@@ -22,6 +22,7 @@ from gammajax.samplers.optimise import find_peak
 from gammajax.samplers.pathfinder import paths
 from gammajax.samplers.space import constrained, log_density
 
+GRADIENTS = 7  # per step, typical of a posterior near a Gaussian
 BLOCK = 25  # steps between two reports of progress
 # Vehtari et al. 2021 (arXiv:1903.08008): R-hat below 1.01 and 100 effective draws per chain
 R_HAT_MAX, ESS_PER_CHAIN = 1.01, 100
@@ -104,7 +105,18 @@ def nuts(
         "target_accept": target_accept,
         "max_tree_depth": max_tree_depth,
     }
-    sampler = Sampler("nuts", options, prepare, kernel.start, kernel.block, done, fix=fix, truths=truths, units=units)
+    sampler = Sampler(
+        "nuts",
+        options,
+        prepare,
+        kernel.start,
+        kernel.block,
+        done,
+        fix=fix,
+        truths=truths,
+        units=units,
+        values=3.0 * GRADIENTS * total * chains,
+    )
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
     record = jax.tree.map(lambda values: values[warmup:total].swapaxes(0, 1), run.record)
     samples, stats = record

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions.constraints import simplex
 
 from gammajax.priors import bounds
+from gammajax.progress import DELAY, Progress, say
 from gammajax.samplers.space import (
     constrained,
     dimension_of,
@@ -124,17 +125,23 @@ class Peak(NamedTuple):
         return self.converged or (self.degenerate and not self.rising and self.distance < CONVERGED)
 
 
-def fit(posterior, *, initial: dict | None = None) -> Fit:
+def fit(posterior, *, initial: dict | None = None, progress: bool = True) -> Fit:
     """Maximise likelihood x prior, from `initial` parameters or from the prior median and draws of the prior.
 
     It climbs from several of these, polishes the highest point reached, and scans each number from there for a higher
     peak. Peaks that differ in several numbers at once may still be missed: `smc` and `nested` look everywhere.
     A fit that did not converge says so in `messages` and by a warning; so does one that ends where a prior cuts. A
-    maximum at zero, where a support ends, is a message only.
+    maximum at zero, where a support ends, is a message only. `progress`: show how far a long search is.
 
     Raises `ValueError` for unknown parameters or when the posterior is not finite at any start.
     """
+    with Progress(progress, "fit", DELAY):
+        return _fit(posterior, initial)
+
+
+def _fit(posterior, initial) -> Fit:
     peak = find_peak(posterior, initial, jacobian=False)
+    say("errors at the maximum")
     parameters, jacobian = _parameters(posterior, jnp.asarray(peak.x))
     jacobian = np.asarray(jacobian, np.float64)
     covariance = jacobian @ peak.covariance @ jacobian.T
@@ -165,7 +172,7 @@ def fit(posterior, *, initial: dict | None = None) -> Fit:
         notes.append((f"{these}the fit has not converged: {where}", True))
     for message, alarming in notes:
         if alarming:
-            warnings.warn(message, stacklevel=2)
+            warnings.warn(message, stacklevel=3)
     value = _value(posterior, jnp.asarray(peak.x), False) + posterior.log_reference
     return Fit(
         parameters,
@@ -195,8 +202,14 @@ def find_peak(posterior, initial: dict | None = None, *, jacobian: bool, climb: 
 
     Without `climb` Newton steps start at once, for an `initial` that is near.
     """
-    starts = _starts(posterior, initial, jacobian)
-    climbed = [_climb(posterior, start, jacobian) for start in starts] if climb else starts
+    say("compiling, and searching for starts")
+    climbed = starts = _starts(posterior, initial, jacobian)
+    if climb:
+        climbed = []
+        for number, start in enumerate(starts):
+            say(f"climbing from start {number + 1} of {len(starts)}" + (", compiling" if number == 0 else ""))
+            climbed.append(jax.block_until_ready(_climb(posterior, start, jacobian)))
+    say("Newton steps")
     values = np.array([float(_value(posterior, x, jacobian)) for x in climbed])
     best = None
     for i in np.argsort(-np.where(np.isfinite(values), values, -np.inf)):
@@ -218,7 +231,8 @@ def _out_of_side_peak(posterior, peak: Peak, jacobian) -> Peak:
     size, each = peak.x.size, max(SCANNED // peak.x.size, 1)
     draws = prior_draws(posterior, jax.random.key(1), 1024)
     places = np.quantile(draws, (np.arange(each) + 0.5) / each, axis=0).T.ravel()
-    for _ in range(SCANS):
+    for scan in range(SCANS):
+        say(f"scan {scan + 1} for a higher peak")
         points = np.tile(peak.x, (-(-size * each // CANDIDATES) * CANDIDATES, 1))
         points[np.arange(size * each), np.repeat(np.arange(size), each)] = places
         # in batches of the size that is compiled already

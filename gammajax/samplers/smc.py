@@ -25,6 +25,7 @@ from gammajax.samplers.space import log_likelihood, log_prior, parameters_at
 
 Kernel = Literal["independent", "hmc", "nuts"]
 KERNELS = {"independent": "irmh", "hmc": "hmc", "nuts": "nuts"}  # names of blackjax
+TEMPERATURES, GRADIENTS = 15, 7  # typical numbers of temperatures, and of gradients in a move of NUTS
 GROUPS = 4  # of particles, which descend from other ones: they must agree as chains must
 # a quarter of the period of a Gaussian at the largest step: independent of the start
 LEAPFROGS, LONGEST_STEP = 6, 0.26
@@ -114,7 +115,18 @@ def smc(
         "target_ess": target_ess,
         "batch": batch,
     }
-    sampler = Sampler("smc", options, prepare, compiled.start, compiled.step, done, truths=truths, units=units)
+    per_move = {"independent": 1, "hmc": 3 * LEAPFROGS}.get(kernel, 3 * GRADIENTS)
+    sampler = Sampler(
+        "smc",
+        options,
+        prepare,
+        compiled.start,
+        compiled.step,
+        done,
+        truths=truths,
+        units=units,
+        values=TEMPERATURES * particles * moves * per_move,
+    )
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
     record = run.record
     x = run.state.tempered.particles

@@ -93,7 +93,10 @@ def svi(
         "learning_rate": learning_rate,
         "initial": initial,
     }
-    sampler = Sampler("svi", options, prepare, kernel.start, kernel.step, done, truths=truths, units=units)
+    values = 3.0 * steps * particles + draws
+    sampler = Sampler(
+        "svi", options, prepare, kernel.start, kernel.step, done, truths=truths, units=units, values=values
+    )
     run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
     key_draw, key_choice = jax.random.split(jax.random.fold_in(key, 2))
     x, log_ratio = kernel.draw(run.posterior, run.state, jax.random.split(key_draw, draws))
