@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+import gammajax_command as command
+
 app = typer.Typer(
     help="Unbinned likelihoods of gamma-ray events in JAX.",
     no_args_is_help=True,
@@ -26,7 +28,7 @@ app = typer.Typer(
 )
 # files and pipes have no width of their own
 console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 110)
-BAD_INPUT = 2
+BAD_INPUT, UNWRITTEN = 2, 74  # EX_IOERR of sysexits.h
 
 
 @app.command()
@@ -50,18 +52,24 @@ def run(
 ) -> None:
     """Simulate or read events, sample the posterior, and write samples, tables and plots.
 
-    A run that is interrupted leaves a checkpoint beside the folder, .NAME.checkpoint; after SIGTERM it exits with
-    status 75. With --resume it goes on from there and ends as it would have. Exit status 2: wrong input; 69: another
-    process of a distributed run is gone.
+    A run that is interrupted leaves a checkpoint beside the folder, .NAME.checkpoint, from which --resume goes on.
+    Exit status 75: stopped by SIGTERM, run again with --resume; 130: by SIGINT; 2: wrong input; 74: the results could
+    not be written; 69: another process of a distributed run is gone; 1: a plot failed, or a bug.
     """
-    out = Path("results") / Path(configuration).stem if out is None else out
+    with _one_line_errors():
+        from gammajax.io.files import expand
+
+        out = Path("results") / Path(configuration).stem if out is None else expand(out)
+        out = out if out.name else out.absolute()
     checkpoint = out.with_name(f".{out.name}.checkpoint")
+    command.resumes_from(checkpoint)
     with _one_line_errors(), _with_others(distributed, checkpoint):
         from gammajax import distributed as hosts
         from gammajax.configs import load
 
         if distributed:
             hosts.initialize(coordinator, processes, process)
+            command.listen()
             console.quiet = not hosts.is_first()
         elif any(value is not None for value in (coordinator, processes, process)):
             raise ValueError("--coordinator, --processes and --process are for a run with --distributed")
@@ -72,6 +80,7 @@ def run(
         if hosts.from_first(partial(_is_complete, out, checkpoint, overwrite, resume), distributed):
             console.print(f"{escape(str(out))} is already complete")
             return
+        hosts.from_first(partial(_check_writable, out), distributed)
         _run(config, out, progress, checkpoint, distributed)
 
 
@@ -142,79 +151,142 @@ def _run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> N
             f"{part[1]} processes with {jax.device_count()} devices; should one be lost, the run goes on from "
             f"{escape(str(checkpoint))} with --resume"
         )
-    folder = hosts.from_first(partial(_temporary_folder, out), shared)
-    try:
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", UserWarning)
-            with _step("events", timings) as say:
-                with hosts.together(shared):
-                    events, observations, whole = _data(config, model, keys[0], progress and first, part)
-                if shared and whole:
-                    events = hosts.share(events)
-                total, held = (int(hosts.over(shared, np.sum, number)) for number in (events.total, len(events)))
-                cells = f" in {held} cells," if config.compress else ""
-                say(f"{total} events{cells} in {len(observations)} observations")
-            with _step("response", timings) as say:
-                mesh = hosts.mesh() if shared else None
-                posterior = Posterior(model, priors, observations, events, mesh=mesh, progress=progress)
-                engines = {name: type(engine).__name__ for name, engine in posterior.engines.items()}
-                say(", ".join(f"{name}: {kind}" for name, kind in engines.items()))
-            with _step("sampling", timings) as say:
-                settings = config.sampler.model_dump(exclude={"method"})
-                method = getattr(samplers, config.sampler.method)
-                known = {"truths": config.truths, "units": config.units}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        with _step("events", timings) as say:
+            with hosts.together(shared):
+                events, observations, whole = _data(config, model, keys[0], progress and first, part)
+            if shared and whole:
+                events = hosts.share(events)
+            total, held = (int(hosts.over(shared, np.sum, number)) for number in (events.total, len(events)))
+            cells = f" in {held} cells," if config.compress else ""
+            say(f"{total} events{cells} in {len(observations)} observations")
+        with _step("response", timings) as say:
+            mesh = hosts.mesh() if shared else None
+            posterior = Posterior(model, priors, observations, events, mesh=mesh, progress=progress)
+            engines = {name: type(engine).__name__ for name, engine in posterior.engines.items()}
+            say(", ".join(f"{name}: {kind}" for name, kind in engines.items()))
+        with _step("sampling", timings) as say:
+            settings = config.sampler.model_dump(exclude={"method"})
+            method = getattr(samplers, config.sampler.method)
+            known = {"truths": config.truths, "units": config.units}
+            try:
                 result = method(keys[1], posterior, progress=progress, checkpoint=checkpoint, **known, **settings)
-                say(f"{config.sampler.method}, {len(next(iter(result.samples.values())))} draws")
-            with _step("plots", timings) as say:
-                # all processes predict and count
-                figures = {"counts": plot_counts(posterior, result, key=keys[2])}
-                if first:
-                    try:
-                        figures["corner"] = result.plot_corner()
-                    except ValueError as error:  # few draws are no reason to lose them
-                        warnings.warn(f"no corner plot: {error}", stacklevel=1)
-                    if config.sampler.method in ("nested", "smc"):
-                        figures["run"] = result.plot_run()
-                    for name, figure in figures.items():
-                        figure.savefig(folder / f"{name}.png", dpi=160)
-        for message in dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)):
-            console.print(f"[yellow]warning:[/] {escape(message)}")
-        seconds = time.perf_counter() - started
+            except Preempted as error:
+                console.print(f"[yellow]{escape(str(error))}[/]; pass --resume")
+                raise
+            say(f"{config.sampler.method}, {len(next(iter(result.samples.values())))} draws")
         result.tree.attrs["seed"] = config.seed
-        result.tree.attrs["timings"] = _json({**timings, **result.timings, "total": round(seconds, 2)})
-        # the others wait until all is written
-        hosts.from_first(partial(_write, config, result, folder, out, checkpoint), shared)
-    except BaseException as error:
-        if isinstance(error, Preempted):
-            console.print(f"[yellow]{escape(str(error))}[/]; pass --resume")
-        if first:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
+        result.tree.attrs["timings"] = _json({**timings, **result.timings})
+        # whatever fails from here on, the posterior is on the disk
+        hosts.from_first(partial(_write, config, result, out, checkpoint), shared)
+        with _step("plots", timings):
+            failed = _plots(posterior, result, keys[2], out, config.sampler.method, shared)
+    for message in dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)):
+        console.print(f"[yellow]warning:[/] {escape(message)}")
+    seconds = time.perf_counter() - started
+    result.tree.attrs["timings"] = _json({**timings, **result.timings, "total": round(seconds, 2)})
+    # the others wait until all is written
+    hosts.from_first(partial(_end, result, out, checkpoint, failed), shared)
+    command.step(command.DONE)
     if not first:
         return
     _show(result.summary(), result.units)
     if result.log_evidence is not None:
         console.print("log evidence {:.3f} +- {:.3f}".format(*result.log_evidence), highlight=False)
+    for name, error in failed.items():
+        _print_error(f"the plot {name} failed ({error}); --resume tries it again. The posterior is in {out}")
+    if failed:
+        raise typer.Exit(1)
     console.print(f"[green]done[/] in {seconds:.0f} s: {escape(str(out))}/ holds {', '.join(sorted(os.listdir(out)))}")
 
 
-def _temporary_folder(out: Path) -> Path:
-    out.parent.mkdir(parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+def _plots(posterior, result, key, out: Path, method: str, shared: bool) -> dict[str, str]:
+    """Draw the plots of a run into its folder; returns the errors of those that failed."""
+    from gammajax import distributed as hosts
+    from gammajax.files import replacing
+    from gammajax.plot import plot_counts
+
+    first = not shared or hosts.is_first()
+    # all processes predict and count
+    plots = {"counts": lambda: plot_counts(posterior, result, key=key)}
+    if first:
+        plots["corner"] = result.plot_corner
+        if method in ("nested", "smc"):
+            plots["run"] = result.plot_run
+    failed = {}
+    for name, draw in plots.items():
+        try:
+            figure = draw()
+            if first:
+                with replacing(out / f"{name}.png") as temporary:
+                    figure.savefig(temporary, dpi=160)
+        except Exception as error:
+            if name == "corner" and isinstance(error, ValueError):  # few draws, as the message says
+                warnings.warn(f"no corner plot: {error}", stacklevel=1)
+            elif shared and name == "counts":  # the others would wait
+                raise
+            else:
+                failed[f"{name}.png"] = " ".join(f"{type(error).__name__}: {error}".split())
+    return failed
 
 
-def _write(config, result, folder: Path, out: Path, checkpoint: Path) -> None:
-    import yaml
+def _check_writable(out: Path) -> None:
+    """Raise `ValueError` where results could not be written, before anything is computed."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"{out.parent}: nothing can be written there ({error.strerror}); choose another --out") from error
 
-    resolved = config.model_dump(mode="json", exclude_none=True)
-    result.tree.attrs["config"] = yaml.safe_dump(resolved, sort_keys=False)
-    result.save(folder / "posterior.nc")
-    result.summary().to_csv(folder / "summary.csv")
-    result.summary("fractions").to_csv(folder / "fractions.csv")
-    (folder / "config.yaml").write_text(result.tree.attrs["config"])
-    (folder / "run.log").write_text(_log(result))
-    _publish(folder, out)
-    checkpoint.unlink(missing_ok=True)
+
+def _write(config, result, out: Path, checkpoint: Path) -> None:
+    """Write all but the plots into a folder that takes its name when it is complete."""
+    from gammajax.configs import dump
+
+    result.tree.attrs["config"] = dump(config)
+    folder = None
+    with command.held():
+        try:
+            folder = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-"))
+            result.save(folder / "posterior.nc")
+            result.summary().to_csv(folder / "summary.csv")
+            result.summary("fractions").to_csv(folder / "fractions.csv")
+            (folder / "config.yaml").write_text(result.tree.attrs["config"], encoding="utf-8")
+            (folder / "run.log").write_text(_log(result), encoding="utf-8")
+            _publish(folder, out)
+        except OSError as error:
+            kept = f"--resume goes on from {checkpoint}" if checkpoint.exists() else _rescue(result)
+            raise Unwritten(f"{out} cannot be written ({error.strerror or error}); {kept}") from error
+        finally:
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _rescue(result) -> str:
+    """Save the posterior where there may be room; says where."""
+    try:
+        path = Path(tempfile.mkdtemp(prefix="gammajax-")) / "posterior.nc"
+        result.save(path)
+    except OSError as error:
+        return f"nor can it in {tempfile.gettempdir()} ({error.strerror or error}): the posterior is lost"
+    return f"the posterior is in {path}"
+
+
+def _end(result, out: Path, checkpoint: Path, failed: dict) -> None:
+    """Write the log of the whole run, and drop the checkpoint where all is done."""
+    from gammajax.files import replacing
+
+    with command.held():
+        with replacing(out / "run.log") as temporary:
+            temporary.write_text(_log(result), encoding="utf-8")
+        if not failed:
+            checkpoint.unlink(missing_ok=True)
+
+
+class Unwritten(Exception):
+    """Results that cannot be written; the message says where the posterior is."""
 
 
 def _data(config, model, key, progress, part):
@@ -268,6 +340,7 @@ def _step(name: str, timings: dict):
     """Print a step when it starts and what it did and how long it took when it ends."""
     notes: list[str] = []
     begin = time.perf_counter()
+    command.step(name)
     if console.is_terminal:
         console.print(f"[bold]{name}[/] ...", end="\r")
     yield notes.append
@@ -284,6 +357,9 @@ def _one_line_errors():
         if not (console.quiet and getattr(error, "told", False)):
             _print_error(str(error))
         raise typer.Exit(BAD_INPUT) from error
+    except Unwritten as error:
+        _print_error(str(error))
+        raise typer.Exit(UNWRITTEN) from error
 
 
 def _print_error(message: str) -> None:

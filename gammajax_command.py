@@ -1,0 +1,133 @@
+"""Entry point of the command `gammajax`, which listens to signals before it imports the package.
+
+A run can be stopped at any moment: SIGTERM ends it with status 75 (EX_TEMPFAIL of sysexits.h, "try again"), which batch
+systems requeue, and SIGINT with 130. Set-up is cheap to repeat; samplers write their checkpoint first. Python handles
+signals between two of its instructions, and a compilation is one of them: a thread ends the process after a grace time.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}
+# s after a signal; batch systems kill half a minute after theirs
+GRACE, GRACE_IN_SAMPLING = 3.0, 25.0
+DONE = "done"
+
+
+class Stopped(SystemExit):
+    """The end of a process by a signal."""
+
+    def __init__(self, number: int):
+        super().__init__(STATUS[signal.Signals(number)])
+        self.number = number
+
+
+class _Run:
+    """What the process is doing: its step, its checkpoint, and whether it must not be stopped now."""
+
+    step = "start"
+    checkpoint: Path | None = None
+    held = False
+    wakeup: socket.socket | None = None  # the interpreter writes to it; None where nothing listens
+
+
+def step(name: str) -> None:
+    """Name what is being done from here on, for messages."""
+    _Run.step = name
+
+
+def resumes_from(checkpoint: Path | None) -> None:
+    """Name the file that `--resume` would go on from."""
+    _Run.checkpoint = checkpoint
+
+
+@contextlib.contextmanager
+def held() -> Iterator[None]:
+    """Signals wait until this is done: for results that are being written."""
+    _Run.held, waiting = True, []
+    before = {number: signal.getsignal(number) for number in STATUS} if _in_main_thread() else {}
+    for number in before:
+        signal.signal(number, lambda number, _: waiting.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _Run.held = False
+    if waiting:
+        signal.raise_signal(waiting[0])
+
+
+def farewell(number: int) -> str:
+    """Line that says what a signal stopped, and how to go on."""
+    begun = f"stopped by {signal.Signals(number).name} in step {_Run.step!r}"
+    if _Run.step == DONE:
+        return f"stopped by {signal.Signals(number).name}; the run is complete"
+    if _Run.checkpoint is not None and _Run.checkpoint.exists():
+        return f"{begun}; pass --resume to go on from {_Run.checkpoint}"
+    return f"{begun}; there is nothing to go on from yet: run the same command again"
+
+
+def listen() -> None:
+    """Take the signals, again after a library has taken them, in processes that the command started."""
+    for number in STATUS if _Run.wakeup is not None else ():
+        signal.signal(number, _stop)
+
+
+def main() -> None:
+    """Run the command."""
+    _watch()
+    listen()
+    try:
+        from gammajax.cli import app
+
+        app()
+    except Stopped as stopped:
+        _leave(stopped.number)
+
+
+def _stop(number, _):
+    raise Stopped(number)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _watch() -> None:
+    """Start the thread that ends a process which does not end by itself.
+
+    The interpreter writes the number of a signal to a socket as soon as it comes, whatever the main thread does.
+    """
+    read, write = socket.socketpair()
+    write.setblocking(False)
+    _Run.wakeup = write
+    signal.set_wakeup_fd(write.fileno(), warn_on_full_buffer=False)
+
+    def watch():
+        while True:
+            number = signal.Signals(read.recv(1)[0])
+            if number not in STATUS:
+                continue
+            sampling = signal.getsignal(signal.SIGTERM) is not _stop and not _Run.held
+            time.sleep(GRACE_IN_SAMPLING if sampling and number == signal.SIGTERM else GRACE)
+            while _Run.held:
+                time.sleep(0.1)
+            _leave(number)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _leave(number: int):
+    """End at once: neither exit handlers nor other threads may keep the process."""
+    with contextlib.suppress(BaseException):
+        sys.stdout.flush()
+        print(farewell(number), file=sys.stderr, flush=True)
+    os._exit(STATUS[signal.Signals(number)])
