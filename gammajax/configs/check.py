@@ -1,0 +1,1 @@
+def check(config, observations): pass
