@@ -68,7 +68,7 @@ def run(
         with hosts.together(distributed):
             config = load(configuration)
         if seed is not None:
-            config = config.model_copy(update={"seed": seed})
+            config = config.with_seed(seed)
         if hosts.from_first(partial(_is_complete, out, checkpoint, overwrite, resume), distributed):
             console.print(f"{escape(str(out))} is already complete")
             return
@@ -85,7 +85,7 @@ def init(path: Annotated[Path, typer.Argument(help="File to write.")] = Path("ga
             raise ValueError(f"{path} is already there")
         if not path.parent.is_dir():
             raise FileNotFoundError(f"{path.parent}: no such folder")
-        path.write_text(builtin("template"))
+        path.write_text(builtin("template"), encoding="utf-8")
     console.print(f"wrote [bold]{escape(str(path))}[/]; run it with: gammajax run {escape(str(path))}")
 
 
@@ -204,14 +204,13 @@ def _temporary_folder(out: Path) -> Path:
 
 
 def _write(config, result, folder: Path, out: Path, checkpoint: Path) -> None:
-    import yaml
+    from gammajax.configs import dump
 
-    resolved = config.model_dump(mode="json", exclude_none=True)
-    result.tree.attrs["config"] = yaml.safe_dump(resolved, sort_keys=False)
+    result.tree.attrs["config"] = dump(config)
     result.save(folder / "posterior.nc")
     result.summary().to_csv(folder / "summary.csv")
     result.summary("fractions").to_csv(folder / "fractions.csv")
-    (folder / "config.yaml").write_text(result.tree.attrs["config"])
+    (folder / "config.yaml").write_text(result.tree.attrs["config"], encoding="utf-8")
     (folder / "run.log").write_text(_log(result))
     _publish(folder, out)
     checkpoint.unlink(missing_ok=True)
@@ -227,20 +226,23 @@ def _data(config, model, key, progress, part):
 
     from gammajax import io
     from gammajax.cells import Binning
+    from gammajax.configs import check
     from gammajax.simulate import simulate, simulate_cells
 
-    settings = config.observations.model_dump(exclude={"kind"})
     cells = config.compress and config.compress.model_dump()
     if config.observations.kind == "gadf":
+        settings = config.observations.model_dump(exclude={"kind"})
         if "$GAMMAPY_DATA" in config.observations.path and "GAMMAPY_DATA" not in os.environ:
             raise ValueError("set GAMMAPY_DATA to the folder of the gammapy data collection, which holds hess-dl3-dr1")
         if not config.compress:
             events, observations = io.read_gadf(**settings, part=part)
+            check(config, observations)
             return events, observations, False
         events, observations = io.read_gadf(**settings)
+        check(config, observations)
         return events.compress(observations, **cells), observations, True
-    pointings = settings.pop("pointings")
-    observations = [io.ctao(pointing=p, obs_id=str(i), **settings) for i, p in enumerate(pointings)]
+    observations = config.observations.make()
+    check(config, observations)
     truth = {name: jnp.asarray(value) for name, value in config.truths.items()}
     number = config.events.simulate
     if config.compress and number is not True:

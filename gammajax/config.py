@@ -59,6 +59,9 @@ from gammajax.settings import (
 )
 from gammajax.templates import TemplateMap
 
+HIGHEST = 1000.0  # TeV, beyond the responses of Cherenkov telescopes
+
+
 class Strict(BaseModel):
     """A section whose keys are all known."""
 
@@ -81,11 +84,6 @@ def unknown(kind: str, name: str, known) -> str:
     return f"unknown {kind} {name!r}; " + (
         f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
     )
-
-
-def missing(name: str, known) -> str:
-    """Message for a parameter that a model reads and that nothing gives."""
-    return f"the model reads parameter {name!r}, which has no value here; known: {', '.join(sorted(known)) or 'none'}"
 
 
 class Pointings(Strict):
@@ -155,6 +153,12 @@ class GadfObservations(Strict):
         for number in self.obs_ids or ():
             if (self.obs_ids or []).count(number) > 1:
                 raise ValueError(f"obs_ids holds run {number} twice; give each run once")
+        if self.energy_range and self.energy_range[1] > HIGHEST:
+            low, high = self.energy_range
+            raise ValueError(
+                f"energy_range: no telescope sees [{low:g}, {high:g}] TeV; are these GeV? then write [{low:g} GeV, "
+                f"{high:g} GeV]"
+            )
         return self
 
 
@@ -292,6 +296,9 @@ MORPHOLOGIES: dict[str, Callable] = {
 }
 
 
+ANGLES = {"lon": LongitudeValue, "lat": LatitudeValue}
+
+
 class Part(Strict):
     """Section that stands for an object of the model."""
 
@@ -340,8 +347,8 @@ def _part(tag: str, kind: Callable, default: Any = ..., *, units: Mapping[str, s
         elif isinstance(value, bool):
             fields[name] = (Switch, value)
         else:
-            kind_of_value = ANGLES.get(name) or value_in(units.get(name, ""))
-            fields[name] = (kind_of_value | None if value is None else kind_of_value, value)
+            wanted: Any = ANGLES.get(name) or value_in(units.get(name, ""))
+            fields[name] = (wanted | None if value is None else wanted, value)
     part = create_model(tag, __base__=Part, **fields)
     part.words, part.fixed = frozenset(words), frozenset(fixed)
     part.units = {name: units[name] for name in fields if name in units}
@@ -355,7 +362,6 @@ def _one_of(kinds: dict[str, Callable], units: Mapping[str, str]) -> Any:
     return Annotated[Union[parts], Field(discriminator="type")]  # noqa: UP007
 
 
-ANGLES = {"lon": LongitudeValue, "lat": LatitudeValue}
 AbsorptionPart = _part("absorption", absorption, "absorption", units={})
 
 
@@ -452,7 +458,7 @@ class Model(Tree):
         def model(parameters):  # a method of this class has no hash, which jit needs
             for name in needed:
                 if name not in parameters:
-                    raise ValueError(missing(name, parameters))
+                    raise ValueError(mixture.missing(name, parameters, "value"))
             return self.build(parameters)
 
         return model
@@ -512,7 +518,7 @@ class Parameter(Strict):
             "half-normal": (0.0, math.inf),
             "log-normal": (0.0, math.inf),
         }.get(self.prior, (-math.inf, math.inf) if self.prior == "normal" else (0.0, 1.0))
-        values = self.truth if isinstance(self.truth, list) else [self.truth]
+        values: list = self.truth if isinstance(self.truth, list) else [self.truth]
         inside = all(low <= value <= high for value in values) and not (self.prior == "log-normal" and 0.0 in values)
         if not inside:
             support = f"from {low:g} to {high:g}" if math.isfinite(high) else "above zero"
@@ -615,18 +621,18 @@ class Config(Strict):
                 raise ValueError(f"parameter {name!r} is not used in the model")
 
     def _check_frames(self):
-        """Refuse templates of another frame, hours in the galactic one, and the Galactic centre at the vernal equinox."""
+        """Refuse templates of another frame, hours in the galactic one, and halos at a centre of another frame."""
         frame = self.observations.frame
-        pointings = getattr(self.observations, "pointings", ())
+        pointings: Any = getattr(self.observations, "pointings", ())
         longitudes = {f"observations.pointings.{i}": lon for i, (lon, _) in enumerate(pointings)}
         for path, component in self.model.leaves().items():
-            shape = getattr(component, "morphology", None)
+            shape: Any = getattr(component, "morphology", None)
             where = f"model.components.{path.replace('/', '.components.')}.morphology"
             longitudes[where + ".lon"] = getattr(shape, "lon", None)
             if getattr(shape, "frame", frame) != frame:
                 raise ValueError(
                     f"the template of component {path!r} is to be read in frame {frame}, that of the observations, not "
-                    f"{shape.frame}"  # pyright: ignore[reportOptionalMemberAccess]
+                    f"{shape.frame}"
                 )
             kind = MORPHOLOGIES[shape.type] if shape is not None else None
             is_halo = isinstance(kind, type) and issubclass(kind, darkmatter.Halo)
@@ -638,8 +644,8 @@ class Config(Strict):
         for where, lon in longitudes.items():
             if isinstance(lon, RightAscension) and frame != "icrs":
                 raise ValueError(
-                    f"{where}: a right ascension in hours, but observations.frame is {frame}; write a galactic longitude "
-                    "in degrees, as 184.5575 or 184d33m27s"
+                    f"{where}: a right ascension in hours, but observations.frame is {frame}; write a galactic "
+                    "longitude in degrees, as 184.5575 or 184d33m27s"
                 )
 
     def _check_units(self):
@@ -649,8 +655,8 @@ class Config(Strict):
                 label = self.parameters[name].unit
                 if label is not None and not same_unit(label, unit):
                     raise ValueError(
-                        f"parameters.{name}.unit: the model reads {name} in {unit} ({key} of component {path!r}), not in "
-                        f"{label}; give the prior in {unit}"
+                        f"parameters.{name}.unit: the model reads {name} in {unit} ({key} of component {path!r}), not "
+                        f"in {label}; give the prior in {unit}"
                     )
 
     def _check_simulation(self):

@@ -4,6 +4,7 @@ Each function takes a value of a YAML file and returns the plain one, or raises 
 right.
 """
 
+import contextlib
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -16,7 +17,7 @@ LARGEST_COUNT = 10**12
 PLAIN_LIVETIME = (600.0, 1e8)  # s; a plain number outside is more likely one of hours or minutes
 
 # units of the arguments of spectra and morphologies by name; all others are numbers without
-SPECTRUM_UNITS = {
+SPECTRUM_UNITS: dict[str, str] = {
     "amplitude": "TeV-1 cm-2 s-1",
     "lambda_": "TeV-1",
     "sigma_v": "cm3 s-1",
@@ -25,7 +26,7 @@ SPECTRUM_UNITS = {
     "d_factor": "GeV cm-2",
 } | dict.fromkeys(("reference", "ebreak", "mean", "sigma", "energy", "mass"), "TeV")
 LINE_UNITS = SPECTRUM_UNITS | {"amplitude": "cm-2 s-1"}
-MORPHOLOGY_UNITS = (
+MORPHOLOGY_UNITS: dict[str, str] = (
     dict.fromkeys(("lon", "lat", "sigma", "r_0", "edge", "phi", "radius", "width", "step"), "deg")
     | dict.fromkeys(("r_s", "r_c", "distance"), "kpc")
     | dict.fromkeys(("local_density", "rho_s"), "GeV cm-3")
@@ -46,10 +47,20 @@ def number(value, unit: str | None = None) -> float:
     if isinstance(value, str) and unit is not None:
         value = read_quantity(value, unit)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(f"must be a plain number, not {value!r}")
+        raise ValueError(f"must be a plain number, not {value!r:.60}{_spelling(value)}")
     if not abs(value) < LARGEST:
         raise ValueError(f"must be a finite number, not {value:g}" if value != value else "must be a finite number")
     return value if isinstance(value, float) else float(value)
+
+
+def _spelling(value) -> str:
+    """The plain number that a text with a unit stands for."""
+    if isinstance(value, str):
+        for unit, read in (("deg", lambda text: read_angle(text)[0]), ("TeV", None), ("s", None)):
+            with contextlib.suppress(ValueError):
+                plain = read(value) if read else read_quantity(value, unit)
+                return f"; plain numbers are in TeV, deg, s: write {plain:.10g}"
+    return ""
 
 
 def longitude(value) -> float:
@@ -87,7 +98,9 @@ def count(value) -> int:
     """Whole number above zero."""
     value = whole(value)
     if not 0 < value <= LARGEST_COUNT:
-        raise ValueError(f"must be a whole number from 1 to {LARGEST_COUNT:g}, not {value if value < 10**20 else 'one that large'}")
+        raise ValueError(
+            f"must be a whole number from 1 to {LARGEST_COUNT:g}, not {value if value < 10**20 else 'one that large'}"
+        )
     return value
 
 

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from gammajax.config import MORPHOLOGIES, SPECTRA, Config, unknown
 from gammajax.configs import document
-from gammajax.configs.check import check as check
+from gammajax.configs.responses import check as check
 from gammajax.io.files import expand
 
 

@@ -53,9 +53,9 @@ def same_unit(label: str, unit: str) -> bool:
 
 
 def read_angle(text: str) -> tuple[float, bool]:
-    """Angle [deg] of a text, and whether it is written in hours, as right ascensions alone are.
+    r"""Angle [deg] of a text, and whether it is written in hours, as right ascensions alone are.
 
-    - Degrees: "83d37m43s", "83°37'43\\"", "83.63 deg", "6 arcmin". Hours: "5h34m31.94s".
+    - Degrees: "83d37m43s", "83°37'43\"", "83.63 deg", "6 arcmin". Hours: "5h34m31.94s".
     - Three numbers with colons or spaces, "05:34:31.94": in hours here; read them as degrees for a latitude with
       [`read_latitude`][].
 
