@@ -76,7 +76,7 @@ def run(
         with hosts.together(distributed):
             config = load(configuration)
         if seed is not None:
-            config = config.model_copy(update={"seed": seed})
+            config = config.with_seed(seed)
         if hosts.from_first(partial(_is_complete, out, checkpoint, overwrite, resume), distributed):
             console.print(f"{escape(str(out))} is already complete")
             return
@@ -94,7 +94,7 @@ def init(path: Annotated[Path, typer.Argument(help="File to write.")] = Path("ga
             raise ValueError(f"{path} is already there")
         if not path.parent.is_dir():
             raise FileNotFoundError(f"{path.parent}: no such folder")
-        path.write_text(builtin("template"))
+        path.write_text(builtin("template"), encoding="utf-8")
     console.print(f"wrote [bold]{escape(str(path))}[/]; run it with: gammajax run {escape(str(path))}")
 
 
@@ -135,7 +135,6 @@ def _run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> N
 
     from gammajax import distributed as hosts
     from gammajax import samplers
-    from gammajax.plot import plot_counts
     from gammajax.posterior import Posterior
     from gammajax.samplers.driver import Preempted
 
@@ -238,7 +237,9 @@ def _check_writable(out: Path) -> None:
         with tempfile.TemporaryFile(dir=out.parent):
             pass
     except OSError as error:
-        raise ValueError(f"{out.parent}: nothing can be written there ({error.strerror}); choose another --out") from error
+        raise ValueError(
+            f"{out.parent}: nothing can be written there ({error.strerror}); choose another --out"
+        ) from error
 
 
 def _write(config, result, out: Path, checkpoint: Path) -> None:
@@ -299,20 +300,23 @@ def _data(config, model, key, progress, part):
 
     from gammajax import io
     from gammajax.cells import Binning
+    from gammajax.configs import check
     from gammajax.simulate import simulate, simulate_cells
 
-    settings = config.observations.model_dump(exclude={"kind"})
     cells = config.compress and config.compress.model_dump()
     if config.observations.kind == "gadf":
+        settings = config.observations.model_dump(exclude={"kind"})
         if "$GAMMAPY_DATA" in config.observations.path and "GAMMAPY_DATA" not in os.environ:
             raise ValueError("set GAMMAPY_DATA to the folder of the gammapy data collection, which holds hess-dl3-dr1")
         if not config.compress:
             events, observations = io.read_gadf(**settings, part=part)
+            check(config, observations)
             return events, observations, False
         events, observations = io.read_gadf(**settings)
+        check(config, observations)
         return events.compress(observations, **cells), observations, True
-    pointings = settings.pop("pointings")
-    observations = [io.ctao(pointing=p, obs_id=str(i), **settings) for i, p in enumerate(pointings)]
+    observations = config.observations.make()
+    check(config, observations)
     truth = {name: jnp.asarray(value) for name, value in config.truths.items()}
     number = config.events.simulate
     if config.compress and number is not True:

@@ -3,8 +3,9 @@
 import difflib
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Annotated, Any, ClassVar, Literal, Union
 
 import jax
@@ -14,8 +15,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    PositiveFloat,
-    PositiveInt,
     create_model,
     field_validator,
     model_validator,
@@ -23,13 +22,44 @@ from pydantic import (
 
 from gammajax import darkmatter, io, lines, mixture, morphology, shapes, spectra
 from gammajax.absorption import Absorption
+from gammajax.io.ctao import EMBEDDED
+from gammajax.io.text import same_unit
+from gammajax.observation import Observation
 from gammajax.samplers.importance import LEAST
+from gammajax.settings import (
+    LINE_UNITS,
+    MORPHOLOGY_UNITS,
+    SPECTRUM_UNITS,
+    Count,
+    Degrees,
+    Directions,
+    Energies,
+    Energy,
+    Events,
+    Fractions,
+    Frame,
+    Latitude,
+    LatitudeValue,
+    Livetime,
+    Longitude,
+    LongitudeValue,
+    Number,
+    Positive,
+    Radius,
+    RightAscension,
+    Switch,
+    Texts,
+    Truth,
+    Value,
+    Whole,
+    is_name,
+    number_in,
+    seed,
+    value_in,
+)
 from gammajax.templates import TemplateMap
 
-# a number, or the name of a parameter
-Value = float | str
-Frame = Literal["icrs", "galactic"]
-Range = tuple[PositiveFloat, PositiveFloat]
+HIGHEST = 1000.0  # TeV, beyond the responses of Cherenkov telescopes
 
 
 class Strict(BaseModel):
@@ -56,19 +86,55 @@ def unknown(kind: str, name: str, known) -> str:
     )
 
 
-class CtaoObservations(Strict):
-    """Simulated pointings of CTAO."""
+class Pointings(Strict):
+    """Pointings to simulate, all with one response."""
+
+    pointings: Directions
+    frame: Frame = "icrs"
+    livetime: Livetime
+    energy_range: Energies = (0.1, 100.0)
+    offset_max: Radius = 3.0
+    exclusion: Texts | None = None
+
+    def _each(self, read: Callable, **response) -> list[Observation]:
+        """Observations that `read` makes, one for each pointing."""
+        shared = self.model_dump(include=set(Pointings.model_fields) - {"pointings", "livetime"})
+        shared |= {"livetime": self.livetime, **response}
+        return [read(pointing=p, obs_id=str(i), **shared) for i, p in enumerate(self.pointings)]
+
+
+class CtaoObservations(Pointings):
+    """Pointings of CTAO, with an embedded response."""
 
     kind: Literal["ctao"]
-    site: Literal["South", "North"] = "South"
-    zenith: float = 20.0
-    hours: float = 50.0
-    pointings: list[tuple[float, float]] = Field(min_length=1)
-    frame: Frame = "icrs"
-    livetime: PositiveFloat
-    energy_range: Range = (0.1, 100.0)
-    offset_max: PositiveFloat = 3.0
-    exclusion: str | list[str] | None = None
+    site: str = "South"
+    zenith: number_in("deg") = 20.0  # pyright: ignore[reportInvalidTypeForm]
+    hours: number_in("h") = 50.0  # pyright: ignore[reportInvalidTypeForm]
+
+    @model_validator(mode="after")
+    def _embedded(self):
+        if (self.site, self.zenith, self.hours) not in EMBEDDED:
+            embedded = " or ".join(f"site: {site}, zenith: {z}, hours: {h}" for site, z, h in EMBEDDED)
+            raise ValueError(
+                f"no response for site: {self.site}, zenith: {self.zenith:g}, hours: {self.hours:g} is embedded; there "
+                f"is {embedded}; for another file write kind: response and path: FILE in the place of these keys"
+            )
+        return self
+
+    def make(self) -> list[Observation]:
+        """The observations, without events."""
+        return self._each(io.ctao, site=self.site, zenith=self.zenith, hours=self.hours)
+
+
+class ResponseObservations(Pointings):
+    """Pointings with the response of a file."""
+
+    kind: Literal["response"]
+    path: str
+
+    def make(self) -> list[Observation]:
+        """The observations, without events; raises `ValueError` and `FileNotFoundError` for the file."""
+        return self._each(partial(io.observation, self.path))
 
 
 class GadfObservations(Strict):
@@ -76,24 +142,37 @@ class GadfObservations(Strict):
 
     kind: Literal["gadf"]
     path: str
-    obs_ids: list[int] | None = None
+    obs_ids: list[Whole] | None = None
     frame: Frame = "icrs"
-    energy_range: Range | None = None
-    offset_max: PositiveFloat = 2.0
-    exclusion: str | list[str] | None = None
+    energy_range: Energies | None = None
+    offset_max: Radius = 2.0
+    exclusion: Texts | None = None
+
+    @model_validator(mode="after")
+    def _once(self):
+        for number in self.obs_ids or ():
+            if (self.obs_ids or []).count(number) > 1:
+                raise ValueError(f"obs_ids holds run {number} twice; give each run once")
+        if self.energy_range and self.energy_range[1] > HIGHEST:
+            low, high = self.energy_range
+            raise ValueError(
+                f"energy_range: no telescope sees [{low:g}, {high:g}] TeV; are these GeV? then write [{low:g} GeV, "
+                f"{high:g} GeV]"
+            )
+        return self
 
 
 class Simulation(Strict):
     """Events to simulate at the true values of the parameters: a number, or true for what the fluxes give."""
 
-    simulate: bool | PositiveInt
+    simulate: Events
 
 
 class Compression(Strict):
     """Events merged in cells, as [`gammajax.Binning.init`][] makes them."""
 
-    energy_per_decade: PositiveFloat | None = None
-    pixel: PositiveFloat | None = None
+    energy_per_decade: Positive | None = None
+    pixel: Degrees | None = None
 
 
 def _read(reader: Callable, **arguments):
@@ -120,7 +199,11 @@ Numbers = Mapping[str, Any]
 SEVERAL: dict[Any, Any] = {Numbers: dict[str, Value], str | Numbers: str | dict[str, Value]}
 
 
-def tabulated(energy: list[float], flux: list[float], norm=1.0) -> spectra.TabulatedSpectrum:
+def tabulated(
+    energy: list[Energy],
+    flux: list[number_in("TeV-1 cm-2 s-1")],  # pyright: ignore[reportInvalidTypeForm]
+    norm=1.0,
+) -> spectra.TabulatedSpectrum:
     """Spectrum by its nodes."""
     return spectra.TabulatedSpectrum(energy, flux, norm)
 
@@ -163,10 +246,10 @@ def particle_model(
 def template(
     path: str,
     frame: Frame = "icrs",
-    lon: float | None = None,
-    lat: float | None = None,
-    radius: float | None = None,
-    step: float | None = None,
+    lon: Longitude | None = None,
+    lat: Latitude | None = None,
+    radius: Degrees | None = None,
+    step: Degrees | None = None,
 ) -> TemplateMap:
     """Map from a file for [`gammajax.io.read_template`][]."""
     return _read(io.read_template, path=path, frame=frame, lon=lon, lat=lat, radius=radius, step=step)
@@ -213,12 +296,16 @@ MORPHOLOGIES: dict[str, Callable] = {
 }
 
 
+ANGLES = {"lon": LongitudeValue, "lat": LatitudeValue}
+
+
 class Part(Strict):
     """Section that stands for an object of the model."""
 
     type: str
     words: ClassVar[frozenset[str]] = frozenset()  # keys whose text is no name of a parameter
     fixed: ClassVar[frozenset[str]] = frozenset()  # keys with no names of parameters at all
+    units: ClassVar[dict[str, str]] = {}  # of the keys that have one
 
     def arguments(self, parameters: dict) -> dict[str, Any]:
         """Arguments of the object, with names of parameters replaced by their values."""
@@ -229,6 +316,11 @@ class Part(Strict):
         names: list[str] = []
         self._with(names.append)
         return names
+
+    def named_units(self) -> list[tuple[str, str, str]]:
+        """Key, name and unit of each parameter that stands for a number with a unit."""
+        named = ((key, getattr(self, key), unit) for key, unit in self.units.items() if key not in self.words)
+        return [(key, name, unit) for key, name, unit in named if isinstance(name, str)]
 
     def _with(self, put: Callable[[str], Any]) -> dict[str, Any]:
         """Arguments, with what `put` makes of the names of parameters."""
@@ -241,8 +333,8 @@ class Part(Strict):
         return {name: filled(name, value) for name, value in self if name != "type"}
 
 
-def _part(tag: str, kind: Callable, default: Any = ...) -> type[Part]:
-    """Section whose keys are the arguments of a class or function, and `type`."""
+def _part(tag: str, kind: Callable, default: Any = ..., *, units: Mapping[str, str]) -> type[Part]:
+    """Section whose keys are the arguments of a class or function, and `type`; `units` by name of the argument."""
     fields: dict[str, Any] = {"type": (Literal[tag], default)}  # pyright: ignore[reportInvalidTypeForm]
     words, fixed = set(), set()
     for name, argument in inspect.signature(kind).parameters.items():
@@ -253,28 +345,32 @@ def _part(tag: str, kind: Callable, default: Any = ...) -> type[Part]:
             if argument.annotation not in SEVERAL:
                 fixed.add(name)
         elif isinstance(value, bool):
-            fields[name] = (bool, value)
+            fields[name] = (Switch, value)
         else:
-            fields[name] = (Value | None if value is None else Value, value)
+            wanted: Any = ANGLES.get(name) or value_in(units.get(name, ""))
+            fields[name] = (wanted | None if value is None else wanted, value)
     part = create_model(tag, __base__=Part, **fields)
     part.words, part.fixed = frozenset(words), frozenset(fixed)
+    part.units = {name: units[name] for name in fields if name in units}
     return part
 
 
-def _one_of(kinds: dict[str, Callable]) -> Any:
-    parts = tuple(_part(tag, kind) for tag, kind in kinds.items())
+def _one_of(kinds: dict[str, Callable], units: Mapping[str, str]) -> Any:
+    parts = tuple(
+        _part(tag, kind, units=LINE_UNITS if "line" in tag.split("-") else units) for tag, kind in kinds.items()
+    )
     return Annotated[Union[parts], Field(discriminator="type")]  # noqa: UP007
 
 
-AbsorptionPart = _part("absorption", absorption, "absorption")
+AbsorptionPart = _part("absorption", absorption, "absorption", units={})
 
 
 class Source(Strict):
     """Source of photons."""
 
     type: Literal["source"]
-    spectrum: _one_of(SPECTRA)  # pyright: ignore[reportInvalidTypeForm]
-    morphology: _one_of(MORPHOLOGIES)  # pyright: ignore[reportInvalidTypeForm]
+    spectrum: _one_of(SPECTRA, SPECTRUM_UNITS)  # pyright: ignore[reportInvalidTypeForm]
+    morphology: _one_of(MORPHOLOGIES, MORPHOLOGY_UNITS)  # pyright: ignore[reportInvalidTypeForm]
     absorption: AbsorptionPart | None = None  # pyright: ignore[reportInvalidTypeForm]
 
     def build(self, parameters: dict) -> mixture.Source:
@@ -289,8 +385,12 @@ class Source(Strict):
         parts = (self.spectrum, self.morphology, self.absorption)
         return [name for part in parts if part is not None for name in part.references()]
 
+    def named_units(self) -> list[tuple[str, str, str]]:
+        """Key, name and unit of each parameter that stands for a number with a unit."""
+        return self.spectrum.named_units() + self.morphology.named_units()
 
-class Background(_part("background", mixture.InstrumentBackground)):
+
+class Background(_part("background", mixture.InstrumentBackground, units=SPECTRUM_UNITS)):
     """The instrument's own background."""
 
     def build(self, parameters: dict) -> mixture.InstrumentBackground:
@@ -305,10 +405,13 @@ class Tree(Strict):
     """
 
     components: dict[str, Annotated["Source | Background | Inner", Field(discriminator="type")]] = Field(min_length=1)
-    weights: dict[str, Value] | str | None = None
+    weights: Fractions | None = None
 
     @model_validator(mode="after")
-    def _weights_of_components(self):
+    def _names(self):
+        for name in self.components:
+            if "/" in name or name == "weights":
+                raise ValueError(f"components: no component can be called {name!r}; choose a name without '/'")
         for name in self.weights if isinstance(self.weights, dict) else ():
             if name not in self.components:
                 raise ValueError("weights name an " + unknown("component", name, self.components))
@@ -349,8 +452,16 @@ class Model(Tree):
     """The whole model."""
 
     def function(self) -> Callable[[dict], mixture.Mixture]:
-        """The model as a plain function of a dict of parameters."""
-        return lambda parameters: self.build(parameters)  # a method of this class has no hash, which jit needs
+        """The model as a plain function of a dict of parameters; it raises `ValueError` where one is missing."""
+        needed = tuple(dict.fromkeys(self.references()))
+
+        def model(parameters):  # a method of this class has no hash, which jit needs
+            for name in needed:
+                if name not in parameters:
+                    raise ValueError(mixture.missing(name, parameters, "value"))
+            return self.build(parameters)
+
+        return model
 
 
 # arguments of each prior, in the order of the distribution's own
@@ -369,31 +480,51 @@ class Parameter(Strict):
     """Prior of one parameter, its true value when it is known, and its unit."""
 
     prior: Literal["uniform", "log-uniform", "normal", "log-normal", "half-normal", "beta", "dirichlet"]
-    low: float | None = None
-    high: float | None = None
-    mean: float | None = None
-    sd: PositiveFloat | None = None
-    a: PositiveFloat | None = None
-    b: PositiveFloat | None = None
-    concentration: list[PositiveFloat] | None = Field(None, min_length=2)
-    truth: float | list[float] | None = None
+    low: Number | None = None
+    high: Number | None = None
+    mean: Number | None = None
+    sd: Positive | None = None
+    a: Positive | None = None
+    b: Positive | None = None
+    concentration: list[Positive] | None = Field(None, min_length=2)
+    truth: Truth | None = None
     unit: str | None = None
 
     @model_validator(mode="after")
     def _arguments(self):
         names = PRIORS[self.prior][1]
+        given = f"a {self.prior} prior is given by {' and '.join(names)}"
         for name in ("low", "high", "mean", "sd", "a", "b", "concentration"):
-            if (getattr(self, name) is None) == (name in names):
-                raise ValueError(f"a {self.prior} prior is given by {' and '.join(names)}")
+            value = getattr(self, name)
+            if (value is None) == (name in names):
+                raise ValueError(f"{given}; {name} is missing" if value is None else f"{given}, not by {name}: {value}")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise ValueError(f"low = {self.low:g} must be below high = {self.high:g}")
         if self.prior == "log-uniform" and not (self.low or 0.0) > 0:
-            raise ValueError("a log-uniform prior needs low > 0")
+            raise ValueError(f"a log-uniform prior needs low > 0, not {self.low:g}")
         numbers = len(self.concentration) if self.concentration else None
         if self.truth is not None and (len(self.truth) if isinstance(self.truth, list) else None) != numbers:
             wanted = f"a list of {numbers} numbers" if numbers else "a number"
             raise ValueError(f"the truth of a {self.prior} prior is {wanted}, not {self.truth}")
+        if self.truth is not None:
+            self._check_truth()
         return self
+
+    def _check_truth(self):
+        """Raise `ValueError` for a truth where the prior has no density; ends count as inside."""
+        low, high = {
+            "uniform": (self.low, self.high),
+            "log-uniform": (self.low, self.high),
+            "half-normal": (0.0, math.inf),
+            "log-normal": (0.0, math.inf),
+        }.get(self.prior, (-math.inf, math.inf) if self.prior == "normal" else (0.0, 1.0))
+        values: list = self.truth if isinstance(self.truth, list) else [self.truth]
+        inside = all(low <= value <= high for value in values) and not (self.prior == "log-normal" and 0.0 in values)
+        if not inside:
+            support = f"from {low:g} to {high:g}" if math.isfinite(high) else "above zero"
+            raise ValueError(f"truth = {self.truth} is outside the {self.prior} prior, which goes {support}")
+        if self.prior == "dirichlet" and not abs(math.fsum(values) - 1.0) < 1e-5:
+            raise ValueError(f"truth = {self.truth} adds up to {math.fsum(values):g}; fractions add up to one")
 
     def distribution(self) -> dist.Distribution:
         """The prior as a numpyro distribution."""
@@ -405,9 +536,9 @@ class Nuts(Strict):
     """Hamiltonian Monte Carlo: for posteriors with one peak."""
 
     method: Literal["nuts"]
-    draws: PositiveInt = 1000
-    warmup: PositiveInt = 300
-    chains: PositiveInt = 4
+    draws: Count = 1000
+    warmup: Count = 300
+    chains: Count = 4
     start: Literal["laplace", "pathfinder"] = "laplace"
 
 
@@ -415,18 +546,18 @@ class Smc(Strict):
     """Tempered particles: evidence, several peaks."""
 
     method: Literal["smc"]
-    particles: PositiveInt = 1000
+    particles: Count = 1000
     kernel: Literal["independent", "hmc", "nuts"] = "independent"
-    moves: PositiveInt | None = None
+    moves: Count | None = None
 
 
 class Nested(Strict):
     """Nested slice sampling: evidence, several peaks."""
 
     method: Literal["nested"]
-    live: PositiveInt = 500
-    slices: PositiveInt | None = None
-    precision: PositiveFloat = 1e-3
+    live: Count = 500
+    slices: Count | None = None
+    precision: Positive = 1e-3
 
 
 class Svi(Strict):
@@ -434,15 +565,15 @@ class Svi(Strict):
 
     method: Literal["svi"]
     guide: Literal["flow", "gaussian"] = "flow"
-    steps: PositiveInt = 2000
-    draws: int = Field(4000, ge=LEAST)
+    steps: Count = 2000
+    draws: Whole = Field(4000, ge=LEAST)
 
 
 class Laplace(Strict):
     """The Gaussian about the maximum, corrected by importance weights."""
 
     method: Literal["laplace"]
-    draws: int = Field(4000, ge=LEAST)
+    draws: Whole = Field(4000, ge=LEAST)
 
 
 Sampler = Annotated[Nuts | Smc | Nested | Svi | Laplace, Field(discriminator="method")]
@@ -451,14 +582,14 @@ Sampler = Annotated[Nuts | Smc | Nested | Svi | Laplace, Field(discriminator="me
 class Config(Strict):
     """A whole run."""
 
-    observations: Annotated[CtaoObservations | GadfObservations, Field(discriminator="kind")]
+    observations: Annotated[CtaoObservations | ResponseObservations | GadfObservations, Field(discriminator="kind")]
     events: Simulation | None = None
     compress: Compression | None = None
     model: Model
     parameters: dict[str, Parameter] = Field(min_length=1)
     sampler: Sampler = Nuts(method="nuts")
     precision: Literal[32, 64] = 64
-    seed: int = 0
+    seed: Whole = 0
 
     @field_validator("sampler", mode="before")
     @classmethod
@@ -467,29 +598,85 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _consistent(self):
+        self._check_names()
+        self._check_frames()
+        self._check_units()
+        if self.observations.kind == "gadf":
+            if self.events:
+                raise ValueError("the events come from the data store; leave out the section events")
+        else:
+            self._check_simulation()
+        seed(self.seed, self.precision)
+        return self
+
+    def _check_names(self):
         used = self.model.references()
         for name in used:
             if name not in self.parameters:
                 raise ValueError("the model uses an " + unknown("parameter", name, self.parameters))
         for name in self.parameters:
+            if not is_name(name):
+                raise ValueError(f"parameters: {name!r} reads as a number or an angle; begin the name with a letter")
             if name not in used:
                 raise ValueError(f"parameter {name!r} is not used in the model")
+
+    def _check_frames(self):
+        """Refuse templates of another frame, hours in the galactic one, and halos at a centre of another frame."""
+        frame = self.observations.frame
+        pointings: Any = getattr(self.observations, "pointings", ())
+        longitudes = {f"observations.pointings.{i}": lon for i, (lon, _) in enumerate(pointings)}
         for path, component in self.model.leaves().items():
-            frame = getattr(getattr(component, "morphology", None), "frame", self.observations.frame)
-            if frame != self.observations.frame:
+            shape: Any = getattr(component, "morphology", None)
+            where = f"model.components.{path.replace('/', '.components.')}.morphology"
+            longitudes[where + ".lon"] = getattr(shape, "lon", None)
+            if getattr(shape, "frame", frame) != frame:
                 raise ValueError(
-                    f"the template of component {path!r} is to be read in frame {self.observations.frame}, that of the "
-                    f"observations, not {frame}"
+                    f"the template of component {path!r} is to be read in frame {frame}, that of the observations, not "
+                    f"{shape.frame}"
                 )
-        if self.observations.kind == "gadf" and self.events:
-            raise ValueError("the events come from the data store; leave out the section events")
-        if self.observations.kind == "ctao":
-            if not (self.events and self.events.simulate):
-                raise ValueError("observations of kind ctao need events to simulate, as in events: {simulate: 10000}")
-            missing = [name for name, parameter in self.parameters.items() if parameter.truth is None]
-            if missing:
-                raise ValueError(f"to simulate events, parameter {missing[0]!r} needs a truth")
-        return self
+            kind = MORPHOLOGIES[shape.type] if shape is not None else None
+            is_halo = isinstance(kind, type) and issubclass(kind, darkmatter.Halo)
+            if is_halo and frame == "icrs" and not {"lon", "lat"} <= shape.model_fields_set:
+                raise ValueError(
+                    f"{where}: lon, lat are (0, 0) by default, which is the Galactic centre in frame galactic only, "
+                    "not in icrs; give both, or set observations.frame: galactic"
+                )
+        for where, lon in longitudes.items():
+            if isinstance(lon, RightAscension) and frame != "icrs":
+                raise ValueError(
+                    f"{where}: a right ascension in hours, but observations.frame is {frame}; write a galactic "
+                    "longitude in degrees, as 184.5575 or 184d33m27s"
+                )
+
+    def _check_units(self):
+        """Refuse labels of parameters in another unit than the model reads them in."""
+        for path, component in self.model.leaves().items():
+            for key, name, unit in component.named_units():
+                label = self.parameters[name].unit
+                if label is not None and not same_unit(label, unit):
+                    raise ValueError(
+                        f"parameters.{name}.unit: the model reads {name} in {unit} ({key} of component {path!r}), not "
+                        f"in {label}; give the prior in {unit}"
+                    )
+
+    def _check_simulation(self):
+        if not (self.events and self.events.simulate):
+            kind = self.observations.kind
+            raise ValueError(f"observations of kind {kind} need events to simulate, as in events: {{simulate: 10000}}")
+        lacking = [name for name, parameter in self.parameters.items() if parameter.truth is None]
+        if lacking:
+            raise ValueError(f"to simulate events, parameter {lacking[0]!r} needs a truth")
+        number = self.events.simulate
+        if number is True and self.model.weights is not None:
+            raise ValueError("events.simulate: true is for a model without weights; give the number of events")
+        if number is not True and self.model.weights is None:
+            raise ValueError(
+                f"events.simulate: {number} events need model.weights to share them; for absolute fluxes write true"
+            )
+
+    def with_seed(self, value: int) -> "Config":
+        """The same run with another seed; raises `ValueError` for one that `jax.random.key` does not take."""
+        return self.model_copy(update={"seed": seed(value, self.precision)})
 
     @property
     def truths(self) -> dict[str, float | list[float]]:

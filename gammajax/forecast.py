@@ -30,7 +30,7 @@ from scipy.stats import norm
 from gammajax.conditional import Conditional, fall, maximise
 from gammajax.events import Events
 from gammajax.likelihood import accurate_sum
-from gammajax.mixture import InstrumentBackground, Source
+from gammajax.mixture import InstrumentBackground, Source, evaluate
 from gammajax.posterior import Parameters, Posterior
 from gammajax.priors import centre, shape
 from gammajax.profile import UPPER_LIMIT
@@ -83,7 +83,7 @@ class Asimov(eqx.Module):
         Raises `ValueError` as [`gammajax.forecast`][] does.
         """
         truth = _complete(priors, parameters)
-        mixture = model(truth)
+        mixture = evaluate(model, truth)
         if mixture.weighted != (number is not None):
             raise ValueError(
                 "a mixture with weights knows no number of events: give number="

@@ -1,6 +1,6 @@
 """Model of the sky and its instrument: sources, background and the mixture of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import equinox as eqx
 import jax
@@ -186,6 +186,28 @@ class Mixture(eqx.Module):
                 found[node] = found.get(node, 0.0) + fraction
             found[path] = fraction
         return found
+
+
+def evaluate(model: Callable[[dict], Mixture], parameters: dict) -> Mixture:
+    """Mixture that `model` returns for `parameters`, one for each prior.
+
+    Raises `ValueError` for a parameter that the model reads and that has no prior, and for anything but a mixture.
+    """
+    try:
+        mixture = model(parameters)
+    except KeyError as error:
+        name = error.args[0] if error.args else None
+        if not isinstance(name, str) or name in parameters:
+            raise  # of some other dict
+        raise ValueError(missing(name, parameters, "prior")) from error
+    if not isinstance(mixture, Mixture):
+        raise ValueError(f"the model must return a gammajax.Mixture, not {type(mixture).__name__}")
+    return mixture
+
+
+def missing(name: str, known, lacks: str) -> str:
+    """Message for a parameter that a model reads and that has no prior or value."""
+    return f"the model reads parameter {name!r}, which has no {lacks}; known: {', '.join(sorted(known)) or 'none'}"
 
 
 def stick_breaking(breaks: Float[Array, "*batch stick"]) -> Float[Array, "*batch component"]:

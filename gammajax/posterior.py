@@ -21,7 +21,7 @@ from gammajax.engines.kernel import folded
 from gammajax.engines.rows import PER_DECADE
 from gammajax.events import Events
 from gammajax.likelihood import LEAST_COUNTS, mixture_density, sum_of_logs
-from gammajax.mixture import InstrumentBackground, Mixture, Source, or_undefined
+from gammajax.mixture import InstrumentBackground, Mixture, Source, evaluate, or_undefined
 from gammajax.observation import Observation, as_tuple
 from gammajax.priors import centre, check_priors, cube_size, extremes, from_cube, shape
 from gammajax.progress import DELAY, Progress, say
@@ -116,13 +116,8 @@ class Posterior(eqx.Module):
         self.model, self.priors, self.observations = model, dict(priors), observations
         self.names = tuple(priors)
         start = {name: centre(prior) for name, prior in self.priors.items()}
-        try:
-            mixture = model(start)
-        except KeyError as error:
-            raise ValueError(f"the model asks for {error}; the priors are of {', '.join(priors)}") from error
-        if not isinstance(mixture, Mixture):
-            raise ValueError(f"the model must return a gammajax.Mixture, not {type(mixture).__name__}")
-        variants = _explore_priors(model, self.priors, start, mixture)
+        mixture = evaluate(model, start)
+        variants = explore_priors(model, self.priors, start, mixture)
         try:
             depends = dependence(model, start)
         except JAX_CANNOT as error:
@@ -483,7 +478,7 @@ def _prepare(mixture, observations, rows, engine, depends: Dependence, variants,
     return {name: engines[name] for name in parts}
 
 
-def _explore_priors(model, priors, start, mixture) -> list[Mixture]:
+def explore_priors(model, priors, start, mixture) -> list[Mixture]:
     """Mixtures at the ends of every prior: for validation, and for the reach of positions and sizes.
 
     Raises `ValueError` naming the prior when a spectrum refuses such a value.

@@ -3,12 +3,11 @@ import warnings
 import jax
 import pandas
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from gammajax import __version__
 from gammajax.cli import app
-from gammajax.configs import builtin, load
+from gammajax.configs import builtin, document, load
 from gammajax.result import Result
 from gammajax.samplers import driver
 
@@ -31,14 +30,14 @@ def invoke(monkeypatch, tmp_path):
 @pytest.fixture
 def small(tmp_path):
     """A run of a few seconds: one pointing, a point source, 300 events, few draws."""
-    values = yaml.safe_load(builtin("template"))
+    values = document.values(builtin("template"))
     values["observations"] |= {"pointings": [[0.0, 0.5]], "energy_range": [0.5, 5.0], "offset_max": 1.0}
     values["events"] = {"simulate": 300}
     values["model"]["components"]["signal"]["morphology"] = {"type": "point", "lon": 0.0, "lat": 0.0}
     values["sampler"] = {"draws": 100, "warmup": 50, "chains": 2}
     values["precision"] = 32
     path = tmp_path / "small.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(document.dump(values))
     return path
 
 
@@ -65,10 +64,10 @@ def test_run(invoke, small, tmp_path):
 
 
 def test_a_run_of_cells(invoke, small, tmp_path):
-    values = yaml.safe_load(small.read_text()) | {"compress": {"energy_per_decade": 10, "pixel": 0.2}}
+    values = document.values(small.read_text()) | {"compress": {"energy_per_decade": 10, "pixel": 0.2}}
     values["sampler"] = {"method": "laplace", "draws": 800}
     values["observations"]["exclusion"] = "galactic; circle(0.5, 0.5, 0.1)"
-    small.write_text(yaml.safe_dump(values))
+    small.write_text(document.dump(values))
     answer = invoke("run", small, "--no-progress", "--out", tmp_path / "cells")
     assert answer.exit_code == 0, answer.output
     assert "300 events in 2" in answer.output and "cells, in 1 observations" in answer.output
@@ -77,9 +76,9 @@ def test_a_run_of_cells(invoke, small, tmp_path):
 
 
 def test_an_interrupted_run_is_resumed(invoke, small, tmp_path, monkeypatch):
-    values = yaml.safe_load(small.read_text())
+    values = document.values(small.read_text())
     values["sampler"] = {"method": "smc", "particles": 100, "moves": 2}
-    small.write_text(yaml.safe_dump(values))
+    small.write_text(document.dump(values))
     results = tmp_path / "results"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # few particles

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from test_cli import FILES
 from typer.testing import CliRunner
 
 from gammajax import distributed
 from gammajax.cli import app
-from gammajax.configs import builtin
+from gammajax.configs import builtin, document
 from gammajax.result import Result
 
 HERE = Path(__file__).parent
@@ -109,13 +108,13 @@ def test_four_processes(port, alone):
 @pytest.fixture
 def configuration(tmp_path):
     """A run of a few seconds that is the same on any number of processes: its draws are independent."""
-    values = yaml.safe_load(builtin("template"))
+    values = document.values(builtin("template"))
     values["observations"] |= {"pointings": [[0.0, 0.5]], "energy_range": [0.5, 5.0], "offset_max": 1.0}
     values["events"] = {"simulate": 301}
     values["model"]["components"]["signal"]["morphology"] = {"type": "point", "lon": 0.0, "lat": 0.0}
     values["sampler"] = {"method": "laplace", "draws": 2000}
     path = tmp_path / "small.yaml"
-    path.write_text(yaml.safe_dump(values))
+    path.write_text(document.dump(values))
     return path
 
 

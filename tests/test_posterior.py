@@ -441,7 +441,7 @@ def test_other_errors(observations, events):
     with pytest.raises(ValueError, match="the model must return a gammajax.Mixture, not dict"):
         gj.Posterior(components, priors, observations, events)
     misspelt = {name.replace("index", "indx"): prior for name, prior in priors.items()}
-    with pytest.raises(ValueError, match="the model asks for 'index'; the priors are of indx, tilt, weight"):
+    with pytest.raises(ValueError, match="reads parameter 'index', which has no prior; known: indx, tilt, weight"):
         gj.Posterior(model, misspelt, observations, events)
     with pytest.raises(ValueError, match="cannot be compiled: take functions from jax.numpy"):
         gj.Posterior(lambda p: model({**p, "index": float(p["index"])}), priors, observations, events, **OPTIONS)

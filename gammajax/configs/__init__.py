@@ -1,18 +1,18 @@
-"""Built-in configurations, and reading of configuration files."""
+"""Built-in configurations, reading of configuration files, and their checks against responses."""
 
-import re
 from importlib import resources
-from pathlib import Path
 
-import yaml
 from pydantic import ValidationError
 
 from gammajax.config import MORPHOLOGIES, SPECTRA, Config, unknown
+from gammajax.configs import document
+from gammajax.configs.responses import check as check
+from gammajax.io.files import expand
 
 
 def builtin(name: str) -> str:
     """Text of a built-in configuration: "galactic-centre", "crab" or "template"."""
-    return (resources.files("gammajax.configs") / f"{name}.yaml").read_text()
+    return (resources.files("gammajax.configs") / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def load(source: str) -> Config:
@@ -24,58 +24,57 @@ def load(source: str) -> Config:
     names = [name.removesuffix(".yaml") for name in files if name.endswith(".yaml")]
     if source in names:
         return parse(builtin(source), source)
-    path = Path(source).expanduser()
-    if not path.is_file():
+    path = expand(source)
+    if path.is_dir():
+        raise ValueError(f"{source} is a folder; give the YAML file in it")
+    try:
+        text = document.decode(path.read_bytes())
+    except FileNotFoundError as error:
         known = unknown("configuration", source, [n for n in names if n != "template"])
-        raise FileNotFoundError(f"{source}: no such file" + ("" if path.suffix in (".yaml", ".yml") else f"; {known}"))
-    return parse(path.read_text(), str(path))
+        end = "" if path.suffix in (".yaml", ".yml") else f"; {known}"
+        raise FileNotFoundError(f"{source}: no such file{end}") from error
+    except OSError as error:
+        raise ValueError(f"{source}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+    return parse(text, str(path))
 
 
 def parse(text: str, name: str = "configuration") -> Config:
-    """Configuration from YAML text; `name` is what errors call it."""
+    """Configuration from YAML text; `name` is what errors call it. Raises `ValueError` as [`load`][] does."""
     try:
-        values = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{name}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{name}: must hold sections such as observations, model and parameters")
-    try:
-        return Config(**values) if all(isinstance(key, str) for key in values) else Config.model_validate(values)
+        values = document.values(text)
+        if not isinstance(values, dict):
+            has = "is empty" if values is None else f"holds {values!r:.40}"
+            raise ValueError(f"{has}; it must hold sections such as observations, model and parameters")
+        return Config.model_validate(values)
     except ValidationError as error:
         raise ValueError(f"{name}: {_one_line(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which 1e-12 is a number, as it is in every other language."""
+def dump(config: Config) -> str:
+    """YAML text of a configuration with all defaults filled in, from which [`parse`][] makes the same."""
+    return document.dump(config.model_dump(mode="json", exclude_none=True))
 
 
-_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
-_EXPONENT = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+# messages of pydantic in the terms of a file
+MESSAGES = {
+    "string_type": "must be text, not {input!r:.60}; put it in quotes",
+    "list_type": "must be a list in brackets, not {input!r:.60}",
+    "dict_type": "must be a section of keys and values, not {input!r:.60}",
+    "model_type": "must be a section of keys and values, not {input!r:.60}",
+    "model_attributes_type": "must be a section of keys and values, not {input!r:.60}",
+    "too_short": "must not be empty, or have fewer than {min_length} entries",
+}
 
 
 def _one_line(error: ValidationError) -> str:
     """The first problem of a configuration: where, what."""
     problem = error.errors(include_url=False)[0]
-    tags = {
-        *SPECTRA,
-        *MORPHOLOGIES,
-        "background",
-        "source",
-        "ctao",
-        "gadf",
-        "nuts",
-        "smc",
-        "nested",
-        "svi",
-        "laplace",
-        "int",
-        "float",
-        "str",
-        "bool",
-        "constrained-int",
-        "list[int]",
-    }
+    tags = {*SPECTRA, *MORPHOLOGIES, "background", "source", "mixture", "ctao", "response", "gadf"}
+    tags |= {"nuts", "smc", "nested", "svi", "laplace"}
     # names that people give come after these keys; other tags are pydantic's own
     places = zip(problem["loc"], ("", *problem["loc"]), strict=False)
     place = ".".join(str(part) for part, before in places if part not in tags or before in ("components", "parameters"))
@@ -85,8 +84,13 @@ def _one_line(error: ValidationError) -> str:
         message = unknown(context["discriminator"].strip("'"), context["tag"], known)
     elif problem["type"] == "value_error":
         message = str(context["error"])
+    elif problem["type"] == "union_tag_not_found":
+        key = context["discriminator"].strip("'")
+        message = f"needs a key {key!r}"
+    elif problem["type"] in MESSAGES:
+        message = MESSAGES[problem["type"]].format(**{**context, "input": problem["input"]})
     else:
         message = problem["msg"][0].lower() + problem["msg"][1:]
-        if problem["type"] not in ("missing", "union_tag_not_found"):
-            message += f", not {problem['input']!r}"
+        if problem["type"] != "missing":
+            message += f", not {problem['input']!r:.60}"
     return f"{place}: {message}" if place else message

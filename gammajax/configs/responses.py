@@ -1,0 +1,181 @@
+"""Checks of a configuration against the responses of its observations, before anything is simulated or sampled."""
+
+import math
+import warnings
+
+import jax.numpy as jnp
+import numpy as np
+
+from gammajax.config import Config
+from gammajax.mixture import Source
+from gammajax.observation import Observation
+from gammajax.posterior import explore_priors
+from gammajax.priors import centre, check_priors
+
+TAILS = 1.0  # deg, about what a point spread function adds to the reach of a pointing
+ABOVE = 2.0  # times the highest energy of a response: reconstructed energies go that far
+HEAVY = 10.0  # times the highest energy: a heavier particle shows in photons of less than its mass
+OTHER = {"icrs": "galactic", "galactic": "icrs"}
+
+
+def check(config: Config, observations: list[Observation]) -> None:
+    """Check what a configuration says about energies, offsets and directions against `observations`, and its model.
+
+    Raises `ValueError` (`FileNotFoundError` for a file of the model) in one line that names the key and what would be
+    right. A pointing that sees no source and a cut-off that no photon shows are warnings.
+    """
+    axes = [observation.response.effective_area.axes for observation in observations]
+    if not axes:
+        return
+    low, high = (math.exp(edge) for edge in (min(a[0].lower for a in axes), max(a[0].upper for a in axes)))
+    _check_selection(config, low, high, max(a[1].upper for a in axes))
+    _check_spectra(config, low, high)
+    priors = {name: parameter.distribution() for name, parameter in config.parameters.items()}
+    check_priors(priors)
+    start = {name: centre(prior) for name, prior in priors.items()}
+    mixture = _build(config, start)
+    at_truth = {name: jnp.asarray(value, float) for name, value in config.truths.items()}
+    if at_truth:
+        _build(config, start | at_truth)
+    try:
+        explore_priors(config.model.function(), priors, start, mixture)
+    except ValueError as error:
+        raise ValueError(f"parameters: {error}") from error
+    _check_directions(config, config.model.function()(start | at_truth), observations)
+
+
+def _build(config, parameters):
+    """The model at these parameters; what is wrong is said with the component where it is."""
+    for path, component in config.model.leaves().items():
+        try:
+            component.build(parameters)
+        except (ValueError, FileNotFoundError) as error:
+            raise type(error)(f"{_key(path)}: {error}") from error
+    try:
+        return config.model.function()(parameters)
+    except ValueError as error:
+        raise ValueError(f"model: {error}") from error
+
+
+def _key(path: str) -> str:
+    return f"model.components.{path.replace('/', '.components.')}"
+
+
+def _check_selection(config, low, high, widest):
+    settings = config.observations
+    first, last = settings.energy_range or (low, high)
+    if first >= high or last <= low or last > ABOVE * high:
+        ask = f"; are these GeV? then write [{first:g} GeV, {last:g} GeV]" if last / 1000.0 <= ABOVE * high else ""
+        raise ValueError(
+            f"observations.energy_range: [{first:g}, {last:g}] TeV is outside of the response's {low:.3g} to "
+            f"{high:.4g} TeV{ask if last > high else ''}"
+        )
+    if settings.offset_max > widest + 1e-6:
+        raise ValueError(
+            f"observations.offset_max: {settings.offset_max:g} deg is beyond the response, which ends at {widest:g} deg"
+        )
+
+
+def _check_spectra(config, low, high):
+    """Refuse energies and masses that no photon of the response could show."""
+    limits = {"energy": (low, high), "mean": (low, high), "mass": (low, HEAVY * high)}
+    for path, component in config.model.leaves().items():
+        spectrum = getattr(component, "spectrum", component)
+        where = _key(path) + ("" if spectrum is component else ".spectrum")
+        named = {key: getattr(spectrum, key) for key, unit in spectrum.units.items() if unit == "TeV"}
+        if spectrum.type == "particle-model":
+            named["mass"] = spectrum.point.get(spectrum.mass)
+        for key, value in named.items():
+            least, most = limits.get(key, (0.0, max(high, 1.0)))
+            for place, (first, last, widest) in _energies(config, f"{where}.{key}", value, HEAVY * high).items():
+                above = first > most or last > widest
+                if above or last < least:
+                    text = f"{first:g}" if first == last else f"{first:g} to {last:g}"
+                    raise ValueError(
+                        f"{place}: {text} TeV is outside of the response's {low:.3g} to {high:.4g} TeV"
+                        + ("; is it in GeV? energies are in TeV" if above else "")
+                    )
+        inverse = getattr(spectrum, "lambda_", None)
+        inverse = config.truths.get(inverse) if isinstance(inverse, str) else inverse
+        if inverse and not low <= 1.0 / inverse <= HEAVY * high:
+            warnings.warn(
+                f"{where}.lambda_: the cut-off 1 / {inverse:g} = {1.0 / inverse:.3g} TeV is outside of the response's "
+                f"{low:.3g} to {high:.4g} TeV; lambda_ is in 1/TeV",
+                stacklevel=3,
+            )
+
+
+def _energies(config, where: str, value, widest: float) -> dict[str, tuple[float, float, float]]:
+    """Least and largest energy [TeV] that a key stands for, and how large that may be, by place.
+
+    Of a number, the nodes of a table, or of a parameter the truth and the range of the prior.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, str):
+        nodes = value if isinstance(value, list) else [value]
+        return {where: (min(nodes), max(nodes), math.inf)}
+    parameter = config.parameters[value]
+    found = {}
+    if parameter.truth is not None:
+        found[f"parameters.{value}.truth"] = (parameter.truth, parameter.truth, math.inf)
+    if parameter.low is not None:
+        found[f"parameters.{value}"] = (parameter.low, parameter.high, widest)
+    else:
+        middle = float(centre(parameter.distribution()))
+        found[f"parameters.{value}"] = (middle, middle, math.inf)
+    return found
+
+
+def _check_directions(config, mixture, observations):
+    """Refuse sources outside all fields of view, and pointings that see one only in the other frame."""
+    settings = config.observations
+    frame, known = settings.frame, config.truths
+    sources = {}
+    for path, component in mixture.components.items():
+        section = getattr(config.model.leaves()[path], "morphology", None)
+        free = [getattr(section, key, None) for key in ("lon", "lat")]
+        if not isinstance(component, Source) or any(isinstance(one, str) and one not in known for one in free):
+            continue
+        shape = component.morphology
+        sources[path] = (float(shape.lon), float(shape.lat), min(float(np.max(shape.radius)), 180.0))
+    if not sources:
+        return
+    pointings = [(float(o.lon), float(o.lat)) for o in observations]
+    lon, lat, size = np.array(list(sources.values())).T
+    reach = settings.offset_max + size + TAILS
+    away = _separation(pointings, frame, (lon, lat), frame)  # [pointing, source]
+    moved = _separation(pointings, OTHER[frame], (lon, lat), frame)
+    swapped = _separation(pointings, frame, (lon, lat), OTHER[frame])
+    real = settings.kind == "gadf"  # the files know where they point
+    for j, path in enumerate(sources):
+        if np.all(away[:, j] > reach[j]):
+            i = int(away[:, j].argmin())
+            end = ""
+            if np.any(swapped[:, j] <= reach[j]):
+                end = f"; it looks like one in {OTHER[frame]}: convert it, or set observations.frame"
+            elif not real and np.any(moved[:, j] <= reach[j]):
+                end = f"; the pointing looks like one in {OTHER[frame]}: convert it, or set observations.frame"
+            raise ValueError(
+                f"{_key(path)}.morphology: ({lon[j]:g}, {lat[j]:g}) deg, {frame}, is {away[i, j]:.3g} deg from the "
+                f"nearest pointing, ({pointings[i][0]:g}, {pointings[i][1]:g}), which sees {settings.offset_max:g} deg{end}"
+            )
+    for i, (lon_i, lat_i) in enumerate(pointings):
+        if real or not np.all(away[i] > reach):
+            continue
+        message = (
+            f"observations.pointings.{i}: ({lon_i:g}, {lat_i:g}) deg, {frame}, is {away[i].min():.3g} deg from the "
+            "nearest source"
+        )
+        if np.any(moved[i] <= reach):
+            raise ValueError(f"{message}; it looks like one in {OTHER[frame]}: convert it to {frame}")
+        warnings.warn(f"{message}, and sees none", stacklevel=3)
+
+
+def _separation(pointings, frame, directions, other):
+    """Separations [deg], [pointing, source]."""
+    from astropy.coordinates import SkyCoord
+
+    lon, lat = np.array(pointings).T
+    first = SkyCoord(lon[:, None], lat[:, None], unit="deg", frame=frame)
+    return np.asarray(first.separation(SkyCoord(*directions, unit="deg", frame=other)).deg)

@@ -1,0 +1,236 @@
+"""Values of a configuration: numbers with units, angles, names of parameters, and those that are refused.
+
+Each function takes a value of a YAML file and returns the plain one, or raises `ValueError` that says what would be
+right.
+"""
+
+import contextlib
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+
+from gammajax.io.text import read_angle, read_latitude, read_quantity
+
+LARGEST = 1e300  # numbers and whole numbers above are typing errors
+LARGEST_COUNT = 10**12
+PLAIN_LIVETIME = (600.0, 1e8)  # s; a plain number outside is more likely one of hours or minutes
+
+# units of the arguments of spectra and morphologies by name; all others are numbers without
+SPECTRUM_UNITS: dict[str, str] = {
+    "amplitude": "TeV-1 cm-2 s-1",
+    "lambda_": "TeV-1",
+    "sigma_v": "cm3 s-1",
+    "j_factor": "GeV2 cm-5",
+    "decay_rate": "s-1",
+    "d_factor": "GeV cm-2",
+} | dict.fromkeys(("reference", "ebreak", "mean", "sigma", "energy", "mass"), "TeV")
+LINE_UNITS = SPECTRUM_UNITS | {"amplitude": "cm-2 s-1"}
+MORPHOLOGY_UNITS: dict[str, str] = (
+    dict.fromkeys(("lon", "lat", "sigma", "r_0", "edge", "phi", "radius", "width", "step"), "deg")
+    | dict.fromkeys(("r_s", "r_c", "distance"), "kpc")
+    | dict.fromkeys(("local_density", "rho_s"), "GeV cm-3")
+)
+
+
+class RightAscension(float):
+    """Degrees that were written in hours, as right ascensions alone are."""
+
+
+def is_name(value) -> bool:
+    """Whether a value is text that begins as a name does, and no quantity or angle."""
+    return isinstance(value, str) and (value[:1].isalpha() or value[:1] == "_")
+
+
+def number(value, unit: str | None = None) -> float:
+    """Finite number in `unit`, also from text with a unit; without `unit` from numbers alone."""
+    if isinstance(value, str) and unit is not None:
+        value = read_quantity(value, unit)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"must be a plain number, not {value!r:.60}{_spelling(value)}")
+    if not abs(value) < LARGEST:
+        raise ValueError(f"must be a finite number, not {value:g}" if value != value else "must be a finite number")
+    return value if isinstance(value, float) else float(value)
+
+
+def _spelling(value) -> str:
+    """The plain number that a text with a unit stands for."""
+    if isinstance(value, str):
+        for unit, read in (("deg", lambda text: read_angle(text)[0]), ("TeV", None), ("s", None)):
+            with contextlib.suppress(ValueError):
+                plain = read(value) if read else read_quantity(value, unit)
+                return f"; plain numbers are in TeV, deg, s: write {plain:.10g}"
+    return ""
+
+
+def longitude(value) -> float:
+    """Longitude [deg], from a full turn below zero to one above."""
+    if isinstance(value, str):
+        value, hours = read_angle(value)
+        if hours:
+            return RightAscension(value)
+    if not abs(value := number(value)) <= 360:
+        raise ValueError(f"must be a longitude in deg, from -360 to 360, not {value:g}")
+    return value
+
+
+def latitude(value) -> float:
+    """Latitude [deg], from pole to pole."""
+    value = number(read_latitude(value) if isinstance(value, str) else value)
+    if not abs(value) <= 90:
+        raise ValueError(f"must be a latitude in deg, from -90 to 90, not {value:g}")
+    return value
+
+
+def or_name(value, read) -> Any:
+    """The name of a parameter as it is, and what `read` makes of anything else."""
+    return value if is_name(value) else read(value)
+
+
+def whole(value) -> int:
+    """Whole number, also one such as 1e5."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
+        raise ValueError(f"must be a whole number, not {value!r}")
+    return int(value)
+
+
+def count(value) -> int:
+    """Whole number above zero."""
+    value = whole(value)
+    if not 0 < value <= LARGEST_COUNT:
+        raise ValueError(
+            f"must be a whole number from 1 to {LARGEST_COUNT:g}, not {value if value < 10**20 else 'one that large'}"
+        )
+    return value
+
+
+def seed(value, precision: int) -> int:
+    """Seed of random numbers that `jax.random.key` takes as it is.
+
+    It takes 63 bits, of which it drops all but 32 where single precision is the widest.
+    """
+    bits = 63 if precision == 64 else 32
+    valid = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**bits
+    if not valid:
+        shown = "one that large" if isinstance(value, int) and abs(value) >= 10**20 else repr(value)
+        raise ValueError(f"seed must be a whole number from 0 to 2^{bits} - 1 (precision {precision}), not {shown}")
+    return value
+
+
+def switch(value) -> bool:
+    """True or false, but no word that means it."""
+    if not isinstance(value, bool):
+        raise ValueError(f"must be true or false, not {value!r}")
+    return value
+
+
+def count_or_switch(value) -> int | bool:
+    """Whole number above zero, or true."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return count(value)
+    if value is not True:
+        raise ValueError(f"must be a number of events, or true, not {value!r}")
+    return value
+
+
+def pair(value):
+    """List of two."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ValueError(f"must be a pair in brackets, as in [0.5, 1.0], not {value!r}")
+    return value
+
+
+def increasing(value):
+    """Pair of which the second is above the first."""
+    low, high = value
+    if not low < high:
+        raise ValueError(f"must increase, as in [0.5, 50.0], not [{low:g}, {high:g}]")
+    return value
+
+
+def directions(value):
+    """List of pairs."""
+    if isinstance(value, list | tuple) and value and not any(isinstance(one, list | tuple) for one in value):
+        raise ValueError(f"must be a list of pairs, as in [[83.6, 22.0]], not {value!r}")
+    return value
+
+
+def livetime(value) -> float:
+    """Livetime [s] of a pointing; a plain number that is more likely one of hours or minutes is refused."""
+    plain, value = not isinstance(value, str), number(value, "s")
+    if plain and value > 0 and not PLAIN_LIVETIME[0] <= value <= PLAIN_LIVETIME[1]:
+        raise ValueError(
+            f"plain numbers are in s, and {value:g} s is no usual livetime of a pointing; write '{value:g} h' or "
+            f"'{value:g} min', or '{value:g} s' if it is so"
+        )
+    return value
+
+
+def _written_livetime(value: float) -> float | str:
+    """The livetime as [`livetime`][] reads it back."""
+    return value if PLAIN_LIVETIME[0] <= value <= PLAIN_LIVETIME[1] else f"{value!r} s"
+
+
+def truth(value):
+    """Number, or a list of them."""
+    return [number(one) for one in value] if isinstance(value, list | tuple) else number(value)
+
+
+def fractions(value):
+    """Fractions by name, or the name of a parameter that holds them all."""
+    if isinstance(value, dict):
+        return {name: or_name(one, partial(_fraction, name)) for name, one in value.items()}
+    if not is_name(value):
+        raise ValueError(f"must hold a fraction for each component, or be the name of a parameter, not {value!r}")
+    return value
+
+
+def _fraction(name, value):
+    value = number(value, "")
+    if not 0 <= value <= 1:
+        raise ValueError(f"the fraction {name} must be from 0 to 1, not {value:g}")
+    return value
+
+
+def texts(value):
+    """Text, or a list of them."""
+    if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+        raise ValueError(f"must be a text or a list of texts, not {value!r}")
+    return value
+
+
+def number_in(unit: str) -> Any:
+    """Type of numbers in a unit."""
+    return Annotated[float, BeforeValidator(partial(number, unit=unit))]
+
+
+def value_in(unit: str) -> Any:
+    """Type of numbers in a unit or names of parameters."""
+    return Annotated[Any, BeforeValidator(partial(or_name, read=partial(number, unit=unit)))]
+
+
+Number = Annotated[float, BeforeValidator(number)]
+Positive = Annotated[Number, Field(gt=0)]
+Value = value_in("")  # a number, or the name of a parameter
+Whole = Annotated[int, BeforeValidator(whole)]
+Count = Annotated[Whole, Field(gt=0, le=LARGEST_COUNT)]
+Switch = Annotated[bool, BeforeValidator(switch)]
+Events = Annotated[Any, BeforeValidator(count_or_switch)]
+Truth = Annotated[Any, BeforeValidator(truth)]
+Fractions = Annotated[Any, BeforeValidator(fractions)]
+Texts = Annotated[Any, BeforeValidator(texts)]
+Frame = Literal["icrs", "galactic"]
+Longitude = Annotated[Any, BeforeValidator(longitude)]
+Latitude = Annotated[float, BeforeValidator(latitude)]
+LongitudeValue = Annotated[Any, BeforeValidator(partial(or_name, read=longitude))]
+LatitudeValue = Annotated[Any, BeforeValidator(partial(or_name, read=latitude))]
+Directions = Annotated[
+    list[Annotated[tuple[Longitude, Latitude], BeforeValidator(pair)]],
+    BeforeValidator(directions),
+    Field(min_length=1),
+]
+Livetime = Annotated[float, BeforeValidator(livetime), Field(gt=0), PlainSerializer(_written_livetime)]
+Degrees = Annotated[number_in("deg"), Field(gt=0)]
+Radius = Annotated[number_in("deg"), Field(gt=0, lt=90)]
+Energy = Annotated[number_in("TeV"), Field(gt=0)]
+Energies = Annotated[tuple[Energy, Energy], BeforeValidator(pair), AfterValidator(increasing)]
