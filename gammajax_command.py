@@ -30,17 +30,21 @@ class Stopped(SystemExit):
 
 
 class _Run:
-    """What the process is doing: its step, its checkpoint, and whether it must not be stopped now."""
+    """What the process is doing: its step, whether that cleans up, its checkpoint, and whether it must go on."""
 
     step = "start"
+    cleans = False
     checkpoint: Path | None = None
     held = False
     wakeup: socket.socket | None = None  # the interpreter writes to it; None where nothing listens
 
 
-def step(name: str) -> None:
-    """Name what is being done from here on, for messages."""
-    _Run.step = name
+def step(name: str, cleans: bool = False) -> None:
+    """Name what is being done from here on, for messages; `cleans`: an exception lets it save or remove files.
+
+    Other steps end at once: extensions that are being imported do not survive exceptions from nowhere.
+    """
+    _Run.step, _Run.cleans = name, cleans
 
 
 def resumes_from(checkpoint: Path | None) -> None:
@@ -94,7 +98,9 @@ def main() -> None:
 
 
 def _stop(number, _):
-    raise Stopped(number)
+    if _Run.cleans:
+        raise Stopped(number)
+    _leave(number)
 
 
 def _in_main_thread() -> bool:
@@ -128,6 +134,6 @@ def _watch() -> None:
 def _leave(number: int):
     """End at once: neither exit handlers nor other threads may keep the process."""
     with contextlib.suppress(BaseException):
+        os.write(2, f"{farewell(number)}\n".encode())
         sys.stdout.flush()
-        print(farewell(number), file=sys.stderr, flush=True)
     os._exit(STATUS[signal.Signals(number)])

@@ -344,7 +344,7 @@ def _step(name: str, timings: dict):
     """Print a step when it starts and what it did and how long it took when it ends."""
     notes: list[str] = []
     begin = time.perf_counter()
-    command.step(name)
+    command.step(name, cleans=name in ("sampling", "plots"))
     if console.is_terminal:
         console.print(f"[bold]{name}[/] ...", end="\r")
     yield notes.append

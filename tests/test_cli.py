@@ -5,7 +5,7 @@ import pandas
 import pytest
 from typer.testing import CliRunner
 
-from gammajax import __version__
+from gammajax import __version__, cli, plot
 from gammajax.cli import app
 from gammajax.configs import builtin, document, load
 from gammajax.result import Result
@@ -96,6 +96,76 @@ def test_an_interrupted_run_is_resumed(invoke, small, tmp_path, monkeypatch):
     assert "before" in result.timings and result.log_evidence[1] < 1.0
     assert (results / "small" / "run.png").exists()
     assert "already complete" in invoke("run", small, "--resume").output
+
+
+@pytest.mark.parametrize(
+    ("out", "expected"),
+    [
+        ("~/res", "home/res"),
+        ("$PLACE/res", "place/res"),
+        ("${PLACE}/a/b", "place/a/b"),
+        ("plain", "plain"),
+        (None, "results/small"),
+        (".", ValueError),
+        ("$NOWHERE/res", ValueError),
+    ],
+)
+def test_out_is_expanded(out, expected, invoke, small, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("PLACE", str(tmp_path / "place"))
+    monkeypatch.delenv("NOWHERE", raising=False)
+    called = []
+    monkeypatch.setattr(cli, "_run", lambda config, out, *_: called.append(out))
+    answer = invoke("run", small, *([] if out is None else [f"--out={out}"]))
+    if expected is ValueError:
+        assert answer.exit_code == 2 and answer.stderr.count("\n") == 1 and not called
+    else:
+        assert answer.exit_code == 0 and called[0].absolute() == tmp_path / expected
+    assert not (tmp_path / "~").exists() and not list(tmp_path.glob("*$*"))
+
+
+def test_a_place_that_cannot_be_written_is_an_error_before_anything_is_done(invoke, small, tmp_path):
+    (tmp_path / "file").write_text("")
+    answer = invoke("run", small, "--out", tmp_path / "file" / "res")
+    assert answer.exit_code == 2 and "nothing can be written there (" in answer.stderr
+    assert answer.stderr.count("\n") == 1 and "events" not in answer.output.replace(answer.stderr, "")
+
+
+def test_whatever_fails_after_sampling_the_posterior_is_on_disk(invoke, small, tmp_path, monkeypatch):
+    values = document.values(small.read_text())
+    values["sampler"] = {"method": "laplace", "draws": 800}
+    small.write_text(document.dump(values))
+    out, run = tmp_path / "results" / "small", ("run", small, "--no-progress")
+
+    def fail(*_, **__):
+        raise RuntimeError("no such font")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plot, "plot_counts", fail)
+        answer = invoke(*run)
+    assert answer.exit_code == 1, answer.output
+    assert (
+        "the plot counts.png failed (RuntimeError: no such font)" in answer.stderr and "Traceback" not in answer.output
+    )
+    assert sorted(file.name for file in out.iterdir()) == [name for name in FILES if name != "counts.png"]
+    first = Result.load(out / "posterior.nc")
+    # a full disk: what is there stays, and the run goes on from its checkpoint
+    with monkeypatch.context() as patch:
+        patch.setattr(Result, "save", full)
+        answer = invoke(*run, "--resume")
+    assert answer.exit_code == 74 and "No space left on device" in answer.stderr and answer.stderr.count("\n") == 1
+    assert "--resume goes on from" in answer.stderr
+    assert sorted(file.name for file in out.parent.iterdir()) == [".small.checkpoint", "small"]
+    answer = invoke(*run, "--resume")
+    assert answer.exit_code == 0, answer.output
+    assert sorted(file.name for file in out.iterdir()) == FILES
+    assert [file.name for file in out.parent.iterdir()] == ["small"]
+    again = Result.load(out / "posterior.nc")
+    assert all((first.samples[name] == again.samples[name]).all() for name in first.samples)
+    assert "time for plots" in (out / "run.log").read_text()
 
 
 def test_errors_are_one_red_line(invoke, small, tmp_path, monkeypatch):
