@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from gammajax.io.files import expand, one_line
+from gammajax.io.files import expand, one_line, read_text
 from gammajax.io.sky_regions import SUCH_AS, contains, negated, parse_ds9
 from gammajax.io.skymap import HealpixPixels
 from gammajax.observation import Exclusion
@@ -99,6 +99,8 @@ def _in_regions(found, centres) -> Bool[np.ndarray, "y x"]:
 
 
 def _outside_mask(mask, centres) -> Bool[np.ndarray, "y x"]:
+    from astropy.wcs.utils import wcs_to_celestial_frame
+
     geom = mask.geom
     if geom.is_region:
         raise ValueError("the exclusion mask must be an image of the sky; of a region, give mask.geom.region")
@@ -113,8 +115,11 @@ def _outside_mask(mask, centres) -> Bool[np.ndarray, "y x"]:
         values, inside = data.reshape(-1)[pixels.find(there.lon.deg, there.lat.deg)], True
     else:
         image = geom.to_image()
-        x, y = image.coord_to_idx(centres, clip=True)
-        values, inside = data.reshape(image.data_shape)[y, x], image.contains(centres)
+        # the frame with its equinox, which gammapy leaves out
+        there = centres.transform_to(wcs_to_celestial_frame(image.wcs)).spherical
+        there = there.lon, there.lat
+        x, y = image.coord_to_idx(there, clip=True)
+        values, inside = data.reshape(image.data_shape)[y, x], image.contains(there)
     wrong = inside & (values != 0) & (values != 1)
     if wrong.any():
         raise ValueError(
@@ -148,7 +153,14 @@ def _read(exclusion) -> list:
         path = expand(exclusion)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such region file; a region itself is written {SUCH_AS}")
-        origin, text = str(path), _decode(path)
+        origin = str(path)
+        with open(path, "rb") as file:
+            if file.read(9) == b"SIMPLE  =":
+                raise ValueError(f"{path} is a FITS file; give a mask as exclusion=Map.read(path), regions as DS9 text")
+        try:
+            text = read_text(path)
+        except ValueError as error:
+            raise ValueError(f"{path} cannot be read as DS9 regions: {error}") from error
     if text.startswith("#CRTF"):
         raise ValueError(f"{origin} is in the CRTF format; give exclusion=regions.Regions.read(path, format='crtf')")
     found = parse_ds9(text, origin)
@@ -158,15 +170,3 @@ def _read(exclusion) -> list:
         if not isinstance(region, SkyRegion):
             raise ValueError(f"{place} must be made of sky regions, {SUCH_AS}, not {type(region).__name__}")
     return found
-
-
-def _decode(path) -> str:
-    data = path.read_bytes()
-    if data.startswith(b"SIMPLE  ="):
-        raise ValueError(f"{path} is a FITS file; give a mask as exclusion=Map.read(path), regions in the DS9 format")
-    if b"\0" in data:
-        raise ValueError(f"{path} is not a text in the DS9 region format")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("latin-1")  # comments and labels: the format itself is ASCII

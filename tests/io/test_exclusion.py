@@ -402,7 +402,10 @@ def test_wrong_exclusion(given, message):
         (b"", "a.reg holds no DS9 region"),
         (b"# Region file format: DS9 version 4.1\nglobal color=green\nicrs\n", "a.reg holds no DS9 region"),
         (b"SIMPLE  =                    T", "a.reg is a FITS file; give a mask as exclusion=Map.read"),
-        ("icrs; circle(83.6, 22, 1)".encode("utf-16"), "a.reg is not a text"),
+        (
+            "icrs; circle(83.6, 22, 1)".encode("utf-16"),
+            "a.reg cannot be read as DS9 regions: .* UTF-16; save it in UTF-8",
+        ),
         (b"#CRTFv0\ncircle[[83.6deg, 22deg], 1deg]", "a.reg is in the CRTF format"),
         (b"icrs\ncircle(83.6, 22, 1)\nbpanda(83.6, 22, 1)", "line 3 of .*a.reg, 'bpanda"),
     ],
