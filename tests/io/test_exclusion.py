@@ -25,6 +25,7 @@ from regions import (
     TextSkyRegion,
 )
 
+import gammajax as gj
 from gammajax.io import ctao
 from gammajax.io.exclusion import exclusion_map
 
@@ -217,6 +218,21 @@ def test_units_and_frames_of_ds9(text):
     text = text.format(ecliptic=center.barycentricmeanecliptic, **values)
     expected = pixels(83.6, 22.0, "icrs", CircleSkyRegion(center, 0.5 * u.deg))[1]
     assert np.mean(pixels(83.6, 22.0, "icrs", text)[1] != expected) < 2e-3
+
+
+def test_the_background_of_what_is_left(make_observation):
+    def counts(text):
+        excluded = exclusion_map(text, 40.0, 60.0, "galactic", 2.0)
+        return float(gj.expected_counts(gj.InstrumentBackground(), make_observation(40.0, 60.0, exclusion=excluded)))
+
+    # the rate falls with the offset from the pointing: parts that are as large at each offset
+    whole = counts("galactic; circle(220, -60, 170)")
+    half, quarter = "galactic; box(130, 0, 180, 180, 0)", "galactic; polygon(40, 60, 130, 0, 40, -30)"
+    assert counts(half) == pytest.approx(0.5 * whole, rel=0.01)
+    assert counts(quarter) == pytest.approx(0.75 * whole, rel=0.01)
+    assert counts("galactic; circle(0, 0, 180)\n-polygon(40, 60, 130, 0, 40, -30)") == pytest.approx(
+        0.25 * whole, rel=0.02
+    )
 
 
 DS9 = "galactic\ncircle(0.5,0.2,0.4)\nbox(359.0,-1.0,1.0,0.2,30)\n"
