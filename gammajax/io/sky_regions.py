@@ -203,7 +203,7 @@ def parse_ds9(text: str, origin: str) -> list:
 
 
 def _parse_shape(statement, properties, frame, place) -> list:
-    from astropy.utils.exceptions import AstropyUserWarning
+    from astropy.utils.exceptions import AstropyWarning
     from regions import Regions
 
     sign, name, arguments = re.fullmatch(r"([+-]?)(\w*)(.*)", statement).groups()  # pyright: ignore
@@ -230,11 +230,11 @@ def _parse_shape(statement, properties, frame, place) -> list:
     values = [value + "0" if value.endswith(".") else value for value in values]  # regions takes the dot for a unit
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", AstropyUserWarning)  # shapes that regions would skip
+            warnings.simplefilter("error", AstropyWarning)  # shapes that regions would skip
             found = list(Regions.parse(f"{frame}\n{name}({','.join(values)})", format="ds9"))
     except KeyError as error:
         raise ValueError(f"{place} has the unit {error}; units of sizes are d, ', \" and r") from error
-    except (ValueError, TypeError, IndexError, AstropyUserWarning) as error:
+    except (ValueError, TypeError, IndexError, AstropyWarning) as error:
         raise ValueError(f"{place} cannot be read: {one_line(error)}") from error
     # a property has the last word over the sign
     properties = re.sub(r"""\{[^}]*\}|"[^"]*"|'[^']*'""", "", properties)

@@ -387,6 +387,7 @@ def circle(radius, lon=83.6):
         ("icrs; circle(83.6, 22, 0.2deg)", "'0.2deg', which is no angle"),
         ("icrs; circle(83.6, 22, 0.2m)", "has the unit 'm'; units of sizes are d, ', \" and r"),
         ("icrs; circle(83.6, 22, 3p)", "'3p', which is no angle"),
+        ("icrs; circle(5:34:31, 22:60:00, 1)", "line 1 .*cannot be read: .*minute"),
         ("icrs; circle(22, 183.6, 1)", "line 1 .*cannot be read: Latitude"),
         ("icrs; circle(83.6, 22, 720)", 'radius of 720 deg must be at most 180 deg .*30"'),
         ("icrs; # -composite(83.6, 22, 0) || composite=1\ncircle(83.6, 22, 1)", None),
