@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from gammajax.io.files import expand, one_line, read_text
-from gammajax.io.sky_regions import SUCH_AS, contains, negated, parse_ds9
+from gammajax.io.sky_regions import SUCH_AS, contains, local_axes, negated, parse_ds9
 from gammajax.io.skymap import HealpixPixels
 from gammajax.observation import Exclusion
 from gammajax.sky import Grid
@@ -56,12 +56,9 @@ def _centres(grid, lon, lat) -> Float[np.ndarray, "y x 3"]:
     """Centres of pixels as unit vectors, in double precision."""
     x, y = np.meshgrid(*[np.radians((np.arange(grid.size) - 0.5 * (grid.size - 1)) * grid.step)] * 2)
     distance = 2.0 * np.arcsin(np.minimum(0.5 * np.hypot(x, y), 1.0))
-    angle, (lon, lat) = np.arctan2(x, y), np.radians((lon, lat))
-    east = np.array([-np.sin(lon), np.cos(lon), 0.0])
-    north = np.array([-np.sin(lat) * np.cos(lon), -np.sin(lat) * np.sin(lon), np.cos(lat)])
-    toward = np.array([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
-    components = np.cos(distance), np.sin(distance) * np.sin(angle), np.sin(distance) * np.cos(angle)
-    return sum(c[..., None] * axis for c, axis in zip(components, (toward, east, north), strict=True))  # pyright: ignore
+    angle = np.arctan2(x, y)
+    components = [np.cos(distance), np.sin(distance) * np.sin(angle), np.sin(distance) * np.cos(angle)]
+    return np.stack(components, axis=-1) @ local_axes(*np.radians((lon, lat)))
 
 
 def _in_regions(found, centres) -> Bool[np.ndarray, "y x"]:

@@ -115,16 +115,21 @@ def _angle(region, name) -> float:
     return np.radians(value)
 
 
+def local_axes(lon: float, lat: float) -> Float[np.ndarray, "3 3"]:
+    """Unit vectors towards a direction [rad], and to the east and north of it."""
+    toward = [np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)]
+    north = [-np.sin(lat) * np.cos(lon), -np.sin(lat) * np.sin(lon), np.cos(lat)]
+    return np.array([toward, [-np.sin(lon), np.cos(lon), 0.0], north])
+
+
 def _local(region, vectors_in):
     """Components of directions towards the centre of a region, along its width (to the west at angle 0) and height."""
     lon, lat = region.center.spherical.lon.rad, region.center.spherical.lat.rad
     angle = region.angle.to_value("rad") if hasattr(region, "angle") else 0.0
     if not np.isfinite([lon, lat, angle]).all():
         raise ValueError("the centre and the angle must be finite")
-    west = np.array([np.sin(lon), -np.cos(lon), 0.0])
-    north = np.array([-np.sin(lat) * np.cos(lon), -np.sin(lat) * np.sin(lon), np.cos(lat)])
-    toward = np.array([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)])
-    axes = toward, np.cos(angle) * west + np.sin(angle) * north, np.cos(angle) * north - np.sin(angle) * west
+    toward, east, north = local_axes(lon, lat)
+    axes = toward, np.sin(angle) * north - np.cos(angle) * east, np.cos(angle) * north + np.sin(angle) * east
     vectors = vectors_in(region.center.frame)
     return tuple(vectors @ axis for axis in axes)
 

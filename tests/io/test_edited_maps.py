@@ -168,6 +168,7 @@ CASES = (
     + [(kind, change, message) for kind in KINDS for change, message in TABLES]
     + [(kind, change, message) for kind in ("fermi", "gammapy") for change, message in IMAGES]
     + [(kind, change, message) for kind in ("healpix", "healpix-gammapy") for change, message in HEALPIX]
+    + [("gammapy", header(WCSSHAPE=""), "cannot be read as a map")]
     + [("gammapy", energies(unit=None), "have no unit"), ("healpix-gammapy", energies(unit=None), "have no unit")]
     + [("healpix", header(1, BUNIT="cm-2 s-1 TeV-1 sr-1"), "after BUNIT and in .* after BIN0")]
 )
