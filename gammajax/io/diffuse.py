@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from gammajax.io.files import UNREADABLE, expand, one_line
+from gammajax.io.files import UNREADABLE, expand, one_line, read_text
 from gammajax.io.skymap import existing_map, read_map
 from gammajax.io.spectra import ENERGY_RANGE, FLUX
 from gammajax.io.template import resample
@@ -17,6 +17,7 @@ from gammajax.spectra import MEV_PER_TEV, TabulatedSpectrum
 from gammajax.templates import TemplateCube
 
 BRIGHTNESS = f"{FLUX} sr-1"
+FAR_BELOW, FAR_ABOVE = 1e3, 10.0  # between a file and the range it is continued to
 
 
 def read_cube(
@@ -67,10 +68,11 @@ def read_cube(
     part = dataclasses.replace(sky, data=sky.data[planes] * factor)
     grid, values, edge = resample(part, str(path), frame, lon, lat, radius, step)
     try:
+        _check_energies(energy, energy_range)
         cube = TemplateCube(grid, energy[planes], values, edge)
+        return Source(flux_table(cube, values.sum((1, 2)) * grid.solid_angle, energy_range), cube)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return Source(flux_table(cube, values.sum((1, 2)) * grid.solid_angle, energy_range), cube)
 
 
 def read_isotropic(
@@ -86,12 +88,33 @@ def read_isotropic(
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file with an isotropic spectrum")
     try:
-        energy, flux = np.loadtxt(path, ndmin=2).T[:2]
+        lines = [line for line in read_text(path).splitlines() if line.partition("#")[0].strip()]
+        rows = np.loadtxt(lines, ndmin=2) if lines else np.empty((0, 0))
+        if min(rows.shape) < 2:
+            raise ValueError(f"two columns and two rows at least are needed, there are {rows.shape[1]} and {len(rows)}")
+        energy, flux = rows.T[:2]
+        if not np.all(np.isfinite(flux) & (flux > 0)):
+            raise ValueError("the fluxes must be positive and finite")
         energy, flux = energy / MEV_PER_TEV, 4.0 * np.pi * MEV_PER_TEV * flux
+        _check_energies(energy, energy_range)
         kept = needed_planes(energy, energy_range)
         return Source(TabulatedSpectrum(*continued(energy[kept], flux[kept], energy_range)), Constant(lon, lat))
     except UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as energies and fluxes: {one_line(error)}") from error
+
+
+def _check_energies(energy, energy_range) -> None:
+    """Raise for energies that do not increase, and for those far from the range, which are in another unit."""
+    if not (np.isfinite(energy).all() and (energy > 0).all() and (np.diff(energy) > 0).all()):
+        raise ValueError("the energies must be positive, finite and increasing")
+    if energy_range is None:
+        return
+    low, high = energy_range
+    if not (low / FAR_BELOW < energy[-1] and energy[0] < high * FAR_ABOVE):
+        raise ValueError(
+            f"the energies {energy[0]:.3g} to {energy[-1]:.3g} TeV are far from energy_range, {low:g} to {high:g} TeV: "
+            "look at their unit"
+        )
 
 
 def needed_planes(energy, energy_range) -> slice:

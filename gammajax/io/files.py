@@ -35,6 +35,17 @@ def expand(path) -> Path:
     return Path(expanded).expanduser()
 
 
+def read_text(path) -> str:
+    """Text of a file in UTF-8, with or without a byte order mark, or else Latin-1; raises `ValueError` for no text."""
+    data = Path(path).read_bytes()
+    if b"\0" in data:
+        raise ValueError("the file is not a text, or one in UTF-16; save it in UTF-8")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")  # names and comments: numbers are the same
+
+
 def one_line(error) -> str:
     """First line of an error's message."""
     return (str(error) or type(error).__name__).splitlines()[0]

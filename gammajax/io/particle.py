@@ -9,7 +9,7 @@ import numpy as np
 from gammajax.darkmatter.particle import ParticleModel
 from gammajax.darkmatter.yields import INVISIBLE
 from gammajax.darkmatter.yields import channels as embedded_channels
-from gammajax.io.files import UNREADABLE, expand, one_line
+from gammajax.io.files import UNREADABLE, expand, one_line, read_text
 
 GEV_PER_TEV = 1e3
 # how DarkSUSY and micrOMEGAs write final states
@@ -66,8 +66,14 @@ def read_particle_model(
         raise ValueError(
             f"{path} has {order.size} points, which are not a full grid of {dict(zip(nodes, shape, strict=True))}"
         )
+    for name in masses:
+        if not np.all(nodes[name] > 0):
+            raise ValueError(f"{path}: the values of {name!r}, column {axes[name]!r}, must be positive")
     tables = {name: values[order].reshape(shape) for name, values in sigma_v.items()}
-    return ParticleModel(nodes, tables, dict.fromkeys(masses, "TeV"))
+    try:
+        return ParticleModel(nodes, tables, dict.fromkeys(masses, "TeV"))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _by_channel(path, states, extra):
@@ -93,11 +99,20 @@ def _is_hdf5(path):
 def _csv(path, axes, group):
     if group is not None:
         raise ValueError("a CSV file has no groups")
-    with open(path, newline="", encoding="utf-8") as file:
-        first = file.readline()
-        delimiter = max(",\t ", key=first.count) if not any(d in first for d in ",\t") else max(",\t", key=first.count)
-        columns, *rows = csv.reader([first, *file], delimiter=delimiter)
-    table = dict(zip(columns, np.array([row for row in rows if row], float).T, strict=True))
+    lines = read_text(path).splitlines() or [""]
+    first = lines[0]
+    delimiter = max(",\t ", key=first.count) if not any(d in first for d in ",\t") else max(",\t", key=first.count)
+    columns, *rows = csv.reader(lines, delimiter=delimiter)
+    named = [name for name in columns if name.strip()]
+    if len(set(named)) < len(named):
+        raise ValueError(f"columns have the same name: {', '.join(columns)}")
+    for number, row in enumerate(rows, 2):
+        if row and len(row) != len(columns):
+            raise ValueError(f"row {number} has {len(row)} values for {len(columns)} columns")
+    rows = [row for row in rows if row]
+    if not rows:
+        raise ValueError("there are no rows below the names of columns")
+    table = dict(zip(columns, np.array(rows, float).T, strict=True))
     _require(axes, table)
     states = {name: values for name, values in table.items() if name.strip() and name not in axes}
     return [table[name] for name in axes], states

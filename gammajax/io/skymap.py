@@ -20,8 +20,11 @@ class WcsPixels:
     """Pixels of an image with a celestial projection, counted row by row."""
 
     def __init__(self, geom):
+        from astropy.wcs.utils import wcs_to_celestial_frame
+
         self.geom = geom.to_image()
-        self.frame, self.shape = geom.frame, geom.data_shape[-2:]
+        # with its equinox, which the name of the frame does not say
+        self.frame, self.shape = wcs_to_celestial_frame(geom.wcs), geom.data_shape[-2:]
         solid_angle = np.asarray(self.geom.solid_angle().to_value("sr")).ravel()
         self.step = math.degrees(math.sqrt(np.nanmedian(solid_angle)))
         self.solid_angle = np.nan_to_num(solid_angle)  # beyond the edge of the sky there is none
@@ -79,8 +82,8 @@ class SkyMap:
     energy: np.ndarray | None = None
 
     @property
-    def frame(self) -> str:
-        """Coordinates of the pixels, "icrs" or "galactic"."""
+    def frame(self) -> Any:
+        """Coordinates of the pixels, a frame of astropy or its name."""
         return self.pixels.frame
 
     @property
@@ -113,17 +116,15 @@ class SkyMap:
 def read_map(path) -> SkyMap:
     """Map in a FITS file; raises `ValueError` for what is none."""
     from astropy.io import fits
-    from gammapy.maps import Map
 
     try:
-        with quiet():
-            with fits.open(path) as file:
-                hdus: Any = file
-                for hdu in hdus:
-                    if hdu.header.get("PIXTYPE") == "HEALPIX":
-                        return _read_healpix(hdus, hdu)
-            return from_gammapy_map(Map.read(path))
-    except UNREADABLE as error:
+        with quiet(), fits.open(path) as file:
+            hdus: Any = file
+            for hdu in hdus:
+                if str(hdu.header.get("PIXTYPE")).strip().upper() == "HEALPIX":
+                    return _read_healpix(hdus, hdu)
+            return _read_image(path, hdus)
+    except (*UNREADABLE, AttributeError, NameError, SyntaxError) as error:  # the last three from gammapy
         raise ValueError(f"{path} cannot be read as a map: {one_line(error)}") from error
 
 
@@ -153,19 +154,81 @@ def from_gammapy_map(sky) -> SkyMap:
     return SkyMap(data, pixels, sky.unit, axes, energy)
 
 
+def _read_image(path, hdus) -> SkyMap:
+    """Image with a celestial projection, or one for each of several energies."""
+    from gammapy.maps import Map
+
+    hdu = next((hdu for hdu in hdus if hdu.is_image and hdu.header.get("NAXIS", 0) > 1), None)
+    if hdu is None:
+        if any("WCSSHAPE" in hdu.header for hdu in hdus):  # gammapy's table of the pixels that are not zero
+            return from_gammapy_map(Map.read(path))
+        raise ValueError("no HDU is an image, and none a HEALPix map, which has PIXTYPE = 'HEALPIX'")
+    _check_projection(hdu)
+    energy = None
+    if len(hdu.shape) == 3:
+        energy = _energies(hdus, hdu)
+        if energy is None:
+            raise ValueError(f"the image in {hdu.name} has {hdu.shape[0]} planes and no table with their energies")
+        if energy.size != hdu.shape[0]:
+            raise ValueError(f"the image in {hdu.name} has {hdu.shape[0]} planes for {energy.size} energies")
+    elif len(hdu.shape) > 3:
+        raise ValueError(f"the image in {hdu.name} has {len(hdu.shape)} axes; longitude, latitude and energy are known")
+    result = from_gammapy_map(Map.read(path))
+    unit = hdu.header.get("BUNIT", "")
+    # gammapy replaces units it does not know
+    unit = result.unit if unit == "" else _unit(unit, strict=False)
+    return dataclasses.replace(result, unit=unit, energy=energy)
+
+
+def _check_projection(hdu) -> None:
+    """Raise for a header that does not say where the pixels are: astropy would take zeros and ones."""
+    from astropy.wcs import WCS
+
+    header = hdu.header
+    for axis, names in enumerate((("RA--", "LON-"), ("DEC-", "LAT-")), 1):
+        kind = str(header.get(f"CTYPE{axis}", ""))
+        if not any(name in kind[:5] for name in names):
+            raise ValueError(
+                f"CTYPE{axis} of {hdu.name} must be a {('longitude', 'latitude')[axis - 1]} such as "
+                f"{('RA---TAN', 'DEC--TAN')[axis - 1]!r} or {('GLON-CAR', 'GLAT-CAR')[axis - 1]!r}, it is {kind!r}"
+            )
+        matrix = any(f"{key}{axis}_{other}" in header for key in ("CD", "PC") for other in (1, 2))
+        for key in (f"CRPIX{axis}", f"CRVAL{axis}", *(() if matrix else (f"CDELT{axis}",))):
+            value = header.get(key)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                told = "is missing" if value is None else f"is {value!r}"
+                raise ValueError(f"{key} of {hdu.name} must be a number, it {told}")
+    try:
+        WCS(header, naxis=2).wcs.set()
+    except ValueError as error:
+        raise ValueError(f"the projection of {hdu.name} is not known: {str(error).splitlines()[-1]}") from error
+
+
+def _unit(text, strict=True):
+    """Unit of astropy; where it does not know one, an unrecognised unit or an error."""
+    from astropy import units as u
+
+    return u.Unit(str(text).strip(), parse_strict="raise" if strict else "silent")
+
+
 def _read_healpix(hdus, hdu) -> SkyMap:
     """Map in a table: a pixel per row, its number in a column PIX or that of the row, and a column per plane.
 
     Also one column of vectors, whose elements are the planes if there are energies for them and otherwise consecutive
     pixels. Energies are in a table of the same file: BANDS (GADF), EBOUNDS or ENERGIES (Fermi-LAT, GALPROP).
     """
-    from astropy import units as u
-
     header = hdu.header
     if "NSIDE" not in header and "ORDER" not in header:
         raise ValueError("the header of a HEALPix map has neither NSIDE nor ORDER")
-    nside = int(header["NSIDE"] if "NSIDE" in header else 2 ** int(header["ORDER"]))
-    pixels = HealpixPixels(nside, header["ORDERING"].strip().upper().startswith("NEST"), _frame(header))
+    key = "NSIDE" if "NSIDE" in header else "ORDER"
+    try:
+        nside = int(header[key]) if key == "NSIDE" else 2 ** int(header[key])
+    except ValueError as error:
+        raise ValueError(f"{key} of {hdu.name} must be a whole number, it is {header[key]!r}") from error
+    ordering = str(header.get("ORDERING", "missing")).strip().upper()
+    if ordering not in ("RING", "NEST", "NESTED"):
+        raise ValueError(f"ORDERING of {hdu.name} must be 'RING' or 'NESTED', it is {ordering!r}")
+    pixels = HealpixPixels(nside, ordering != "RING", _frame(header))
     scheme = str(header.get("INDXSCHM", "IMPLICIT")).strip().upper()
     if scheme not in ("IMPLICIT", "EXPLICIT"):
         raise ValueError(f"the indexing scheme {scheme} is not known; IMPLICIT and EXPLICIT are")
@@ -186,9 +249,14 @@ def _read_healpix(hdus, hdu) -> SkyMap:
         data, energy = first.ravel(), None
     if data.shape[-1] != known.size or known.max(initial=0) >= pixels.count or known.min(initial=0) < 0:
         raise ValueError(f"{data.shape[-1]} values do not fit NSIDE {nside}")
+    if data.dtype.kind not in "iuf":
+        raise ValueError(f"the column {names[0]} of {hdu.name} must hold numbers")
     data = data.astype(data.dtype.newbyteorder("="))
     data = np.where(np.isclose(data, NO_DATA, rtol=1e-3), np.nan, data)
-    unit = u.Unit(str(header.get("BUNIT") or hdu.columns[names[0]].unit or ""), parse_strict="silent")
+    unit, column = (_unit(text or "", strict=False) for text in (header.get("BUNIT"), hdu.columns[names[0]].unit))
+    if column != "" and unit != "" and unit != column:
+        raise ValueError(f"the values are in {str(unit)!r} after BUNIT and in {str(column)!r} after {names[0]}")
+    unit = column if unit == "" else unit
     return SkyMap(_whole_sky(data, known, pixels.count), pixels, unit, [] if energy is None else ["energy"], energy)
 
 
@@ -202,16 +270,14 @@ def _whole_sky(data, known, count) -> np.ndarray:
 
 
 def _frame(header) -> str:
-    system = str(header.get("COORDSYS", header.get("COORDTYPE", "C"))).strip().upper() or "none"
+    system = str(header.get("COORDSYS", header.get("COORDTYPE", ""))).strip().upper() or "none"
     if system[0] not in "GCE" or system.startswith("ECL") or system == "E":
-        raise ValueError(f"unknown coordinates {system!r}; galactic and celestial ones are known")
+        raise ValueError(f"unknown coordinates {system!r}; COORDSYS may be 'G' for galactic and 'C' for celestial ones")
     return "galactic" if system[0] == "G" else "icrs"
 
 
 def _energies(hdus, hdu) -> np.ndarray | None:
     """Energies [TeV] of the planes, for bins their geometric means, or None."""
-    from astropy import units as u
-
     for name in (hdu.header.get("BANDSHDU"), "BANDS", "EBOUNDS", "ENERGIES"):
         if not name or name not in hdus:
             continue
@@ -225,12 +291,17 @@ def _energies(hdus, hdu) -> np.ndarray | None:
         if found is None:
             raise ValueError(f"the table {name} has no energies but the columns {', '.join(table.columns.names)}")
         unit = found[0].unit or ("MeV" if name == "ENERGIES" else None)  # those are always MeV
+        column = f"the energies in the column {found[0].name} of {name}"
         if unit is None:
-            raise ValueError(f"the energies in the table {name} have no unit")
-        energy = np.exp(np.mean([np.log(np.asarray(table.data[column.name], float)) for column in found], axis=0))
+            raise ValueError(f"{column} have no unit")
+        try:
+            energy = [np.asarray(table.data[column.name], float) * _unit(unit).to("TeV") for column in found]
+        except ValueError as error:
+            raise ValueError(f"{column} must be numbers with a unit such as 'MeV': {one_line(error)}") from error
+        if not all(np.all((e > 0) & np.isfinite(e)) for e in energy):
+            raise ValueError(f"{column} must be positive and finite")
+        energy = np.exp(np.mean(np.log(energy), axis=0))
         if np.any(np.diff(energy) <= 0):
-            raise ValueError(
-                f"the energies in the table {name} do not increase: planes along another axis are not known"
-            )
-        return energy * u.Unit(str(unit)).to("TeV")
+            raise ValueError(f"{column} do not increase: planes along another axis are not known")
+        return energy
     return None

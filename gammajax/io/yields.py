@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from gammajax.darkmatter.yields import Yields
-from gammajax.io.files import UNREADABLE, expand, one_line
+from gammajax.io.files import UNREADABLE, expand, one_line, read_text
 
 GEV_PER_TEV = 1e3
 MASS, LOG10_X = ("mDM", "DM"), ("Log[10,x]", "Log10[x]")  # PPPC4DMID, CosmiXs
@@ -36,22 +36,26 @@ def read_yields(path) -> Yields:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file with photon yields")
     try:
-        with open(path, encoding="utf-8") as file:
-            columns = file.readline().lstrip("#").split()
-        rows = np.loadtxt(path, skiprows=1, ndmin=2)
+        first, *lines = read_text(path).splitlines() or [""]
+        columns = first.lstrip("#").split()
+        lines = [line for line in lines if line.partition("#")[0].strip()]
+        rows = np.loadtxt(lines, ndmin=2) if lines else np.empty((0, 0))
     except UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as a table of photon yields: {one_line(error)}") from error
     if len(columns) < 3 or columns[0] not in MASS or columns[1] not in LOG10_X or len(columns) != rows.shape[1]:
         raise ValueError(
             f"{path} must have the columns mDM, Log[10,x] or DM, Log10[x], and the channels: {columns[:4]}"
         )
+    names = tuple(map(channel, columns[2:]))
+    if len(set(names)) < len(names):
+        raise ValueError(f"{path} has more than one column of a channel: {', '.join(names)}")
     mass, log10_x = np.unique(rows[:, 0]), np.unique(rows[:, 1])
     grid = np.stack(np.meshgrid(mass, log10_x, indexing="ij"), axis=-1).reshape(-1, 2)
     if not np.array_equal(rows[:, :2], grid):
         raise ValueError(f"{path} must hold a full grid, with the masses and then log10 x increasing from row to row")
     values = rows[:, 2:].reshape(mass.size, log10_x.size, -1)
     try:
-        return Yields(mass / GEV_PER_TEV, log10_x, tuple(map(channel, columns[2:])), values)
+        return Yields(mass / GEV_PER_TEV, log10_x, names, values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 

@@ -77,3 +77,38 @@ def test_bad_files(path, tmp_path):
         gj.io.read_absorption(tmp_path / "text.fits")
     with pytest.raises(ValueError, match="redshift 2.0 is outside"):
         gj.io.read_absorption(path, redshift=2.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda file: file["ENERGIES"].data["ENERG_LO"].fill(np.nan),
+            "ENERG_LO and ENERG_HI .* positive, finite",
+        ),
+        (
+            lambda file: file["ENERGIES"].data["ENERG_HI"].fill(-1.0),
+            "ENERG_LO and ENERG_HI .* positive, finite",
+        ),
+        (lambda file: file["ENERGIES"].columns.change_name("ENERG_LO", "FOO"), "ENERG_LO' does not exist"),
+        (lambda file: file["SPECTRA"].columns.change_name("INTPSPEC", "FOO"), "there is no column INTPSPEC"),
+        (lambda file: file.pop(3), "Extension 'SPECTRA' not found"),
+        (lambda file: file["SPECTRA"].data["INTPSPEC"].__imul__(3.0), "between 0 and 1, they reach 0 and 2.9"),
+        (lambda file: file["SPECTRA"].data["INTPSPEC"].fill(np.nan), "between 0 and 1, they reach nan"),
+        (lambda file: unit(file, "GeV"), "TeV of ENERGIES are far .*: look at their unit, keV where there is none"),
+        (lambda file: unit(file, "banana"), "'banana' is unrecognized"),
+        (lambda file: unit(file, "cm"), "'cm' .* not convertible"),
+    ],
+)
+def test_faults_are_named(change, message, path, tmp_path):
+    with fits.open(path) as file:
+        change(file)
+        file.writeto(tmp_path / "edited.fits")
+    with pytest.raises(ValueError, match=f"edited.fits cannot be read as an absorption table: .*{message}") as error:
+        gj.io.read_absorption(tmp_path / "edited.fits")
+    assert "\n" not in str(error.value)
+
+
+def unit(file, text):
+    for name in ("ENERG_LO", "ENERG_HI"):
+        file["ENERGIES"].columns.change_unit(name, text)

@@ -16,7 +16,6 @@ from gammapy.utils.coordinates import FoVAltAzFrame, sky_to_fov
 
 import gammajax.io
 from gammajax.io import ctao, observation
-from gammajax.io.exclusion import exclusion_map
 from gammajax.io.pointing import fov_angle
 
 DATA = Path(gammajax.io.__file__).parents[1] / "data"
@@ -154,55 +153,3 @@ def test_altaz_rate_against_gammapy(frame, tmp_path, write):
 def test_future_times_need_no_network():
     angle = fov_angle(83.6, 21.5, "icrs", "ALTAZ", LOCATION, Time(66000.1, format="mjd", scale="tt"))
     assert np.isfinite(angle)
-
-
-DS9 = "galactic\ncircle(0.5,0.2,0.4)\nbox(359.0,-1.0,1.0,0.2,30)\n"
-
-
-@pytest.mark.parametrize("form", ["text", "path", "regions", "texts", "mask"])
-def test_exclusion(form, tmp_path):
-    from gammapy.maps import Map, RegionGeom, WcsGeom
-    from regions import Regions
-
-    regions = Regions.parse(DS9, format="ds9")
-    (tmp_path / "a.reg").write_text(DS9)
-    geom = WcsGeom.create(skydir=(0.0, 0.0), frame="galactic", binsz=0.01, width=5.0)
-    given = {
-        "text": DS9,
-        "path": tmp_path / "a.reg",
-        "regions": list(regions),
-        "texts": ["galactic; " + line for line in DS9.splitlines() if "(" in line],
-        "mask": Map.from_geom(geom, data=~geom.region_mask(regions).data),
-    }[form]
-    run = ctao(pointing=(0.0, 0.0), frame="galactic", exclusion=given, offset_max=2.0)
-    random = np.random.default_rng(3)
-    lon, lat = random.uniform(-2.0, 2.0, 4000), random.uniform(-2.0, 2.0, 4000)
-    sky = SkyCoord(lon, lat, unit="deg", frame="galactic")
-    expected = RegionGeom.from_regions(regions).contains(sky) if form != "mask" else geom.region_mask(regions).data
-    if form == "mask":
-        expected = np.asarray(given.get_by_coord(sky)) == 0
-    value = np.asarray(eqx.filter_jit(run.exclusion)(lon, lat))
-    assert expected.sum() > 100
-    # the raster has pixels of 0.02 deg
-    assert np.mean(value != expected) < 0.01
-    inside = eqx.filter_jit(run.selected)(lon, lat)
-    np.testing.assert_array_equal(inside, (np.asarray(run.offset(lon, lat)) <= 2.0) & ~value)
-
-
-@pytest.mark.parametrize(
-    ("given", "error", "message"),
-    [
-        ("none.reg", FileNotFoundError, "none.reg: no such region file"),
-        ("image\ncircle(1,2,3)", ValueError, "must be made of sky regions, such as .*, not CirclePixelRegion"),
-        pytest.param(
-            "circle(83.6, 22.0, 0.2)",
-            ValueError,
-            "no DS9 region with a frame, such as 'icrs; circle",
-            marks=pytest.mark.filterwarnings("ignore"),
-        ),
-        ([1.0], ValueError, "must be made of sky regions, such as .*, not float"),
-    ],
-)
-def test_wrong_exclusion(given, error, message):
-    with pytest.raises(error, match=message):
-        exclusion_map(given, 0.0, 0.0, "icrs", 1.0)
