@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 BENCHMARKS := accuracy calibration closure compression dense fold forecast likelihood paper_2401_13876 peers samplers scale scaling simulate targets
-SOURCES := gammajax $(wildcard tests benchmarks tools notebooks)
+SOURCES := gammajax gammajax_command.py $(wildcard tests benchmarks tools notebooks)
 
 .PHONY: demo test lint docs bench clean
 
@@ -20,9 +20,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/pyright
 
-# The examples in docstrings, in README.md and in docs/*.md are run as tests.
+# The examples in docstrings, in README.md and in docs/*.md are run as tests, and the notebooks with small numbers.
 docs: $(VENV)/.installed
-	$(BIN)/python -m pytest --doctest-modules --doctest-glob='*.md' gammajax README.md $(wildcard docs)
+	$(BIN)/python -m pytest -n $(WORKERS) --doctest-modules --doctest-glob='*.md' gammajax README.md $(wildcard docs) \
+		tests/run_notebooks.py
 
 bench: $(VENV)/.installed
 	set -e; for benchmark in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$benchmark; done

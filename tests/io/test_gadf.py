@@ -461,7 +461,7 @@ def test_hess(gammapy_data):
 
 
 def test_livetimes_of_real_runs(gammapy_data):
-    ids = [20136, 20275, 23523, 23526, 33787, 47802]
+    ids = [20275, 21613, 23523, 23526, 26077, 29683]
     store = DataStore.from_dir(gammapy_data / "hess-dl3-dr1")
     for run in read_gadf(gammapy_data / "hess-dl3-dr1", ids).observations:
         expected = store.obs(int(run.obs_id)).observation_live_time_duration
