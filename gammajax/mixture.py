@@ -8,9 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from gammajax.display import described, document
 from gammajax.likelihood import LEAST_COUNTS
 from gammajax.morphology import Morphology
-from gammajax.spectra import Scalar, Spectrum, floating, is_concrete, require_finite, require_positive, scalar
+from gammajax.spectra import (
+    Scalar,
+    Spectrum,
+    floating,
+    is_concrete,
+    parameter,
+    require_finite,
+    require_positive,
+    scalar,
+)
 
 
 class Source(eqx.Module):
@@ -22,6 +32,7 @@ class Source(eqx.Module):
 
     spectrum: Spectrum
     morphology: Morphology
+    __repr__, __pdoc__ = described, document
 
     def __check_init__(self):
         for name, kind in (("spectrum", Spectrum), ("morphology", Morphology)):
@@ -39,7 +50,8 @@ class InstrumentBackground(eqx.Module):
 
     norm: Float[Array | np.ndarray, "*observation"] = eqx.field(converter=floating, default=1.0)
     tilt: Float[Array | np.ndarray, "*observation"] = eqx.field(converter=floating, default=0.0)
-    reference: Scalar = eqx.field(converter=scalar, default=1.0)
+    reference: Scalar = parameter("TeV", 1.0)
+    __repr__, __pdoc__ = described, document
 
     def __check_init__(self):
         require_finite(self)
