@@ -8,6 +8,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from gammajax.cells import Binning
+from gammajax.display import block, document, item, listed, text
 from gammajax.events import Events
 from gammajax.forecast import SINGULAR
 from gammajax.posterior import Posterior
@@ -35,6 +36,16 @@ class CompressionLoss(eqx.Module):
     errors: Float[np.ndarray, " number"]
     log_likelihood_ratio: Float[np.ndarray, " number"]
     log_likelihood_ratio_compressed: Float[np.ndarray, " number"]
+    __pdoc__ = document
+
+    def __repr__(self) -> str:
+        """Numbers of events and cells, information lost, and errors."""
+        factors = [f"{name} {item(self.errors, number)}" for number, name in enumerate(self.names)]
+        return block(
+            f"CompressionLoss: {text(self.events)} events in {text(self.cells)} cells",
+            f"at most {text(self.lost)} of the information is lost",
+            f"factors on standard deviations: {listed(factors)}",
+        )
 
 
 def compression_loss(

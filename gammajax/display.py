@@ -108,6 +108,30 @@ def total(value: Any) -> str:
     return _number(numbers.sum(dtype=np.int64))
 
 
+def item(values: Any, number: int) -> str:
+    """One number of a vector; else as [`text`][gammajax.display.text]."""
+    numbers = _on_host(values)
+    return text(values if numbers is None or numbers.ndim != 1 or number >= numbers.size else numbers[number])
+
+
+def listed_values(values: Any) -> str:
+    """Values of a dict by name, as in "index = 2.3, flux = 1e-12"."""
+    if not isinstance(values, Mapping):
+        return text(values)
+    return listed([f"{name} = {text(value)}" for name, value in values.items()])
+
+
+def estimates(names: Sequence[str], values: Any, deviations: Any) -> str:
+    """Numbers of parameters with their standard deviations, as in "index = 2.3 +- 0.1"."""
+    rows = zip(names, _column(values, 5), _column(deviations, 2), strict=False)
+    return listed([f"{name} = {value} +- {deviation}" for name, value, deviation in rows])
+
+
+def plain_unit(unit: str) -> str:
+    """A unit as text: LaTeX's dollars and braces are left out."""
+    return unit.translate(str.maketrans("", "", "${}"))
+
+
 def length(value: Any, axis: int = 0) -> str:
     """Size of an array along an axis, "?" for what has none."""
     shape = getattr(value, "shape", None)
@@ -118,6 +142,15 @@ def memory(tree: Any) -> str:
     """Size of all arrays in a tree, in MB."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, np.ndarray | jax.Array)]
     return f"{sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / 1e6:.3g} MB"
+
+
+def _column(tree, digits: int) -> list[str]:
+    """All numbers of a tree in the order of its leaves; what is no array stands for one."""
+    words = []
+    for leaf in jax.tree.leaves(tree, is_leaf=lambda leaf: leaf is None):
+        numbers = _on_host(leaf)
+        words += [text(leaf)] if numbers is None else [f"{number:.{digits}g}" for number in numbers.ravel()]
+    return words
 
 
 def _fields(value) -> str:

@@ -28,6 +28,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from gammajax.conditional import Conditional, fall, maximise
+from gammajax.display import block, document, estimates, extent, length, listed_values, text, total
 from gammajax.events import Events
 from gammajax.likelihood import accurate_sum
 from gammajax.mixture import InstrumentBackground, Source
@@ -62,6 +63,12 @@ class Asimov(eqx.Module):
     number: Float[Array, ""]
     truth: Parameters
     expected: Float[Array, " row"]  # of each row at the truth
+    __pdoc__ = document
+
+    def __repr__(self) -> str:
+        """The truth and the number of points."""
+        points = total(self.posterior.count) if isinstance(self.posterior, Posterior) else text(self.posterior)
+        return block(f"Asimov data of {points} points", f"truth: {listed_values(self.truth)}")
 
     @classmethod
     def init(
@@ -194,11 +201,11 @@ class Forecast(eqx.Module):
         deviations = np.sqrt(np.diag(self.covariance))
         return self.covariance / np.outer(deviations, deviations)
 
+    __pdoc__ = document
+
     def __repr__(self) -> str:
-        """Parameters with expected standard deviations, in a line."""
-        values, _ = ravel_pytree(self.parameters)
-        rows = zip(self.names, np.asarray(values), np.sqrt(np.diag(self.covariance)), strict=True)
-        return "Forecast(" + ", ".join(f"{n} = {v:.5g} +- {d:.2g}" for n, v, d in rows) + ")"
+        """Parameters with expected standard deviations."""
+        return block(f"Forecast({estimates(self.names, self.parameters, self.standard_deviations)})")
 
 
 def forecast(
@@ -286,6 +293,16 @@ class Sensitivity(eqx.Module):
     level: float = eqx.field(static=True, default=0.95)
     scale_quantity: Quantity | None = eqx.field(static=True, default=None)
     along_quantity: Quantity | None = eqx.field(static=True, default=None)
+    __pdoc__ = document
+
+    def __repr__(self) -> str:
+        """Ranges of the median limit and of the discovery."""
+        median = self.limits[2] if isinstance(self.limits, np.ndarray) and self.limits.ndim == 2 else self.limits
+        return block(
+            f"Sensitivity to {self.scale} along {self.along}: {length(self.values)} values of {extent(self.values)}",
+            f"median {100 * self.level:g} % limit on {self.scale}: {extent(median)}",
+            f"discovery at {extent(self.discovery)}; significance of the truth {extent(self.significance)} sigma",
+        )
 
     def plot(self, ax=None, *, xlabel: str | None = None, ylabel: str | None = None, unit: float | int | None = None):
         """Draw median limit, 68 % and 95 % bands and discovery against the other parameter; returns the axes.

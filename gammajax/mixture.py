@@ -1,6 +1,6 @@
 """Model of the sky and its instrument: sources, background and the mixture of them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import equinox as eqx
 import jax
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gammajax.display import described, document
+from gammajax.display import LINES, block, described, document, item, rows, text
 from gammajax.likelihood import LEAST_COUNTS
 from gammajax.morphology import Morphology
 from gammajax.spectra import (
@@ -137,6 +137,17 @@ class Mixture(eqx.Module):
         self.names, self.parts = tuple(components), tuple(components.values())
         self.fractions = None if weights is None else _complete_weights(weights, list(components))
 
+    __pdoc__ = document
+
+    def __repr__(self) -> str:
+        """Components with their weights, and with their parameters where there is room."""
+        head = f"Mixture of {len(self.names)}, {'absolute fluxes' if self.fractions is None else 'by weights'}"
+        for say in (text, _kinds):
+            shown = block(head, *_nodes(self, "", say))
+            if len(shown.splitlines()) < LINES:
+                return shown
+        return block(head, *rows(_nodes(self, "", _kinds)))
+
     @property
     def weighted(self) -> bool:
         """Whether the model has weights; otherwise fluxes are absolute."""
@@ -214,6 +225,23 @@ def stick_breaking(breaks: Float[Array, "*batch stick"]) -> Float[Array, "*batch
     one = jnp.ones((*breaks.shape[:-1], 1), breaks.dtype)
     left = jnp.concatenate([one, jnp.cumprod(1.0 - breaks, axis=-1)], axis=-1)
     return left * jnp.concatenate([breaks, one], axis=-1)
+
+
+def _nodes(mixture: Mixture, above: str, say: Callable[[Component], str]) -> list[str]:
+    """A line for each component: path, weight among its neighbours, and `say` of it."""
+    lines = []
+    for number, (name, part) in enumerate(zip(mixture.names, mixture.parts, strict=True)):
+        weight = "" if mixture.fractions is None else f" ({item(mixture.fractions, number)})"
+        inner = isinstance(part, Mixture)
+        lines.append(f"{above}{name}{weight}: {f'Mixture of {len(part.names)}' if inner else say(part)}")
+        lines += _nodes(part, f"{above}{name}/", say) if inner else []
+    return lines
+
+
+def _kinds(component: Component) -> str:
+    """Names of the classes of a component."""
+    parts = [component.spectrum, component.morphology] if isinstance(component, Source) else [component]
+    return ", ".join(type(part).__name__ for part in parts)
 
 
 def _complete_weights(weights, names):

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from gammajax.response import Response
+from gammajax.display import block, described, document, text
+from gammajax.response import Response, kinds
 from gammajax.sky import DEGREE, Grid, offset_coordinates, separation
 
 
@@ -17,6 +18,7 @@ class Exclusion(eqx.Module):
 
     grid: Grid
     excluded: Bool[Array, "pixel pixel"]
+    __repr__, __pdoc__ = described, document
 
     def __call__(self, lon, lat) -> Bool[Array, "..."]:
         """Whether directions [deg] are excluded; outside the raster nothing is."""
@@ -50,6 +52,7 @@ class Observation(eqx.Module):
     exclusion: Exclusion | None
     frame: str = eqx.field(static=True)
     obs_id: str = eqx.field(static=True)
+    __pdoc__ = document
 
     def __init__(
         self,
@@ -87,6 +90,18 @@ class Observation(eqx.Module):
         self.offset_max, self.fov_angle = float(offset_max), float(fov_angle)
         self.exclusion = exclusion
         self.frame, self.obs_id = frame, str(obs_id)
+
+    def __repr__(self) -> str:
+        """Livetime, pointing, selection and kinds of response."""
+        selection = f"{text(self.energy_min)} to {text(self.energy_max, 'TeV')} within {text(self.offset_max, 'deg')}"
+        selection += "" if self.exclusion is None else ", some sky excluded"
+        selection += "" if self.fov_angle == 0.0 else f", field of view turned by {text(self.fov_angle, 'deg')}"
+        return block(
+            f"Observation {self.obs_id}: {text(self.livetime, 's')} at ({text(self.lon)}, {text(self.lat)}) deg, "
+            f"{self.frame}",
+            f"selection: {selection}",
+            f"response: {'none' if self.response is None else kinds(self.response)}",
+        )
 
     def offset(self, lon, lat) -> Float[Array, "..."]:
         """Separation [deg] from the pointing."""

@@ -16,6 +16,7 @@ from numpyro.distributions import Distribution
 from gammajax import distributed
 from gammajax.cells import Cells
 from gammajax.dependence import Dependence, dependence
+from gammajax.display import block, document, length, listed, number_of, rows, text, total
 from gammajax.engines import ENGINES, BackgroundEngine, Engine, FixedEngine, KernelEngine, PreparedKernel, Rows
 from gammajax.engines.kernel import folded
 from gammajax.engines.rows import PER_DECADE
@@ -86,6 +87,19 @@ class Posterior(eqx.Module):
     # by identity: jax.jit wants functions that have a hash, and a bound method takes its object's
     __hash__ = object.__hash__
     __eq__ = object.__eq__
+    __pdoc__ = document
+
+    def __repr__(self) -> str:
+        """Numbers of events and observations, engines of the components, and priors."""
+        # without `total`: all processes would have to ask for it
+        cells = f" in {length(self.data.count)} cells" if isinstance(self.data, Cells) else ""
+        engines = [f"{name}: {type(engine).__name__}" for name, engine in self.engines.items()]
+        return block(
+            f"Posterior of {number_of(len(self.priors), 'parameter')} given {total(self.count)} events{cells} in "
+            f"{number_of(len(self.observations), 'observation')}",
+            f"components {listed(engines)}",
+            *rows([f"{name}: {text(self.priors[name])}" for name in self.names]),
+        )
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gammajax.display import described, document
 from gammajax.sky import SQUARE_DEGREE, root
 from gammajax.table import Table
 
@@ -21,6 +22,8 @@ NEWTON_STEPS = 16  # for a containment of sums of Gaussians; each solves one Gau
 
 class PSF(eqx.Module):
     """Radially symmetric point spread function, by true energy [TeV] and offset [deg]."""
+
+    __repr__, __pdoc__ = described, document
 
     @abc.abstractmethod
     def density(self, energy_true, offset, rad) -> Float[Array, "..."]:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from gammajax.display import block
+
 CONFIDENCE = 0.95  # of limits that come from too few draws
 # draws that come this close [standard deviations] to a value without crossing it show an edge: of a smooth density
 # some would lie beyond
@@ -33,7 +35,10 @@ class Significance(NamedTuple):
     text: str
 
     def __str__(self) -> str:
-        return self.text
+        return block(self.text)
+
+    def __repr__(self) -> str:
+        return block(f"Significance: {self.text}")
 
 
 class BayesFactor(NamedTuple):
@@ -50,7 +55,10 @@ class BayesFactor(NamedTuple):
         return 0.5 * (1.0 + math.tanh(0.5 * self.log))
 
     def __str__(self) -> str:
-        return self.text
+        return block(self.text)
+
+    def __repr__(self) -> str:
+        return block(f"BayesFactor: {self.text}")
 
 
 def tail_significance(

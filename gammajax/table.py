@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from gammajax.display import block, described, document, length, text
+
 
 class Axis(eqx.Module):
     """One axis of a [`Table`][]: increasing nodes and the interval where the table is defined.
@@ -28,6 +30,7 @@ class Axis(eqx.Module):
     lower: float = eqx.field(static=True)
     upper: float = eqx.field(static=True)
     uniform: bool = eqx.field(static=True)
+    __pdoc__ = document
 
     def __init__(self, nodes, lower: float | None = None, upper: float | None = None, uniform: bool | None = None):
         nodes = np.asarray(nodes, dtype=np.float64)
@@ -39,6 +42,10 @@ class Axis(eqx.Module):
         equal = bool(nodes.size > 2 and np.ptp(steps) < 1e-4 * steps.mean())
         self.uniform = equal if uniform is None else uniform
         self.nodes = jnp.asarray(nodes)
+
+    def __repr__(self) -> str:
+        """Number of nodes and ends."""
+        return block(f"Axis of {length(self.nodes)} nodes, {text(self.lower)} to {text(self.upper)}")
 
     def locate(self, x: Float[Array, "*shape"]) -> tuple[Int[Array, "*shape"], Float[Array, "*shape"]]:
         """Index of the cell below `x` and the (unclipped) fraction of the way to the next node."""
@@ -67,6 +74,7 @@ class Table(eqx.Module):
 
     axes: tuple[Axis, ...]
     values: Float[Array, "..."]
+    __repr__, __pdoc__ = described, document
 
     def __init__(self, axes, values):
         self.axes = tuple(axes)

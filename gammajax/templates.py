@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from gammajax.display import described, document
 from gammajax.morphology import Morphology
 from gammajax.observation import Observation
 from gammajax.quadrature import pixel_nodes
@@ -27,6 +28,7 @@ class Edge(eqx.Module):
     name: str = eqx.field(static=True)
     lon: Float[np.ndarray, " point"]
     lat: Float[np.ndarray, " point"]
+    __repr__, __pdoc__ = described, document
 
     def check_field(self, observation: Observation) -> None:
         """Raise `ValueError` when one of the directions is in the selection of an observation."""

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from gammajax.display import described
 from gammajax.morphology import Morphology, angle, chord, draw_map
 from gammajax.sky import DEGREE, displace, separation
 from gammajax.spectra import Scalar, curve_axes, is_concrete, parameter, require_positive, scalar
@@ -46,6 +47,7 @@ class Profile(NamedTuple):
     log_brightness: Float[Array, " node"]
     log_within: Float[Array, " node"]
     power: Float[Array, ""]
+    __repr__ = described
 
     def brightness(self, separation) -> Float[Array, "..."]:
         """Brightness at a separation [deg]; in the innermost node what gives the flux of its cusp."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import equinox as eqx
 import numpy as np
 
+from gammajax.display import block, described, listed, number_of
 from gammajax.events import Events
 from gammajax.io.exclusion import exclusion_map
 from gammajax.io.files import UNREADABLE, expand, one_line, quiet
@@ -29,6 +30,13 @@ class Data(NamedTuple):
     events: Events
     observations: list[Observation]
 
+    def __repr__(self) -> str:
+        """Number of events and observations."""
+        names = listed([getattr(observation, "obs_id", "?") for observation in self.observations])
+        return block(
+            f"Data in {number_of(len(self.observations), 'observation')}: {names}", *repr(self.events).split("\n")
+        )
+
 
 class Instrument(NamedTuple):
     """What the response files of a run say: alignment of the background, energies [TeV] of its table, safe energies."""
@@ -37,6 +45,7 @@ class Instrument(NamedTuple):
     alignment: str | None
     energy_range: tuple[float, float]
     safe_range: tuple[float, float]
+    __repr__ = described
 
 
 def read_gadf(

@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from numpyro.distributions.constraints import simplex
 
+from gammajax.display import block, document, estimates
 from gammajax.priors import bounds
 from gammajax.samplers.space import (
     constrained,
@@ -78,13 +79,12 @@ class Fit(eqx.Module):
     converged: bool
     messages: tuple[str, ...]
 
+    __pdoc__ = document
+
     def __repr__(self) -> str:
-        """Parameters with standard deviations, in a line."""
-        flat, _ = ravel_pytree((self.parameters, self.standard_deviations))
-        values, deviations = np.split(np.asarray(flat), 2)
-        rows = zip(self.names, values, deviations, strict=True)
+        """Parameters with standard deviations."""
         state = "" if self.converged else ", not converged"
-        return "Fit(" + ", ".join(f"{n} = {v:.5g} +- {d:.2g}" for n, v, d in rows) + state + ")"
+        return block(f"Fit({estimates(self.names, self.parameters, self.standard_deviations)}{state})")
 
 
 class Peak(NamedTuple):
