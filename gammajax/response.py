@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gammajax.display import block, described, document, length, text
+from gammajax.display import block, document, text
 from gammajax.psf import PSF
 from gammajax.sky import separation
-from gammajax.table import Axis, Table, extend, refine
+from gammajax.table import Axis, Table, covered, extend, refine
 
 
 class EnergyDispersion(eqx.Module):
@@ -23,7 +23,11 @@ class EnergyDispersion(eqx.Module):
 
     profile: Table
     cumulative: Table
-    __repr__, __pdoc__ = described, document
+    __pdoc__ = document
+
+    def __repr__(self) -> str:
+        """Ends of the table."""
+        return block(f"EnergyDispersion: {covered(self.profile, 'migra')}")
 
     def __init__(self, energy_axis: Axis, offset_axis: Axis, migra_axis: Axis, values):
         """Normalise `values` [energy_true, offset, migra]; profiles that are zero stay zero."""
@@ -108,7 +112,11 @@ class Background(eqx.Module):
     """
 
     log_rate: Table
-    __repr__, __pdoc__ = described, document
+    __pdoc__ = document
+
+    def __repr__(self) -> str:
+        """Ends of the table."""
+        return block(f"Background: {covered(self.log_rate, 'deg')}")
 
     def rate(self, energy, fov_lon, fov_lat) -> Float[Array, "..."]:
         """Rate [s^-1 TeV^-1 sr^-1]; zero outside the table."""
@@ -135,16 +143,13 @@ class Response(eqx.Module):
 
     def __repr__(self) -> str:
         """Kinds of the functions, and what their tables cover."""
-        psf, dispersion, background = self.psf, self.energy_dispersion, self.background
-        widths = next(iter(vars(psf).values())) if isinstance(psf, PSF) else psf
-        profile = dispersion.profile if isinstance(dispersion, EnergyDispersion) else dispersion
-        rate = background.log_rate if isinstance(background, Background) else background
+        background = "no background" if self.background is None else text(self.background)
         return block(
             "Response",
-            f"effective area: {_covered(self.effective_area)}",
-            f"{type(psf).__name__}: {_covered(widths, 'deg')}",
-            f"energy dispersion: {_covered(profile, 'in migra')}",
-            f"background: {_covered(rate, 'deg')}",
+            f"effective area: {covered(self.effective_area)}",
+            text(self.psf),
+            text(self.energy_dispersion),
+            background,
         )
 
     def area(self, energy_true, offset) -> Float[Array, "..."]:
@@ -167,13 +172,3 @@ def kinds(response) -> str:
         return text(response)
     background = "no background" if response.background is None else "background"
     return f"effective area, {type(response.psf).__name__}, energy dispersion, {background}"
-
-
-def _covered(table, unit: str = "") -> str:
-    """Ends of the axes of a table, of ln energy, of offset and of a third in this unit, and numbers of nodes."""
-    if not isinstance(table, Table) or not all(isinstance(axis, Axis) for axis in table.axes):
-        return text(table)
-    (low, high), *others = [(axis.lower, axis.upper) for axis in table.axes]
-    ends = [f"{text(math.exp(low))} to {text(math.exp(high), 'TeV')}"]
-    ends += [f"{text(low)} to {text(high, u)}" for (low, high), u in zip(others, ("deg", unit), strict=False)]
-    return f"{', '.join(ends)} ({' x '.join(length(axis.nodes) for axis in table.axes)})"

@@ -7,6 +7,7 @@ last node up to the edges of the table. Outside the edges a table is zero.
 import itertools
 import math
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from gammajax.display import block, described, document, length, text
+from gammajax.display import block, described, document, length, listed, text, unbroken
 
 
 class Axis(eqx.Module):
@@ -108,6 +109,16 @@ class Table(eqx.Module):
         for axis, x in zip(self.axes, coordinates, strict=True):
             inside = inside & axis.inside(x)
         return jnp.where(inside[(...,) + (None,) * trailing], result, jnp.asarray(outside, self.values.dtype))
+
+
+def covered(table: Any, unit: str = "") -> str:
+    """Ends of the axes of a table, of ln energy, offset and a third one in this unit, and the numbers of nodes."""
+    if not isinstance(table, Table) or not all(isinstance(axis, Axis) for axis in table.axes) or not table.axes:
+        return text(table)
+    (low, high), *others = [(axis.lower, axis.upper) for axis in table.axes]
+    ends = [f"{text(math.exp(low))} to {text(math.exp(high), 'TeV')}"]
+    ends += [f"{text(low)} to {text(high, u)}" for (low, high), u in zip(others, ("deg", unit), strict=False)]
+    return f"{listed(ends)} ({unbroken(' x '.join(length(axis.nodes) for axis in table.axes))})"
 
 
 def refine(axis: Axis, values: np.ndarray, dimension: int) -> tuple[Axis, np.ndarray]:
