@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gammajax.display import block, document, extent, length, text, total
+from gammajax.display import block, document, extent, length, number_of, text, total, words
 from gammajax.events import Events, Points, check_events
 from gammajax.fold import psf_quantile
 from gammajax.observation import Observation, as_tuple
@@ -47,10 +47,11 @@ class Binning(eqx.Module):
     order: tuple[int, int] = eqx.field(static=True)
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Numbers of observations, intervals of energy and rings."""
         return block(
-            f"Binning of {length(self.rings)} observations, {length(self.rings, 1)} intervals of energy",
+            f"Binning of {number_of(length(self.rings), 'observation')}, {length(self.rings, 1)} intervals of energy",
             f"edges {extent(self.edges, 'TeV')}, rings about the pointing {extent(self.rings)}",
         )
 
@@ -162,6 +163,7 @@ class Cells(eqx.Module):
     count: Int[np.ndarray, " cell"]
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Numbers of cells and of events in them."""
         return block(f"Cells: {length(self.count)} with {total(self.count)} events", text(self.binning))

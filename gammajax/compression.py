@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from gammajax.cells import Binning
-from gammajax.display import block, document, item, listed, text
+from gammajax.display import block, document, item, listed, text, words
 from gammajax.events import Events
 from gammajax.forecast import SINGULAR
 from gammajax.posterior import Posterior
@@ -38,6 +38,7 @@ class CompressionLoss(eqx.Module):
     log_likelihood_ratio_compressed: Float[np.ndarray, " number"]
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Numbers of events and cells, information lost, and errors."""
         factors = [f"{name} {item(self.errors, number)}" for number, name in enumerate(self.names)]

@@ -6,8 +6,9 @@ device. Objects also print inside error messages.
 """
 
 import dataclasses
+import functools
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import wadler_lindig
 from jax.core import Tracer
-from numpyro.distributions import Distribution
+from numpyro.distributions import Distribution, ExpandedDistribution, Independent, TransformedDistribution
 
 WIDTH, LINES = 80, 12
 FEW = 4  # numbers of a vector, or items of a list, that are shown one by one
@@ -27,6 +28,19 @@ UNBROKEN = "\N{NO-BREAK SPACE}"  # in the place of spaces at which lines must no
 def described(value) -> str:
     """`Name(field=value unit, ...)` of a module, dataclass or named tuple, unless it has words of its own."""
     return block(_fields(value))
+
+
+def words(say: Callable[[Any], str]) -> Callable[[Any], str]:
+    """A `__repr__` of its own words, or `described` where they cannot be said: what they need is traced or gone."""
+
+    @functools.wraps(say)
+    def shown(self) -> str:
+        try:
+            return say(self)
+        except Exception:  # whatever it is: a repr is the last place to raise
+            return described(self)
+
+    return shown
 
 
 def document(value, **_) -> wadler_lindig.AbstractDoc:
@@ -58,9 +72,9 @@ def unbroken(words: str) -> str:
     return words.replace(" ", UNBROKEN) if len(words) < WIDTH // 2 else words
 
 
-def number_of(count: int, noun: str) -> str:
+def number_of(count: int | str, noun: str) -> str:
     """The count with its noun, in the plural unless it is one."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    return f"{count} {noun}{'' if str(count) == '1' else 's'}"
 
 
 def text(value: Any, unit: str = "") -> str:
@@ -114,17 +128,15 @@ def item(values: Any, number: int) -> str:
     return text(values if numbers is None or numbers.ndim != 1 or number >= numbers.size else numbers[number])
 
 
-def listed_values(values: Any) -> str:
-    """Values of a dict by name, as in "index = 2.3, flux = 1e-12"."""
-    if not isinstance(values, Mapping):
-        return text(values)
+def listed_values(values: Mapping[str, Any]) -> str:
+    """Values by name, as in "index = 2.3, flux = 1e-12"."""
     return listed([f"{name} = {text(value)}" for name, value in values.items()])
 
 
 def estimates(names: Sequence[str], values: Any, deviations: Any) -> str:
     """Numbers of parameters with their standard deviations, as in "index = 2.3 +- 0.1"."""
-    rows = zip(names, _column(values, 5), _column(deviations, 2), strict=False)
-    return listed([f"{name} = {value} +- {deviation}" for name, value, deviation in rows])
+    columns = [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (values, deviations)]
+    return listed([f"{name} = {v:.5g} +- {d:.2g}" for name, v, d in zip(names, *columns, strict=True)])
 
 
 def plain_unit(unit: str) -> str:
@@ -144,21 +156,12 @@ def memory(tree: Any) -> str:
     return f"{sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / 1e6:.3g} MB"
 
 
-def _column(tree, digits: int) -> list[str]:
-    """All numbers of a tree in the order of its leaves; what is no array stands for one."""
-    words = []
-    for leaf in jax.tree.leaves(tree, is_leaf=lambda leaf: leaf is None):
-        numbers = _on_host(leaf)
-        words += [text(leaf)] if numbers is None else [f"{number:.{digits}g}" for number in numbers.ravel()]
-    return words
-
-
 def _fields(value) -> str:
     """The description in one line. Fields that are None by default are left out where they are."""
     if dataclasses.is_dataclass(value):
         fields = [(field.name, field.metadata.get("unit", ""), field.default) for field in dataclasses.fields(value)]
     else:
-        fields = [(name, "", dataclasses.MISSING) for name in value._fields]
+        fields = [(name, "", dataclasses.MISSING) for name in getattr(value, "_fields", vars(value))]
     parts = []
     for name, unit, default in fields:
         found = getattr(value, name, dataclasses.MISSING)  # not yet there while it is being made
@@ -215,10 +218,12 @@ def _shape(shape) -> str:
 def _distribution(prior) -> str:
     """Name and arguments, those of the distribution that it is made of first."""
     given, base = vars(prior), vars(prior).get("base_dist")
-    names = getattr(type(prior), "arg_constraints", {})
-    parts = [] if base is None else [text(base)]
-    parts += [f"{name}={text(given[name])}" for name in names if name in given]
-    words = f"{type(prior).__name__}({', '.join(parts)})"
-    if base is None and prior.batch_shape:
-        words += f" x {_shape(prior.batch_shape)}"
-    return words
+    shape = f" x {_shape(prior.batch_shape)}" if prior.batch_shape else ""
+    if isinstance(prior, Independent):
+        return text(base)
+    if isinstance(prior, ExpandedDistribution):
+        return text(base) + shape
+    parts = [f"{name}={text(given[name])}" for name in type(prior).arg_constraints if name in given]
+    if base is not None and not (parts and isinstance(prior, TransformedDistribution)):
+        return f"{type(prior).__name__}({', '.join([text(base), *parts])})"
+    return f"{type(prior).__name__}({', '.join(parts)}){shape}"

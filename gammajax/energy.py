@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gammajax.display import block, document, extent, length
+from gammajax.display import block, document, extent, length, words
 from gammajax.spectra import Spectrum, energy_edges
 
 SUB_BINS = 16
@@ -38,6 +38,7 @@ class EnergyNodes(eqx.Module):
     log_step: float = eqx.field(static=True)
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Number of nodes and their range."""
         return block(f"EnergyNodes: {length(self.energy)} of {extent(self.energy, 'TeV')}")

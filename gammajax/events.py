@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from gammajax.display import block, described, document, extent, length
+from gammajax.display import block, described, document, extent, length, words
 
 TRUTH = ("energy_true", "lon_true", "lat_true", "component")
 SLACK = 1e-4  # deg by which single precision may put an event on the other side of an edge
@@ -76,6 +76,7 @@ class Events(eqx.Module):
         self.lat_true = None if lat_true is None else _column("lat_true", lat_true, size)
         self.component = None if component is None else np.array(np.broadcast_to(component, (size,)), np.int32)
 
+    @words
     def __repr__(self) -> str:
         """Their number, ranges of energy and direction, and columns of truth."""
         truth = [name for name in TRUTH if getattr(self, name) is not None]

@@ -28,7 +28,7 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from gammajax.conditional import Conditional, fall, maximise
-from gammajax.display import block, document, estimates, extent, length, listed_values, text, total
+from gammajax.display import block, document, estimates, extent, length, listed_values, total, words
 from gammajax.events import Events
 from gammajax.likelihood import accurate_sum
 from gammajax.mixture import InstrumentBackground, Source
@@ -65,10 +65,10 @@ class Asimov(eqx.Module):
     expected: Float[Array, " row"]  # of each row at the truth
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """The truth and the number of points."""
-        points = total(self.posterior.count) if isinstance(self.posterior, Posterior) else text(self.posterior)
-        return block(f"Asimov data of {points} points", f"truth: {listed_values(self.truth)}")
+        return block(f"Asimov data of {total(self.posterior.count)} points", f"truth: {listed_values(self.truth)}")
 
     @classmethod
     def init(
@@ -203,6 +203,7 @@ class Forecast(eqx.Module):
 
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Parameters with expected standard deviations."""
         return block(f"Forecast({estimates(self.names, self.parameters, self.standard_deviations)})")
@@ -295,12 +296,12 @@ class Sensitivity(eqx.Module):
     along_quantity: Quantity | None = eqx.field(static=True, default=None)
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Ranges of the median limit and of the discovery."""
-        median = self.limits[2] if isinstance(self.limits, np.ndarray) and self.limits.ndim == 2 else self.limits
         return block(
             f"Sensitivity to {self.scale} along {self.along}: {length(self.values)} values of {extent(self.values)}",
-            f"median {100 * self.level:g} % limit on {self.scale}: {extent(median)}",
+            f"median {100 * self.level:g} % limit on {self.scale}: {extent(self.limits[2])}",
             f"discovery at {extent(self.discovery)}; significance of the truth {extent(self.significance)} sigma",
         )
 

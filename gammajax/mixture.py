@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gammajax.display import LINES, block, described, document, item, rows, text
+from gammajax.display import LINES, block, described, document, item, rows, text, words
 from gammajax.likelihood import LEAST_COUNTS
 from gammajax.morphology import Morphology
 from gammajax.spectra import (
@@ -139,6 +139,7 @@ class Mixture(eqx.Module):
 
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Components with their weights, and with their parameters where there is room."""
         head = f"Mixture of {len(self.names)}, {'absolute fluxes' if self.fractions is None else 'by weights'}"

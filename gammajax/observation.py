@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from gammajax.display import block, described, document, text
+from gammajax.display import block, described, document, text, words
 from gammajax.response import Response, kinds
 from gammajax.sky import DEGREE, Grid, offset_coordinates, separation
 
@@ -91,6 +91,7 @@ class Observation(eqx.Module):
         self.exclusion = exclusion
         self.frame, self.obs_id = frame, str(obs_id)
 
+    @words
     def __repr__(self) -> str:
         """Livetime, pointing, selection and kinds of response."""
         selection = f"{text(self.energy_min)} to {text(self.energy_max, 'TeV')} within {text(self.offset_max, 'deg')}"

@@ -16,7 +16,7 @@ from numpyro.distributions import Distribution
 from gammajax import distributed
 from gammajax.cells import Cells
 from gammajax.dependence import Dependence, dependence
-from gammajax.display import block, document, length, listed, number_of, rows, text, total
+from gammajax.display import block, document, length, listed, number_of, rows, text, total, words
 from gammajax.engines import ENGINES, BackgroundEngine, Engine, FixedEngine, KernelEngine, PreparedKernel, Rows
 from gammajax.engines.kernel import folded
 from gammajax.engines.rows import PER_DECADE
@@ -89,6 +89,7 @@ class Posterior(eqx.Module):
     __eq__ = object.__eq__
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Numbers of events and observations, engines of the components, and priors."""
         # without `total`: all processes would have to ask for it

@@ -16,7 +16,7 @@ from scipy.optimize import brentq
 from scipy.stats import chi2
 
 from gammajax.conditional import Conditional, constraint_term, difference, fall, locate, maximise
-from gammajax.display import block, document, extent, length, listed_values, text
+from gammajax.display import block, document, extent, length, listed_values, text, words
 from gammajax.posterior import Parameters
 from gammajax.priors import bounds, quantile, shape
 from gammajax.samplers.space import labels, referred
@@ -47,12 +47,12 @@ class Profile(eqx.Module):
     messages: tuple[str, ...] = ()
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Best value, intervals and messages."""
-        known = all(isinstance(a, np.ndarray) and np.all(np.isfinite(a)) for a in (self.values, self.best_value))
         spans = [
             f"{100 * level:.3g} %: {text(self._crossing(-1, height))} to {text(self._crossing(1, height))}"
-            for level, height in (INTERVALS.items() if known else ())
+            for level, height in INTERVALS.items()
         ]
         return block(
             f"Profile of {self.name}: highest at {text(self.best_value)}, {length(self.values)} values of "
@@ -277,15 +277,14 @@ class TestStatistic(eqx.Module):
     messages: tuple[str, ...] = ()
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """TS with its significance, the best fit and messages."""
-        value = self.value
-        significance = f" ({self.significance:.2f} sigma)" if isinstance(value, float) and value >= 0 else ""
         return block(
-            f"TestStatistic of {self.name} = {text(self.null)}: TS = {text(value)}{significance}, "
+            f"TestStatistic of {self.name} = {text(self.null)}: TS = {text(self.value)} ({self.significance:.2f} sigma), "
             f"p = {text(self.p_value)}",
             f"best fit: {listed_values(self.best)}",
-            *(["the null lies at an end of the support: half chi-square"] if self.at_boundary is True else []),
+            *(["the null lies at an end of the support: half chi-square"] if self.at_boundary else []),
             *self.messages,
         )
 

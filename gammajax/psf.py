@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gammajax.display import block, document
+from gammajax.display import block, document, words
 from gammajax.sky import SQUARE_DEGREE, root
 from gammajax.table import Table, covered
 
@@ -25,6 +25,7 @@ class PSF(eqx.Module):
 
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Ends of the table."""
         return block(f"{type(self).__name__}: {covered(next(iter(vars(self).values()), None), 'deg')}")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from gammajax.display import block, document, text
+from gammajax.display import block, document, text, words
 from gammajax.psf import PSF
 from gammajax.sky import separation
 from gammajax.table import Axis, Table, covered, extend, refine
@@ -25,6 +25,7 @@ class EnergyDispersion(eqx.Module):
     cumulative: Table
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Ends of the table."""
         return block(f"EnergyDispersion: {covered(self.profile, 'migra')}")
@@ -114,6 +115,7 @@ class Background(eqx.Module):
     log_rate: Table
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Ends of the table."""
         return block(f"Background: {covered(self.log_rate, 'deg')}")
@@ -141,6 +143,7 @@ class Response(eqx.Module):
     background: Background | None = None
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Kinds of the functions, and what their tables cover."""
         background = "no background" if self.background is None else text(self.background)

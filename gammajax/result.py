@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gammajax.display import block, listed, number_of, plain_unit, rows
+from gammajax.display import block, listed, number_of, plain_unit, rows, words
 from gammajax.files import replacing
 from gammajax.significance import BayesFactor, Significance, model_comparison, savage_dickey, tail_significance
 
@@ -500,6 +500,7 @@ class Result:
             if name in (label, place[0])  # of a vector all
         }
 
+    @words
     def __repr__(self) -> str:
         """Method and draws, medians with 68 % intervals, evidence and warnings."""
         sizes, units, table = self.tree["posterior"].sizes, self.units, self.summary()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from gammajax.display import block
+from gammajax.display import block, words
 
 CONFIDENCE = 0.95  # of limits that come from too few draws
 # draws that come this close [standard deviations] to a value without crossing it show an edge: of a smooth density
@@ -37,6 +37,7 @@ class Significance(NamedTuple):
     def __str__(self) -> str:
         return block(self.text)
 
+    @words
     def __repr__(self) -> str:
         return block(f"Significance: {self.text}")
 
@@ -57,6 +58,7 @@ class BayesFactor(NamedTuple):
     def __str__(self) -> str:
         return block(self.text)
 
+    @words
     def __repr__(self) -> str:
         return block(f"BayesFactor: {self.text}")
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from gammajax.display import block, described, document, length, listed, text, unbroken
+from gammajax.display import block, described, document, length, listed, text, unbroken, words
 
 
 class Axis(eqx.Module):
@@ -44,6 +44,7 @@ class Axis(eqx.Module):
         self.uniform = equal if uniform is None else uniform
         self.nodes = jnp.asarray(nodes)
 
+    @words
     def __repr__(self) -> str:
         """Number of nodes and ends."""
         return block(f"Axis of {length(self.nodes)} nodes, {text(self.lower)} to {text(self.upper)}")

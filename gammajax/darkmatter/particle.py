@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.ndimage import distance_transform_edt
 
-from gammajax.display import block, document, listed, rows
+from gammajax.display import block, document, listed, rows, words
 from gammajax.result import check_labels
 from gammajax.spectra import Scalar, curve_axes, is_concrete, scalar
 from gammajax.table import Axis, Table
@@ -51,6 +51,7 @@ class ParticleModel(eqx.Module):
     branching: Table
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Ranges of the parameters, and channels."""
         axes = [

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gammajax.display import block, described, document, extent, length, listed
+from gammajax.display import block, described, document, extent, length, listed, words
 
 INVISIBLE = "invisible"  # the channel that gives no photons
 
@@ -31,6 +31,7 @@ class Yields:
     channels: tuple[str, ...]
     values: Float[np.ndarray, "mass x channel"]
 
+    @words
     def __repr__(self) -> str:
         """Masses and channels."""
         return block(

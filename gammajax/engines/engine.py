@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from gammajax.display import block, document, memory
+from gammajax.display import block, document, memory, words
 from gammajax.engines.rows import Rows
 
 
@@ -19,6 +19,7 @@ class Engine(eqx.Module):
 
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Kind and size."""
         return block(f"{type(self).__name__}, {memory(self)}")

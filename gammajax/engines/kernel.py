@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gammajax.display import block, document, memory, number_of, text
+from gammajax.display import block, document, memory, number_of, text, words
 from gammajax.energy import EnergyNodes
 from gammajax.engines.acceptance import point_probability
 from gammajax.engines.detector import DetectorResponse
@@ -96,6 +96,7 @@ class PreparedKernel(eqx.Module):
     responses: tuple
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Morphology, number of observations and size."""
         observations = number_of(len(self.observations), "observation")

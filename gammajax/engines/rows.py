@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
 from gammajax import distributed
 from gammajax.cells import Cells
-from gammajax.display import block, document, length, text, total
+from gammajax.display import block, document, length, text, total, words
 from gammajax.energy import EnergyNodes
 from gammajax.events import Events, Points, check_events
 
@@ -51,6 +51,7 @@ class Rows(eqx.Module):
     progress: bool = eqx.field(static=True, default=False)
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Numbers of events and of rows."""
         return block(

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from gammajax.display import block, extent, listed, number_of
+from gammajax.display import block, extent, listed, number_of, words
 from gammajax.files import replacing
 from gammajax.io.files import expand
 from gammajax.observation import as_tuple
@@ -33,6 +33,7 @@ class Exposure(NamedTuple):
     offset_max: tuple[float, ...]
     obs_ids: tuple[str, ...]
 
+    @words
     def __repr__(self) -> str:
         """Observations, pixels and largest exposure."""
         data = getattr(self.total, "data", self.total)

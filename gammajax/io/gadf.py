@@ -11,7 +11,7 @@ from typing import NamedTuple
 import equinox as eqx
 import numpy as np
 
-from gammajax.display import block, described, listed, number_of
+from gammajax.display import block, described, listed, number_of, words
 from gammajax.events import Events
 from gammajax.io.exclusion import exclusion_map
 from gammajax.io.files import UNREADABLE, expand, one_line, quiet
@@ -30,6 +30,7 @@ class Data(NamedTuple):
     events: Events
     observations: list[Observation]
 
+    @words
     def __repr__(self) -> str:
         """Number of events and observations."""
         names = listed([getattr(observation, "obs_id", "?") for observation in self.observations])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpyro.distributions as dist
 
-from gammajax.display import block, listed, number_of, rows, text
+from gammajax.display import block, listed, number_of, rows, text, words
 from gammajax.files import replacing
 from gammajax.io.files import UNREADABLE, expand, one_line, quiet
 from gammajax.io.pointing import plain_pair
@@ -108,7 +108,8 @@ class GammapyModels:
             notes += read.notes
         return components, free, notes
 
-    def __repr__(self):
+    @words
+    def __repr__(self) -> str:
         """Components, free parameters and notes."""
         units = {name: str(unit) for name, unit in self._units.items()}
         values = [f"{name} = {text(value, units.get(name, ''))}" for name, value in self.parameters.items()]

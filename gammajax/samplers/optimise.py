@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from numpyro.distributions.constraints import simplex
 
-from gammajax.display import block, document, estimates
+from gammajax.display import block, document, estimates, words
 from gammajax.priors import bounds
 from gammajax.samplers.space import (
     constrained,
@@ -81,6 +81,7 @@ class Fit(eqx.Module):
 
     __pdoc__ = document
 
+    @words
     def __repr__(self) -> str:
         """Parameters with standard deviations."""
         state = "" if self.converged else ", not converged"
