@@ -95,7 +95,7 @@ def text(value: Any, unit: str = "") -> str:
         return "{" + listed([f"{name}: {text(item)}" for name, item in value.items()], FEW) + "}"
     if isinstance(value, tuple | list) and not hasattr(value, "_fields"):
         return "(" + listed([text(item) for item in value], FEW) + ")"
-    if type(value).__repr__ is described:
+    if type(value).__repr__ in (described, eqx.Module.__repr__):
         return _fields(value)
     if type(value).__repr__ is object.__repr__:
         return f"<{type(value).__name__}>"
@@ -161,7 +161,8 @@ def _fields(value) -> str:
     if dataclasses.is_dataclass(value):
         fields = [(field.name, field.metadata.get("unit", ""), field.default) for field in dataclasses.fields(value)]
     else:
-        fields = [(name, "", dataclasses.MISSING) for name in getattr(value, "_fields", vars(value))]
+        names = value._fields if isinstance(value, tuple) else vars(value)
+        fields = [(name, "", dataclasses.MISSING) for name in names]
     parts = []
     for name, unit, default in fields:
         found = getattr(value, name, dataclasses.MISSING)  # not yet there while it is being made

@@ -281,8 +281,8 @@ class TestStatistic(eqx.Module):
     def __repr__(self) -> str:
         """TS with its significance, the best fit and messages."""
         return block(
-            f"TestStatistic of {self.name} = {text(self.null)}: TS = {text(self.value)} ({self.significance:.2f} sigma), "
-            f"p = {text(self.p_value)}",
+            f"TestStatistic of {self.name} = {text(self.null)}: TS = {text(self.value)}",
+            f"{self.significance:.2f} sigma, p = {text(self.p_value)}",
             f"best fit: {listed_values(self.best)}",
             *(["the null lies at an end of the support: half chi-square"] if self.at_boundary else []),
             *self.messages,

@@ -34,6 +34,7 @@ class Significance(NamedTuple):
     limit: bool
     text: str
 
+    @words
     def __str__(self) -> str:
         return block(self.text)
 
@@ -55,6 +56,7 @@ class BayesFactor(NamedTuple):
         """Probability of the first model where both are equally probable before, B / (1 + B)."""
         return 0.5 * (1.0 + math.tanh(0.5 * self.log))
 
+    @words
     def __str__(self) -> str:
         return block(self.text)
 

@@ -214,12 +214,17 @@ MADE = {
     gj.TemplateMap: (lambda o, p: gj.TemplateMap(GRID, MAP), ["lon=1 deg", "step=0.5 deg", "numbers"]),
     io.Data: (lambda o, p: io.Data(gj.Events([1.0, 2.0], [3, 4], [5, 6]), [o]), ["1 observation", "2 of 1 to 2 TeV"]),
     io.Exposure: (lambda o, p: exposure(), ["2 observations", "3e+13 cm^2 s"]),
-    io.GammapyModels: (lambda o, p: gammapy_models(), ["1 component", "crab.spectral.index = 2.6", FLUX, "83.6 deg"]),
-    darkmatter.Yields: (lambda o, p: darkmatter.yields.embedded(), ["TeV", "W"]),
+    io.GammapyModels: (
+        lambda o, p: gammapy_models(),
+        ["1 component", "crab.spectral.index = 2.6", "cm-2 s-1 TeV-1", "83.6 deg"],
+    ),
+    darkmatter.Yields: (lambda o, p: darkmatter.yields.embedded(), ["62 masses", "0.005 to 100 TeV", "e_L"]),
     darkmatter.YieldTable: (lambda o, p: darkmatter.yield_table("W"), ["numbers"]),
     engines.BackgroundEngine: (lambda o, p: p.engines["sky"].engine, ["MB"]),
     engines.DenseEngine: (
-        lambda o, p: engines.DenseEngine(nodes(), AXES, *ARRAYS[:2], ((0, 0, True),), ((0, ARRAYS[0]),), "linear"),
+        lambda o, p: engines.DenseEngine(
+            nodes(), AXES, ARRAYS[0], ARRAYS[0], ((0, 0, True),), ((0, ARRAYS[0]),), "linear"
+        ),
         ["MB"],
     ),
     engines.DirectEngine: (
@@ -384,8 +389,8 @@ REPLACEMENTS = {
 def test_anything_may_stand_in_the_place_of_a_leaf(kind, made):
     value = made(kind)
     leaves, structure = jax.tree.flatten(value)
-    if any(leaf is value for leaf in leaves):
-        pytest.skip("no tree")
+    if any(leaf is value for leaf in leaves) or kind in (gj.BayesFactor, gj.Significance):
+        pytest.skip("no tree of arrays")
     for name, replacement in REPLACEMENTS.items():
         for some in (range(len(leaves)), range(min(1, len(leaves))), range(1, len(leaves))):
             changed = [replacement if i in some else leaf for i, leaf in enumerate(leaves)]
@@ -438,7 +443,7 @@ LARGE = {
     "no cells": lambda o: gj.Events([], [], []).compress(o),
     "names": lambda o: gj.Mixture(**{LONG: SOURCE, LONG[::-1]: gj.Mixture(**{LONG: SOURCE})}),
     "components": lambda o: gj.Mixture(**dict.fromkeys(many(60), SOURCE)),
-    "nodes": lambda o: gj.Mixture(a=gj.Mixture(b=gj.Mixture(**dict.fromkeys(many(5), SOURCE)), weights=[1]), weights=[1]),
+    "nodes": lambda o: gj.Mixture(a=gj.Mixture(b=gj.Mixture(**dict.fromkeys(many(5), SOURCE)), )),
     "sum": lambda o: sum([POWER_LAW * i for i in range(40)]),
     "product": lambda o: 2.0 * (POWER_LAW * (POWER_LAW * (POWER_LAW * (POWER_LAW * POWER_LAW)))),
     "channels": lambda o: gj.DarkMatter({name: 1.0 / 20 for name in darkmatter.channels()[:20]}, 2.0),
