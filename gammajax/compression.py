@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from gammajax.cells import Binning
 from gammajax.display import block, document, item, listed, text, words
 from gammajax.events import Events
-from gammajax.forecast import SINGULAR
+from gammajax.forecast import SINGULAR, complete
 from gammajax.posterior import Posterior
 from gammajax.samplers.space import labels, labels_along
 
@@ -73,7 +73,7 @@ def compression_loss(
     if len(events) > subsample:
         events = events[np.sort(np.random.default_rng(seed).choice(len(events), subsample, replace=False))]
     cells = Binning.init(observations, energy_per_decade, pixel)(events)
-    parameters = {name: jnp.asarray(parameters[name], float) for name in priors}
+    parameters = complete(priors, parameters)
     flat, _ = ravel_pytree(parameters)
     names = tuple(labels(parameters))
     both = [

@@ -14,6 +14,7 @@ sources with harder spectra too.
 """
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -31,14 +32,15 @@ from gammajax.conditional import Conditional, fall, maximise
 from gammajax.display import block, document, estimates, extent, length, listed_values, total, words
 from gammajax.events import Events
 from gammajax.likelihood import accurate_sum
-from gammajax.mixture import InstrumentBackground, Source
+from gammajax.mixture import InstrumentBackground, Source, mixture_of
+from gammajax.observation import as_tuple
 from gammajax.posterior import Parameters, Posterior
 from gammajax.priors import centre, shape
 from gammajax.profile import UPPER_LIMIT
 from gammajax.quantities import Quantity, find_quantity
 from gammajax.samplers.space import labels, labels_along, referred
 from gammajax.simulate import simulate
-from gammajax.spectra import PowerLaw, is_same
+from gammajax.spectra import PowerLaw, article, is_same
 
 POINTS, POINTS_SENSITIVITY = 200_000, 50_000  # 1 % on the error of a mass, of the limit on a faint signal
 BANDS = (-2, -1, 0, 1, 2)  # standard deviations of the best fit
@@ -88,16 +90,16 @@ class Asimov(eqx.Module):
 
         Raises `ValueError` as [`gammajax.forecast`][] does.
         """
-        truth = _complete(priors, parameters)
-        mixture = model(truth)
+        truth = complete(priors, parameters)
+        mixture = mixture_of(model, truth)
         if mixture.weighted != (number is not None):
             raise ValueError(
                 "a mixture with weights knows no number of events: give number="
                 if mixture.weighted
                 else "the model's fluxes are absolute and say how many events there are: leave number out"
             )
-        observations = tuple(observations) if isinstance(observations, list | tuple) else (observations,)
-        proposals = _proposals(model, [truth, *(_complete(priors, point) for point in also)], priors, observations)
+        observations = as_tuple(observations)
+        proposals = _proposals(model, [truth, *(complete(priors, point) for point in also)], priors, observations)
         drawn, shares = [], []
         # many variants of a source are much alike: more points than one, fewer than in proportion
         share_of = {name: 1.0 / np.sqrt(len(variants)) for name, variants in proposals.items()}
@@ -394,7 +396,7 @@ def sensitivity(
     Raises `ValueError` as [`gammajax.forecast`][] does.
     """
     values = np.atleast_1d(np.asarray(values, float))
-    truth = _complete(priors, parameters)
+    truth = complete(priors, parameters)
     for name in (scale, along):
         if name not in priors or jnp.ndim(truth[name]):
             raise ValueError(f"{name!r} must be a parameter that is one number; the parameters are {sorted(priors)}")
@@ -465,10 +467,11 @@ def _solve(function, height: float) -> float:
     return float(np.exp(root))
 
 
-def _complete(priors, parameters) -> Parameters:
-    """Parameters as arrays; `ValueError` when they are not those of the priors."""
-    if set(parameters) != set(priors):
-        raise ValueError(f"the parameters are {sorted(priors)}, not {sorted(parameters)}")
+def complete(priors, parameters) -> Parameters:
+    """Parameters as arrays of the shapes of the priors; `ValueError` when they are not those of the priors."""
+    if not isinstance(parameters, Mapping) or set(parameters) != set(priors):
+        given = sorted(parameters) if isinstance(parameters, Mapping) else article(type(parameters).__name__)
+        raise ValueError(f"the parameters are a dict of {sorted(priors)}, not {given}")
     return {
         name: jnp.broadcast_to(jnp.asarray(value, float), shape(priors[name])) for name, value in parameters.items()
     }

@@ -1,6 +1,7 @@
 """Model of the sky and its instrument: sources, background and the mixture of them."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,6 +15,7 @@ from gammajax.morphology import Morphology
 from gammajax.spectra import (
     Scalar,
     Spectrum,
+    article,
     floating,
     is_concrete,
     parameter,
@@ -210,6 +212,36 @@ class Mixture(eqx.Module):
                 found[node] = found.get(node, 0.0) + fraction
             found[path] = fraction
         return found
+
+
+def mixture_of(model: Any, parameters: Mapping[str, Any]) -> Mixture:
+    """Mixture that a model makes of parameters.
+
+    Raises `ValueError` for a model that is no function of a dict of parameters, asks for others, or returns anything
+    else.
+    """
+    if not callable(model) or isinstance(model, Spectrum):
+        kind = article(type(model).__name__)
+        instead = "; write lambda p: mixture" if isinstance(model, Component | Mixture) else ""
+        raise ValueError(f"the model must be a function from parameters to a mixture, not {kind}{instead}")
+    try:
+        mixture = model(parameters)
+    except KeyError as error:
+        raise ValueError(f"the model asks for {error}; the priors are of {', '.join(parameters)}") from error
+    if not isinstance(mixture, Mixture):
+        kind = type(mixture).__name__
+        instead = "; return Mixture(source=...)" if isinstance(mixture, Component) else ""
+        raise ValueError(f"the model must return a gammajax.Mixture, not {kind}{instead}")
+    return mixture
+
+
+def require_component(model: Any, function: str) -> None:
+    """Raise `ValueError` for what is neither a component nor a mixture, the argument of a function of this name."""
+    if not isinstance(model, Component | Mixture):
+        raise ValueError(
+            f"{function} takes a Source, an InstrumentBackground or a Mixture, as model(parameters) returns it, not "
+            f"{article(type(model).__name__)}"
+        )
 
 
 def stick_breaking(breaks: Float[Array, "*batch stick"]) -> Float[Array, "*batch component"]:

@@ -1,5 +1,8 @@
 """Observation: pointing, livetime, response and the selection of its events."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +11,7 @@ from jaxtyping import Array, Bool, Float
 from gammajax.display import block, described, document, text, words
 from gammajax.response import Response, kinds
 from gammajax.sky import DEGREE, Grid, offset_coordinates, separation
+from gammajax.spectra import article
 
 
 class Exclusion(eqx.Module):
@@ -157,6 +161,20 @@ class Observation(eqx.Module):
         return plot_response(self.response, tuple(map(float, offsets)), title, (self.energy_min, self.energy_max))
 
 
-def as_tuple(observations) -> tuple[Observation, ...]:
-    """One observation or several, as a tuple."""
-    return (observations,) if isinstance(observations, Observation) else tuple(observations)
+def as_tuple(observations: Any) -> tuple[Observation, ...]:
+    """One observation or several, as a tuple.
+
+    Raises `ValueError` for none, for anything else, and for the pair that [`gammajax.io.read_gadf`][] returns.
+    """
+    if isinstance(observations, Observation):
+        return (observations,)
+    if hasattr(observations, "events") and hasattr(observations, "observations"):
+        raise ValueError("these are events and observations together: give their .observations here")
+    several = tuple(observations) if isinstance(observations, Iterable) else (observations,)
+    if not several:
+        raise ValueError("the list of observations is empty: give at least one observation")
+    for one in several:
+        if not isinstance(one, Observation):
+            kind = article(type(one).__name__)
+            raise ValueError(f"observations must be a gammajax.Observation or a list of them, not {kind}")
+    return several

@@ -92,7 +92,7 @@ def require_finite(module) -> None:
 
 def article(noun: str) -> str:
     """The noun with its indefinite article."""
-    return f"{'an' if noun[0] in 'AEIOU' else 'a'} {noun}"
+    return f"{'an' if noun[0] in 'AEIOUaeiou' else 'a'} {noun}"
 
 
 def curve_axes(ax, name: str, kind: str, limits: tuple, xlabel: str, ylabel: str, scale: str = "log"):

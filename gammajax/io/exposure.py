@@ -128,8 +128,6 @@ def exposure(observations, geom, *, masked: bool = True) -> Exposure:
     from gammapy.maps import Map, WcsGeom
 
     observations = as_tuple(observations)
-    if not observations:
-        raise ValueError("an exposure needs at least one observation")
     if not isinstance(geom, WcsGeom) or geom.axes.names not in ([], ["energy_true"]):
         axes = getattr(getattr(geom, "axes", None), "names", None)
         raise ValueError(
