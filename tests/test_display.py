@@ -2,6 +2,8 @@
 
 import inspect
 import logging
+import re
+from io import StringIO
 
 import equinox as eqx
 import jax
@@ -9,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from rich.console import Console
 
 import gammajax as gj
-from gammajax import darkmatter, engines, io, samplers
+from gammajax import cli, darkmatter, engines, io, samplers
 from gammajax.display import LINES, WIDTH, text
 from gammajax.energy import EnergyNodes
 from gammajax.engines.rows import Rows
@@ -291,8 +294,7 @@ def made(observation, posterior):
 
 def check(value, *words):
     """The law: at most twelve lines of at most eighty columns, the name of the class, and no dumps."""
-    for say in (repr, str):
-        shown = say(value)
+    for shown in {repr(value), str(value)}:
         lines = shown.split("\n")
         assert len(lines) <= LINES, shown
         assert max(map(len, lines)) <= WIDTH, shown
@@ -392,8 +394,8 @@ def test_anything_may_stand_in_the_place_of_a_leaf(kind, made):
     if any(leaf is value for leaf in leaves) or kind in (gj.BayesFactor, gj.Significance):
         pytest.skip("no tree of arrays")
     for name, replacement in REPLACEMENTS.items():
-        for some in (range(len(leaves)), range(min(1, len(leaves))), range(1, len(leaves))):
-            changed = [replacement if i in some else leaf for i, leaf in enumerate(leaves)]
+        for some in (len(leaves), 1):
+            changed = [replacement] * some + leaves[some:]
             try:
                 check(jax.tree.unflatten(structure, changed))
             except Exception as error:
@@ -508,3 +510,44 @@ def test_units_are_those_of_gammapy():
                 assert unit.is_equivalent(theirs.default_parameters[name].unit), (ours, name)
                 compared += 1
     assert compared > 35
+
+
+NARROW = {"long": LONG, "usual": "crab.spectral.index", "short": "x", "spaces": "a name of several words that is long"}
+UNITS = {"flux": "TeV$^{-1}$ cm$^{-2}$ s$^{-1}$", "deg": "deg", "none": None}
+
+
+@pytest.fixture(scope="module", params=[-1.2345e-12, 83.633, 1.2345e7])
+def table_of_run(request):
+    """Summary of long and short names with units, of numbers about this one, and the units."""
+    cases = [(f"{name}_{unit}", UNITS[unit]) for name in NARROW.values() for unit in UNITS]
+    rng = np.random.default_rng(0)
+    samples = {name: request.param * (1.0 + 0.1 * rng.normal(size=(2, 20, 2))) for name, _ in cases}
+    units = {name: unit for name, unit in cases if unit}
+    truths = {name: np.full(2, request.param) for name in samples}
+    made = gj.Result.from_samples(samples, method="nuts", units=units, truths=truths)
+    return made.summary(), made.units
+
+
+@pytest.mark.parametrize("width", [60, 80, 81, 110, 200])
+@pytest.mark.parametrize("truth", [False, True])
+def test_the_table_of_a_run_fits_its_console(width, truth, table_of_run, monkeypatch):
+    """Names are folded and columns are left out, but numbers stay whole."""
+    summary, units = table_of_run
+    summary = summary if truth else summary.drop(columns="truth")
+    written = StringIO()
+    monkeypatch.setattr(cli, "console", Console(file=written, width=width, soft_wrap=True))
+    cli._show(summary, units)
+    title, header, _, *lines = [line.rstrip() for line in written.getvalue().rstrip().split("\n")]
+    assert max(map(len, [title, header, *lines])) <= width
+    assert "…" not in "".join(lines)
+    words = " ".join(lines) + " "
+    for column in ("median", "68% low", "68% high"):
+        assert all(f" {value:.4g} " in words for value in summary[column])
+    if "95 %" in header:
+        assert all(f" {value:.4g} " in words for value in summary["95% high"])
+    else:
+        assert "95 % " in title and "summary.csv" in title and width < 110
+    # names go on below their numbers
+    names = "".join(re.split(r"\s+\S+\s+\S+ to ", line)[0].replace(" ", "") for line in lines)
+    assert all(name.replace(" ", "") in names for name in summary.index)
+    assert names.count("(TeV^-1cm^-2s^-1)") == 2 * len(NARROW)
