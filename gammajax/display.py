@@ -25,9 +25,9 @@ FETCHED, LOOKED_THROUGH = 1_000, 10_000_000  # numbers that are read from a devi
 UNBROKEN = "\N{NO-BREAK SPACE}"  # in the place of spaces at which lines must not end
 
 
-def described(value) -> str:
-    """`Name(field=value unit, ...)` of a module, dataclass or named tuple, unless it has words of its own."""
-    return block(_fields(value))
+def described(self) -> str:
+    """`Name(field=self unit, ...)` of a module, dataclass or named tuple, unless it has words of its own."""
+    return block(_fields(self))
 
 
 def words(say: Callable[[Any], str]) -> Callable[[Any], str]:
@@ -43,9 +43,9 @@ def words(say: Callable[[Any], str]) -> Callable[[Any], str]:
     return shown
 
 
-def document(value, **_) -> wadler_lindig.AbstractDoc:
+def document(self, **_) -> wadler_lindig.AbstractDoc:
     """What equinox prints where an object is inside another, such as a bound method: what it prints by itself."""
-    return wadler_lindig.TextDoc(repr(value))
+    return wadler_lindig.TextDoc(repr(self))
 
 
 def block(head: str, *details: str) -> str:
@@ -161,7 +161,7 @@ def _fields(value) -> str:
     if dataclasses.is_dataclass(value):
         fields = [(field.name, field.metadata.get("unit", ""), field.default) for field in dataclasses.fields(value)]
     else:
-        names = value._fields if isinstance(value, tuple) else vars(value)
+        names = getattr(value, "_fields", None) or vars(value)
         fields = [(name, "", dataclasses.MISSING) for name in names]
     parts = []
     for name, unit, default in fields:

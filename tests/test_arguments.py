@@ -1,5 +1,7 @@
 """Functions of a model and observations take what people give them, or say in one sentence what they take."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import jaxtyping
@@ -11,7 +13,7 @@ import gammajax as gj
 from gammajax import engines, io
 
 KEY = jax.random.key(0)
-OPTIONS = {"per_decade": 10.0}
+OPTIONS: dict = {"per_decade": 10.0}
 SOURCE = gj.Source(gj.PowerLaw(2.3, 1e-12), gj.Point(0.1, 0.0))
 SKY = gj.InstrumentBackground()
 MIXTURE = gj.Mixture(source=SOURCE, inner=gj.Mixture(sky=SKY))
@@ -79,7 +81,7 @@ def test_a_mixture_gives_each_component_by_path(observation, several):
 
 
 def test_counts_of_a_mixture_are_those_of_its_posterior_and_have_gradients(observation):
-    made = posterior(observations=observation)
+    made: Any = posterior(observations=observation)
     found = jax.jit(lambda flux: gj.expected_counts(model({"flux": flux}), observation, **OPTIONS))
     for name, counts in made.expected_counts({"flux": 1.5}).items():  # plain numbers are parameters
         assert float(found(1.5)[name]) == pytest.approx(float(counts.sum()), rel=1e-5)
@@ -170,4 +172,5 @@ def test_parameters_are_a_dict_of_the_priors(wrong, observation):
         gj.forecast(KEY, model, PRIORS, observation, wrong, points=9, **OPTIONS)
     with pytest.raises(ValueError, match=r"the parameters are a dict of \['flux'\], not"):
         gj.compression_loss(model, PRIORS, observation, EVENTS, wrong, **OPTIONS)
-    assert jnp.isfinite(posterior(observations=observation).log_likelihood({"flux": 1}))
+    made: Any = posterior(observations=observation)
+    assert jnp.isfinite(made.log_likelihood({"flux": 1}))

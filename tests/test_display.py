@@ -4,6 +4,7 @@ import inspect
 import logging
 import re
 from io import StringIO
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -15,6 +16,7 @@ from rich.console import Console
 
 import gammajax as gj
 from gammajax import cli, darkmatter, engines, io, samplers
+from gammajax.darkmatter.yields import embedded
 from gammajax.display import LINES, WIDTH, text
 from gammajax.energy import EnergyNodes
 from gammajax.engines.rows import Rows
@@ -37,7 +39,7 @@ NAMES = ("index", "ratios[0]", "ratios[1]")
 AXES = Axis(np.log(NODES)), Axis(np.linspace(0.0, 2.0, 3))
 
 
-ARRAYS = jnp.ones(3), jnp.arange(3)
+ARRAYS: Any = (jnp.ones(3), jnp.arange(3))
 
 
 def nodes():
@@ -68,8 +70,8 @@ def exposure(count=2):
     from gammapy.maps import MapAxis, WcsNDMap
 
     axis = MapAxis.from_energy_bounds("0.1 TeV", "10 TeV", nbin=3, name="energy_true")
-    sky = WcsNDMap.create(npix=4, axes=[axis], unit="cm2 s")
-    sky.data += 3e13
+    sky: Any = WcsNDMap.create(npix=4, axes=[axis], unit="cm2 s")
+    sky.data = np.full(sky.data.shape, 3e13)
     ids = tuple(map(str, range(count)))
     return io.Exposure(sky, (sky,) * count, (sky,) * count, (None,) * count, (2.0,) * count, ids)
 
@@ -221,7 +223,7 @@ MADE = {
         lambda o, p: gammapy_models(),
         ["1 component", "crab.spectral.index = 2.6", "cm-2 s-1 TeV-1", "83.6 deg"],
     ),
-    darkmatter.Yields: (lambda o, p: darkmatter.yields.embedded(), ["62 masses", "0.005 to 100 TeV", "e_L"]),
+    darkmatter.Yields: (lambda o, p: embedded(), ["62 masses", "0.005 to 100 TeV", "e_L"]),
     darkmatter.YieldTable: (lambda o, p: darkmatter.yield_table("W"), ["numbers"]),
     engines.BackgroundEngine: (lambda o, p: p.engines["sky"].engine, ["MB"]),
     engines.DenseEngine: (
@@ -231,11 +233,14 @@ MADE = {
         ["MB"],
     ),
     engines.DirectEngine: (
-        lambda o, p: engines.DirectEngine(nodes(), (o,), *[ARRAYS] * 4, (0.1,), ARRAYS, 4, 3),
+        lambda o, p: engines.DirectEngine(nodes(), (o,), *(ARRAYS, ARRAYS, ARRAYS, ARRAYS), (0.1,), ARRAYS, 4, 3),
         ["MB"],
     ),
     engines.FixedEngine: (lambda o, p: p.engines["sky"], ["MB"]),
-    engines.FoldEngine: (lambda o, p: engines.FoldEngine(nodes(), *[ARRAYS] * 5, 3), ["MB"]),
+    engines.FoldEngine: (
+        lambda o, p: engines.FoldEngine(nodes(), *(ARRAYS, ARRAYS, ARRAYS, ARRAYS, ARRAYS), 3),
+        ["MB"],
+    ),
     engines.KernelEngine: (lambda o, p: p.engines["source"], ["MB"]),
     engines.PreparedKernel: (
         lambda o, p: engines.PreparedKernel.init(gj.Point(0.0, 0.0), o, 10.0),
@@ -252,7 +257,7 @@ MADE = {
     Edge: (lambda o, p: Edge("map.fits", np.arange(9.0), np.arange(9.0)), ["map.fits"]),
     EnergyNodes: (lambda o, p: nodes(), ["0.1 to 10 TeV"]),
     type(gj.TemplateCube(GRID, NODES, [MAP] * 3).at(1.0)): (
-        lambda o, p: gj.TemplateCube(GRID, NODES, np.stack([MAP] * 3)).at(NODES),
+        lambda o, p: gj.TemplateCube(GRID, NODES, np.stack([MAP] * 3)).at(jnp.asarray(NODES)),
         ["lon=1 deg"],
     ),
     Prediction: (

@@ -110,7 +110,7 @@ class DarkMatter(Emission):
     mass: Scalar = parameter("TeV")
     sigma_v: Scalar = parameter("cm^3 s^-1")
     j_factor: Scalar = parameter("GeV^2 cm^-5")
-    yields: Yields | None = eqx.field(static=True)
+    yields: Yields | None = eqx.field(static=True, default=None)
 
     def __init__(self, channel, mass, sigma_v=2.2e-26, j_factor=1e23, yields=None):
         self.channel, self.ratios = _mixture(channel)
@@ -144,7 +144,7 @@ class DarkMatterDecay(Emission):
     mass: Scalar = parameter("TeV")
     decay_rate: Scalar = parameter("s^-1")
     d_factor: Scalar = parameter("GeV cm^-2")
-    yields: Yields | None = eqx.field(static=True)
+    yields: Yields | None = eqx.field(static=True, default=None)
 
     def __init__(self, channel, mass, decay_rate=1e-27, d_factor=2e23, yields=None):
         self.channel, self.ratios = _mixture(channel)
