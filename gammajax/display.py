@@ -124,6 +124,8 @@ def total(value: Any) -> str:
 
 def item(values: Any, number: int) -> str:
     """One number of a vector; else as [`text`][gammajax.display.text]."""
+    if isinstance(values, Tracer):
+        return "traced"
     numbers = _on_host(values)
     return text(values if numbers is None or numbers.ndim != 1 or number >= numbers.size else numbers[number])
 

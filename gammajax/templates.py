@@ -52,8 +52,8 @@ class TemplateMap(Morphology):
     Raises `ValueError` for values that are negative, not finite or all zero.
     """
 
-    lon: Scalar
-    lat: Scalar
+    lon: Scalar = eqx.field(metadata={"unit": "deg"})
+    lat: Scalar = eqx.field(metadata={"unit": "deg"})
     grid: Grid
     values: Float[Array, "pixel pixel"]
     edge: Edge | None
@@ -113,8 +113,8 @@ class TemplateCube(Morphology):
     """
 
     is_energy_dependent: ClassVar[bool] = True
-    lon: Scalar
-    lat: Scalar
+    lon: Scalar = eqx.field(metadata={"unit": "deg"})
+    lat: Scalar = eqx.field(metadata={"unit": "deg"})
     grid: Grid
     values: Float[Array, "plane pixel pixel"]
     axis: Axis  # of ln E
@@ -191,8 +191,8 @@ class TemplateCube(Morphology):
 class CubeSlice(Morphology):
     """A [`gammajax.TemplateCube`][] at true energies [TeV], one or an array of them."""
 
-    lon: Scalar
-    lat: Scalar
+    lon: Scalar = eqx.field(metadata={"unit": "deg"})
+    lat: Scalar = eqx.field(metadata={"unit": "deg"})
     cube: TemplateCube
     plane: Array  # below the energies
     fraction: Array  # of the way to the next plane

@@ -216,7 +216,7 @@ MADE = {
         lambda o, p: gj.TemplateCube(GRID, NODES, np.stack([MAP] * 3)),
         ["lon=1 deg", "step=0.5 deg", "numbers"],
     ),
-    gj.TemplateMap: (lambda o, p: gj.TemplateMap(GRID, MAP), ["lon=1 deg", "step=0.5 deg", "numbers"]),
+    gj.TemplateMap: (lambda o, p: gj.TemplateMap(GRID, MAP), ["TemplateMap(lon=1 deg", "step=0.5 deg", "numbers"]),
     io.Data: (lambda o, p: io.Data(gj.Events([1.0, 2.0], [3, 4], [5, 6]), [o]), ["1 observation", "2 of 1 to 2 TeV"]),
     io.Exposure: (lambda o, p: exposure(), ["2 observations", "3e+13 cm^2 s"]),
     io.GammapyModels: (
