@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from gammajax.display import described, document
 from gammajax.spectra import Scalar, curve_axes, is_concrete, parameter, require_finite, scalar
 
 
@@ -21,11 +22,12 @@ class Absorption(eqx.Module):
     or norm outside its range.
     """
 
-    energy: Float[Array, " energy"]
+    energy: Float[Array, " energy"] = eqx.field(metadata={"unit": "TeV"})
     redshift_grid: Float[Array, " redshift"]
     optical_depth: Float[Array, "redshift energy"]
     redshift: Scalar = parameter()
-    alpha_norm: Scalar = eqx.field(converter=scalar, default=1.0)
+    alpha_norm: Scalar = parameter("", 1.0)
+    __repr__, __pdoc__ = described, document
 
     def __init__(self, energy, redshift_grid, optical_depth, redshift, alpha_norm=1.0):
         energy, grid, depth = (np.asarray(array, float) for array in (energy, redshift_grid, optical_depth))

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from gammajax.display import block, document, extent, length, number_of, text, total, words
 from gammajax.events import Events, Points, check_events
 from gammajax.fold import psf_quantile
 from gammajax.observation import Observation, as_tuple
@@ -44,6 +45,15 @@ class Binning(eqx.Module):
     rings: Int[np.ndarray, "observation energy"]
     fields: tuple[Observation, ...]
     order: tuple[int, int] = eqx.field(static=True)
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Numbers of observations, intervals of energy and rings."""
+        return block(
+            f"Binning of {number_of(length(self.rings), 'observation')}, {length(self.rings, 1)} intervals of energy",
+            f"edges {extent(self.edges, 'TeV')}, rings about the pointing {extent(self.rings)}",
+        )
 
     @classmethod
     def init(
@@ -151,6 +161,12 @@ class Cells(eqx.Module):
     observation: Int[np.ndarray, " cell"]
     cell: Int[np.ndarray, " cell"]
     count: Int[np.ndarray, " cell"]
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Numbers of cells and of events in them."""
+        return block(f"Cells: {length(self.count)} with {total(self.count)} events", text(self.binning))
 
     def __len__(self) -> int:
         return self.count.size

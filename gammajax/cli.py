@@ -1,6 +1,7 @@
 """Command line: `gammajax run`, `gammajax init`, `gammajax version`."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -27,8 +29,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # files and pipes have no width of their own
-console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 110)
+console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 80)
 BAD_INPUT, UNWRITTEN = 2, 74  # EX_IOERR of sysexits.h
+NAMES = 20  # columns of a table that long names have at least
 
 
 @app.command()
@@ -404,22 +407,35 @@ def _leave(status: int):
 
 
 def _show(summary, units) -> None:
-    table = Table(title="posterior", title_justify="left")
-    known = "truth" in summary
-    for column in ("parameter", "median", "68 %", "95 %", *(["truth"] if known else []), "ESS", "R-hat"):
-        table.add_column(column, justify="left" if column == "parameter" else "right", no_wrap=True)
-    for name, row in summary.iterrows():
-        unit = units.get(str(name).split("[")[0], "").replace("$", "")
-        table.add_row(
-            escape(f"{name} ({unit})" if unit else str(name)),
-            f"{row['median']:.4g}",
-            f"{row['68% low']:.4g} to {row['68% high']:.4g}",
-            f"{row['95% low']:.4g} to {row['95% high']:.4g}",
-            *([f"{row['truth']:.4g}"] if known else []),
-            f"{row['ess_bulk']:.0f}",
-            f"{row['r_hat']:.3f}" if isfinite(row["r_hat"]) else "-",
-        )
-    console.print(table)
+    """Table of the posterior. Where the console is narrow, long names are folded and 95 % intervals left out."""
+    from gammajax.display import plain_unit
+
+    found = [plain_unit(units.get(str(name).split("[")[0], "")) for name in summary.index]
+    names = [f"{name} ({unit})" if unit else str(name) for name, unit in zip(summary.index, found, strict=True)]
+    columns = {
+        "median": [f"{value:.4g}" for value in summary["median"]],
+        "68 %": [f"{low:.4g} to {high:.4g}" for low, high in summary[["68% low", "68% high"]].to_numpy()],
+        "95 %": [f"{low:.4g} to {high:.4g}" for low, high in summary[["95% low", "95% high"]].to_numpy()],
+        **({"truth": [f"{value:.4g}" for value in summary["truth"]]} if "truth" in summary else {}),
+        "ESS": [f"{value:.0f}" for value in summary["ess_bulk"]],
+        "R-hat": [f"{value:.3f}" if isfinite(value) else "-" for value in summary["r_hat"]],
+    }
+    longest = max(map(len, ["parameter", *names]))
+    for out, gap in itertools.product(((), ("95 %",), ("95 %", "truth")), (2, 1)):
+        shown = {title: cells for title, cells in columns.items() if title not in out}
+        numbers = sum(gap + max(map(len, [title, *cells])) for title, cells in shown.items())
+        if console.width - numbers >= min(longest, NAMES):
+            break
+    width = min(longest, max(console.width - numbers, 1))
+    title = f"posterior ({' and '.join(out)} left out here: see summary.csv)" if out else "posterior"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.padding = (0, gap - 1, 0, 0)
+    table.add_column("parameter", width=width, overflow="fold")
+    for column in shown:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in zip(map(escape, names), *shown.values(), strict=True):
+        table.add_row(*row)
+    console.print(table, width=width + numbers, soft_wrap=False, crop=False)
 
 
 def _log(result) -> str:

@@ -8,8 +8,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from gammajax.cells import Binning
+from gammajax.display import block, document, item, listed, text, words
 from gammajax.events import Events
-from gammajax.forecast import SINGULAR
+from gammajax.forecast import SINGULAR, complete
 from gammajax.posterior import Posterior
 from gammajax.samplers.space import labels, labels_along
 
@@ -35,6 +36,17 @@ class CompressionLoss(eqx.Module):
     errors: Float[np.ndarray, " number"]
     log_likelihood_ratio: Float[np.ndarray, " number"]
     log_likelihood_ratio_compressed: Float[np.ndarray, " number"]
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Numbers of events and cells, information lost, and errors."""
+        factors = [f"{name} {item(self.errors, number)}" for number, name in enumerate(self.names)]
+        return block(
+            f"CompressionLoss: {text(self.events)} events in {text(self.cells)} cells",
+            f"at most {text(self.lost)} of the information is lost",
+            f"factors on standard deviations: {listed(factors)}",
+        )
 
 
 def compression_loss(
@@ -61,7 +73,7 @@ def compression_loss(
     if len(events) > subsample:
         events = events[np.sort(np.random.default_rng(seed).choice(len(events), subsample, replace=False))]
     cells = Binning.init(observations, energy_per_decade, pixel)(events)
-    parameters = {name: jnp.asarray(parameters[name], float) for name in priors}
+    parameters = complete(priors, parameters)
     flat, _ = ravel_pytree(parameters)
     names = tuple(labels(parameters))
     both = [

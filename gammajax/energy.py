@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from gammajax.display import block, document, extent, length, words
 from gammajax.spectra import Spectrum, energy_edges
 
 SUB_BINS = 16
@@ -35,6 +36,12 @@ class EnergyNodes(eqx.Module):
     share: Float[Array, "energy bin"]
     project: Float[Array, "energy bin"]
     log_step: float = eqx.field(static=True)
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Number of nodes and their range."""
+        return block(f"EnergyNodes: {length(self.energy)} of {extent(self.energy, 'TeV')}")
 
     def __init__(self, energy_min: float, energy_max: float, per_decade: float):
         energy = energy_edges(energy_min, energy_max, per_decade)

@@ -7,6 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from gammajax.display import block, described, document, extent, length, words
+
+TRUTH = ("energy_true", "lon_true", "lat_true", "component")
 SLACK = 1e-4  # deg by which single precision may put an event on the other side of an edge
 
 
@@ -21,6 +24,7 @@ class Points(NamedTuple):
     lon: Float[np.ndarray, "cell direction"]
     lat: Float[np.ndarray, "cell direction"]
     weight: Float[np.ndarray, "cell direction"]
+    __repr__ = described
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Energy, longitude, latitude [cell x pair] and weight [cell, pair], one cell after the other."""
@@ -51,6 +55,7 @@ class Events(eqx.Module):
     lon_true: Float[np.ndarray, " event"] | None = None
     lat_true: Float[np.ndarray, " event"] | None = None
     component: Int[np.ndarray, " event"] | None = None
+    __pdoc__ = document
 
     def __init__(
         self, energy, lon, lat, observation: Any = 0, *, energy_true=None, lon_true=None, lat_true=None, component=None
@@ -70,6 +75,19 @@ class Events(eqx.Module):
         self.lon_true = None if lon_true is None else _column("lon_true", lon_true, size)
         self.lat_true = None if lat_true is None else _column("lat_true", lat_true, size)
         self.component = None if component is None else np.array(np.broadcast_to(component, (size,)), np.int32)
+
+    @words
+    def __repr__(self) -> str:
+        """Their number, ranges of energy and direction, and columns of truth."""
+        truth = [name for name in TRUTH if getattr(self, name) is not None]
+        if length(self.energy) == "0":
+            return "Events: none"
+        return block(
+            f"Events: {length(self.energy)} of {extent(self.energy, 'TeV')}",
+            f"lon {extent(self.lon, 'deg')}, lat {extent(self.lat, 'deg')}",
+            f"observation {extent(self.observation)}",
+            *([f"truth: {', '.join(truth)}"] if truth else []),
+        )
 
     def __len__(self) -> int:
         return self.energy.size
@@ -98,11 +116,10 @@ class Events(eqx.Module):
 
     def without_truth(self) -> "Events":
         """The columns that an instrument gives."""
-        truth = ("energy_true", "lon_true", "lat_true", "component")
         return eqx.tree_at(
-            lambda events: [getattr(events, name) for name in truth],
+            lambda events: [getattr(events, name) for name in TRUTH],
             self,
-            [None] * len(truth),
+            [None] * len(TRUTH),
             is_leaf=lambda leaf: leaf is None,
         )
 

@@ -14,6 +14,7 @@ sources with harder spectra too.
 """
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -28,9 +29,11 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from gammajax.conditional import Conditional, fall, maximise
+from gammajax.display import block, document, estimates, extent, length, listed_values, total, words
 from gammajax.events import Events
 from gammajax.likelihood import accurate_sum
-from gammajax.mixture import InstrumentBackground, Source, evaluate
+from gammajax.mixture import InstrumentBackground, Source, mixture_of
+from gammajax.observation import as_tuple
 from gammajax.posterior import Parameters, Posterior
 from gammajax.priors import centre, shape
 from gammajax.profile import UPPER_LIMIT
@@ -38,7 +41,7 @@ from gammajax.progress import DELAY, Progress
 from gammajax.quantities import Quantity, find_quantity
 from gammajax.samplers.space import labels, labels_along, referred
 from gammajax.simulate import simulate
-from gammajax.spectra import PowerLaw, is_same
+from gammajax.spectra import PowerLaw, article, is_same
 
 POINTS, POINTS_SENSITIVITY = 200_000, 50_000  # 1 % on the error of a mass, of the limit on a faint signal
 BANDS = (-2, -1, 0, 1, 2)  # standard deviations of the best fit
@@ -63,6 +66,12 @@ class Asimov(eqx.Module):
     number: Float[Array, ""]
     truth: Parameters
     expected: Float[Array, " row"]  # of each row at the truth
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """The truth and the number of points."""
+        return block(f"Asimov data of {total(self.posterior.count)} points", f"truth: {listed_values(self.truth)}")
 
     @classmethod
     def init(
@@ -82,16 +91,16 @@ class Asimov(eqx.Module):
 
         Raises `ValueError` as [`gammajax.forecast`][] does.
         """
-        truth = _complete(priors, parameters)
-        mixture = evaluate(model, truth)
+        truth = complete(priors, parameters)
+        mixture = mixture_of(model, truth)
         if mixture.weighted != (number is not None):
             raise ValueError(
                 "a mixture with weights knows no number of events: give number="
                 if mixture.weighted
                 else "the model's fluxes are absolute and say how many events there are: leave number out"
             )
-        observations = tuple(observations) if isinstance(observations, list | tuple) else (observations,)
-        proposals = _proposals(model, [truth, *(_complete(priors, point) for point in also)], priors, observations)
+        observations = as_tuple(observations)
+        proposals = _proposals(model, [truth, *(complete(priors, point) for point in also)], priors, observations)
         drawn, shares = [], []
         # many variants of a source are much alike: more points than one, fewer than in proportion
         share_of = {name: 1.0 / np.sqrt(len(variants)) for name, variants in proposals.items()}
@@ -195,11 +204,12 @@ class Forecast(eqx.Module):
         deviations = np.sqrt(np.diag(self.covariance))
         return self.covariance / np.outer(deviations, deviations)
 
+    __pdoc__ = document
+
+    @words
     def __repr__(self) -> str:
-        """Parameters with expected standard deviations, in a line."""
-        values, _ = ravel_pytree(self.parameters)
-        rows = zip(self.names, np.asarray(values), np.sqrt(np.diag(self.covariance)), strict=True)
-        return "Forecast(" + ", ".join(f"{n} = {v:.5g} +- {d:.2g}" for n, v, d in rows) + ")"
+        """Parameters with expected standard deviations."""
+        return block(f"Forecast({estimates(self.names, self.parameters, self.standard_deviations)})")
 
 
 def forecast(
@@ -287,6 +297,16 @@ class Sensitivity(eqx.Module):
     level: float = eqx.field(static=True, default=0.95)
     scale_quantity: Quantity | None = eqx.field(static=True, default=None)
     along_quantity: Quantity | None = eqx.field(static=True, default=None)
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Ranges of the median limit and of the discovery."""
+        return block(
+            f"Sensitivity to {self.scale} along {self.along}: {length(self.values)} values of {extent(self.values)}",
+            f"median {100 * self.level:g} % limit on {self.scale}: {extent(self.limits[2])}",
+            f"discovery at {extent(self.discovery)}; significance of the truth {extent(self.significance)} sigma",
+        )
 
     def plot(self, ax=None, *, xlabel: str | None = None, ylabel: str | None = None, unit: float | int | None = None):
         """Draw median limit, 68 % and 95 % bands and discovery against the other parameter; returns the axes.
@@ -379,7 +399,7 @@ def sensitivity(
     Raises `ValueError` as [`gammajax.forecast`][] does.
     """
     values = np.atleast_1d(np.asarray(values, float))
-    truth = _complete(priors, parameters)
+    truth = complete(priors, parameters)
     for name in (scale, along):
         if name not in priors or jnp.ndim(truth[name]):
             raise ValueError(f"{name!r} must be a parameter that is one number; the parameters are {sorted(priors)}")
@@ -454,10 +474,11 @@ def _solve(function, height: float) -> float:
     return float(np.exp(root))
 
 
-def _complete(priors, parameters) -> Parameters:
-    """Parameters as arrays; `ValueError` when they are not those of the priors."""
-    if set(parameters) != set(priors):
-        raise ValueError(f"the parameters are {sorted(priors)}, not {sorted(parameters)}")
+def complete(priors, parameters) -> Parameters:
+    """Parameters as arrays of the shapes of the priors; `ValueError` when they are not those of the priors."""
+    if not isinstance(parameters, Mapping) or set(parameters) != set(priors):
+        given = sorted(parameters) if isinstance(parameters, Mapping) else article(type(parameters).__name__)
+        raise ValueError(f"the parameters are a dict of {sorted(priors)}, not {given}")
     return {
         name: jnp.broadcast_to(jnp.asarray(value, float), shape(priors[name])) for name, value in parameters.items()
     }

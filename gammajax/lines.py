@@ -3,11 +3,10 @@
 import math
 from typing import ClassVar
 
-import equinox as eqx
 import jax.numpy as jnp
 from jax.scipy.special import ndtr
 
-from gammajax.spectra import Scalar, Spectrum, parameter, require_positive, scalar
+from gammajax.spectra import Scalar, Spectrum, parameter, require_positive
 
 PROFILE = math.log(10.0) / 400.0  # relative width at which a line is drawn: the default sub-bins of EnergyNodes
 WIDEST = 0.02  # relative; the best dispersion is about 0.05
@@ -21,9 +20,9 @@ class GaussianLine(Spectrum):
     """
 
     smooth: ClassVar[bool] = False  # it may be narrower than a bin
-    amplitude: Scalar = eqx.field(converter=scalar, default=1e-12)
-    mean: Scalar = eqx.field(converter=scalar, default=1.0)
-    sigma: Scalar = eqx.field(converter=scalar, default=0.1)
+    amplitude: Scalar = parameter("cm^-2 s^-1", 1e-12)
+    mean: Scalar = parameter("TeV", 1.0)
+    sigma: Scalar = parameter("TeV", 0.1)
 
     def __check_init__(self):
         require_positive(self, "sigma")
@@ -55,8 +54,8 @@ class Line(Spectrum):
     """
 
     smooth: ClassVar[bool] = False
-    energy: Scalar = parameter()
-    amplitude: Scalar = eqx.field(converter=scalar, default=1e-12)
+    energy: Scalar = parameter("TeV")
+    amplitude: Scalar = parameter("cm^-2 s^-1", 1e-12)
 
     def __check_init__(self):
         require_positive(self, "energy")

@@ -1,6 +1,7 @@
 """Model of the sky and its instrument: sources, background and the mixture of them."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,9 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from gammajax.display import LINES, block, described, document, item, rows, text, words
 from gammajax.likelihood import LEAST_COUNTS
 from gammajax.morphology import Morphology
-from gammajax.spectra import Scalar, Spectrum, floating, is_concrete, require_finite, require_positive, scalar
+from gammajax.spectra import (
+    Scalar,
+    Spectrum,
+    article,
+    floating,
+    is_concrete,
+    parameter,
+    require_finite,
+    require_positive,
+    scalar,
+)
 
 
 class Source(eqx.Module):
@@ -22,6 +34,7 @@ class Source(eqx.Module):
 
     spectrum: Spectrum
     morphology: Morphology
+    __repr__, __pdoc__ = described, document
 
     def __check_init__(self):
         for name, kind in (("spectrum", Spectrum), ("morphology", Morphology)):
@@ -39,7 +52,8 @@ class InstrumentBackground(eqx.Module):
 
     norm: Float[Array | np.ndarray, "*observation"] = eqx.field(converter=floating, default=1.0)
     tilt: Float[Array | np.ndarray, "*observation"] = eqx.field(converter=floating, default=0.0)
-    reference: Scalar = eqx.field(converter=scalar, default=1.0)
+    reference: Scalar = parameter("TeV", 1.0)
+    __repr__, __pdoc__ = described, document
 
     def __check_init__(self):
         require_finite(self)
@@ -125,6 +139,18 @@ class Mixture(eqx.Module):
         self.names, self.parts = tuple(components), tuple(components.values())
         self.fractions = None if weights is None else _complete_weights(weights, list(components))
 
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Components with their weights, and with their parameters where there is room."""
+        head = f"Mixture of {len(self.names)}, {'absolute fluxes' if self.fractions is None else 'by weights'}"
+        for say in (text, _kinds):
+            shown = block(head, *_nodes(self, "", say))
+            if len(shown.splitlines()) < LINES:
+                return shown
+        return block(head, *rows(_nodes(self, "", _kinds)))
+
     @property
     def weighted(self) -> bool:
         """Whether the model has weights; otherwise fluxes are absolute."""
@@ -188,11 +214,16 @@ class Mixture(eqx.Module):
         return found
 
 
-def evaluate(model: Callable[[dict], Mixture], parameters: dict) -> Mixture:
-    """Mixture that `model` returns for `parameters`, one for each prior.
+def mixture_of(model: Any, parameters: Mapping[str, Any]) -> Mixture:
+    """Mixture that a model makes of parameters.
 
-    Raises `ValueError` for a parameter that the model reads and that has no prior, and for anything but a mixture.
+    Raises `ValueError` for a model that is no function of a dict of parameters, asks for others, or returns anything
+    else.
     """
+    if not callable(model) or isinstance(model, Spectrum):
+        kind = article(type(model).__name__)
+        instead = "; write lambda p: mixture" if isinstance(model, Component | Mixture) else ""
+        raise ValueError(f"the model must be a function from parameters to a mixture, not {kind}{instead}")
     try:
         mixture = model(parameters)
     except KeyError as error:
@@ -201,8 +232,19 @@ def evaluate(model: Callable[[dict], Mixture], parameters: dict) -> Mixture:
             raise  # of some other dict
         raise ValueError(missing(name, parameters, "prior")) from error
     if not isinstance(mixture, Mixture):
-        raise ValueError(f"the model must return a gammajax.Mixture, not {type(mixture).__name__}")
+        kind = type(mixture).__name__
+        instead = "; return Mixture(source=...)" if isinstance(mixture, Component) else ""
+        raise ValueError(f"the model must return a gammajax.Mixture, not {kind}{instead}")
     return mixture
+
+
+def require_component(model: Any, function: str) -> None:
+    """Raise `ValueError` for what is neither a component nor a mixture, the argument of a function of this name."""
+    if not isinstance(model, Component | Mixture):
+        raise ValueError(
+            f"{function} takes a Source, an InstrumentBackground or a Mixture, as model(parameters) returns it, not "
+            f"{article(type(model).__name__)}"
+        )
 
 
 def missing(name: str, known, lacks: str) -> str:
@@ -224,6 +266,23 @@ def stick_breaking(breaks: Float[Array, "*batch stick"]) -> Float[Array, "*batch
     one = jnp.ones((*breaks.shape[:-1], 1), breaks.dtype)
     left = jnp.concatenate([one, jnp.cumprod(1.0 - breaks, axis=-1)], axis=-1)
     return left * jnp.concatenate([breaks, one], axis=-1)
+
+
+def _nodes(mixture: Mixture, above: str, say: Callable[[Component], str]) -> list[str]:
+    """A line for each component: path, weight among its neighbours, and `say` of it."""
+    lines = []
+    for number, (name, part) in enumerate(zip(mixture.names, mixture.parts, strict=True)):
+        weight = "" if mixture.fractions is None else f" ({item(mixture.fractions, number)})"
+        inner = isinstance(part, Mixture)
+        lines.append(f"{above}{name}{weight}: {f'Mixture of {len(part.names)}' if inner else say(part)}")
+        lines += _nodes(part, f"{above}{name}/", say) if inner else []
+    return lines
+
+
+def _kinds(component: Component) -> str:
+    """Names of the classes of a component."""
+    parts = [component.spectrum, component.morphology] if isinstance(component, Source) else [component]
+    return ", ".join(type(part).__name__ for part in parts)
 
 
 def _complete_weights(weights, names):

@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from scipy.special import gammainccinv
 
+from gammajax.display import described, document
 from gammajax.observation import Observation
 from gammajax.quadrature import polar_nodes
 from gammajax.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, displace, project, root
@@ -37,6 +38,7 @@ class Morphology(eqx.Module):
     sizes: ClassVar[tuple[str, ...]] = ()  # fields that make the source larger without changing its form
     lon: eqx.AbstractVar[Scalar]
     lat: eqx.AbstractVar[Scalar]
+    __repr__, __pdoc__ = described, document
 
     def __check_init__(self):
         require_finite(self)
@@ -201,8 +203,8 @@ class Elongated(Morphology):
 class Point(Morphology):
     """A point source at (lon, lat) [deg]."""
 
-    lon: Scalar = parameter()
-    lat: Scalar = parameter()
+    lon: Scalar = parameter("deg")
+    lat: Scalar = parameter("deg")
 
     def brightness(self, lon, lat):
         raise TypeError("a point source has no surface brightness; use the point spread function at its position")
@@ -241,11 +243,11 @@ class Gaussian(Elongated):
     """
 
     sizes: ClassVar[tuple[str, ...]] = ("sigma",)
-    lon: Scalar = parameter()
-    lat: Scalar = parameter()
-    sigma: Scalar = parameter()
-    e: Scalar = eqx.field(converter=scalar, default=0.0)
-    phi: Scalar = eqx.field(converter=scalar, default=0.0)
+    lon: Scalar = parameter("deg")
+    lat: Scalar = parameter("deg")
+    sigma: Scalar = parameter("deg")
+    e: Scalar = parameter("", 0.0)
+    phi: Scalar = parameter("deg", 0.0)
 
     def __check_init__(self):
         require_positive(self, "sigma")
@@ -288,12 +290,12 @@ class GeneralizedGaussian(Elongated):
     """
 
     sizes: ClassVar[tuple[str, ...]] = ("r_0",)
-    lon: Scalar = parameter()
-    lat: Scalar = parameter()
-    r_0: Scalar = parameter()
-    eta: Scalar = eqx.field(converter=scalar, default=0.5)
-    e: Scalar = eqx.field(converter=scalar, default=0.0)
-    phi: Scalar = eqx.field(converter=scalar, default=0.0)
+    lon: Scalar = parameter("deg")
+    lat: Scalar = parameter("deg")
+    r_0: Scalar = parameter("deg")
+    eta: Scalar = parameter("", 0.5)
+    e: Scalar = parameter("", 0.0)
+    phi: Scalar = parameter("deg", 0.0)
 
     def __check_init__(self):
         require_positive(self, "r_0", "eta")

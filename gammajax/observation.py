@@ -1,12 +1,17 @@
 """Observation: pointing, livetime, response and the selection of its events."""
 
+from collections.abc import Iterable
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from gammajax.response import Response
+from gammajax.display import block, described, document, text, words
+from gammajax.response import Response, kinds
 from gammajax.sky import DEGREE, Grid, offset_coordinates, separation
+from gammajax.spectra import article
 
 
 class Exclusion(eqx.Module):
@@ -17,6 +22,7 @@ class Exclusion(eqx.Module):
 
     grid: Grid
     excluded: Bool[Array, "pixel pixel"]
+    __repr__, __pdoc__ = described, document
 
     def __call__(self, lon, lat) -> Bool[Array, "..."]:
         """Whether directions [deg] are excluded; outside the raster nothing is."""
@@ -50,6 +56,7 @@ class Observation(eqx.Module):
     exclusion: Exclusion | None
     frame: str = eqx.field(static=True)
     obs_id: str = eqx.field(static=True)
+    __pdoc__ = document
 
     def __init__(
         self,
@@ -87,6 +94,19 @@ class Observation(eqx.Module):
         self.offset_max, self.fov_angle = float(offset_max), float(fov_angle)
         self.exclusion = exclusion
         self.frame, self.obs_id = frame, str(obs_id)
+
+    @words
+    def __repr__(self) -> str:
+        """Livetime, pointing, selection and kinds of response."""
+        selection = f"{text(self.energy_min)} to {text(self.energy_max, 'TeV')} within {text(self.offset_max, 'deg')}"
+        selection += "" if self.exclusion is None else ", some sky excluded"
+        selection += "" if self.fov_angle == 0.0 else f", field of view turned by {text(self.fov_angle, 'deg')}"
+        return block(
+            f"Observation {self.obs_id}: {text(self.livetime, 's')} at ({text(self.lon)}, {text(self.lat)}) deg, "
+            f"{self.frame}",
+            f"selection: {selection}",
+            f"response: {'none' if self.response is None else kinds(self.response)}",
+        )
 
     def offset(self, lon, lat) -> Float[Array, "..."]:
         """Separation [deg] from the pointing."""
@@ -141,6 +161,20 @@ class Observation(eqx.Module):
         return plot_response(self.response, tuple(map(float, offsets)), title, (self.energy_min, self.energy_max))
 
 
-def as_tuple(observations) -> tuple[Observation, ...]:
-    """One observation or several, as a tuple."""
-    return (observations,) if isinstance(observations, Observation) else tuple(observations)
+def as_tuple(observations: Any) -> tuple[Observation, ...]:
+    """One observation or several, as a tuple.
+
+    Raises `ValueError` for none, for anything else, and for the pair that [`gammajax.io.read_gadf`][] returns.
+    """
+    if isinstance(observations, Observation):
+        return (observations,)
+    if hasattr(observations, "events") and hasattr(observations, "observations"):
+        raise ValueError("these are events and observations together: give their .observations here")
+    several = tuple(observations) if isinstance(observations, Iterable) else (observations,)
+    if not several:
+        raise ValueError("the list of observations is empty: give at least one observation")
+    for one in several:
+        if not isinstance(one, Observation):
+            kind = article(type(one).__name__)
+            raise ValueError(f"observations must be a gammajax.Observation or a list of them, not {kind}")
+    return several

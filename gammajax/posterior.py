@@ -3,7 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, overload
 
 import equinox as eqx
 import jax
@@ -16,16 +16,25 @@ from numpyro.distributions import Distribution
 from gammajax import distributed
 from gammajax.cells import Cells
 from gammajax.dependence import Dependence, dependence
+from gammajax.display import block, document, length, listed, number_of, rows, text, total, words
 from gammajax.engines import ENGINES, BackgroundEngine, Engine, FixedEngine, KernelEngine, PreparedKernel, Rows
 from gammajax.engines.kernel import folded
 from gammajax.engines.rows import PER_DECADE
 from gammajax.events import Events
 from gammajax.likelihood import LEAST_COUNTS, mixture_density, sum_of_logs
-from gammajax.mixture import InstrumentBackground, Mixture, Source, evaluate, or_undefined
+from gammajax.mixture import (
+    Component,
+    InstrumentBackground,
+    Mixture,
+    Source,
+    mixture_of,
+    or_undefined,
+    require_component,
+)
 from gammajax.observation import Observation, as_tuple
 from gammajax.priors import centre, check_priors, cube_size, extremes, from_cube, shape
 from gammajax.progress import DELAY, Progress, say
-from gammajax.spectra import is_concrete, is_same
+from gammajax.spectra import article, is_concrete, is_same
 
 Parameters = dict[str, Float[Array, "..."]]
 # events above which scalars of single precision are too rough: at 9e5 and 3e6 events the q of a profile is off by 0.02
@@ -87,6 +96,20 @@ class Posterior(eqx.Module):
     # by identity: jax.jit wants functions that have a hash, and a bound method takes its object's
     __hash__ = object.__hash__
     __eq__ = object.__eq__
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Numbers of events and observations, engines of the components, and priors."""
+        # without `total`: all processes would have to ask for it
+        cells = f" in {length(self.data.count)} cells" if isinstance(self.data, Cells) else ""
+        engines = [f"{name}: {type(engine).__name__}" for name, engine in self.engines.items()]
+        return block(
+            f"Posterior of {number_of(len(self.priors), 'parameter')} given {total(self.count)} events{cells} in "
+            f"{number_of(len(self.observations), 'observation')}",
+            f"components {listed(engines)}",
+            *rows([f"{name}: {text(self.priors[name])}" for name in self.names]),
+        )
 
     def __init__(
         self,
@@ -103,8 +126,6 @@ class Posterior(eqx.Module):
         dtype: Any = np.float32,
         progress: bool = True,
     ):
-        if not callable(model):
-            raise ValueError(f"the model must be a function from parameters to a mixture, not a {type(model).__name__}")
         observations, events = _data(observations, events)
         # under jit every new array is traced, under other transformations those that depend on their arguments
         if not is_concrete(jnp.zeros(()), priors, observations, events):
@@ -116,7 +137,7 @@ class Posterior(eqx.Module):
         self.model, self.priors, self.observations = model, dict(priors), observations
         self.names = tuple(priors)
         start = {name: centre(prior) for name, prior in self.priors.items()}
-        mixture = evaluate(model, start)
+        mixture = mixture_of(model, start)
         variants = explore_priors(model, self.priors, start, mixture)
         try:
             depends = dependence(model, start)
@@ -348,16 +369,32 @@ class Posterior(eqx.Module):
         return sum(self._totals(mixture).values(), start=jnp.zeros(()))
 
 
+@overload
+def intensity(component: Component, observations, events: Events, engine: str = "kernel", **options) -> Array: ...
+
+
+@overload
 def intensity(
-    component: Source | InstrumentBackground, observations, events: Events, engine: str = "kernel", **options
-) -> Float[Array, " event"]:
-    """Intensity lambda [TeV^-1 sr^-1] of one component at every event, by absolute flux.
+    component: Mixture, observations, events: Events, engine: str = "kernel", **options
+) -> dict[str, Array]: ...
+
+
+def intensity(
+    component: Component | Mixture, observations, events: Events, engine: str = "kernel", **options
+) -> Float[Array, " event"] | dict[str, Float[Array, " event"]]:
+    """Intensity lambda [TeV^-1 sr^-1] of one component at every event, by absolute flux; of a mixture by component.
 
     `observations` is one observation or a list; `engine` as in [`gammajax.Posterior`][], but for "dense"; `options` as
     there (`per_decade`, `bands`). Differentiable in the component's parameters;
     "kernel" in those of the spectrum only.
+    Raises `ValueError` for anything else in their places.
     """
+    require_component(component, "intensity")
     observations = as_tuple(observations)
+    _require_events(events)
+    if isinstance(component, Mixture):
+        parts = component.components.items()
+        return {path: intensity(part, observations, events, engine, **options) for path, part in parts}
     with jax.ensure_compile_time_eval():
         _check_fields(component, observations)
         rows = Rows.init(events, observations, **options)
@@ -367,11 +404,34 @@ def intensity(
     return or_undefined(component, built.intensity(component)[inverse])
 
 
+@overload
+def expected_counts(component: Component, observations, engine: str = "kernel", **options) -> Array: ...
+
+
+@overload
+def expected_counts(component: Mixture, observations, engine: str = "kernel", **options) -> dict[str, Array]: ...
+
+
 def expected_counts(
-    component: Source | InstrumentBackground, observations, engine: str = "kernel", **options
-) -> Float[Array, ""]:
-    """Expected counts N of one component, summed over the selections of one or several observations."""
+    component: Component | Mixture, observations, engine: str = "kernel", **options
+) -> Float[Array, ""] | dict[str, Float[Array, ""]]:
+    """Expected counts N of one component, summed over the selections of one or several observations.
+
+    Of a mixture those of every component by path, by absolute fluxes whatever its weights.
+    Raises `ValueError` for anything else, such as a model that is not called.
+
+    >>> import gammajax as gj
+    >>> observation = gj.io.ctao(pointing=(0.0, 0.0), livetime=3600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> source = gj.Source(gj.PowerLaw(2.3, 1e-12), gj.Point(0.3, 0.0))
+    >>> counts = gj.expected_counts(gj.Mixture(source=source, sky=gj.InstrumentBackground()), observation)
+    >>> list(counts)
+    ['source', 'sky']
+    """
+    require_component(component, "expected_counts")
     observations = as_tuple(observations)
+    if isinstance(component, Mixture):
+        parts = component.components.items()
+        return {path: expected_counts(part, observations, engine, **options) for path, part in parts}
     with jax.ensure_compile_time_eval():
         _check_fields(component, observations)
         rows = Rows.init(Events([], [], []), observations, **options)  # counts need no events
@@ -390,7 +450,15 @@ def _data(observations, events) -> tuple[tuple[Observation, ...], Events | Cells
         if not (isinstance(observations, tuple) and len(observations) == 2 and isinstance(observations[0], Events)):
             raise ValueError("give observations and events, or the pair (events, observations) of read_gadf")
         events, observations = observations
-    return as_tuple(observations), events
+    observations = as_tuple(observations)
+    _require_events(events)
+    return observations, events
+
+
+def _require_events(events) -> None:
+    if not isinstance(events, Events | Cells):
+        kind = article(type(events).__name__)
+        raise ValueError(f"events must be gammajax.Events(energy, lon, lat, observation) or Cells, not {kind}")
 
 
 def _check_fields(component, observations) -> None:

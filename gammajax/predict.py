@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions.constraints import simplex
 
+from gammajax.display import described
 from gammajax.events import Events
 from gammajax.mixture import Source
 from gammajax.morphology import Point
@@ -41,6 +42,7 @@ class Prediction(NamedTuple):
     variance: np.ndarray
     events: tuple[Events, ...]
     weights: tuple[np.ndarray, ...]
+    __repr__ = described
 
 
 def predict(key, posterior, samples: dict, edges, events: int | None = None) -> Prediction:

@@ -16,6 +16,7 @@ from scipy.optimize import brentq
 from scipy.stats import chi2
 
 from gammajax.conditional import Conditional, constraint_term, difference, fall, locate, maximise
+from gammajax.display import block, document, extent, length, listed_values, text, words
 from gammajax.posterior import Parameters
 from gammajax.priors import bounds, quantile, shape
 from gammajax.progress import DELAY, Progress
@@ -45,6 +46,21 @@ class Profile(eqx.Module):
     best_value: float
     support: tuple[float, float]
     messages: tuple[str, ...] = ()
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Best value, intervals and messages."""
+        spans = [
+            f"{100 * level:.3g} %: {text(self._crossing(-1, height))} to {text(self._crossing(1, height))}"
+            for level, height in INTERVALS.items()
+        ]
+        return block(
+            f"Profile of {self.name}: highest at {text(self.best_value)}, {length(self.values)} values of "
+            f"{extent(self.values)}",
+            *spans,
+            *self.messages,
+        )
 
     def interval(self, level: float = 0.6827) -> tuple[float, float]:
         """Where q is below the quantile of chi-square: 1 for 68 %, 3.84 for 95 %.
@@ -273,6 +289,18 @@ class TestStatistic(eqx.Module):
     null_parameters: Parameters
     undefined: tuple[str, ...] = ()
     messages: tuple[str, ...] = ()
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """TS with its significance, the best fit and messages."""
+        return block(
+            f"TestStatistic of {self.name} = {text(self.null)}: TS = {text(self.value)}",
+            f"{self.significance:.2f} sigma, p = {text(self.p_value)}",
+            f"best fit: {listed_values(self.best)}",
+            *(["the null lies at an end of the support: half chi-square"] if self.at_boundary else []),
+            *self.messages,
+        )
 
     @property
     def significance(self) -> float:

@@ -13,14 +13,22 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gammajax.display import block, document, words
 from gammajax.sky import SQUARE_DEGREE, root
-from gammajax.table import Table
+from gammajax.table import Table, covered
 
 NEWTON_STEPS = 16  # for a containment of sums of Gaussians; each solves one Gaussian exactly
 
 
 class PSF(eqx.Module):
     """Radially symmetric point spread function, by true energy [TeV] and offset [deg]."""
+
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Ends of the table."""
+        return block(f"{type(self).__name__}: {covered(next(iter(vars(self).values()), None), 'deg')}")
 
     @abc.abstractmethod
     def density(self, energy_true, offset, rad) -> Float[Array, "..."]:

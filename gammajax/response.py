@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from gammajax.display import block, document, text, words
 from gammajax.psf import PSF
 from gammajax.sky import separation
-from gammajax.table import Axis, Table, extend, refine
+from gammajax.table import Axis, Table, covered, extend, refine
 
 
 class EnergyDispersion(eqx.Module):
@@ -22,6 +23,12 @@ class EnergyDispersion(eqx.Module):
 
     profile: Table
     cumulative: Table
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Ends of the table."""
+        return block(f"EnergyDispersion: {covered(self.profile, 'migra')}")
 
     def __init__(self, energy_axis: Axis, offset_axis: Axis, migra_axis: Axis, values):
         """Normalise `values` [energy_true, offset, migra]; profiles that are zero stay zero."""
@@ -106,6 +113,12 @@ class Background(eqx.Module):
     """
 
     log_rate: Table
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Ends of the table."""
+        return block(f"Background: {covered(self.log_rate, 'deg')}")
 
     def rate(self, energy, fov_lon, fov_lat) -> Float[Array, "..."]:
         """Rate [s^-1 TeV^-1 sr^-1]; zero outside the table."""
@@ -128,6 +141,19 @@ class Response(eqx.Module):
     psf: PSF
     energy_dispersion: EnergyDispersion
     background: Background | None = None
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Kinds of the functions, and what their tables cover."""
+        background = "no background" if self.background is None else text(self.background)
+        return block(
+            "Response",
+            f"effective area: {covered(self.effective_area)}",
+            text(self.psf),
+            text(self.energy_dispersion),
+            background,
+        )
 
     def area(self, energy_true, offset) -> Float[Array, "..."]:
         """Effective area [cm^2], zero outside its table."""
@@ -141,3 +167,11 @@ class Response(eqx.Module):
         from gammajax.plot_response import plot_response
 
         return plot_response(self, tuple(offsets))
+
+
+def kinds(response) -> str:
+    """Names of the functions of a response."""
+    if not isinstance(response, Response):
+        return text(response)
+    background = "no background" if response.background is None else "background"
+    return f"effective area, {type(response.psf).__name__}, energy dispersion, {background}"

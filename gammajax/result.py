@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gammajax.display import block, listed, number_of, plain_unit, rows, words
 from gammajax.files import replacing
 from gammajax.significance import BayesFactor, Significance, model_comparison, savage_dickey, tail_significance
 
@@ -499,10 +500,24 @@ class Result:
             if name in (label, place[0])  # of a vector all
         }
 
+    @words
     def __repr__(self) -> str:
-        sizes = self.tree["posterior"].sizes
-        names = ", ".join(self.samples)
-        return f"Result({self.tree.attrs['method']}: {names}; {sizes['chain']} chains x {sizes['draw']} draws)"
+        """Method and draws, medians with 68 % intervals, evidence and warnings."""
+        sizes, units, table = self.tree["posterior"].sizes, self.units, self.summary()
+        estimates = []
+        for label, row in table.iterrows():
+            unit = plain_unit(units.get(str(label).split("[")[0], ""))
+            up, down = row["68% high"] - row["median"], row["median"] - row["68% low"]
+            estimates.append(f"{label} = {row['median']:.4g} +{up:.2g} -{down:.2g} {unit}".rstrip())
+        evidence = [] if self.log_evidence is None else ["log evidence {:.3f} +- {:.3f}".format(*self.log_evidence)]
+        warned = [f"{number_of(len(self.messages), 'warning')}, in messages"] if self.messages else []
+        return block(
+            f"Result({self.tree.attrs['method']}: {listed(list(self.samples))}; {sizes['chain']} chains x "
+            f"{sizes['draw']} draws)",
+            *rows(estimates),
+            *evidence,
+            *warned,
+        )
 
 
 def check_labels(shapes: dict, truths: dict | None = None, units: dict | None = None) -> None:

@@ -3,7 +3,6 @@
 import math
 from typing import ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,12 +33,12 @@ class Disk(Elongated):
     """
 
     sizes: ClassVar[tuple[str, ...]] = ("r_0", "edge")
-    lon: Scalar = parameter()
-    lat: Scalar = parameter()
-    r_0: Scalar = parameter()
-    edge: Scalar = eqx.field(converter=scalar, default=0.01)
-    e: Scalar = eqx.field(converter=scalar, default=0.0)
-    phi: Scalar = eqx.field(converter=scalar, default=0.0)
+    lon: Scalar = parameter("deg")
+    lat: Scalar = parameter("deg")
+    r_0: Scalar = parameter("deg")
+    edge: Scalar = parameter("deg", 0.01)
+    e: Scalar = parameter("", 0.0)
+    phi: Scalar = parameter("deg", 0.0)
 
     def __check_init__(self):
         require_positive(self, "r_0")
@@ -84,11 +83,11 @@ class Ring(Morphology):
     """
 
     sizes: ClassVar[tuple[str, ...]] = ("r_0", "width", "edge")
-    lon: Scalar = parameter()
-    lat: Scalar = parameter()
-    r_0: Scalar = parameter()
-    width: Scalar = parameter()
-    edge: Scalar = eqx.field(converter=scalar, default=0.01)
+    lon: Scalar = parameter("deg")
+    lat: Scalar = parameter("deg")
+    r_0: Scalar = parameter("deg")
+    width: Scalar = parameter("deg")
+    edge: Scalar = parameter("deg", 0.01)
 
     def __check_init__(self):
         require_positive(self, "width")
@@ -138,10 +137,10 @@ class Shell(Morphology):
     """
 
     sizes: ClassVar[tuple[str, ...]] = ("radius_in", "width")
-    lon: Scalar = parameter()
-    lat: Scalar = parameter()
-    radius_in: Scalar = parameter()
-    width: Scalar = parameter()
+    lon: Scalar = parameter("deg")
+    lat: Scalar = parameter("deg")
+    radius_in: Scalar = parameter("deg")
+    width: Scalar = parameter("deg")
 
     def __init__(self, lon, lat, radius, width):
         self.lon, self.lat, self.radius_in, self.width = map(scalar, (lon, lat, radius, width))
@@ -200,8 +199,8 @@ class Constant(Morphology):
     value 1 / (4 pi). Simulations draw within reach of (`lon`, `lat`) [deg]: near the observations they are faster.
     """
 
-    lon: Scalar = eqx.field(converter=scalar, default=0.0)
-    lat: Scalar = eqx.field(converter=scalar, default=0.0)
+    lon: Scalar = parameter("deg", 0.0)
+    lat: Scalar = parameter("deg", 0.0)
 
     def brightness(self, lon, lat):
         return jnp.full(jnp.broadcast_shapes(jnp.shape(lon), jnp.shape(lat)), 0.25 / jnp.pi)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
+from gammajax.display import block, words
+
 CONFIDENCE = 0.95  # of limits that come from too few draws
 # draws that come this close [standard deviations] to a value without crossing it show an edge: of a smooth density
 # some would lie beyond
@@ -32,8 +34,13 @@ class Significance(NamedTuple):
     limit: bool
     text: str
 
+    @words
     def __str__(self) -> str:
-        return self.text
+        return block(self.text)
+
+    @words
+    def __repr__(self) -> str:
+        return block(f"Significance: {self.text}")
 
 
 class BayesFactor(NamedTuple):
@@ -49,8 +56,13 @@ class BayesFactor(NamedTuple):
         """Probability of the first model where both are equally probable before, B / (1 + B)."""
         return 0.5 * (1.0 + math.tanh(0.5 * self.log))
 
+    @words
     def __str__(self) -> str:
-        return self.text
+        return block(self.text)
+
+    @words
+    def __repr__(self) -> str:
+        return block(f"BayesFactor: {self.text}")
 
 
 def tail_significance(

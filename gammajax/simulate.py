@@ -18,7 +18,7 @@ from jaxtyping import PRNGKeyArray
 
 from gammajax.cells import Binning, Cells
 from gammajax.events import Events
-from gammajax.mixture import InstrumentBackground, Mixture, Source
+from gammajax.mixture import InstrumentBackground, Mixture, Source, require_component
 from gammajax.observation import Observation, as_tuple
 from gammajax.progress import Progress
 from gammajax.sky import DEGREE, deproject, displace
@@ -47,9 +47,8 @@ def simulate(
     for a total without weights, or that is no number of events, for a component with a weight that gives no events in
     the selection, and inside transformations.
     """
+    require_component(model, "simulate")
     observations = as_tuple(observations)
-    if not isinstance(model, Mixture | Source | InstrumentBackground):
-        raise ValueError(f"simulate takes what a model returns for some parameters, as in model(truth), not {model!r}")
     if not is_concrete(jnp.zeros(()), key, model):
         raise ValueError("simulate draws on the host: call it outside jit, grad and vmap")
     if not isinstance(model, Mixture):
@@ -95,7 +94,7 @@ def simulate_cells(
     observations: Sequence[Observation] | Observation,
     binning: Binning,
     *,
-    events: int,
+    events: int | float,
     at_once: int = 4_000_000,
     progress: bool = True,
 ) -> Cells:
@@ -104,7 +103,8 @@ def simulate_cells(
     For more events than memory holds; otherwise as [`gammajax.simulate`][] and [`gammajax.Events.compress`][].
     Raises `ValueError` as they do.
     """
-    sizes = [at_once] * (events // at_once) + ([events % at_once] if events % at_once else [])
+    whole, rest = divmod(int(events), at_once)
+    sizes = [at_once] * whole + ([rest] if rest else [])
     cells, begun = None, time.perf_counter()
     with Progress(progress, "simulate") as bar:
         for number, size in enumerate(sizes):

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from gammajax.display import described, document
+
 DEGREE = math.pi / 180.0
 SQUARE_DEGREE = DEGREE**2  # sr
 
@@ -94,10 +96,11 @@ class Grid(eqx.Module):
     Made from a `step` and the `radius` to reach; `divide` each of these pixels along both axes.
     """
 
-    lon: Float[Array, ""]
-    lat: Float[Array, ""]
-    step: float = eqx.field(static=True)
+    lon: Float[Array, ""] = eqx.field(metadata={"unit": "deg"})
+    lat: Float[Array, ""] = eqx.field(metadata={"unit": "deg"})
+    step: float = eqx.field(static=True, metadata={"unit": "deg"})
     size: int = eqx.field(static=True)
+    __repr__, __pdoc__ = described, document
 
     def __init__(self, lon, lat, step: float, radius: float, divide: int = 1):
         self.lon, self.lat = jnp.asarray(lon, float), jnp.asarray(lat, float)

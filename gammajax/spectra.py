@@ -22,6 +22,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
+from gammajax.display import described, document
+
 if TYPE_CHECKING:  # type checkers do not know that fields convert plain numbers
     Scalar = Any
 else:
@@ -56,9 +58,9 @@ def require_plain(value) -> None:
         )
 
 
-def parameter() -> Any:
-    """Field of a module that holds one scalar parameter."""
-    return eqx.field(converter=scalar)
+def parameter(unit: str = "", default: Any = dataclasses.MISSING) -> Any:
+    """Field of a module that holds one scalar parameter; its unit is printed with it."""
+    return eqx.field(converter=scalar, default=default, metadata={"unit": unit})
 
 
 def is_concrete(*values) -> bool:
@@ -90,7 +92,7 @@ def require_finite(module) -> None:
 
 def article(noun: str) -> str:
     """The noun with its indefinite article."""
-    return f"{'an' if noun[0] in 'AEIOU' else 'a'} {noun}"
+    return f"{'an' if noun[0] in 'AEIOUaeiou' else 'a'} {noun}"
 
 
 def curve_axes(ax, name: str, kind: str, limits: tuple, xlabel: str, ylabel: str, scale: str = "log"):
@@ -117,6 +119,7 @@ class Spectrum(eqx.Module):
 
     smooth: ClassVar[bool] = True  # no edges or lines within a bin
     __array_ufunc__: ClassVar[None] = None  # numpy numbers leave the product to us
+    __repr__, __pdoc__ = described, document
 
     def __check_init__(self):
         require_finite(self)
@@ -240,8 +243,8 @@ class PowerLaw(Spectrum):
     """
 
     index: Scalar = parameter()
-    amplitude: Scalar = eqx.field(converter=scalar, default=1e-12)
-    reference: Scalar = eqx.field(converter=scalar, default=1.0)
+    amplitude: Scalar = parameter("TeV^-1 cm^-2 s^-1", 1e-12)
+    reference: Scalar = parameter("TeV", 1.0)
 
     def __call__(self, energy):
         return self.amplitude * jnp.exp(-self.index * jnp.log(energy / self.reference))
@@ -260,8 +263,8 @@ class BrokenPowerLaw(Spectrum):
     smooth: ClassVar[bool] = False
     index1: Scalar = parameter()
     index2: Scalar = parameter()
-    amplitude: Scalar = eqx.field(converter=scalar, default=1e-12)
-    ebreak: Scalar = eqx.field(converter=scalar, default=1.0)
+    amplitude: Scalar = parameter("TeV^-1 cm^-2 s^-1", 1e-12)
+    ebreak: Scalar = parameter("TeV", 1.0)
 
     def __check_init__(self):
         require_positive(self, "ebreak")
@@ -287,10 +290,10 @@ class SmoothBrokenPowerLaw(Spectrum):
 
     index1: Scalar = parameter()
     index2: Scalar = parameter()
-    amplitude: Scalar = eqx.field(converter=scalar, default=1e-12)
-    ebreak: Scalar = eqx.field(converter=scalar, default=1.0)
-    reference: Scalar = eqx.field(converter=scalar, default=1.0)
-    beta: Scalar = eqx.field(converter=scalar, default=1.0)
+    amplitude: Scalar = parameter("TeV^-1 cm^-2 s^-1", 1e-12)
+    ebreak: Scalar = parameter("TeV", 1.0)
+    reference: Scalar = parameter("TeV", 1.0)
+    beta: Scalar = parameter("", 1.0)
 
     def __check_init__(self):
         require_positive(self, "ebreak", "reference", "beta")
@@ -313,8 +316,8 @@ class LogParabola(Spectrum):
 
     alpha: Scalar = parameter()
     beta: Scalar = parameter()
-    amplitude: Scalar = eqx.field(converter=scalar, default=1e-12)
-    reference: Scalar = eqx.field(converter=scalar, default=1.0)
+    amplitude: Scalar = parameter("TeV^-1 cm^-2 s^-1", 1e-12)
+    reference: Scalar = parameter("TeV", 1.0)
 
     def __call__(self, energy):
         x = jnp.log(energy / self.reference)
@@ -332,10 +335,10 @@ class ExponentialCutoffPowerLaw(Spectrum):
     """
 
     index: Scalar = parameter()
-    lambda_: Scalar = parameter()
-    amplitude: Scalar = eqx.field(converter=scalar, default=1e-12)
-    reference: Scalar = eqx.field(converter=scalar, default=1.0)
-    alpha: Scalar = eqx.field(converter=scalar, default=1.0)
+    lambda_: Scalar = parameter("TeV^-1")
+    amplitude: Scalar = parameter("TeV^-1 cm^-2 s^-1", 1e-12)
+    reference: Scalar = parameter("TeV", 1.0)
+    alpha: Scalar = parameter("", 1.0)
 
     def __check_init__(self):
         require_positive(self, "reference", "alpha")
@@ -358,11 +361,11 @@ class SuperExponentialCutoffPowerLaw4FGL(Spectrum):
     `SuperExpCutoffPowerLaw4FGLSpectralModel`.
     """
 
-    amplitude: Scalar = eqx.field(converter=scalar, default=1e-12)
-    reference: Scalar = eqx.field(converter=scalar, default=1.0)
-    expfactor: Scalar = eqx.field(converter=scalar, default=1e-14)
-    index_1: Scalar = eqx.field(converter=scalar, default=1.5)
-    index_2: Scalar = eqx.field(converter=scalar, default=2.0)
+    amplitude: Scalar = parameter("TeV^-1 cm^-2 s^-1", 1e-12)
+    reference: Scalar = parameter("TeV", 1.0)
+    expfactor: Scalar = parameter("MeV^-index_2", 1e-14)
+    index_1: Scalar = parameter("", 1.5)
+    index_2: Scalar = parameter("", 2.0)
 
     def __check_init__(self):
         require_positive(self, "reference")
@@ -385,9 +388,9 @@ class TabulatedSpectrum(Spectrum):
     """
 
     smooth: ClassVar[bool] = False
-    energy: Float[Array | np.ndarray, " node"]
-    flux: Float[Array | np.ndarray, " node"]
-    norm: Scalar = eqx.field(converter=scalar, default=1.0)
+    energy: Float[Array | np.ndarray, " node"] = eqx.field(metadata={"unit": "TeV"})
+    flux: Float[Array | np.ndarray, " node"] = eqx.field(metadata={"unit": "TeV^-1 cm^-2 s^-1"})
+    norm: Scalar = parameter("", 1.0)
 
     def __init__(self, energy, flux, norm=1.0):
         self.energy, self.flux, self.norm = floating(energy), floating(flux), scalar(norm)

@@ -7,12 +7,15 @@ last node up to the edges of the table. Outside the edges a table is zero.
 import itertools
 import math
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+
+from gammajax.display import block, described, document, length, listed, text, unbroken, words
 
 
 class Axis(eqx.Module):
@@ -28,6 +31,7 @@ class Axis(eqx.Module):
     lower: float = eqx.field(static=True)
     upper: float = eqx.field(static=True)
     uniform: bool = eqx.field(static=True)
+    __pdoc__ = document
 
     def __init__(self, nodes, lower: float | None = None, upper: float | None = None, uniform: bool | None = None):
         nodes = np.asarray(nodes, dtype=np.float64)
@@ -39,6 +43,11 @@ class Axis(eqx.Module):
         equal = bool(nodes.size > 2 and np.ptp(steps) < 1e-4 * steps.mean())
         self.uniform = equal if uniform is None else uniform
         self.nodes = jnp.asarray(nodes)
+
+    @words
+    def __repr__(self) -> str:
+        """Number of nodes and ends."""
+        return block(f"Axis of {length(self.nodes)} nodes, {text(self.lower)} to {text(self.upper)}")
 
     def locate(self, x: Float[Array, "*shape"]) -> tuple[Int[Array, "*shape"], Float[Array, "*shape"]]:
         """Index of the cell below `x` and the (unclipped) fraction of the way to the next node."""
@@ -67,6 +76,7 @@ class Table(eqx.Module):
 
     axes: tuple[Axis, ...]
     values: Float[Array, "..."]
+    __repr__, __pdoc__ = described, document
 
     def __init__(self, axes, values):
         self.axes = tuple(axes)
@@ -100,6 +110,16 @@ class Table(eqx.Module):
         for axis, x in zip(self.axes, coordinates, strict=True):
             inside = inside & axis.inside(x)
         return jnp.where(inside[(...,) + (None,) * trailing], result, jnp.asarray(outside, self.values.dtype))
+
+
+def covered(table: Any, unit: str = "") -> str:
+    """Ends of the axes of a table, of ln energy, offset and a third one in this unit, and the numbers of nodes."""
+    if not isinstance(table, Table) or not all(isinstance(axis, Axis) for axis in table.axes) or not table.axes:
+        return text(table)
+    (low, high), *others = [(axis.lower, axis.upper) for axis in table.axes]
+    ends = [f"{text(math.exp(low))} to {text(math.exp(high), 'TeV')}"]
+    ends += [f"{text(low)} to {text(high, u)}" for (low, high), u in zip(others, ("deg", unit), strict=False)]
+    return f"{listed(ends)} ({unbroken(' x '.join(length(axis.nodes) for axis in table.axes))})"
 
 
 def refine(axis: Axis, values: np.ndarray, dimension: int) -> tuple[Axis, np.ndarray]:

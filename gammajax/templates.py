@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from gammajax.display import described, document
 from gammajax.morphology import Morphology
 from gammajax.observation import Observation
 from gammajax.quadrature import pixel_nodes
@@ -27,6 +28,7 @@ class Edge(eqx.Module):
     name: str = eqx.field(static=True)
     lon: Float[np.ndarray, " point"]
     lat: Float[np.ndarray, " point"]
+    __repr__, __pdoc__ = described, document
 
     def check_field(self, observation: Observation) -> None:
         """Raise `ValueError` when one of the directions is in the selection of an observation."""
@@ -50,8 +52,8 @@ class TemplateMap(Morphology):
     Raises `ValueError` for values that are negative, not finite or all zero.
     """
 
-    lon: Scalar
-    lat: Scalar
+    lon: Scalar = eqx.field(metadata={"unit": "deg"})
+    lat: Scalar = eqx.field(metadata={"unit": "deg"})
     grid: Grid
     values: Float[Array, "pixel pixel"]
     edge: Edge | None
@@ -111,8 +113,8 @@ class TemplateCube(Morphology):
     """
 
     is_energy_dependent: ClassVar[bool] = True
-    lon: Scalar
-    lat: Scalar
+    lon: Scalar = eqx.field(metadata={"unit": "deg"})
+    lat: Scalar = eqx.field(metadata={"unit": "deg"})
     grid: Grid
     values: Float[Array, "plane pixel pixel"]
     axis: Axis  # of ln E
@@ -189,8 +191,8 @@ class TemplateCube(Morphology):
 class CubeSlice(Morphology):
     """A [`gammajax.TemplateCube`][] at true energies [TeV], one or an array of them."""
 
-    lon: Scalar
-    lat: Scalar
+    lon: Scalar = eqx.field(metadata={"unit": "deg"})
+    lat: Scalar = eqx.field(metadata={"unit": "deg"})
     cube: TemplateCube
     plane: Array  # below the energies
     fraction: Array  # of the way to the next plane

@@ -114,7 +114,8 @@ def test_the_table_holds_all_that_take_any_keyword():
         if any(argument.kind is argument.VAR_KEYWORD for argument in arguments):
             takes_any.add(name)
     configuration = {n for n, c in callables().items() if inspect.isclass(c) and issubclass(c, pydantic.BaseModel)}
-    assert takes_any - configuration == set(ANY)
+    printing = {"document"}  # which the printer of equinox gives all that it has
+    assert takes_any - configuration - printing == set(ANY)
 
 
 @pytest.mark.parametrize("name", ANY)

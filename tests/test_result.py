@@ -38,7 +38,7 @@ def test_summary(result):
     assert row["95% high"] - row["95% low"] == pytest.approx(0.4, rel=0.1)
     assert row["ess_bulk"] > 1500 and row["r_hat"] < 1.01 and row["truth"] == 2.0
     assert np.isnan(table.loc["weight[0]", "truth"])
-    assert repr(result) == "Result(test: mass, weight; 4 chains x 500 draws)"
+    assert repr(result).splitlines()[0] == "Result(test: mass, weight; 4 chains x 500 draws)"
 
 
 def test_save_and_load(result, tmp_path):

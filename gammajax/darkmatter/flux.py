@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from gammajax.darkmatter.yields import INVISIBLE, Yields, look_up, on_device, yield_table
-from gammajax.spectra import Scalar, Spectrum, is_concrete, require_positive, scalar
+from gammajax.spectra import Scalar, Spectrum, is_concrete, parameter, require_positive, scalar
 
 GEV_PER_TEV = 1e3
 # of a mixture that may lie below its threshold: tables of particle models hold virtual W and Z bosons there
@@ -107,10 +107,10 @@ class DarkMatter(Emission):
 
     channel: str | tuple[str, ...] = eqx.field(static=True)
     ratios: Float[Array | np.ndarray, " channel"] | None
-    mass: Scalar
-    sigma_v: Scalar
-    j_factor: Scalar
-    yields: Yields | None = eqx.field(static=True)
+    mass: Scalar = parameter("TeV")
+    sigma_v: Scalar = parameter("cm^3 s^-1")
+    j_factor: Scalar = parameter("GeV^2 cm^-5")
+    yields: Yields | None = eqx.field(static=True, default=None)
 
     def __init__(self, channel, mass, sigma_v=2.2e-26, j_factor=1e23, yields=None):
         self.channel, self.ratios = _mixture(channel)
@@ -141,10 +141,10 @@ class DarkMatterDecay(Emission):
     mass_over_energy: ClassVar[float] = 2.0
     channel: str | tuple[str, ...] = eqx.field(static=True)
     ratios: Float[Array | np.ndarray, " channel"] | None
-    mass: Scalar
-    decay_rate: Scalar
-    d_factor: Scalar
-    yields: Yields | None = eqx.field(static=True)
+    mass: Scalar = parameter("TeV")
+    decay_rate: Scalar = parameter("s^-1")
+    d_factor: Scalar = parameter("GeV cm^-2")
+    yields: Yields | None = eqx.field(static=True, default=None)
 
     def __init__(self, channel, mass, decay_rate=1e-27, d_factor=2e23, yields=None):
         self.channel, self.ratios = _mixture(channel)

@@ -16,7 +16,7 @@ Adding a profile means one class with its parameters and its `shape`. Names and 
 
 import abc
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -24,9 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from gammajax.display import described
 from gammajax.morphology import Morphology, angle, chord, draw_map
 from gammajax.sky import DEGREE, displace, separation
-from gammajax.spectra import Scalar, curve_axes, is_concrete, require_positive, scalar
+from gammajax.spectra import Scalar, curve_axes, is_concrete, parameter, require_positive, scalar
 
 CM_PER_KPC = 3.0856775814913673e21
 FAR = 1e4  # end of the line of sight in scale radii or distances: rho ~ r^-2 loses a part in 1e4 beyond
@@ -46,6 +47,7 @@ class Profile(NamedTuple):
     log_brightness: Float[Array, " node"]
     log_within: Float[Array, " node"]
     power: Float[Array, ""]
+    __repr__ = described
 
     def brightness(self, separation) -> Float[Array, "..."]:
         """Brightness at a separation [deg]; in the innermost node what gives the flux of its cusp."""
@@ -285,8 +287,9 @@ def _optional(value):
     return None if value is None else scalar(value)
 
 
-def _field(default):
-    return eqx.field(converter=scalar, default=default)
+def _density() -> Any:
+    """Field of a scale density that may be None."""
+    return eqx.field(converter=_optional, default=None, metadata={"unit": "GeV cm^-3"})
 
 
 class Einasto(Halo):
@@ -299,13 +302,13 @@ class Einasto(Halo):
     2.6
     """
 
-    lon: Scalar = _field(0.0)
-    lat: Scalar = _field(0.0)
-    alpha: Scalar = _field(0.17)
-    r_s: Scalar = _field(28.44)
-    distance: Scalar = _field(8.33)
-    local_density: Scalar = _field(0.3)
-    rho_s: Scalar | None = eqx.field(converter=_optional, default=None)
+    lon: Scalar = parameter("deg", 0.0)
+    lat: Scalar = parameter("deg", 0.0)
+    alpha: Scalar = parameter("", 0.17)
+    r_s: Scalar = parameter("kpc", 28.44)
+    distance: Scalar = parameter("kpc", 8.33)
+    local_density: Scalar = parameter("GeV cm^-3", 0.3)
+    rho_s: Scalar | None = _density()
     decay: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
@@ -321,12 +324,12 @@ class NFW(Halo):
     All else as in [`gammajax.darkmatter.Halo`][].
     """
 
-    lon: Scalar = _field(0.0)
-    lat: Scalar = _field(0.0)
-    r_s: Scalar = _field(24.42)
-    distance: Scalar = _field(8.33)
-    local_density: Scalar = _field(0.3)
-    rho_s: Scalar | None = eqx.field(converter=_optional, default=None)
+    lon: Scalar = parameter("deg", 0.0)
+    lat: Scalar = parameter("deg", 0.0)
+    r_s: Scalar = parameter("kpc", 24.42)
+    distance: Scalar = parameter("kpc", 8.33)
+    local_density: Scalar = parameter("GeV cm^-3", 0.3)
+    rho_s: Scalar | None = _density()
     decay: bool = eqx.field(static=True, default=False)
 
     def shape(self, x):
@@ -340,13 +343,13 @@ class GeneralizedNFW(Halo):
     in [`gammajax.darkmatter.Halo`][].
     """
 
-    lon: Scalar = _field(0.0)
-    lat: Scalar = _field(0.0)
-    gamma: Scalar = _field(1.0)
-    r_s: Scalar = _field(24.42)
-    distance: Scalar = _field(8.33)
-    local_density: Scalar = _field(0.3)
-    rho_s: Scalar | None = eqx.field(converter=_optional, default=None)
+    lon: Scalar = parameter("deg", 0.0)
+    lat: Scalar = parameter("deg", 0.0)
+    gamma: Scalar = parameter("", 1.0)
+    r_s: Scalar = parameter("kpc", 24.42)
+    distance: Scalar = parameter("kpc", 8.33)
+    local_density: Scalar = parameter("GeV cm^-3", 0.3)
+    rho_s: Scalar | None = _density()
     decay: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
@@ -364,13 +367,13 @@ class CoredNFW(Halo):
     as the coreNFW of Read et al. 2016 (arXiv:1508.04143). All else as in [`gammajax.darkmatter.Halo`][].
     """
 
-    lon: Scalar = _field(0.0)
-    lat: Scalar = _field(0.0)
-    r_c: Scalar = _field(1.0)
-    r_s: Scalar = _field(24.42)
-    distance: Scalar = _field(8.33)
-    local_density: Scalar = _field(0.3)
-    rho_s: Scalar | None = eqx.field(converter=_optional, default=None)
+    lon: Scalar = parameter("deg", 0.0)
+    lat: Scalar = parameter("deg", 0.0)
+    r_c: Scalar = parameter("kpc", 1.0)
+    r_s: Scalar = parameter("kpc", 24.42)
+    distance: Scalar = parameter("kpc", 8.33)
+    local_density: Scalar = parameter("GeV cm^-3", 0.3)
+    rho_s: Scalar | None = _density()
     decay: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
@@ -387,12 +390,12 @@ class Burkert(Halo):
     All else as in [`gammajax.darkmatter.Halo`][].
     """
 
-    lon: Scalar = _field(0.0)
-    lat: Scalar = _field(0.0)
-    r_s: Scalar = _field(12.67)
-    distance: Scalar = _field(8.33)
-    local_density: Scalar = _field(0.3)
-    rho_s: Scalar | None = eqx.field(converter=_optional, default=None)
+    lon: Scalar = parameter("deg", 0.0)
+    lat: Scalar = parameter("deg", 0.0)
+    r_s: Scalar = parameter("kpc", 12.67)
+    distance: Scalar = parameter("kpc", 8.33)
+    local_density: Scalar = parameter("GeV cm^-3", 0.3)
+    rho_s: Scalar | None = _density()
     decay: bool = eqx.field(static=True, default=False)
 
     def shape(self, x):
@@ -405,12 +408,12 @@ class Moore(Halo):
     All else as in [`gammajax.darkmatter.Halo`][].
     """
 
-    lon: Scalar = _field(0.0)
-    lat: Scalar = _field(0.0)
-    r_s: Scalar = _field(30.28)
-    distance: Scalar = _field(8.33)
-    local_density: Scalar = _field(0.3)
-    rho_s: Scalar | None = eqx.field(converter=_optional, default=None)
+    lon: Scalar = parameter("deg", 0.0)
+    lat: Scalar = parameter("deg", 0.0)
+    r_s: Scalar = parameter("kpc", 30.28)
+    distance: Scalar = parameter("kpc", 8.33)
+    local_density: Scalar = parameter("GeV cm^-3", 0.3)
+    rho_s: Scalar | None = _density()
     decay: bool = eqx.field(static=True, default=False)
 
     def shape(self, x):
@@ -423,12 +426,12 @@ class Isothermal(Halo):
     All else as in [`gammajax.darkmatter.Halo`][].
     """
 
-    lon: Scalar = _field(0.0)
-    lat: Scalar = _field(0.0)
-    r_s: Scalar = _field(4.38)
-    distance: Scalar = _field(8.33)
-    local_density: Scalar = _field(0.3)
-    rho_s: Scalar | None = eqx.field(converter=_optional, default=None)
+    lon: Scalar = parameter("deg", 0.0)
+    lat: Scalar = parameter("deg", 0.0)
+    r_s: Scalar = parameter("kpc", 4.38)
+    distance: Scalar = parameter("kpc", 8.33)
+    local_density: Scalar = parameter("GeV cm^-3", 0.3)
+    rho_s: Scalar | None = _density()
     decay: bool = eqx.field(static=True, default=False)
 
     def shape(self, x):
@@ -445,15 +448,15 @@ class Zhao(Halo):
     cusp diverges, and `beta` above 0.5 and 1. All else as in [`gammajax.darkmatter.Halo`][].
     """
 
-    lon: Scalar = _field(0.0)
-    lat: Scalar = _field(0.0)
-    alpha: Scalar = _field(1.0)
-    beta: Scalar = _field(3.0)
-    gamma: Scalar = _field(1.0)
-    r_s: Scalar = _field(24.42)
-    distance: Scalar = _field(8.33)
-    local_density: Scalar = _field(0.3)
-    rho_s: Scalar | None = eqx.field(converter=_optional, default=None)
+    lon: Scalar = parameter("deg", 0.0)
+    lat: Scalar = parameter("deg", 0.0)
+    alpha: Scalar = parameter("", 1.0)
+    beta: Scalar = parameter("", 3.0)
+    gamma: Scalar = parameter("", 1.0)
+    r_s: Scalar = parameter("kpc", 24.42)
+    distance: Scalar = parameter("kpc", 8.33)
+    local_density: Scalar = parameter("GeV cm^-3", 0.3)
+    rho_s: Scalar | None = _density()
     decay: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.ndimage import distance_transform_edt
 
+from gammajax.display import block, document, listed, rows, words
 from gammajax.result import check_labels
 from gammajax.spectra import Scalar, curve_axes, is_concrete, scalar
 from gammajax.table import Axis, Table
@@ -48,6 +49,16 @@ class ParticleModel(eqx.Module):
     logarithmic: tuple[bool, ...] = eqx.field(static=True)
     log_sigma_v: Table
     branching: Table
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Ranges of the parameters, and channels."""
+        axes = [
+            f"{name} from {low:g} to {high:g} {unit}".rstrip()
+            for name, unit, (low, high) in zip(self.names, self.units, self.limits, strict=True)
+        ]
+        return block("ParticleModel", *rows(axes, 6), f"channels {listed(self.channels)}")
 
     def __init__(self, axes: Mapping, sigma_v: Mapping, units: dict[str, str] | None = None):
         if not axes or not sigma_v:

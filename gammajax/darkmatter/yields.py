@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from gammajax.display import block, described, document, extent, length, listed, words
+
 INVISIBLE = "invisible"  # the channel that gives no photons
 
 
@@ -28,6 +30,14 @@ class Yields:
     log10_x: Float[np.ndarray, " x"]
     channels: tuple[str, ...]
     values: Float[np.ndarray, "mass x channel"]
+
+    @words
+    def __repr__(self) -> str:
+        """Masses and channels."""
+        return block(
+            f"Yields of {length(self.mass)} masses of {extent(self.mass, 'TeV')}, log10 x {extent(self.log10_x)}",
+            f"channels {listed(self.channels)}",
+        )
 
     def __post_init__(self):
         for name, nodes in (("masses", self.mass), ("values of log10 x", self.log10_x)):
@@ -54,6 +64,7 @@ class YieldTable(eqx.Module):
     log10_x: Float[np.ndarray, " x"]
     density: Float[np.ndarray, "mass x 2"]
     above: Float[np.ndarray, "mass x 2"]
+    __repr__, __pdoc__ = described, document
 
     def rows(self, log_mass) -> tuple[Float[Array, " x"], Float[Array, " x"]]:
         """`density` and `above` at one mass."""

@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, Float
 
+from gammajax.display import block, document, memory, words
 from gammajax.engines.rows import Rows
 
 
@@ -15,6 +16,13 @@ class Engine(eqx.Module):
     `init` does once, eagerly, all that does not depend on the parameters. The other two are pure: a sampler calls
     them, with the component as its parameters make it.
     """
+
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Kind and size."""
+        return block(f"{type(self).__name__}, {memory(self)}")
 
     @classmethod
     @abc.abstractmethod

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from gammajax.display import block, document, memory, number_of, text, words
 from gammajax.energy import EnergyNodes
 from gammajax.engines.acceptance import point_probability
 from gammajax.engines.detector import DetectorResponse
@@ -92,6 +93,13 @@ class PreparedKernel(eqx.Module):
     observations: tuple[Observation, ...]
     nodes: EnergyNodes
     responses: tuple
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Morphology, number of observations and size."""
+        observations = number_of(len(self.observations), "observation")
+        return block(f"PreparedKernel for {observations}, {memory(self.responses)}", text(self.morphology))
 
     @classmethod
     def init(cls, morphology: Morphology, observations, nodes: EnergyNodes | float = PER_DECADE) -> "PreparedKernel":

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
 from gammajax import distributed
 from gammajax.cells import Cells
+from gammajax.display import block, document, length, text, total, words
 from gammajax.energy import EnergyNodes
 from gammajax.events import Events, Points, check_events
 
@@ -48,6 +49,15 @@ class Rows(eqx.Module):
     mesh: Mesh | None = eqx.field(static=True, default=None)
     dtype: Any = eqx.field(static=True, default=np.float32)
     progress: bool = eqx.field(static=True, default=False)
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Numbers of events and of rows."""
+        return block(
+            f"Rows: {length(self.index)} for {total(self.count)} events, in blocks of {self.block}",
+            f"bands of {self.band} from {text(self.nodes)}",
+        )
 
     @classmethod
     def init(

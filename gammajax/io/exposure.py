@@ -11,6 +11,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from gammajax.display import block, extent, listed, number_of, words
 from gammajax.files import replacing
 from gammajax.io.files import expand
 from gammajax.observation import as_tuple
@@ -31,6 +32,15 @@ class Exposure(NamedTuple):
     pointings: tuple
     offset_max: tuple[float, ...]
     obs_ids: tuple[str, ...]
+
+    @words
+    def __repr__(self) -> str:
+        """Observations, pixels and largest exposure."""
+        data = getattr(self.total, "data", self.total)
+        return block(
+            f"Exposure of {number_of(len(self.obs_ids), 'observation')}: {listed(self.obs_ids)}",
+            f"{' x '.join(map(str, getattr(data, 'shape', ())))} pixels of {extent(data, 'cm^2 s')}",
+        )
 
     def write(self, path, overwrite: bool = False) -> Path:
         """Write a FITS file, first under a temporary name, so that it is never half there.
@@ -118,8 +128,6 @@ def exposure(observations, geom, *, masked: bool = True) -> Exposure:
     from gammapy.maps import Map, WcsGeom
 
     observations = as_tuple(observations)
-    if not observations:
-        raise ValueError("an exposure needs at least one observation")
     if not isinstance(geom, WcsGeom) or geom.axes.names not in ([], ["energy_true"]):
         axes = getattr(getattr(geom, "axes", None), "names", None)
         raise ValueError(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import numpy as np
 
+from gammajax.display import block, described, listed, number_of, words
 from gammajax.events import Events
 from gammajax.io.exclusion import exclusion_map
 from gammajax.io.files import UNREADABLE, expand, one_line, quiet
@@ -41,6 +42,14 @@ class Data(NamedTuple):
     events: Events
     observations: list[Observation]
 
+    @words
+    def __repr__(self) -> str:
+        """Number of events and observations."""
+        names = listed([getattr(observation, "obs_id", "?") for observation in self.observations])
+        return block(
+            f"Data in {number_of(len(self.observations), 'observation')}: {names}", *repr(self.events).split("\n")
+        )
+
 
 class Run(NamedTuple):
     """A gammapy observation, its events, pointing and times.
@@ -68,6 +77,7 @@ class Instrument(NamedTuple):
     alignment: str | None
     energy_range: tuple[float, float]
     safe_range: tuple[float, float]
+    __repr__ = described
 
 
 def read_gadf(

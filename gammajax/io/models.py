@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpyro.distributions as dist
 
+from gammajax.display import block, listed, number_of, rows, text, words
 from gammajax.files import replacing
 from gammajax.io.files import UNREADABLE, expand, one_line, quiet
 from gammajax.io.pointing import plain_pair
@@ -107,10 +108,16 @@ class GammapyModels:
             notes += read.notes
         return components, free, notes
 
-    def __repr__(self):
-        lines = [f"{len(self.components)} components: {', '.join(self.components)}"]
-        lines += [f"{name} = {value:.6g}" for name, value in self.parameters.items()]
-        return "\n".join([*lines, *self.notes])
+    @words
+    def __repr__(self) -> str:
+        """Components, free parameters and notes."""
+        units = {name: str(unit) for name, unit in self._units.items()}
+        values = [f"{name} = {text(value, units.get(name, ''))}" for name, value in self.parameters.items()]
+        return block(
+            f"GammapyModels of {number_of(len(self.components), 'component')}: {listed(list(self.components))}",
+            *rows(values, 6),
+            *rows(self.notes, 3),
+        )
 
 
 def from_gammapy(models, *, frame: str = "icrs", geom=None, energy_range=ENERGY_RANGE) -> GammapyModels:

@@ -16,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from numpyro.distributions.constraints import simplex
 
+from gammajax.display import block, document, estimates, words
 from gammajax.priors import bounds
 from gammajax.progress import DELAY, Progress, say
 from gammajax.samplers.space import (
@@ -79,13 +80,13 @@ class Fit(eqx.Module):
     converged: bool
     messages: tuple[str, ...]
 
+    __pdoc__ = document
+
+    @words
     def __repr__(self) -> str:
-        """Parameters with standard deviations, in a line."""
-        flat, _ = ravel_pytree((self.parameters, self.standard_deviations))
-        values, deviations = np.split(np.asarray(flat), 2)
-        rows = zip(self.names, values, deviations, strict=True)
+        """Parameters with standard deviations."""
         state = "" if self.converged else ", not converged"
-        return "Fit(" + ", ".join(f"{n} = {v:.5g} +- {d:.2g}" for n, v, d in rows) + state + ")"
+        return block(f"Fit({estimates(self.names, self.parameters, self.standard_deviations)}{state})")
 
 
 class Peak(NamedTuple):
