@@ -579,6 +579,13 @@ class Laplace(Strict):
 Sampler = Annotated[Nuts | Smc | Nested | Svi | Laplace, Field(discriminator="method")]
 
 
+def _is_halo_without_place(section: Part | None) -> bool:
+    if section is None or {"lon", "lat"} <= section.model_fields_set:
+        return False
+    kind = MORPHOLOGIES[section.type]
+    return isinstance(kind, type) and issubclass(kind, darkmatter.Halo)
+
+
 class Config(Strict):
     """A whole run."""
 
@@ -611,12 +618,13 @@ class Config(Strict):
 
     def _check_names(self):
         used = self.model.references()
+        for name in self.parameters:
+            if not is_name(name):
+                raise ValueError(f"parameters: {name!r} reads as a number or an angle; begin the name with a letter")
         for name in used:
             if name not in self.parameters:
                 raise ValueError("the model uses an " + unknown("parameter", name, self.parameters))
         for name in self.parameters:
-            if not is_name(name):
-                raise ValueError(f"parameters: {name!r} reads as a number or an angle; begin the name with a letter")
             if name not in used:
                 raise ValueError(f"parameter {name!r} is not used in the model")
 
@@ -634,9 +642,7 @@ class Config(Strict):
                     f"the template of component {path!r} is to be read in frame {frame}, that of the observations, not "
                     f"{shape.frame}"
                 )
-            kind = MORPHOLOGIES[shape.type] if shape is not None else None
-            is_halo = isinstance(kind, type) and issubclass(kind, darkmatter.Halo)
-            if is_halo and frame == "icrs" and not {"lon", "lat"} <= shape.model_fields_set:
+            if frame == "icrs" and _is_halo_without_place(shape):
                 raise ValueError(
                     f"{where}: lon, lat are (0, 0) by default, which is the Galactic centre in frame galactic only, "
                     "not in icrs; give both, or set observations.frame: galactic"

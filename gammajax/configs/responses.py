@@ -33,28 +33,26 @@ def check(config: Config, observations: list[Observation]) -> None:
     priors = {name: parameter.distribution() for name, parameter in config.parameters.items()}
     check_priors(priors)
     start = {name: centre(prior) for name, prior in priors.items()}
-    mixture = _build(config, start)
-    at_truth = {name: jnp.asarray(value, float) for name, value in config.truths.items()}
-    if at_truth:
-        _build(config, start | at_truth)
+    truth = start | {name: jnp.asarray(value, float) for name, value in config.truths.items()}
+    mixture = _build(config, truth, "")
     try:
-        explore_priors(config.model.function(), priors, start, mixture)
+        explore_priors(config.model.function(), priors, start, _build(config, start, " at the medians of the priors"))
     except ValueError as error:
         raise ValueError(f"parameters: {error}") from error
-    _check_directions(config, config.model.function()(start | at_truth), observations)
+    _check_directions(config, mixture, observations)
 
 
-def _build(config, parameters):
-    """The model at these parameters; what is wrong is said with the component where it is."""
+def _build(config, parameters, at: str):
+    """The model at these parameters; an error names the component where it is."""
     for path, component in config.model.leaves().items():
         try:
             component.build(parameters)
         except (ValueError, FileNotFoundError) as error:
-            raise type(error)(f"{_key(path)}: {error}") from error
+            raise type(error)(f"{_key(path)}{at}: {error}") from error
     try:
         return config.model.function()(parameters)
     except ValueError as error:
-        raise ValueError(f"model: {error}") from error
+        raise ValueError(f"model{at}: {error}") from error
 
 
 def _key(path: str) -> str:
@@ -158,7 +156,8 @@ def _check_directions(config, mixture, observations):
                 end = f"; the pointing looks like one in {OTHER[frame]}: convert it, or set observations.frame"
             raise ValueError(
                 f"{_key(path)}.morphology: ({lon[j]:g}, {lat[j]:g}) deg, {frame}, is {away[i, j]:.3g} deg from the "
-                f"nearest pointing, ({pointings[i][0]:g}, {pointings[i][1]:g}), which sees {settings.offset_max:g} deg{end}"
+                f"nearest pointing, ({pointings[i][0]:g}, {pointings[i][1]:g}), which sees {settings.offset_max:g} deg"
+                f"{end}"
             )
     for i, (lon_i, lat_i) in enumerate(pointings):
         if real or not np.all(away[i] > reach):
