@@ -158,7 +158,8 @@ def directions(value):
 
 def livetime(value) -> float:
     """Livetime [s] of a pointing; a plain number that is more likely one of hours or minutes is refused."""
-    plain, value = not isinstance(value, str), number(value, "s")
+    plain = not isinstance(value, str) or value.strip()[-1:].isdigit()
+    value = number(value, "s")
     if plain and value > 0 and not PLAIN_LIVETIME[0] <= value <= PLAIN_LIVETIME[1]:
         raise ValueError(
             f"plain numbers are in s, and {value:g} s is no usual livetime of a pointing; write '{value:g} h' or "
