@@ -513,6 +513,10 @@ class Parameter(Strict):
             raise ValueError(f"the truth of a {self.prior} prior is {wanted}, not {self.truth}")
         if self.truth is not None:
             self._check_truth()
+        try:
+            self.distribution()
+        except ValueError as error:
+            raise ValueError(f"a {self.prior} prior cannot be made of these numbers ({error})") from error
         return self
 
     def _check_truth(self):

@@ -523,6 +523,8 @@ AGAINST_RESPONSE = {
         [("[0.2, 50.0]", "[200, 50000]")],
         "[200, 50000] TeV is outside of the response's 0.0126 to 199.5 TeV; are these GeV? then write [200 GeV, 50000",
     ),
+    "a wide range in GeV": ([("[0.2, 50.0]", "[20, 1000]")], "are these GeV? then write [20 GeV, 1000 GeV]"),
+    "beyond everything": ([("[0.2, 50.0]", "[0.2, 1e6]")], "energy_range: [0.2, 1e+06] TeV is outside"),
     "low energies": ([("[0.2, 50.0]", "[0.001, 0.01]")], "energy_range: [0.001, 0.01] TeV is outside"),
     "a wide field": (
         [("offset_max: 2.5", "offset_max: 20")],
@@ -622,7 +624,7 @@ def test_checks_against_the_response(case):
 
 
 def test_what_a_response_allows():
-    for changes in ([], [(PLACE, "lon: 3.9, lat: 0"), (POINTINGS, "[[0.5, 0.0]]")], [("[0.2, 50.0]", "[0.001, 300]")]):
+    for changes in ([], [(PLACE, "lon: 3.9, lat: 0"), (POINTINGS, "[[0.5, 0.0]]")], [("[0.2, 50.0]", "[0.001, 1000]")]):
         config = parse(edited(changes))
         check(config, config.observations.make())
     config = parse(edited([(POINTINGS, "[[0.0, 0.7], [20.0, 0.7]]")]))

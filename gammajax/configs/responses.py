@@ -6,7 +6,7 @@ import warnings
 import jax.numpy as jnp
 import numpy as np
 
-from gammajax.config import Config
+from gammajax.config import HIGHEST, Config
 from gammajax.mixture import Source
 from gammajax.observation import Observation
 from gammajax.posterior import explore_priors
@@ -14,6 +14,7 @@ from gammajax.priors import centre, check_priors
 
 TAILS = 1.0  # deg, about what a point spread function adds to the reach of a pointing
 ABOVE = 2.0  # times the highest energy of a response: reconstructed energies go that far
+GEV_PER_TEV = 1000.0
 HEAVY = 10.0  # times the highest energy: a heavier particle shows in photons of less than its mass
 OTHER = {"icrs": "galactic", "galactic": "icrs"}
 
@@ -31,11 +32,11 @@ def check(config: Config, observations: list[Observation]) -> None:
     _check_selection(config, low, high, max(a[1].upper for a in axes))
     _check_spectra(config, low, high)
     priors = {name: parameter.distribution() for name, parameter in config.parameters.items()}
-    check_priors(priors)
     start = {name: centre(prior) for name, prior in priors.items()}
     truth = start | {name: jnp.asarray(value, float) for name, value in config.truths.items()}
     mixture = _build(config, truth, "")
     try:
+        check_priors(priors)
         explore_priors(config.model.function(), priors, start, _build(config, start, " at the medians of the priors"))
     except ValueError as error:
         raise ValueError(f"parameters: {error}") from error
@@ -62,11 +63,11 @@ def _key(path: str) -> str:
 def _check_selection(config, low, high, widest):
     settings = config.observations
     first, last = settings.energy_range or (low, high)
-    if first >= high or last <= low or last > ABOVE * high:
-        ask = f"; are these GeV? then write [{first:g} GeV, {last:g} GeV]" if last / 1000.0 <= ABOVE * high else ""
+    like_gev = last > ABOVE * high and 0.1 * low <= first / GEV_PER_TEV and last / GEV_PER_TEV <= ABOVE * high
+    if first >= high or last <= low or last > HIGHEST or like_gev:
         raise ValueError(
             f"observations.energy_range: [{first:g}, {last:g}] TeV is outside of the response's {low:.3g} to "
-            f"{high:.4g} TeV{ask if last > high else ''}"
+            f"{high:.4g} TeV" + (f"; are these GeV? then write [{first:g} GeV, {last:g} GeV]" if like_gev else "")
         )
     if settings.offset_max > widest + 1e-6:
         raise ValueError(
@@ -95,7 +96,7 @@ def _check_spectra(config, low, high):
                     )
         inverse = getattr(spectrum, "lambda_", None)
         inverse = config.truths.get(inverse) if isinstance(inverse, str) else inverse
-        if inverse and not low <= 1.0 / inverse <= HEAVY * high:
+        if isinstance(inverse, float) and inverse > 0 and not low <= 1.0 / inverse <= HEAVY * high:
             warnings.warn(
                 f"{where}.lambda_: the cut-off 1 / {inverse:g} = {1.0 / inverse:.3g} TeV is outside of the response's "
                 f"{low:.3g} to {high:.4g} TeV; lambda_ is in 1/TeV",
@@ -115,11 +116,11 @@ def _energies(config, where: str, value, widest: float) -> dict[str, tuple[float
         return {where: (min(nodes), max(nodes), math.inf)}
     parameter = config.parameters[value]
     found = {}
-    if parameter.truth is not None:
+    if isinstance(parameter.truth, float):
         found[f"parameters.{value}.truth"] = (parameter.truth, parameter.truth, math.inf)
     if parameter.low is not None:
         found[f"parameters.{value}"] = (parameter.low, parameter.high, widest)
-    else:
+    elif parameter.concentration is None:
         middle = float(centre(parameter.distribution()))
         found[f"parameters.{value}"] = (middle, middle, math.inf)
     return found
