@@ -633,6 +633,10 @@ class Config(Strict):
         for key, name in used:
             if name not in self.parameters:
                 raise ValueError(f"model.{key}: the model uses an {unknown('parameter', name, self.parameters)}")
+            several = self.parameters[name].concentration
+            if (several is not None) != (key.split(".")[-1] == "weights"):
+                wanted = "fractions, of a dirichlet prior" if several is None else f"one number, not {len(several)}"
+                raise ValueError(f"model.{key}: parameter {name!r} must stand for {wanted}")
         for name in self.parameters:
             if name not in {name for _, name in used}:
                 raise ValueError(f"parameters.{name}: parameter {name!r} is not used in the model")

@@ -316,7 +316,19 @@ REFUSED = {
         [("background: {type: background}", "background: background")],
         "must be a section of keys and values",
     ),
+    "a number for all weights": (
+        [("{signal: fraction}", "fraction")],
+        "weights: parameter 'fraction' must stand for fr",
+    ),
     # parameters
+    "fractions for a number": (
+        [(INDEX, "{prior: dirichlet, concentration: [1, 1], truth: [0.4, 0.6]}")],
+        "model.components.signal.spectrum.index: parameter 'index' must stand for one number, not 2",
+    ),
+    "fractions of half": (
+        [(INDEX, "{prior: dirichlet, concentration: [1, 1], truth: [0.2, 0.3]}")],
+        "truth = [0.2, 0.3] adds up to 0.5; fractions add up to one",
+    ),
     "an angle for a name": ([("index: index", "index: 5h"), ("  index: {", "  5h: {")], "index: must be a number"),
     "a number for a name": ([("  index: {", "  '7': {")], "parameters: '7' reads as a number or an angle"),
     "a truth below": (
