@@ -1,5 +1,6 @@
 import codecs
 import inspect
+import sys
 import warnings
 from pathlib import Path
 
@@ -7,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import gammajax as gj
+from gammajax.cli import app
 from gammajax.config import Config, dark_matter, dark_matter_decay
 from gammajax.configs import builtin, check, dump, load, parse
 from gammajax.io.ctao import EMBEDDED
@@ -683,3 +686,29 @@ def test_a_parameter_that_is_missing():
         evaluate(lambda p: table[p["name"]], {"name": "typo", "typo": 1.0})
     with pytest.raises(ValueError, match="the model reads parameter 'mass', which has no prior; known: index, norm"):
         evaluate(lambda p: p["mass"], {"index": 1.0, "norm": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "arguments", "message"),
+    [
+        (
+            [("[0.2, 50.0]", "[200, 50000]")],
+            (),
+            "observations.energy_range: [200, 50000] TeV is outside of the response",
+        ),
+        ([], ("--seed", "-1"), "seed must be a whole number from 0 to 2^63 - 1 (precision 64), not -1"),
+        (
+            [],
+            ("--seed", str(2**70)),
+            "seed must be a whole number from 0 to 2^63 - 1 (precision 64), not one that large",
+        ),
+    ],
+)
+def test_a_run_is_refused_before_it_simulates(changes, arguments, message, tmp_path, monkeypatch):
+    (tmp_path / "my.yaml").write_text(edited(changes), encoding="utf-8")
+    monkeypatch.setattr(sys.modules["gammajax.simulate"], "simulate", None)  # it would not survive a call
+    wide = jax.config.jax_enable_x64
+    answer = CliRunner().invoke(app, ["run", str(tmp_path / "my.yaml"), "--out", str(tmp_path / "out"), *arguments])
+    jax.config.update("jax_enable_x64", wide)
+    assert answer.exit_code == 2 and message in answer.stderr and answer.stderr.count("\n") == 1, answer.output
+    assert [file.name for file in tmp_path.iterdir()] == ["my.yaml"]
