@@ -233,6 +233,10 @@ REFUSED = {
     "an older YAML": ([("observations:", "%YAML 1.1\n---\nobservations:")], "%YAML 1.1 asks for another YAML"),
     "a key that is no text": ([("    signal:", "    1:")], "the key 1 is not text"),
     "an anchor in itself": ([(POINTINGS, "&p [*p]")], "the anchor &p holds itself"),
+    "anchors of anchors": (
+        [(POINTINGS, "[&a [0, 0], &b [*a, *a], &c [*b, *b, *b, *b], " + "&c [*c, *c, *c, *c], " * 9 + "*c]")],
+        "line 11: anchors make more than 100000 values of this",
+    ),
     "no such anchor": ([(POINTINGS, "*p")], "undefined alias"),
     "a NUL": ([("seed: 0", "seed: \x000")], "line 49 holds the character '\\x00'"),
     "an open bracket": ([(POINTINGS, "[[0.0, 0.7], [0.0, -0.7]")], "not valid YAML in line 11"),

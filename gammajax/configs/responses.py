@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gammajax.config import HIGHEST, Config
+from gammajax.io.frames import separations
 from gammajax.mixture import Source
 from gammajax.observation import Observation
 from gammajax.posterior import explore_priors
@@ -140,12 +141,13 @@ def _check_directions(config, mixture, observations):
         sources[path] = (float(shape.lon), float(shape.lat), min(float(np.max(shape.radius)), 180.0))
     if not sources:
         return
-    pointings = [(float(o.lon), float(o.lat)) for o in observations]
+    pointings = np.array([(float(o.lon), float(o.lat)) for o in observations])
     lon, lat, size = np.array(list(sources.values())).T
+    places = np.stack([lon, lat], -1)
     reach = settings.offset_max + size + TAILS
-    away = _separation(pointings, frame, (lon, lat), frame)  # [pointing, source]
-    moved = _separation(pointings, OTHER[frame], (lon, lat), frame)
-    swapped = _separation(pointings, frame, (lon, lat), OTHER[frame])
+    away = separations(pointings, frame, places, frame)  # [pointing, source]
+    moved = separations(pointings, OTHER[frame], places, frame)
+    swapped = separations(pointings, frame, places, OTHER[frame])
     real = settings.kind == "gadf"  # the files know where they point
     for j, path in enumerate(sources):
         if np.all(away[:, j] > reach[j]):
@@ -170,12 +172,3 @@ def _check_directions(config, mixture, observations):
         if np.any(moved[i] <= reach):
             raise ValueError(f"{message}; it looks like one in {OTHER[frame]}: convert it to {frame}")
         warnings.warn(f"{message}, and sees none", stacklevel=3)
-
-
-def _separation(pointings, frame, directions, other):
-    """Separations [deg], [pointing, source]."""
-    from astropy.coordinates import SkyCoord
-
-    lon, lat = np.array(pointings).T
-    first = SkyCoord(lon[:, None], lat[:, None], unit="deg", frame=frame)
-    return np.asarray(first.separation(SkyCoord(*directions, unit="deg", frame=other)).deg)
