@@ -234,8 +234,12 @@ REFUSED = {
     "a key that is no text": ([("    signal:", "    1:")], "the key 1 is not text"),
     "an anchor in itself": ([(POINTINGS, "&p [*p]")], "the anchor &p holds itself"),
     "anchors of anchors": (
-        [(POINTINGS, "[&a [0, 0], &b [*a, *a], &c [*b, *b, *b, *b], " + "&c [*c, *c, *c, *c], " * 9 + "*c]")],
-        "line 11: anchors make more than 100000 values of this",
+        [(POINTINGS, "[&a0 [0, 0], " + "".join(f"&a{i + 1} [{10 * f'*a{i},'}], " for i in range(6)) + "*a6]")],
+        "line 10: anchors make more than 100000 values of this",
+    ),
+    "an anchor twice": (
+        [(POINTINGS, "[&a [0.0, 0.7], &a [0.0, -0.7]]")],
+        "an anchor is there twice, in lines 10 and 10",
     ),
     "no such anchor": ([(POINTINGS, "*p")], "undefined alias"),
     "a NUL": ([("seed: 0", "seed: \x000")], "line 49 holds the character '\\x00'"),

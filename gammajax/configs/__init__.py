@@ -26,10 +26,10 @@ def load(source: str) -> Config:
     if source in names:
         return parse(builtin(source), source)
     path = expand(source)
-    if path.is_dir():
-        raise ValueError(f"{source} is a folder; give the YAML file in it")
     try:
         text = document.decode(path.read_bytes())
+    except IsADirectoryError as error:
+        raise ValueError(f"{source or '.'} is a folder; give the YAML file in it") from error
     except FileNotFoundError as error:
         known = unknown("configuration", source, [n for n in names if n != "template"])
         end = "" if path.suffix in (".yaml", ".yml") else f"; {known}"

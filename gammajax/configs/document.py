@@ -5,11 +5,12 @@ YAML 1.1 reads 03600 as octal, 05:34:31.94 in base 60 and `on` as true; YAML 1.2
 
 import codecs
 import re
+import warnings
 from io import StringIO
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
@@ -49,11 +50,16 @@ def values(text: str) -> Any:
         raise ValueError(f"%YAML {version[1]} asks for another YAML; leave the line out: files are read as YAML 1.2")
     yaml = YAML(typ="safe", pure=True)
     try:
-        root = yaml.compose(text.lstrip("\ufeff"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ReusedAnchorWarning)
+            root = yaml.compose(text.lstrip("\ufeff"))
         if root is None:
             return None
         _check(root, (), {})
         return yaml.constructor.construct_document(root)
+    except ReusedAnchorWarning as error:
+        lines = " and ".join(re.findall(r"line (\d+)", str(error))[:2])
+        raise ValueError(f"an anchor is there twice, in lines {lines}; give each its own name") from error
     except ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise ValueError(f"line {line} holds the character {chr(error.character)!r}; is this a text file?") from error
