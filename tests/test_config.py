@@ -619,6 +619,10 @@ AGAINST_RESPONSE = {
         [ICRS, (POINTINGS, "[[83.6, 22.0], [184.56, -5.78]]"), (PLACE, "lon: 83.63, lat: 22.01")],
         "pointings.1: (184.56, -5.78) deg, icrs, is 102 deg from the nearest source; it looks like one in",
     ),
+    "a galactic pointing at a halo": (
+        [ICRS, (f"gaussian, {PLACE}, sigma: 0.2", "nfw, lon: 266.4, lat: -28.94")],
+        "deg from the nearest pointing, (0, -0.7), which sees 2.5 deg; the pointing looks like one in galactic",
+    ),
     "far away": (
         [(PLACE, "lon: 40, lat: 0")],
         SKY + "(40, 0) deg, galactic, is 40 deg from the nearest pointing, (0, 0.7), which sees 2.5 deg",
@@ -647,7 +651,13 @@ def test_checks_against_the_response(case):
 
 
 def test_what_a_response_allows():
-    for changes in ([], [(PLACE, "lon: 3.9, lat: 0"), (POINTINGS, "[[0.5, 0.0]]")], [("[0.2, 50.0]", "[0.001, 1000]")]):
+    halo = [(f"gaussian, {PLACE}, sigma: 0.2", "nfw"), (POINTINGS, "[[60.0, 0.7]]")]  # it is in every field of view
+    for changes in (
+        [],
+        halo,
+        [(PLACE, "lon: 3.9, lat: 0"), (POINTINGS, "[[0.5, 0.0]]")],
+        [("[0.2, 50.0]", "[0.001, 1000]")],
+    ):
         config = parse(edited(changes))
         check(config, config.observations.make())
     config = parse(edited([(POINTINGS, "[[0.0, 0.7], [20.0, 0.7]]")]))

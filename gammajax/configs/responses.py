@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gammajax.config import HIGHEST, Config
+from gammajax.darkmatter import Halo
 from gammajax.io.frames import separations
 from gammajax.mixture import Source
 from gammajax.observation import Observation
@@ -16,6 +17,7 @@ from gammajax.priors import centre, check_priors
 TAILS = 1.0  # deg, about what a point spread function adds to the reach of a pointing
 ABOVE = 2.0  # times the highest energy of a response: reconstructed energies go that far
 GEV_PER_TEV = 1000.0
+CUSP = 20.0  # deg from the centre of a halo, which nobody points at for its cusp
 HEAVY = 10.0  # times the highest energy: a heavier particle shows in photons of less than its mass
 OTHER = {"icrs": "galactic", "galactic": "icrs"}
 
@@ -145,18 +147,23 @@ def _check_directions(config, mixture, observations):
     lon, lat, size = np.array(list(sources.values())).T
     places = np.stack([lon, lat], -1)
     reach = settings.offset_max + size + TAILS
+    # a halo is in every field of view: far from its cusp may be meant, but not where the other frame is at the cusp
+    halo = np.array([isinstance(mixture.components[path].morphology, Halo) for path in sources])
+    far, near = np.where(halo, CUSP, reach), np.where(halo, settings.offset_max + TAILS, reach)
     away = separations(pointings, frame, places, frame)  # [pointing, source]
     moved = separations(pointings, OTHER[frame], places, frame)
     swapped = separations(pointings, frame, places, OTHER[frame])
     real = settings.kind == "gadf"  # the files know where they point
     for j, path in enumerate(sources):
-        if np.all(away[:, j] > reach[j]):
+        if np.all(away[:, j] > far[j]):
             i = int(away[:, j].argmin())
             end = ""
-            if np.any(swapped[:, j] <= reach[j]):
+            if np.any(swapped[:, j] <= near[j]):
                 end = f"; it looks like one in {OTHER[frame]}: convert it, or set observations.frame"
-            elif not real and np.any(moved[:, j] <= reach[j]):
+            elif not real and np.any(moved[:, j] <= near[j]):
                 end = f"; the pointing looks like one in {OTHER[frame]}: convert it, or set observations.frame"
+            elif halo[j]:
+                continue
             raise ValueError(
                 f"{_key(path)}.morphology: ({lon[j]:g}, {lat[j]:g}) deg, {frame}, is {away[i, j]:.3g} deg from the "
                 f"nearest pointing, ({pointings[i][0]:g}, {pointings[i][1]:g}), which sees {settings.offset_max:g} deg"
