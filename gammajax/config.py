@@ -4,7 +4,7 @@ import difflib
 import inspect
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import Annotated, Any, ClassVar, Literal, Union
 
@@ -142,7 +142,7 @@ class GadfObservations(Strict):
 
     kind: Literal["gadf"]
     path: str
-    obs_ids: list[Whole] | None = None
+    obs_ids: Annotated[list[Whole], Field(min_length=1)] | None = None
     frame: Frame = "icrs"
     energy_range: Energies | None = None
     offset_max: Radius = 2.0
@@ -309,28 +309,31 @@ class Part(Strict):
 
     def arguments(self, parameters: dict) -> dict[str, Any]:
         """Arguments of the object, with names of parameters replaced by their values."""
-        return self._with(parameters.__getitem__)
+        return self._with(parameters.__getitem__, type(self).model_fields)
 
-    def references(self) -> list[str]:
-        """Names of the parameters used."""
-        names: list[str] = []
-        self._with(names.append)
-        return names
+    def references(self) -> list[tuple[str, str]]:
+        """Key and name of each parameter used."""
+        found: list[tuple[str, str]] = []
+        for key in type(self).model_fields:
+            names: list[str] = []
+            self._with(names.append, (key,))
+            found += [(key, name) for name in names]
+        return found
 
     def named_units(self) -> list[tuple[str, str, str]]:
         """Key, name and unit of each parameter that stands for a number with a unit."""
         named = ((key, getattr(self, key), unit) for key, unit in self.units.items() if key not in self.words)
         return [(key, name, unit) for key, name, unit in named if isinstance(name, str)]
 
-    def _with(self, put: Callable[[str], Any]) -> dict[str, Any]:
-        """Arguments, with what `put` makes of the names of parameters."""
+    def _with(self, put: Callable[[str], Any], keys: Iterable[str]) -> dict[str, Any]:
+        """Arguments of these keys, with what `put` makes of the names of parameters."""
 
         def filled(name, value):
             if isinstance(value, dict) and name not in self.fixed:
                 return {key: put(one) if isinstance(one, str) else one for key, one in value.items()}
             return put(value) if isinstance(value, str) and name not in self.words else value
 
-        return {name: filled(name, value) for name, value in self if name != "type"}
+        return {name: filled(name, getattr(self, name)) for name in keys if name != "type"}
 
 
 def _part(tag: str, kind: Callable, default: Any = ..., *, units: Mapping[str, str]) -> type[Part]:
@@ -380,10 +383,12 @@ class Source(Strict):
             spectrum = spectrum * absorption(**self.absorption.arguments(parameters))
         return mixture.Source(spectrum, MORPHOLOGIES[self.morphology.type](**self.morphology.arguments(parameters)))
 
-    def references(self) -> list[str]:
-        """Names of the parameters used."""
-        parts = (self.spectrum, self.morphology, self.absorption)
-        return [name for part in parts if part is not None for name in part.references()]
+    def references(self) -> list[tuple[str, str]]:
+        """Key and name of each parameter used."""
+        parts = {"spectrum": self.spectrum, "morphology": self.morphology, "absorption": self.absorption}
+        return [
+            (f"{of}.{key}", name) for of, part in parts.items() if part is not None for key, name in part.references()
+        ]
 
     def named_units(self) -> list[tuple[str, str, str]]:
         """Key, name and unit of each parameter that stands for a number with a unit."""
@@ -434,12 +439,12 @@ class Tree(Strict):
             found |= {f"{name}/{path}": leaf for path, leaf in inner.items()} or {name: component}
         return found
 
-    def references(self) -> list[str]:
-        """Names of the parameters used."""
-        used = [name for component in self.components.values() for name in component.references()]
-        if isinstance(self.weights, str):
-            return [*used, self.weights]
-        return used + [value for value in (self.weights or {}).values() if isinstance(value, str)]
+    def references(self) -> list[tuple[str, str]]:
+        """Key and name of each parameter used."""
+        components = self.components.items()
+        used = [(f"components.{of}.{key}", name) for of, part in components for key, name in part.references()]
+        weights = {"weights": self.weights} if isinstance(self.weights, str) else self.weights or {}
+        return used + [(f"weights.{of}", name) for of, name in weights.items() if isinstance(name, str)]
 
 
 class Inner(Tree):
@@ -453,7 +458,7 @@ class Model(Tree):
 
     def function(self) -> Callable[[dict], mixture.Mixture]:
         """The model as a plain function of a dict of parameters; it raises `ValueError` where one is missing."""
-        needed = tuple(dict.fromkeys(self.references()))
+        needed = tuple(dict.fromkeys(name for _, name in self.references()))
 
         def model(parameters):  # a method of this class has no hash, which jit needs
             for name in needed:
@@ -508,6 +513,10 @@ class Parameter(Strict):
             raise ValueError(f"the truth of a {self.prior} prior is {wanted}, not {self.truth}")
         if self.truth is not None:
             self._check_truth()
+        try:
+            self.distribution()
+        except ValueError as error:
+            raise ValueError(f"a {self.prior} prior cannot be made of these numbers ({error})") from error
         return self
 
     def _check_truth(self):
@@ -579,6 +588,13 @@ class Laplace(Strict):
 Sampler = Annotated[Nuts | Smc | Nested | Svi | Laplace, Field(discriminator="method")]
 
 
+def _is_halo_without_place(section: Part | None) -> bool:
+    if section is None or {"lon", "lat"} <= section.model_fields_set:
+        return False
+    kind = MORPHOLOGIES[section.type]
+    return isinstance(kind, type) and issubclass(kind, darkmatter.Halo)
+
+
 class Config(Strict):
     """A whole run."""
 
@@ -611,14 +627,19 @@ class Config(Strict):
 
     def _check_names(self):
         used = self.model.references()
-        for name in used:
-            if name not in self.parameters:
-                raise ValueError("the model uses an " + unknown("parameter", name, self.parameters))
         for name in self.parameters:
             if not is_name(name):
                 raise ValueError(f"parameters: {name!r} reads as a number or an angle; begin the name with a letter")
-            if name not in used:
-                raise ValueError(f"parameter {name!r} is not used in the model")
+        for key, name in used:
+            if name not in self.parameters:
+                raise ValueError(f"model.{key}: the model uses an {unknown('parameter', name, self.parameters)}")
+            several = self.parameters[name].concentration
+            if (several is not None) != (key.split(".")[-1] == "weights"):
+                wanted = "fractions, of a dirichlet prior" if several is None else f"one number, not {len(several)}"
+                raise ValueError(f"model.{key}: parameter {name!r} must stand for {wanted}")
+        for name in self.parameters:
+            if name not in {name for _, name in used}:
+                raise ValueError(f"parameters.{name}: parameter {name!r} is not used in the model")
 
     def _check_frames(self):
         """Refuse templates of another frame, hours in the galactic one, and halos at a centre of another frame."""
@@ -634,9 +655,7 @@ class Config(Strict):
                     f"the template of component {path!r} is to be read in frame {frame}, that of the observations, not "
                     f"{shape.frame}"
                 )
-            kind = MORPHOLOGIES[shape.type] if shape is not None else None
-            is_halo = isinstance(kind, type) and issubclass(kind, darkmatter.Halo)
-            if is_halo and frame == "icrs" and not {"lon", "lat"} <= shape.model_fields_set:
+            if frame == "icrs" and _is_halo_without_place(shape):
                 raise ValueError(
                     f"{where}: lon, lat are (0, 0) by default, which is the Galactic centre in frame galactic only, "
                     "not in icrs; give both, or set observations.frame: galactic"
@@ -665,7 +684,7 @@ class Config(Strict):
             raise ValueError(f"observations of kind {kind} need events to simulate, as in events: {{simulate: 10000}}")
         lacking = [name for name, parameter in self.parameters.items() if parameter.truth is None]
         if lacking:
-            raise ValueError(f"to simulate events, parameter {lacking[0]!r} needs a truth")
+            raise ValueError(f"parameters.{lacking[0]}: to simulate events, parameter {lacking[0]!r} needs a truth")
         number = self.events.simulate
         if number is True and self.model.weights is not None:
             raise ValueError("events.simulate: true is for a model without weights; give the number of events")

@@ -18,19 +18,20 @@ PLAIN_LIVETIME = (600.0, 1e8)  # s; a plain number outside is more likely one of
 
 # units of the arguments of spectra and morphologies by name; all others are numbers without
 SPECTRUM_UNITS: dict[str, str] = {
+    **dict.fromkeys(("reference", "ebreak", "mean", "sigma", "energy", "mass"), "TeV"),
     "amplitude": "TeV-1 cm-2 s-1",
     "lambda_": "TeV-1",
     "sigma_v": "cm3 s-1",
     "j_factor": "GeV2 cm-5",
     "decay_rate": "s-1",
     "d_factor": "GeV cm-2",
-} | dict.fromkeys(("reference", "ebreak", "mean", "sigma", "energy", "mass"), "TeV")
+}
 LINE_UNITS = SPECTRUM_UNITS | {"amplitude": "cm-2 s-1"}
-MORPHOLOGY_UNITS: dict[str, str] = (
-    dict.fromkeys(("lon", "lat", "sigma", "r_0", "edge", "phi", "radius", "width", "step"), "deg")
-    | dict.fromkeys(("r_s", "r_c", "distance"), "kpc")
-    | dict.fromkeys(("local_density", "rho_s"), "GeV cm-3")
-)
+MORPHOLOGY_UNITS: dict[str, str] = {
+    **dict.fromkeys(("lon", "lat", "sigma", "r_0", "edge", "phi", "radius", "width", "step"), "deg"),
+    **dict.fromkeys(("r_s", "r_c", "distance"), "kpc"),
+    **dict.fromkeys(("local_density", "rho_s"), "GeV cm-3"),
+}
 
 
 class RightAscension(float):
@@ -157,7 +158,8 @@ def directions(value):
 
 def livetime(value) -> float:
     """Livetime [s] of a pointing; a plain number that is more likely one of hours or minutes is refused."""
-    plain, value = not isinstance(value, str), number(value, "s")
+    plain = not isinstance(value, str) or value.strip()[-1:].isdigit()
+    value = number(value, "s")
     if plain and value > 0 and not PLAIN_LIVETIME[0] <= value <= PLAIN_LIVETIME[1]:
         raise ValueError(
             f"plain numbers are in s, and {value:g} s is no usual livetime of a pointing; write '{value:g} h' or "

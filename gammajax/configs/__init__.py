@@ -1,5 +1,6 @@
 """Built-in configurations, reading of configuration files, and their checks against responses."""
 
+import re
 from importlib import resources
 
 from pydantic import ValidationError
@@ -25,10 +26,10 @@ def load(source: str) -> Config:
     if source in names:
         return parse(builtin(source), source)
     path = expand(source)
-    if path.is_dir():
-        raise ValueError(f"{source} is a folder; give the YAML file in it")
     try:
         text = document.decode(path.read_bytes())
+    except IsADirectoryError as error:
+        raise ValueError(f"{source or '.'} is a folder; give the YAML file in it") from error
     except FileNotFoundError as error:
         known = unknown("configuration", source, [n for n in names if n != "template"])
         end = "" if path.suffix in (".yaml", ".yml") else f"; {known}"
@@ -49,9 +50,9 @@ def parse(text: str, name: str = "configuration") -> Config:
             raise ValueError(f"{has}; it must hold sections such as observations, model and parameters")
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ValueError(f"{name}: {_one_line(error)}") from error
+        raise ValueError(_shortened(f"{name}: {_one_line(error)}")) from error
     except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+        raise ValueError(_shortened(f"{name}: {error}")) from error
 
 
 def dump(config: Config) -> str:
@@ -68,6 +69,11 @@ MESSAGES = {
     "model_attributes_type": "must be a section of keys and values, not {input!r:.60}",
     "too_short": "must not be empty, or have fewer than {min_length} entries",
 }
+
+
+def _shortened(line: str) -> str:
+    """The line without the middle of numbers that nobody reads to the end."""
+    return re.sub(r"(\d{20})\d+", r"\1...", line)
 
 
 def _one_line(error: ValidationError) -> str:

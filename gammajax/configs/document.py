@@ -5,16 +5,18 @@ YAML 1.1 reads 03600 as octal, 05:34:31.94 in base 60 and `on` as true; YAML 1.2
 
 import codecs
 import re
+import warnings
 from io import StringIO
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
 TAG = "tag:yaml.org,2002:"
 PLAIN = frozenset(TAG + name for name in ("null", "bool", "int", "float", "str", "seq", "map", "merge"))
+MOST = 100_000  # values of a document with its anchors, far above any that is meant
 # the longer first: that of UTF-16 begins that of UTF-32
 MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16"}
 MARKS |= {codecs.BOM_UTF16_BE: "utf-16", codecs.BOM_UTF8: "utf-8-sig"}
@@ -48,11 +50,16 @@ def values(text: str) -> Any:
         raise ValueError(f"%YAML {version[1]} asks for another YAML; leave the line out: files are read as YAML 1.2")
     yaml = YAML(typ="safe", pure=True)
     try:
-        root = yaml.compose(text.lstrip("\ufeff"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ReusedAnchorWarning)
+            root = yaml.compose(text.lstrip("\ufeff"))
         if root is None:
             return None
-        _check(root, (), set())
+        _check(root, (), {})
         return yaml.constructor.construct_document(root)
+    except ReusedAnchorWarning as error:
+        lines = " and ".join(re.findall(r"line (\d+)", str(error))[:2])
+        raise ValueError(f"an anchor is there twice, in lines {lines}; give each its own name") from error
     except ReaderError as error:
         line = text[: error.position].count("\n") + 1
         raise ValueError(f"line {line} holds the character {chr(error.character)!r}; is this a text file?") from error
@@ -70,33 +77,37 @@ def dump(values: Any) -> str:
     return stream.getvalue()
 
 
-def _check(node, above: tuple, seen: set) -> None:
-    """Refuse what has no plain meaning; a date is made the text that it is."""
+def _check(node, above: tuple, sizes: dict) -> int:
+    """Refuse what has no plain meaning, and make a date the text that it is; the number of values of a node."""
     line = node.start_mark.line + 1
     if node in above:
         raise ValueError(f"line {line}: the anchor &{node.anchor} holds itself")
-    if node in seen:  # an alias
-        return
-    seen.add(node)
+    if node in sizes:  # an alias
+        return sizes[node]
+    size = 1
     if node.tag == TAG + "timestamp":
         node.tag = TAG + "str"  # YAML 1.2 has no dates: it is the name of a folder, say
     if node.tag not in PLAIN:
         raise ValueError(f"line {line}: the tag {node.tag.replace(TAG, '!!')} is not known; write plain values")
     if isinstance(node, SequenceNode):
         for item in node.value:
-            _check(item, (*above, node), seen)
+            size += _check(item, (*above, node), sizes)
     if isinstance(node, MappingNode):
         lines: dict[str, int] = {}
         for key, value in node.value:
             line = key.start_mark.line + 1
-            _check(key, (*above, node), seen)
+            _check(key, (*above, node), sizes)
             name = key.value if isinstance(key, ScalarNode) else "of several values"
             if key.tag not in (TAG + "str", TAG + "merge"):
                 raise ValueError(f"line {line}: the key {name} is not text; write a name, or put it in quotes")
             if name in lines:
                 raise ValueError(f"the key {name!r} is there twice, in lines {lines[name]} and {line}; keep one")
             lines[name] = line
-            _check(value, (*above, node), seen)
+            size += _check(value, (*above, node), sizes)
+    if size > MOST:
+        raise ValueError(f"line {line}: anchors make more than {MOST} values of this; write out what is meant")
+    sizes[node] = size
+    return size
 
 
 def _problem(error, text: str) -> str:

@@ -6,7 +6,9 @@ import warnings
 import jax.numpy as jnp
 import numpy as np
 
-from gammajax.config import Config
+from gammajax.config import HIGHEST, Config
+from gammajax.darkmatter import Halo
+from gammajax.io.frames import separations
 from gammajax.mixture import Source
 from gammajax.observation import Observation
 from gammajax.posterior import explore_priors
@@ -14,6 +16,8 @@ from gammajax.priors import centre, check_priors
 
 TAILS = 1.0  # deg, about what a point spread function adds to the reach of a pointing
 ABOVE = 2.0  # times the highest energy of a response: reconstructed energies go that far
+GEV_PER_TEV = 1000.0
+CUSP = 20.0  # deg from the centre of a halo, which nobody points at for its cusp
 HEAVY = 10.0  # times the highest energy: a heavier particle shows in photons of less than its mass
 OTHER = {"icrs": "galactic", "galactic": "icrs"}
 
@@ -31,30 +35,28 @@ def check(config: Config, observations: list[Observation]) -> None:
     _check_selection(config, low, high, max(a[1].upper for a in axes))
     _check_spectra(config, low, high)
     priors = {name: parameter.distribution() for name, parameter in config.parameters.items()}
-    check_priors(priors)
     start = {name: centre(prior) for name, prior in priors.items()}
-    mixture = _build(config, start)
-    at_truth = {name: jnp.asarray(value, float) for name, value in config.truths.items()}
-    if at_truth:
-        _build(config, start | at_truth)
+    truth = start | {name: jnp.asarray(value, float) for name, value in config.truths.items()}
+    mixture = _build(config, truth, "")
     try:
-        explore_priors(config.model.function(), priors, start, mixture)
+        check_priors(priors)
+        explore_priors(config.model.function(), priors, start, _build(config, start, " at the medians of the priors"))
     except ValueError as error:
         raise ValueError(f"parameters: {error}") from error
-    _check_directions(config, config.model.function()(start | at_truth), observations)
+    _check_directions(config, mixture, observations)
 
 
-def _build(config, parameters):
-    """The model at these parameters; what is wrong is said with the component where it is."""
+def _build(config, parameters, at: str):
+    """The model at these parameters; an error names the component where it is."""
     for path, component in config.model.leaves().items():
         try:
             component.build(parameters)
         except (ValueError, FileNotFoundError) as error:
-            raise type(error)(f"{_key(path)}: {error}") from error
+            raise type(error)(f"{_key(path)}{at}: {error}") from error
     try:
         return config.model.function()(parameters)
     except ValueError as error:
-        raise ValueError(f"model: {error}") from error
+        raise ValueError(f"model{at}: {error}") from error
 
 
 def _key(path: str) -> str:
@@ -64,11 +66,11 @@ def _key(path: str) -> str:
 def _check_selection(config, low, high, widest):
     settings = config.observations
     first, last = settings.energy_range or (low, high)
-    if first >= high or last <= low or last > ABOVE * high:
-        ask = f"; are these GeV? then write [{first:g} GeV, {last:g} GeV]" if last / 1000.0 <= ABOVE * high else ""
+    like_gev = last > ABOVE * high and 0.1 * low <= first / GEV_PER_TEV and last / GEV_PER_TEV <= ABOVE * high
+    if first >= high or last <= low or last > HIGHEST or like_gev:
         raise ValueError(
             f"observations.energy_range: [{first:g}, {last:g}] TeV is outside of the response's {low:.3g} to "
-            f"{high:.4g} TeV{ask if last > high else ''}"
+            f"{high:.4g} TeV" + (f"; are these GeV? then write [{first:g} GeV, {last:g} GeV]" if like_gev else "")
         )
     if settings.offset_max > widest + 1e-6:
         raise ValueError(
@@ -97,7 +99,7 @@ def _check_spectra(config, low, high):
                     )
         inverse = getattr(spectrum, "lambda_", None)
         inverse = config.truths.get(inverse) if isinstance(inverse, str) else inverse
-        if inverse and not low <= 1.0 / inverse <= HEAVY * high:
+        if isinstance(inverse, float) and inverse > 0 and not low <= 1.0 / inverse <= HEAVY * high:
             warnings.warn(
                 f"{where}.lambda_: the cut-off 1 / {inverse:g} = {1.0 / inverse:.3g} TeV is outside of the response's "
                 f"{low:.3g} to {high:.4g} TeV; lambda_ is in 1/TeV",
@@ -117,11 +119,11 @@ def _energies(config, where: str, value, widest: float) -> dict[str, tuple[float
         return {where: (min(nodes), max(nodes), math.inf)}
     parameter = config.parameters[value]
     found = {}
-    if parameter.truth is not None:
+    if isinstance(parameter.truth, float):
         found[f"parameters.{value}.truth"] = (parameter.truth, parameter.truth, math.inf)
     if parameter.low is not None:
         found[f"parameters.{value}"] = (parameter.low, parameter.high, widest)
-    else:
+    elif parameter.concentration is None:
         middle = float(centre(parameter.distribution()))
         found[f"parameters.{value}"] = (middle, middle, math.inf)
     return found
@@ -141,24 +143,31 @@ def _check_directions(config, mixture, observations):
         sources[path] = (float(shape.lon), float(shape.lat), min(float(np.max(shape.radius)), 180.0))
     if not sources:
         return
-    pointings = [(float(o.lon), float(o.lat)) for o in observations]
+    pointings = np.array([(float(o.lon), float(o.lat)) for o in observations])
     lon, lat, size = np.array(list(sources.values())).T
+    places = np.stack([lon, lat], -1)
     reach = settings.offset_max + size + TAILS
-    away = _separation(pointings, frame, (lon, lat), frame)  # [pointing, source]
-    moved = _separation(pointings, OTHER[frame], (lon, lat), frame)
-    swapped = _separation(pointings, frame, (lon, lat), OTHER[frame])
+    # a halo is in every field of view: far from its cusp may be meant, but not where the other frame is at the cusp
+    halo = np.array([isinstance(mixture.components[path].morphology, Halo) for path in sources])
+    far, near = np.where(halo, CUSP, reach), np.where(halo, settings.offset_max + TAILS, reach)
+    away = separations(pointings, frame, places, frame)  # [pointing, source]
+    moved = separations(pointings, OTHER[frame], places, frame)
+    swapped = separations(pointings, frame, places, OTHER[frame])
     real = settings.kind == "gadf"  # the files know where they point
     for j, path in enumerate(sources):
-        if np.all(away[:, j] > reach[j]):
+        if np.all(away[:, j] > far[j]):
             i = int(away[:, j].argmin())
             end = ""
-            if np.any(swapped[:, j] <= reach[j]):
+            if np.any(swapped[:, j] <= near[j]):
                 end = f"; it looks like one in {OTHER[frame]}: convert it, or set observations.frame"
-            elif not real and np.any(moved[:, j] <= reach[j]):
+            elif not real and np.any(moved[:, j] <= near[j]):
                 end = f"; the pointing looks like one in {OTHER[frame]}: convert it, or set observations.frame"
+            elif halo[j]:
+                continue
             raise ValueError(
                 f"{_key(path)}.morphology: ({lon[j]:g}, {lat[j]:g}) deg, {frame}, is {away[i, j]:.3g} deg from the "
-                f"nearest pointing, ({pointings[i][0]:g}, {pointings[i][1]:g}), which sees {settings.offset_max:g} deg{end}"
+                f"nearest pointing, ({pointings[i][0]:g}, {pointings[i][1]:g}), which sees {settings.offset_max:g} deg"
+                f"{end}"
             )
     for i, (lon_i, lat_i) in enumerate(pointings):
         if real or not np.all(away[i] > reach):
@@ -170,12 +179,3 @@ def _check_directions(config, mixture, observations):
         if np.any(moved[i] <= reach):
             raise ValueError(f"{message}; it looks like one in {OTHER[frame]}: convert it to {frame}")
         warnings.warn(f"{message}, and sees none", stacklevel=3)
-
-
-def _separation(pointings, frame, directions, other):
-    """Separations [deg], [pointing, source]."""
-    from astropy.coordinates import SkyCoord
-
-    lon, lat = np.array(pointings).T
-    first = SkyCoord(lon[:, None], lat[:, None], unit="deg", frame=frame)
-    return np.asarray(first.separation(SkyCoord(*directions, unit="deg", frame=other)).deg)
