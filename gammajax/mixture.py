@@ -119,7 +119,7 @@ class Mixture(eqx.Module):
                 raise ValueError(f"component {name!r}: a name must not hold '/', which separates the nodes of a path")
             if weights is None and isinstance(component, Mixture) and component.weighted:
                 raise ValueError(
-                    f"component {name!r} is a mixture with weights in one without weights: its flux is unknown; "
+                    f"component {name!r} is a mixture with weights in one without: its flux is unknown; "
                     "give weights to the outer one, or none to both"
                 )
         self.names, self.parts = tuple(components), tuple(components.values())

@@ -78,7 +78,7 @@ class GaussPSF(PSF):
 
 
 def _newton_step(square, width, weight, log_outside):
-    """One Newton step to ln Sum_i w_i exp(-r^2 / 2 s_i^2) = ln(1 - probability); convex in r^2, so approach from below."""
+    """One Newton step to ln Sum_i w_i exp(-r^2 / 2 s_i^2) = ln(1 - probability), from below: convex in r^2."""
     exponent = -0.5 * square[..., None] / width**2
     log_rest = jax.scipy.special.logsumexp(exponent, axis=-1, b=weight)
     share = weight * jnp.exp(exponent - log_rest[..., None])
