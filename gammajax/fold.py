@@ -191,9 +191,9 @@ def fold_plan(
     For a source without edges, the step is `smooth` times sigma, its scale and the narrowest response in quadrature, so
     that it is resolved down to its far tails. For edges the step is `edged` times the sigma of the narrowest response,
     and 1.4 times for halos and templates that fill the field. Source pixels are a quarter of that sigma for edges and
-    for sources narrower than an eighth of it, and a third of a step for halos as steep as NFW. Structure below the pixel
-    size aliases: next to the centre of a halo the error is 1 % for a brightness that falls as separation^-1.3 and 4 %
-    for ^-1.6.
+    for sources narrower than an eighth of it, and a third of a step for halos as steep as NFW. Structure below the
+    pixel size aliases: next to the centre of a halo the error is 1 % for a brightness that falls as separation^-1.3 and
+    4 % for ^-1.6.
     """
     psf = observation.response.psf
     radius = max(float(m.radius) for m in morphologies)

@@ -149,7 +149,7 @@ def _beyond(posterior, new_posterior) -> list[str]:
         # a little inside: supports may be open
         values = [value + 1e-3 * (centre(new) - value) for value in extremes(new)]
         if not all(bool(jnp.all(prior.support(value))) for value in values):
-            found.append(f"the prior of {name!r} reaches beyond the one of the draws; that region is missed")
+            found.append(f"the prior of {name!r} reaches beyond the one of the draws; what lies there is missed")
     return found
 
 

@@ -124,7 +124,7 @@ def _split(key, total, fractions):
 
 
 def _generator(key):
-    """numpy generator for draws on the host."""
+    """Random generator of numpy for draws on the host."""
     return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
 
 
