@@ -7,10 +7,10 @@ from gammajax.io.files import UNREADABLE, expand, one_line, quiet
 
 
 def read_absorption(path, redshift: float = 0.1, alpha_norm: float = 1.0) -> Absorption:
-    """Absorption from a file in the XSPEC table format, such as those in `$GAMMAPY_DATA/ebl`.
+    """Absorption from a file in the XSPEC table format, for example in `$GAMMAPY_DATA/ebl`.
 
-    The file holds transmissions by redshift and energy; where one is zero, tau is taken as 100.
-    Raises `ValueError` for a file that is not such a table, `FileNotFoundError` for none.
+    The file holds transmissions by redshift and energy; a transmission of zero is read as tau = 100.
+    Raises `ValueError` for a file of another format, `FileNotFoundError` for a missing file.
     """
     from astropy.io.registry import IORegistryError
     from gammapy.modeling.models import EBLAbsorptionNormSpectralModel

@@ -43,7 +43,7 @@ FLAT, DEGENERATE = 1e-8, {np.dtype(np.float32): 3e-7, np.dtype(np.float64): 1e-1
 # a combination of correlated numbers is degenerate if known to WIDE widths of the priors only
 CORRELATED, WIDE = 1e-3, 10.0
 AWAY = 5.0  # largest distance of starts from the middle of a prior, in the unconstrained space
-EDGE, OUT = 1e-2, 20.0  # negligible change of log density up to an edge; position of the edge in the unconstrained space
+EDGE, OUT = 1e-2, 20.0  # negligible change of log density up to an edge; unconstrained coordinate of the edge
 HALF = 0.5  # fall of the log density at a one-sided error
 
 

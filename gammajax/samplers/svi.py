@@ -59,7 +59,7 @@ def svi(
 ) -> Result:
     """Fit a distribution to a posterior, draw from it, and weight the draws with the posterior itself.
 
-    - `guide`: "flow" fits bent posteriors and needs at least two numbers; "gaussian" is a Gaussian with free covariance.
+    - `guide`: "flow" fits bent posteriors and needs at least two numbers; "gaussian" has a free covariance.
     - `steps` of Adam at a `learning_rate` that falls to zero, with `particles` draws for each gradient.
     - `draws` of the fitted distribution; the result has equally weighted draws, as many as the effective size of the
       weights, and all draws with weights (`weighted`).
