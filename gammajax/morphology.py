@@ -331,12 +331,12 @@ class GeneralizedGaussian(Elongated):
 
     @property
     def radius(self):
-        # a gamma distribution with a shape of up to two has a part in 1e8 beyond 22
+        # a gamma distribution with a shape parameter of at most two has a part in 1e8 beyond 22
         return jnp.minimum(1.01 * self.r_0 * 22.0**self.eta, 180.0)
 
     @property
     def breaks(self):
-        # at these exponents, however sharp the rim is
+        # radii at these exponents, for a rim of any sharpness
         inner = self.r_0 * jnp.asarray([1e-3, 0.5, 2.0, 6.0]) ** self.eta
         return jnp.minimum(jnp.concatenate([jnp.zeros(1), inner, self.radius[None]]), 180.0)
 
@@ -347,11 +347,11 @@ class GeneralizedGaussian(Elongated):
 
 @eqx.filter_jit
 def pixel_fractions(morphology: Morphology, grid: Grid, order: int = 3) -> Float[Array, "pixel pixel"]:
-    """Fraction of the flux in every pixel of `grid`, integrated over the pixel and not sampled at its centre.
+    """Fraction of the flux in every pixel of `grid`, integrated over the pixel.
 
-    Gauss-Legendre quadrature with `order`^2 points; in the pixels next to the centre of the source an average over
-    51^2, and for halos, which have their cusp there, an integral around each pixel. Templates are cut exactly where
-    two pixels overlap.
+    The integral is a Gauss-Legendre quadrature with `order`^2 points. Pixels next to the centre of the source use an
+    average over 51^2 points, or an integral around each pixel for halos, which have a cusp there. Templates use the
+    exact overlap of pixels.
     """
     return morphology.pixel_fractions(grid, order)
 
@@ -362,7 +362,7 @@ def plane_fractions(
 ) -> Float[Array, "plane pixel pixel"]:
     """[`pixel_fractions`][gammajax.morphology.pixel_fractions] at every true `energy` [TeV].
 
-    One plane stands for all energies where the morphology does not depend on energy.
+    A single plane is returned for all energies if the morphology does not depend on energy.
     """
     if not morphology.is_energy_dependent:
         return morphology.pixel_fractions(grid, order)[None]

@@ -88,7 +88,7 @@ def plot_run(result):
 
 
 def live_points(log_likelihood, log_likelihood_birth) -> np.ndarray:
-    """Live points at the death of each point: those born below its likelihood that have not died before it."""
+    """Number of live points at the death of each point: born below its likelihood, and not dead before."""
     died = np.sort(log_likelihood)
     born = np.searchsorted(np.sort(log_likelihood_birth), log_likelihood, side="left")
     return born - np.searchsorted(died, log_likelihood, side="left")

@@ -28,7 +28,7 @@ class PSF(eqx.Module):
 
     @abc.abstractmethod
     def containment(self, energy_true, offset, rad) -> Float[Array, "..."]:
-        """Probability to reconstruct within `rad` [deg]."""
+        """Probability of a reconstructed direction within `rad` [deg]."""
 
     @abc.abstractmethod
     def quantile(self, energy_true, offset, probability) -> Float[Array, "..."]:

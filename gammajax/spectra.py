@@ -80,7 +80,7 @@ def require_positive(module, *names: str) -> None:
 
 
 def require_finite(module) -> None:
-    """Raise `ValueError` for the first number of a module that can be looked at and is NaN or infinite."""
+    """Raise `ValueError` for the first number of a module that is concrete and NaN or infinite."""
     for name in (field.name for field in dataclasses.fields(module)):
         value = getattr(module, name)
         number = isinstance(value, np.ndarray | jax.Array) and jnp.issubdtype(value.dtype, jnp.floating)
@@ -94,9 +94,9 @@ def article(noun: str) -> str:
 
 
 def curve_axes(ax, name: str, kind: str, limits: tuple, xlabel: str, ylabel: str, scale: str = "log"):
-    """Logarithmic axes for a curve between `limits`, the abscissa in `scale`; new ones where `ax` is None.
+    """Logarithmic axes for a curve between `limits`, the abscissa in `scale`; new axes if `ax` is None.
 
-    Raises `ValueError` for limits that do not fit: `name` is what they are called, `kind` what they hold.
+    Raises `ValueError` for wrong limits, with their `name` and the `kind` of their values.
     """
     import matplotlib.pyplot as plt
 
@@ -116,7 +116,7 @@ class Spectrum(eqx.Module):
     """Interface of all spectra."""
 
     smooth: ClassVar[bool] = True  # no edges or lines within a bin
-    __array_ufunc__: ClassVar[None] = None  # numpy numbers leave the product to us
+    __array_ufunc__: ClassVar[None] = None  # products with numpy numbers use __rmul__
 
     def __check_init__(self):
         require_finite(self)

@@ -176,7 +176,7 @@ def test_little_is_lost(loss):
 
 
 def test_wide_cells_leave_estimates_without_bias(observations, loss, options):
-    """Cells as wide as the response allows: estimates of single events and of cells agree within what is lost."""
+    """Cells of the largest width: estimates from single events and from cells agree within the lost information."""
     events, _ = loss
     cells = events.compress(observations, 5.0, 0.4)
     assert len(cells) < 0.6 * len(events)

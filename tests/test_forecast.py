@@ -36,7 +36,7 @@ def expected(small):
 
 @pytest.fixture(scope="module")
 def grid(small):
-    """Intensities by component and index, and widths, at a grid of energies and directions: quadrature is the judge."""
+    """Intensities by component and index, and widths, at a grid of energies and directions, for a quadrature."""
     nodes, weights = np.polynomial.legendre.leggauss(10)
     log_energy = np.log(2.0) + nodes * np.log(2.0)
     side = 1.0 - (np.arange(50) + 0.5) / 25.0
@@ -63,7 +63,7 @@ def test_fisher_information_is_the_integral(expected, grid):
     fisher = np.array([[(a * b / (source + sky) * width).sum() for a in scores] for b in scores])
     assert expected.names == ("flux", "index", "norm")
     np.testing.assert_allclose(expected.fisher, fisher, rtol=0.03, atol=0.01 * fisher.max())
-    # the aim is 1 %; the points say themselves how near they are
+    # the aim is 1 %; the points estimate their own error
     deviations = [float(expected.standard_deviations[name]) for name in expected.names]
     assert expected.precision < 0.01
     np.testing.assert_allclose(deviations, np.sqrt(np.diag(np.linalg.inv(fisher))), rtol=0.02)
@@ -107,7 +107,7 @@ def test_samplers_take_the_expectation(expected):
 
 
 def test_counting(small):
-    # one component: the error of its norm is that of a count; a fraction of two alike in nothing is binomial
+    # one component: the error of its norm is that of a count; a fraction of two separate components is binomial
     sky = {"norm": dist.LogNormal(np.log(4.0), 0.05)}
 
     def model(p):

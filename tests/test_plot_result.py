@@ -10,7 +10,7 @@ from gammajax.plot_result import live_points
 
 @pytest.fixture(scope="module")
 def nested():
-    """A run of 50 live points on a likelihood that is a power of the prior volume left."""
+    """A run of 50 live points on a likelihood that is a power of the remaining prior volume."""
     generator, size = np.random.default_rng(0), 50
     live, birth, points, log_volume = generator.uniform(size=size), np.full(size, -np.inf), [], 0.0
     for _ in range(6 * size):
@@ -91,7 +91,7 @@ def test_trace_shows_chains_that_disagree():
 
 
 class Absolute(eqx.Module):
-    """What the plot of spectra needs of a posterior: two sources in an inner mixture, and a background."""
+    """A posterior for the plot of spectra: two sources in an inner mixture, and a background."""
 
     priors: dict
     observations: tuple

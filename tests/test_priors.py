@@ -73,7 +73,7 @@ def test_what_is_no_prior(prior, message):
 
 
 class Drawn(dist.Distribution):
-    """Uniform between 2 and 4, of which only draws are known."""
+    """Uniform between 2 and 4, with draws only."""
 
     support = dist.constraints.real
 

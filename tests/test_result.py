@@ -274,7 +274,7 @@ def test_chains_for_anesthetic(tmp_path):
         Result.from_samples({"x": np.ones((1, 5))}, method="test").save_chains(tmp_path / "none")
 
 
-@pytest.mark.filterwarnings("ignore")  # what anesthetic thinks of its pandas
+@pytest.mark.filterwarnings("ignore")  # anesthetic's warnings about pandas
 def test_anesthetic_agrees(tmp_path):
     anesthetic = pytest.importorskip("anesthetic")
     points = nested_points()

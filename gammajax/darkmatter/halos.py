@@ -1,17 +1,17 @@
-"""Halos: the density of dark matter, and what annihilation or decay in it looks like on the sky.
+"""Halos: the density of dark matter, and the brightness of its annihilation or decay on the sky.
 
-A halo is its density, rho(r) = rho_s shape(r / r_s); all else is shared. Line of sight l towards separation theta
-passes the centre at b = d sin(theta), and
+A halo is defined by its density, rho(r) = rho_s shape(r / r_s); all halos share the other methods. The line of sight l
+at separation theta passes the centre at b = d sin(theta), and
 
     dJ/dOmega = Int rho^2 dl (annihilation),      dD/dOmega = Int rho dl (decay),      r = b cosh(u), dl = r du
 
-by Gauss-Legendre quadrature in u, which resolves the closest approach however near it is. Of this the logarithm is
-kept at nodes equally spaced in the logarithm of the chord c = 2 sin(theta / 2), and cubic between them; solid angle is
-2 pi c dc.
-Within the innermost node a cusp is cut off such that its flux is kept: the brightness is constant there.
+by Gauss-Legendre quadrature in u, which resolves the closest approach at any distance. The logarithm of the integral is
+kept at nodes equally spaced in the logarithm of the chord c = 2 sin(theta / 2), with cubic interpolation; the solid
+angle is 2 pi c dc. Within the innermost node the brightness is constant, with the flux of the cusp.
 
-Adding a profile means one class with its parameters and its `shape`. Names and formulas are gammapy's
-(`gammapy.astro.darkmatter.profiles`), default values those of Cirelli et al. 2011 (arXiv:1012.4515) for the Milky Way.
+A new profile is one class with its parameters and its `shape`. Names and formulas are gammapy's
+(`gammapy.astro.darkmatter.profiles`); default values are those of Cirelli et al. 2011 (arXiv:1012.4515) for the Milky
+Way.
 """
 
 import abc

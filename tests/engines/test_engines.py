@@ -234,7 +234,7 @@ def test_gradient_in_position_extension_and_index(engine, make_observation):
         gradient = eqx.filter_jit(eqx.filter_grad(lambda p, ready: log_likelihood(ready, p)))(at, ready)
         evaluate = eqx.filter_jit(log_likelihood)
         for i in range(4):
-            # wider than where the nodes of an event at the centre turn with its direction
+            # a larger step than the region where the nodes rotate with the direction of an event at the centre
             step = 3e-4 * np.eye(4)[i]
             expected = (evaluate(ready, at + step) - evaluate(ready, at - step)) / 6e-4
             assert float(gradient[i]) == pytest.approx(float(expected), rel=1e-4)
@@ -307,7 +307,7 @@ def test_errors(observation, response):
 
 @pytest.mark.parametrize("engine", EXACT)
 def test_an_observation_without_events_changes_nothing(engine, make_observation):
-    """As a run of which none are left after cuts."""
+    """As in a run without events after cuts."""
     pair = [make_observation(lon=lon, energy_min=1.0, energy_max=3.0) for lon in (0.0, 0.5)]
     made = events("point")
     both, one = (gj.intensity(source("point"), o, made, engine, per_decade=PER_DECADE) for o in (pair, pair[:1]))

@@ -71,10 +71,10 @@ def test_free_sizes(name, near, point):
     for size in [*SMALL, 0.02, 0.15]:
         density, counts = both(jnp.asarray(size))
         density = np.asarray(density, float)[np.asarray(posterior.count) > 0][rows][order]
-        # pixels about the pointing, of shapes whose prior fills the field, hold a cusp between them to 0.25 %
+        # if the prior fills the field, pixels about the pointing resolve a cusp between them to 0.25 %
         assert density @ weight == pytest.approx(float(counts), rel=3e-3), size
         assert float(counts) == pytest.approx(total, rel=5e-3), size
-        if size in SMALL:  # ln L of 1000 events of a point: a difference of a tenth is none
+        if size in SMALL:  # ln L of 1000 events of a point: a tenth is negligible
             share, other = source * weight / (source @ weight), density / (density @ weight)
             seen = share > 0
             apart = share[seen] @ np.log((source / (source @ weight))[seen] / np.maximum(other[seen], 1e-30))
@@ -120,7 +120,7 @@ SPECTRA = {
 
 @pytest.mark.parametrize("shape", ["Point", "Gaussian"])
 def test_free_positions_with_other_spectra_than_at_the_start(shape, near):
-    """Engines are prepared with one spectrum and asked for others: those of the kernel engine, which knows none."""
+    """Engines prepared with one spectrum agree for others with the kernel engine, which needs no spectrum."""
     observation, events, _ = near
     some = events[np.arange(0, len(events), 7)]
     start = gj.PowerLaw(2.5, 1e-11)

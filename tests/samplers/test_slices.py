@@ -52,7 +52,7 @@ def test_new_points_follow_the_prior_above_the_threshold(live):
 
 
 def test_size_of_batches_changes_nothing(live):
-    # also where it divides the number of points not, and where it is larger
+    # also a batch that does not divide the number of points, and a larger one
     one, *others = (
         replace(make, 4, size, 10)(jax.random.key(2), live, jnp.asarray(-3.0), FACTOR) for size in (1, 3, 16)
     )
