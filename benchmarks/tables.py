@@ -16,8 +16,8 @@ ABOUT = {
     "closure": (
         "python -m benchmarks.closure --events 1000000 --seeds 20",
         "Pulls of the fit on simulated events (truth: 2 % signal, 2 TeV). Target: mean within 0.7, standard deviation "
-        "0.7 to 1.3. `closure-from-20`: the next twenty seeds (`--first 20`). Their `against_nuts_1e5`: shift and ratio "
-        "of NUTS against the fit; one of two chains sat in a far peak for 80 of 500 draws, and R-hat reported it.",
+        "0.7 to 1.3. `closure-from-20`: the next twenty seeds (`--first 20`). Their `against_nuts_1e5`: shift and "
+        "ratio of NUTS against the fit; one of two chains sat in a far peak for 80 of 500 draws; R-hat reported it.",
     ),
     "closure-check": (
         "python -m benchmarks.closure --seeds 0",
@@ -50,12 +50,13 @@ ABOUT = {
         "`gammajax_dense`: its conventions on the same true grid, with its priors as given (`max_abs_diff_of_log`: "
         "difference of marginals); `gammajax_kernel`: gammajax's own engine, without grid. Seconds are for repeated "
         "calls; `first_*` includes compilation, which later rows partly reuse; GammaBayes is called once. Errors are "
-        "against the direct engine (for 100000 events against kernel), which interpolates the same background table as "
-        "kernel; they include GammaBayes' shift of events to nodes. `fraction_off_sd`: error of the signal's fraction "
-        "at the true mass, in its standard deviation; `membership_max_err`: error of an event's signal probability; "
-        "`simulated_energy_off_errors`: error of the mean ln E of simulated events, in standard errors. `crab`: "
-        "unbinned extended likelihood and gammapy's binned one for four H.E.S.S. runs; fits from the same start, each run from "
-        "its own safe energy. gammapy's stacked response ignores that these energies differ; the joint fit uses them.",
+        "against the direct engine (for 100000 events against kernel), which interpolates the same background table "
+        "as kernel; they include GammaBayes' shift of events to nodes. `fraction_off_sd`: error of the signal's "
+        "fraction at the true mass, in its standard deviation; `membership_max_err`: error of an event's signal "
+        "probability; `simulated_energy_off_errors`: error of the mean ln E of simulated events, in standard errors. "
+        "`crab`: unbinned extended likelihood and gammapy's binned one for four H.E.S.S. runs; fits from the same "
+        "start, each run from its own safe energy. gammapy's stacked response ignores that these energies differ; the "
+        "joint fit uses them.",
     ),
     "samplers": (
         "python -m benchmarks.samplers",
@@ -73,9 +74,9 @@ ABOUT = {
         "python -m benchmarks.calibration",
         "Ranks of the truth among draws, prior draw to inference. Target: inside the simultaneous 95 % band, p above "
         "0.01, coverage within binomial errors. `inside_joint_band`: 95 % for the four parameters together; ranks "
-        "leave one of four 95 % bands by chance in up to 19 % of the cases. All methods use the same simulations (nuts more "
-        "of them), so common deviations come from the simulations. `mean_rank_sigma`: deviation of the mean rank from "
-        "one half, in its standard deviations. The run continues after the simulations in the file.",
+        "leave one of four 95 % bands by chance in up to 19 % of the cases. All methods use the same simulations "
+        "(nuts more of them), so common deviations come from the simulations. `mean_rank_sigma`: deviation of the "
+        "mean rank from one half, in its standard deviations. The run continues after the simulations in the file.",
     ),
     "calibration-from-1000": (
         "python -m benchmarks.calibration --methods nuts --first 1000",

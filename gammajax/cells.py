@@ -129,7 +129,7 @@ class Binning(eqx.Module):
         within = np.concatenate([[0], np.cumsum(in_ring)])
         first = np.concatenate([[0], np.cumsum(within[rings])[:-1]])
         if first[-1] + within[rings[-1]] > np.iinfo(np.int32).max:
-            raise ValueError("more than two thousand million cells in one observation: give larger ones")
+            raise ValueError("more than 2^31 cells in one observation: use larger cells")
         return _Table(*(jnp.asarray(column, jnp.int32) for column in (rings, first, within)))
 
 

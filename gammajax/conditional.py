@@ -223,7 +223,7 @@ def locate(posterior, label: str) -> tuple[str, tuple[int, ...]]:
     prior = posterior.priors[name]
     names = labels({name: np.zeros(shape(prior))})
     if label not in names:
-        raise ValueError(f"{label!r} is no single number; choose from {names}")
+        raise ValueError(f"{label!r} is not a single number; choose from {names}")
     support = prior.support
     if support.event_dim and not isinstance(support, constraints.independent):
         raise ValueError(

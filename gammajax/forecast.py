@@ -84,9 +84,9 @@ class Asimov(eqx.Module):
         mixture = model(truth)
         if mixture.weighted != (number is not None):
             raise ValueError(
-                "a mixture with weights knows no number of events: give number="
+                "a mixture with weights does not predict the number of events: give number="
                 if mixture.weighted
-                else "the model's fluxes are absolute and say how many events there are: leave number out"
+                else "the model's absolute fluxes predict the number of events: leave number out"
             )
         observations = tuple(observations) if isinstance(observations, list | tuple) else (observations,)
         proposals = _proposals(model, [truth, *(_complete(priors, point) for point in also)], priors, observations)
@@ -384,7 +384,7 @@ def sensitivity(
     if not 0.5 < level < 1.0:
         raise ValueError(f"the level of a limit must be between 0.5 and 1, not {level}")
     if not float(truth[scale]) > 0:
-        raise ValueError(f"the true {scale!r} must be positive: it says the size to look for")
+        raise ValueError(f"the true {scale!r} must be positive: it sets the scale of the search")
     there = [{**truth, along: jnp.asarray(value)} for value in values]
     asimov = Asimov.init(
         key, model, priors, observations, there[0], also=tuple(there[1:]), number=number, points=points, **options
@@ -419,7 +419,7 @@ def _at_value(likelihood, point, scale, along, z):
     for what, value in (("limit on", mu), ("discovery of", discovery)):
         if np.isinf(value):
             warnings.warn(
-                f"there is no {what} {scale!r} at {along} = {fixed:g}: other parameters can make up for any of it",
+                f"there is no {what} {scale!r} at {along} = {fixed:g}: other parameters can compensate any value",
                 stacklevel=3,
             )
     return mu / z, discovery, found(0.0)

@@ -73,7 +73,7 @@ class Profile(eqx.Module):
             edge, kind = self.support[side > 0], "limit" if side > 0 else "lower end"
             warnings.warn(
                 f"q is below {height:.3g} up to the end of the prior of {self.name!r}, {edge:g}: there is no {kind} "
-                "within; widen the prior, or constrain what is degenerate with it",
+                "within; widen the prior, or constrain the parameters that are degenerate with it",
                 stacklevel=3,
             )
         return end
@@ -316,7 +316,7 @@ def test_statistic(
         messages.append("a fit of the test has not converged; TS may be too small or too large")
     if undefined:
         messages.append(
-            f"{', '.join(undefined)} without meaning under the null: the p-value is local, that of all values searched "
+            f"{', '.join(undefined)} without meaning under the null: the p-value is local; the global p-value "
             "is larger (look-elsewhere effect, Gross & Vitells 2010, arXiv:1005.1891)"
         )
     for message in messages:

@@ -247,7 +247,8 @@ class Result:
         for name, function in functions.items():
             if not callable(function):
                 raise ValueError(
-                    f"{name!r} must be a function of the dict of parameters, not {function!r}; only units= is none"
+                    f"{name!r} must be a function of the dict of parameters, not {function!r}; "
+                    "the only other keyword is units="
                 )
         check_labels(dict.fromkeys(functions), units=units)
         taken = [name for name in functions if name in self.samples]
@@ -321,7 +322,7 @@ class Result:
         """
         if self.log_evidence is None or other.log_evidence is None:
             method = (self if self.log_evidence is None else other).tree.attrs["method"]
-            raise ValueError(f"a result by {method!r} has no evidence; use a method that gives one, as smc or nested")
+            raise ValueError(f"a result by {method!r} has no evidence; use one with evidence, such as smc or nested")
         counts = [result.tree.attrs.get("events") for result in (self, other)]
         if None not in counts and counts[0] != counts[1]:
             warnings.warn(
@@ -549,7 +550,7 @@ def _points(weighted) -> dict:
         raise ValueError(f"weighted samples and their statistics must be of one length, not of {sorted(lengths)}")
     weight = stats["log_weight"]
     if np.any(np.isnan(weight)) or not np.isfinite(weight.max()):
-        raise ValueError("log_weight of the weighted samples must be numbers, of which one at least is finite")
+        raise ValueError("log_weight of the weighted samples must be numbers, at least one of them finite")
     stats["log_weight"] = weight - np.logaddexp.reduce(weight)
     return {"weighted": _dataset(samples, "point"), "weighted_stats": _dataset(stats, "point")}
 

@@ -70,7 +70,7 @@ def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=
     log_ratio, shift = _log_ratios(posterior, new_posterior, log_prior, points, chunk)
     log_ratio = np.where(old > 0, log_ratio, -np.inf)
     if np.any(np.isnan(log_ratio)) or not np.isfinite(log_ratio.max()):
-        raise ValueError("no draw has a density under the new posterior that is a number above zero; sample it anew")
+        raise ValueError("no draw has a positive, finite density under the new posterior; sample the new posterior")
     with np.errstate(divide="ignore"):
         log_weight = np.log(old) + log_ratio
     log_sum = np.logaddexp.reduce(log_weight)

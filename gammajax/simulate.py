@@ -50,7 +50,7 @@ def simulate(
     """
     observations = as_tuple(observations)
     if not isinstance(model, Mixture | Source | InstrumentBackground):
-        raise ValueError(f"simulate takes what a model returns for some parameters, as in model(truth), not {model!r}")
+        raise ValueError(f"simulate takes a mixture, such as model(truth), or a component, not {model!r}")
     if not is_concrete(jnp.zeros(()), key, model):
         raise ValueError("simulate draws on the host: call it outside jit, grad and vmap")
     if not isinstance(model, Mixture):

@@ -130,7 +130,7 @@ def test_our_own_errors_name_what_is_known():
         result().plot_corner(nonsense=1)
     with pytest.raises(ValueError, match="no option 'titles'"):  # ours to set
         result().plot_corner(titles=["a"])
-    with pytest.raises(ValueError, match="'nonsense' must be a function .*, not 1; only units= is none"):
+    with pytest.raises(ValueError, match="'nonsense' must be a function .*, not 1; the only other keyword is units="):
         result().derive(nonsense=1)
     figure = result().plot_corner(bins=10, quantiles=())  # over ours
     assert len(figure.axes) == 1

@@ -67,7 +67,7 @@ def morphology_from_gammapy(model, read: Reader, frame: str, geom=None) -> tuple
     if ours and name == "ConstantSpatialModel":
         return Constant(), 4.0 * math.pi * read(model.value, "sr-1")
     if ours and name in ("ConstantFluxSpatialModel", "TemplateNDSpatialModel"):
-        raise ValueError(f"{read.prefix}: {name} has no counterpart; it is no function of the direction alone")
+        raise ValueError(f"{read.prefix}: {name} has no counterpart; it is not a function of the direction alone")
     if name == "TemplateSpatialModel" and ours and model.is_energy_dependent:
         return read.table(model, lambda: _cube(model, read, frame, geom))
     if model.is_energy_dependent:

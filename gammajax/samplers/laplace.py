@@ -78,7 +78,7 @@ def laplace(
         error = float(np.hypot(error, own - weighing.log_evidence))
     messages = []
     if not run.prepared["converged"]:
-        messages.append("the maximum was not found: the Gaussian about it means little")
+        messages.append("the maximum was not found: the Gaussian approximation is unreliable")
     if not k_hat < K_HAT_MAX:
         messages.append(
             f"the posterior is no Gaussian: Pareto k-hat {k_hat:.2f}, above {K_HAT_MAX}; sample it, by nuts or nested"

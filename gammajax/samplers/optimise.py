@@ -154,7 +154,7 @@ def fit(posterior, *, initial: dict | None = None) -> Fit:
     converged = peak.converged and (peak.curved or meaningless)
     along = dict.fromkeys(label for axis in peak.others.T for label in labels_along(names, axis))
     if meaningless:
-        notes.append((f"nothing is known of {' and '.join(along)} there, without meaning at that edge", False))
+        notes.append((f"the data do not constrain {' and '.join(along)} at that edge", False))
     elif not converged:
         if not np.isfinite(peak.distance):
             where = "its derivatives are not finite there"

@@ -164,7 +164,9 @@ def _messages(record, particles) -> list[str]:
         )
     least = float(record["ess"].min())
     if least < 0.1 * particles:
-        messages.append(f"weights degenerate: an effective size of {least:.0f} of {particles} particles; raise them")
+        messages.append(
+            f"weights degenerate: an effective size of {least:.0f} of {particles} particles; raise the number"
+        )
     ancestors = int(record["ancestors"][-1])
     if ancestors < FEW_ANCESTORS:
         messages.append(

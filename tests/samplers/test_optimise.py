@@ -198,7 +198,7 @@ def test_what_has_no_meaning_without_a_signal(make_toy):
     priors = {"signal": dist.Uniform(0.0, 20.0), "mass": dist.Uniform(0.0, 10.0)}
     best = fit(make_toy(line, priors, {"signal": 5.0, "mass": 5.0}, np.full(50, 0.7)))
     assert best.converged and best.parameters["signal"] == 0.0 and best.standard_deviations["signal"] > 0
-    assert "nothing is known of mass there" in best.messages[-1]
+    assert "the data do not constrain mass at that edge" in best.messages[-1]
 
 
 def test_identical_sources_are_degenerate(make_toy):
