@@ -5,8 +5,8 @@
 is the likelihood of binned events with the intensity integrated over each cell, so estimates have no bias for cells of
 any size. Wide cells lose information ([`gammajax.compression_loss`][] measures it). Cells are intervals of ln E', of
 the offset from the pointing and of the position angle about it; they end at the edge of the selection. The mean over a
-cell is a Gauss-Legendre rule with two points along each axis for cells that resolve the response, and up to four for
-wider cells.
+cell is a Gauss-Legendre rule with two points along each axis for cells up to one standard deviation of the response,
+and up to four for wider cells.
 """
 
 import math

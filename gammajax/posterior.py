@@ -140,7 +140,7 @@ class Posterior(eqx.Module):
         self.count = rows.place(rows.count)
         self.data = _of_rows(rows)
         self.reference_parameters = start
-        self.reference = jnp.zeros(0)  # until there is one
+        self.reference = jnp.zeros(0)  # set below
         total = self.total
         if total > MANY and jnp.result_type(float) != jnp.float64:
             _warn(

@@ -156,7 +156,7 @@ TRUTH = {"index": jnp.asarray(2.5), "fraction": jnp.asarray(0.4)}
 
 @pytest.fixture(scope="module")
 def options(observations):
-    """Of posteriors: the response folded once for all of them."""
+    """The folded response for several posteriors."""
     morphology = model(TRUTH).components["source"].morphology
     return {"engine": gj.engines.PreparedKernel.init(morphology, observations, 20.0), "per_decade": 20.0}
 

@@ -142,7 +142,7 @@ def test_a_narrow_window_changes_counts_and_intensities_together(observation):
         [float(function(part)[0]) for part in parts]
         for function in (found.engines["source"].intensity, found.engines["source"].expected_counts)
     )
-    # both are those of the component as it is now
+    # both belong to the component at the current parameters
     direct = [float(gj.intensity(part, observation, found.events, "direct")[0]) for part in parts]
     np.testing.assert_allclose(intensities, direct, rtol=0.03)  # few nodes
     totals = [float(gj.expected_counts(part, observation, per_decade=10.0)) for part in parts]

@@ -324,7 +324,7 @@ def test_pixel_fractions_add_up(name, tolerance):
 
 @pytest.mark.parametrize("step", [0.045, 0.03])
 def test_pixel_fractions_of_a_template_add_up(template, step):
-    # pixels of one grid cut by those of another
+    # overlaps of the pixels of two grids
     fractions = pixel_fractions(template, Grid(30.0, 40.0, step, 1.6))
     assert float(fractions.sum()) == pytest.approx(1.0, abs=1e-3)
 

@@ -55,7 +55,7 @@ SOME = gj.PowerLaw(2.0), gj.Point(0.0, 0.0)
 
 
 def components():
-    """Maker of a component, by values of its numbers, and those values."""
+    """Factory of a component from values of its numbers, and the values."""
     for cls, values in SPECTRA.items():
         yield cls.__name__, lambda cls=cls, **v: gj.Source(cls(**v), SOME[1]), values
     for cls, values in EMISSION.items():

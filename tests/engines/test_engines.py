@@ -14,7 +14,7 @@ SPECTRUM = gj.PowerLaw(2.3, 1e-11)
 
 
 def narrowing_cube():
-    """A Gaussian whose width falls with energy; pixels of 0.05 deg are small against the point spread function."""
+    """A Gaussian with a width that falls with energy; pixels of 0.05 deg are smaller than the point spread function."""
     grid = Grid(0.3, 0.2, 0.05, 1.2)
     x, y = np.meshgrid(grid.coordinates, grid.coordinates)
     sigma = np.array([0.35, 0.3, 0.22, 0.18])[:, None, None]
@@ -22,7 +22,7 @@ def narrowing_cube():
 
 
 def template():
-    """A Gaussian off the centre of 0.2 deg pixels: wider ones than the point spread function."""
+    """A Gaussian off the centre of 0.2 deg pixels, which are wider than the point spread function."""
     grid = Grid(0.3, 0.2, 0.2, 0.5)
     x, y = np.meshgrid(grid.coordinates, grid.coordinates)
     return gj.TemplateMap(grid, np.exp(-0.5 * (x**2 + (y - 0.1) ** 2) / 0.2**2))

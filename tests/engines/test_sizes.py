@@ -97,7 +97,7 @@ def test_small_shapes_of_the_direct_engine_are_points(name, near, point):
 @pytest.mark.parametrize("engine", ["kernel", "fold"])
 @pytest.mark.parametrize("size", [30.0, 60.0])
 def test_the_largest(engine, size, near):
-    """The brightness is even over the field: N is that of the isotropic sky times the brightness at the pointing."""
+    """The brightness is uniform over the field: N is that of the isotropic sky, scaled by the brightness."""
     observation, _, _ = near
     shape = gj.Gaussian(0.0, 0.0, size)
     found = float(gj.expected_counts(gj.Source(SPECTRUM, shape), observation, engine, per_decade=10.0))
@@ -146,7 +146,7 @@ MOVING = {
 
 @pytest.mark.parametrize("name", MOVING)
 def test_gradients_in_position_and_size(name, make_observation):
-    """Of intensities and counts, against finite differences, for a source whose circle of counts crosses the field."""
+    """Slopes of intensities and counts against finite differences, for a source that crosses the edge of the field."""
     observation = make_observation(energy_min=1.0, energy_max=4.0, offset_max=0.9)
     rng = np.random.default_rng(1)
     events = gj.Events(rng.uniform(1.1, 3.9, 24), rng.uniform(0.3, 0.7, 24), rng.uniform(-0.1, 0.3, 24))

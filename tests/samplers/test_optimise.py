@@ -133,7 +133,7 @@ def test_errors_over_six_decades(wide):
 
 
 def relative(p, data):
-    """On and off counts as `counting`, off counts of ten times the background, each relative to what is expected.
+    """On and off counts as `counting`, off counts of ten times the background, each relative to its expectation.
 
     The signal is in units of `data[2]`, as cross sections are.
     """
@@ -146,7 +146,7 @@ def relative(p, data):
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_a_weak_signal_among_many_events(wide):
-    # deficits, nothing, and excesses from a hundredth of a standard deviation on, against the exact profile
+    # deficits, zero, and excesses from a hundredth of a standard deviation on, against the exact profile
     with jax.enable_x64(wide):
         for count, excess, unit in [
             (1e2, -1.0, 1.0),

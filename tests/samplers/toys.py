@@ -64,7 +64,7 @@ def build(function, priors, start, data=()):
 
 
 def gaussian_toy(share=(1.0, 0.0)):
-    """Posterior whose mean and precision are closed forms: priors of sd 10 add 1/100 to the precision."""
+    """Posterior with closed forms of mean and precision: priors of sd 10 add 1/100 to the precision."""
     priors = {"size": dist.Normal(0.0, 10.0), "position": dist.Normal(jnp.zeros(2), 10.0).to_event(1)}
     toy = build(switched, priors, {"position": jnp.zeros(2), "size": 0.0}, share)
     precision = PRECISION + jnp.eye(3) / 100.0
