@@ -17,7 +17,7 @@ ABOUT = {
         "python -m benchmarks.closure --events 1000000 --seeds 20",
         "Pulls of the fit on simulated events (truth: 2 % signal, 2 TeV). Target: mean within 0.7, standard deviation "
         "0.7 to 1.3. `closure-from-20`: the next twenty seeds (`--first 20`). Their `against_nuts_1e5`: shift and "
-        "ratio of NUTS against the fit; one of two chains sat in a far peak for 80 of 500 draws, and said so by R-hat.",
+        "ratio of NUTS against the fit; one of two chains sat in a far peak for 80 of 500 draws; R-hat reported it.",
     ),
     "closure-check": (
         "python -m benchmarks.closure --seeds 0",
@@ -47,35 +47,36 @@ ABOUT = {
         "python -m benchmarks.peers",
         "Other packages on the same events and response files, in the same run. `gammabayes`: GammaBayes 0.1.9 as "
         "released, halo and instrumental background of CTAO South at 41 masses, on the axes of its reference case; "
-        "`gammajax_dense`: its conventions on the same true grid, with its priors as given (`max_abs_diff_of_log`: of "
-        "marginals); `gammajax_kernel`: gammajax by itself, without grid. Seconds of repeated calls, and of `first_*` "
-        "ones with compilation, some of which later rows find done; GammaBayes is called once. Errors are against the "
-        "direct engine, which reads the background off its table as kernel does (for 100000 events against kernel), "
-        "and include that GammaBayes moves events to nodes. `fraction_off_sd`: of the signal's fraction at the true "
-        "mass, in its standard deviation; `membership_max_err`: of an event's probability to be signal; "
-        "`simulated_energy_off_errors`: of the mean ln E of simulated events, in standard errors. `crab`: unbinned "
-        "extended likelihood, and gammapy's binned one, of four H.E.S.S. runs, fits from the same start, each run from "
-        "its own safe energy. Stacked, gammapy's response does not know that these differ; joint it does.",
+        "`gammajax_dense`: its conventions on the same true grid, with its priors as given (`max_abs_diff_of_log`: "
+        "difference of marginals); `gammajax_kernel`: gammajax's own engine, without grid. Seconds are for repeated "
+        "calls; `first_*` includes compilation, which later rows partly reuse; GammaBayes is called once. Errors are "
+        "against the direct engine (for 100000 events against kernel), which interpolates the same background table "
+        "as kernel; they include GammaBayes' shift of events to nodes. `fraction_off_sd`: error of the signal's "
+        "fraction at the true mass, in its standard deviation; `membership_max_err`: error of an event's signal "
+        "probability; `simulated_energy_off_errors`: error of the mean ln E of simulated events, in standard errors. "
+        "`crab`: unbinned extended likelihood and gammapy's binned one for four H.E.S.S. runs; fits from the same "
+        "start, each run from its own safe energy. gammapy's stacked response ignores that these energies differ; the "
+        "joint fit uses them.",
     ),
     "samplers": (
         "python -m benchmarks.samplers",
-        "The problem of `make demo`, 1e5 events. `largest_shift_sd`: of medians from dynesty, in standard deviations; "
-        "`evidence_shift_errors`: in combined errors; `ratio_to_dynesty`: of seconds at equal error of the evidence. "
-        "Target: 0.1, 2, and 1.5 for nested, 1 for smc.",
+        "The problem of `make demo`, 1e5 events. `largest_shift_sd`: shift of medians from dynesty, in standard "
+        "deviations; `evidence_shift_errors`: shift in combined errors; `ratio_to_dynesty`: ratio of seconds at equal "
+        "error of the evidence. Target: 0.1, 2, and 1.5 for nested, 1 for smc.",
     ),
     "targets": (
         "python -m benchmarks.targets",
         "Densities with known moments and evidence, 50 seeds. Target: mean of the pulls of log Z within 0.4, standard "
         "deviation 0.8 to 1.2; means and covariances within 4 Monte-Carlo errors. smc on the slab and spike has 60 "
-        "moves, as its warning asks for: with the default 8 the mean is -0.3 and the deviation 1.7, most runs warned.",
+        "moves, as its warning recommends: with the default 8 the mean is -0.3, the deviation 1.7, and most runs warn.",
     ),
     "calibration": (
         "python -m benchmarks.calibration",
         "Ranks of the truth among draws, prior draw to inference. Target: inside the simultaneous 95 % band, p above "
-        "0.01, coverage within binomial errors. `inside_joint_band`: 95 % for the four parameters together; of four "
-        "bands of 95 % one is left by chance in up to 19 % of the cases. All methods see the same simulations, nuts "
-        "more of them: what they share is of the simulations. `mean_rank_sigma`: of the mean rank from one half, in "
-        "its standard deviations. The run goes on from the simulations that the file holds.",
+        "0.01, coverage within binomial errors. `inside_joint_band`: 95 % for the four parameters together; ranks "
+        "leave one of four 95 % bands by chance in up to 19 % of the cases. All methods use the same simulations "
+        "(nuts more of them), so common deviations come from the simulations. `mean_rank_sigma`: deviation of the "
+        "mean rank from one half, in its standard deviations. The run continues after the simulations in the file.",
     ),
     "calibration-from-1000": (
         "python -m benchmarks.calibration --methods nuts --first 1000",
@@ -83,48 +84,48 @@ ABOUT = {
     ),
     "calibration-closure": (
         "python -m benchmarks.calibration --closure 20",
-        "Pulls of fits to a million events of the model of `calibration`, of truths from its priors: a bias of a "
-        "twentieth of a standard deviation at 2000 events would be one of 1.1 here.",
+        "Pulls of fits to a million events of the model of `calibration`, with truths from its priors: a bias of a "
+        "twentieth of a standard deviation at 2000 events would be 1.1 standard deviations here.",
     ),
     "forecast": (
         "python -m benchmarks.forecast",
         "A faint point source on the background of two hours of CTAO South, and of forty (`--hours 40`). `below`: "
-        "part of the experiments without it whose quoted limit lies below the bands of `gj.sensitivity` (-2 to 2 "
-        "standard deviations), of which `expected_below` should; `significance_median`: of experiments with the flux "
-        "of a median discovery, 5.",
+        "fraction of the experiments without the source with a limit below the bands of `gj.sensitivity` (-2 to 2 "
+        "standard deviations), to compare with `expected_below`; `significance_median`: median over experiments with "
+        "the flux of a median discovery; expected: 5.",
     ),
     "compression": (
         "python -m benchmarks.compression",
-        "Cells against the same 1e5 single events. `lost`: greatest part of the information on any combination of the "
-        "parameters; `errors_*`: factor on the standard deviation of each. Few events make the difference: the last "
-        "digits are of chance.",
+        "Cells against the same 1e5 single events. `lost`: largest fraction of the information lost on any combination "
+        "of the parameters; `errors_*`: factor on the standard deviation of each parameter. Few events make the "
+        "difference: the last digits are random.",
     ),
     "scale": (
         "python -m benchmarks.scale --events 10000000 --energy-per-decade 20 --pixel 0.2 --peak",
         "A thousandth of the events from dark matter of 1 TeV at the Galactic Centre. Seconds of each step; "
-        "`likelihood_bytes_per_s`: value and gradient, which read the kernel once each; with cells rows are cells. "
-        "`setup_peak_over_kept`: memory, most of it for the fold where rows are few.",
+        "`likelihood_bytes_per_s`: value and gradient, which read the kernel once each; with cells, rows are cells. "
+        "`setup_peak_over_kept`: memory; for few rows most of it is for the fold.",
     ),
     "scale-2e7": (
         "python -m benchmarks.scale --events 20000000 --draws 0 --peak",
-        "As above, each event by itself, without a posterior. Target: `setup_peak_over_kept` 1.2, "
-        "`likelihood_bytes_per_s` at least 60 % of `copy_bytes_per_s`. Another process ran beside the set-up.",
+        "As above, with single events and without sampling. Target: `setup_peak_over_kept` 1.2, "
+        "`likelihood_bytes_per_s` at least 60 % of `copy_bytes_per_s`. Another process ran during the set-up.",
     ),
     "scaling": (
         "python -m benchmarks.scaling",
-        "Seconds of value and gradient, bytes kept (`table_bytes`: of 60 x 60 values for each event). Figure: "
+        "Seconds of value and gradient, bytes kept (`table_bytes`: for 60 x 60 values per event). Figure: "
         "[scaling.png](results/scaling.png).",
     ),
     "paper": (
         "python -m benchmarks.paper_2401_13876",
         "The analysis of arXiv 2401.13876, from simulation to posterior and evidence, with 1e8 events in "
         "cells; the paper gives no time. Target: 15 minutes on two cores for simulation, cells and NUTS. Intervals of "
-        "95 %; the cross section of the same number of events depends on halo, pointings and selection, which are not "
-        "the paper's. Figure: [paper-2401-13876.png](results/paper-2401-13876.png).",
+        "95 %; the cross section for the same number of events depends on halo, pointings and selection, which differ "
+        "from the paper's. Figure: [paper-2401-13876.png](results/paper-2401-13876.png).",
     ),
     "paper-closure": (
         "python -m benchmarks.paper_2401_13876 --events 10000000 --seeds 10",
-        "Pulls of fits of the same model to 1e7 events in cells, of which 1e5 are of dark matter. Target: mean within "
+        "Pulls of fits of the same model to 1e7 events in cells, 1e5 of them from dark matter. Target: mean within "
         "1, standard deviation 0.6 to 1.4.",
     ),
     "simulate": ("python -m benchmarks.simulate", "Target: 3e5 events per second on two cores."),
@@ -132,7 +133,7 @@ ABOUT = {
 
 
 def number(value) -> str:
-    """Four significant digits, two decimals of a logarithm of evidence; none for none."""
+    """Four significant digits, two decimals for a logarithm of evidence; empty for None."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {number(part)}" for name, part in value.items() if not isinstance(part, list))
     if isinstance(value, float):

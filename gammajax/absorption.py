@@ -1,4 +1,4 @@
-"""Absorption of gamma rays on their way, by the extragalactic background light (EBL)."""
+"""Absorption of gamma rays by the extragalactic background light (EBL)."""
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,9 +10,9 @@ from gammajax.spectra import Scalar, curve_axes, is_concrete, parameter, require
 
 
 class Absorption(eqx.Module):
-    """Transmission exp(-alpha_norm tau(E, z)), to be multiplied to a spectrum: `spectrum * Absorption(...)`.
+    """Transmission exp(-alpha_norm tau(E, z)), a factor on a spectrum: `spectrum * Absorption(...)`.
 
-    - `energy` [TeV], `redshift_grid` increasing nodes, `optical_depth` tau at them, indexed [redshift, energy].
+    - `energy` [TeV], `redshift_grid`: increasing nodes; `optical_depth`: tau at the nodes, indexed [redshift, energy].
     - `redshift` of the source, `alpha_norm` the density of the background light relative to the model of the table.
 
     tau is linear in redshift and in ln E between nodes, as in gammapy's `EBLAbsorptionNormSpectralModel`, never
@@ -83,6 +83,6 @@ class Absorption(eqx.Module):
 
 
 def _locate(nodes, x):
-    """Interval and fraction in it; beyond the ends the fraction extrapolates."""
+    """Interval that contains x, and the fraction within it; the fraction extrapolates beyond the ends."""
     i = jnp.clip(jnp.searchsorted(nodes, x, side="right") - 1, 0, nodes.size - 2)
     return i, (x - nodes[i]) / (nodes[i + 1] - nodes[i])

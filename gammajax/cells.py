@@ -2,11 +2,11 @@
 
     log L = Sum_c n_c log( mean of lambda over the cell c )
 
-is the likelihood of binned events with the intensity integrated over each cell, so cells of any size leave estimates
-without bias: what wide ones lose is information ([`gammajax.compression_loss`][] says how much). Cells are intervals of
-ln E', of the offset from the pointing and of the position angle about it: they end where the selection ends. The mean
-over a cell is a Gauss-Legendre rule, of two points along each axis of cells that the response resolves and up to four
-along those of wider ones.
+is the likelihood of binned events with the intensity integrated over each cell, so estimates have no bias for cells of
+any size. Wide cells lose information ([`gammajax.compression_loss`][] measures it). Cells are intervals of ln E', of
+the offset from the pointing and of the position angle about it; they end at the edge of the selection. The mean over a
+cell is a Gauss-Legendre rule with two points along each axis for cells up to one standard deviation of the response,
+and up to four for wider cells.
 """
 
 import math
@@ -26,7 +26,7 @@ from gammajax.sky import DEGREE, displace, offset_coordinates, separation
 from gammajax.spectra import is_same
 
 CHUNK = 2**20  # events or points per step
-# in standard deviations of the response: width of cells where none is asked for, and the largest
+# width of cells in standard deviations of the response: the default and the maximum
 DEFAULT, LARGEST = 0.5, 3.0
 MOST = 1000  # points along a side of a cell, in maps
 
@@ -34,11 +34,11 @@ MOST = 1000  # points along a side of a cell, in maps
 class Binning(eqx.Module):
     """Cells of a list of observations, made by [`gammajax.Binning.init`][].
 
-    - `edges` [TeV]: of reconstructed energy, the same for all observations.
-    - `rings`: number of rings of equal width about each pointing, from it to `offset_max`, by observation and energy;
-      zero where no event is selected. The ring i has about pi (2 i + 1) cells.
+    - `edges` [TeV] of reconstructed energy, the same for all observations.
+    - `rings`: number of rings of equal width from the pointing to `offset_max`, by observation and energy interval;
+      zero outside the selection. Ring i has about pi (2 i + 1) cells.
     - `fields`: the observations without their responses.
-    - `order`: points along the axis of energy and along both of direction.
+    - `order`: quadrature points along the energy axis and along both axes of direction.
     """
 
     edges: Float[np.ndarray, " edge"]
@@ -61,8 +61,8 @@ class Binning(eqx.Module):
     ) -> "Binning":
         """Choose cells: by default half as wide as the standard deviations of the response in energy and direction.
 
-        `energy_per_decade` cells, and `pixel` [deg] wide; where that is more than three standard deviations of the
-        energy dispersion or of the point spread function, so wide.
+        `energy_per_decade` and `pixel` [deg] set the width of cells, at most three standard deviations of the energy
+        dispersion and of the point spread function.
         Raises `ValueError` for numbers that are not positive, or have a unit.
         """
         for name, value in (("energy_per_decade", energy_per_decade), ("pixel", pixel)):
@@ -80,12 +80,12 @@ class Binning(eqx.Module):
             return DEFAULT * resolution if asked is None else np.minimum(asked, LARGEST * resolution)
 
         step = width(None if energy_per_decade is None else np.log(10.0) / energy_per_decade, narrow_energy)
-        # as many edges as the local widths need, between those that selections set
+        # edges by the local widths, between the edges of the selections
         position = np.concatenate([[0.0], np.cumsum(np.diff(np.log(probe)) * 2.0 / (step[1:] + step[:-1]))])
         inner = np.interp(np.linspace(0.0, position[-1], 1 + int(np.ceil(position[-1] - 1e-6))), position, probe)
         ends = [end for o in observations for end in (o.energy_min, o.energy_max)]
         edges = np.unique(np.concatenate([inner[1:-1], ends]))
-        # none much narrower than the others: those asked for by selections stay
+        # keep the edges of selections; drop others that would make a much narrower cell
         keep = np.isin(edges, ends) | (np.abs(np.log(edges[:, None] / np.unique(ends))).min(1) > 0.3 * step.min())
         edges = edges[keep]
         middle = np.sqrt(edges[1:] * edges[:-1])
@@ -100,7 +100,7 @@ class Binning(eqx.Module):
         return cls(edges, np.array(rings, np.int32), fields, (order[0], order[1]))
 
     def locate(self, events: Events) -> Int[np.ndarray, " event"]:
-        """Number of the cell, among those of its observation, that each event is in.
+        """Index of the cell of each event, among the cells of its observation.
 
         Raises `ValueError` for an event outside the selection of its observation.
         """
@@ -121,7 +121,7 @@ class Binning(eqx.Module):
         return result
 
     def __call__(self, events: Events) -> "Cells":
-        """Count events; what several lists give may be added. Raises `ValueError` as `locate` does."""
+        """Count events; the cells of several lists can be added. Raises `ValueError` as `locate` does."""
         place = (np.asarray(events.observation, np.int64) << 32) + self.locate(events)
         return Cells.of(self, *np.unique(place, return_counts=True))
 
@@ -134,17 +134,17 @@ class Binning(eqx.Module):
 
     def _table(self, observation: int) -> "_Table":
         rings = self.rings[observation]
-        # pi (2 i + 1) cells in ring i, to the nearest whole number: nearly square ones
+        # pi (2 i + 1) cells in ring i, rounded: nearly square cells
         in_ring = np.rint(np.pi * (2 * np.arange(rings.max()) + 1))
         within = np.concatenate([[0], np.cumsum(in_ring)])
         first = np.concatenate([[0], np.cumsum(within[rings])[:-1]])
         if first[-1] + within[rings[-1]] > np.iinfo(np.int32).max:
-            raise ValueError("more than two thousand million cells in one observation: give larger ones")
+            raise ValueError("more than 2^31 cells in one observation: use larger cells")
         return _Table(*(jnp.asarray(column, jnp.int32) for column in (rings, first, within)))
 
 
 class _Table(eqx.Module):
-    """Cells of one observation: rings of every interval of energy, its first cell, and cells within the first rings."""
+    """Cells of one observation: rings and first cell of every energy interval, and cells within the first rings."""
 
     rings: Int[Array, " energy"]
     first: Int[Array, " energy"]
@@ -152,9 +152,9 @@ class _Table(eqx.Module):
 
 
 class Cells(eqx.Module):
-    """Counts of events in cells: to be given to [`gammajax.Posterior`][] in place of events.
+    """Counts of events in cells: pass them to [`gammajax.Posterior`][] in place of events.
 
-    - `observation`, `cell`: place of every cell that holds events, sorted; `count` of its events.
+    - `observation`, `cell`: indices of every cell with events, sorted; `count`: number of its events.
     """
 
     binning: Binning
@@ -181,7 +181,7 @@ class Cells(eqx.Module):
         return Cells(self.binning, self.observation[which], self.cell[which], self.count[which])
 
     def __add__(self, other: "Cells") -> "Cells":
-        """Counts of both, in the same binning."""
+        """Sum of the counts of two `Cells` with the same binning."""
         if not is_same(self.binning, other.binning):
             raise ValueError("only cells of the same binning can be added")
         place = [(np.asarray(c.observation, np.int64) << 32) + np.asarray(c.cell) for c in (self, other)]
@@ -190,7 +190,7 @@ class Cells(eqx.Module):
 
     @classmethod
     def of(cls, binning: Binning, place: Int[np.ndarray, " cell"], count) -> "Cells":
-        """Cells from numbers of 64 bits, of which the upper half is the observation."""
+        """Cells from 64-bit indices; the upper half of the bits is the observation."""
         observation, cell = place >> 32, place & (2**32 - 1)
         return cls(binning, observation.astype(np.int32), cell.astype(np.int32), np.asarray(count, np.int64))
 
@@ -209,9 +209,9 @@ class Cells(eqx.Module):
         return result
 
     def points(self, which: Int[np.ndarray, " some"] | slice = slice(None)) -> Points:
-        """Where the mean over each cell, or over some of them, is taken.
+        """Quadrature points of the mean over each cell, or over some of the cells.
 
-        Weights of directions are zero in excluded sky, unless all of the cell's are.
+        Directions in excluded sky have weight zero, unless all points of the cell are excluded.
         """
         binning = self.binning
         energies, directions = binning.order[0], binning.order[1] ** 2
@@ -234,16 +234,15 @@ class Cells(eqx.Module):
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """Directions (lon, lat) [deg] and numbers of events, in batches: for maps with pixels of `step` [deg].
 
-        The events of each cell are spread evenly over its part of the selected sky, at points three to a step, so that
-        a map of them shows no pattern of the cells, whatever their size. Cells further than `reach` [deg] from `centre`
-        may be left out.
+        The events of each cell are spread evenly over its part of the selected sky, with three points per step, so that
+        a map shows no pattern of the cells. Cells farther than `reach` [deg] from `centre` may be left out.
         """
         for number, field in enumerate(self.binning.fields):
             mine = self.observation == number
             own = self.binning._table(number)
             table = jax.tree.map(np.asarray, own)
             interval = np.searchsorted(table.first, self.cell[mine], "right") - 1
-            # intervals of energy with as many rings have the same cells on the sky
+            # energy intervals with equally many rings have the same cells on the sky
             rest, rings = self.cell[mine] - table.first[interval], table.rings[interval]
             for count in np.unique(rings):
                 same = rings == count
@@ -274,7 +273,7 @@ def _field(observation) -> Observation:
 
 
 def _resolution(observation, energy) -> tuple[np.ndarray, np.ndarray]:
-    """Standard deviations in ln E' and on the sky [deg] at energies [TeV], where they are smallest in the field."""
+    """Smallest standard deviations in the field, in ln E' and on the sky [deg], at energies [TeV]."""
     axis = observation.response.effective_area.axes[0]
     energy = np.clip(energy, np.exp(axis.lower) * (1 + 1e-5), np.exp(axis.upper) * (1 - 1e-5))
     migra = np.linspace(0.0, 3.0, 1501)[1:]
@@ -283,7 +282,7 @@ def _resolution(observation, energy) -> tuple[np.ndarray, np.ndarray]:
         below, sigma = _spreads(observation.response, *map(jnp.asarray, (energy, migra, offset)))
         quantiles = [[np.interp(part, row, migra) for part in (0.1587, 0.8413)] for row in np.asarray(below)]
         low, high = np.array(quantiles).T
-        # a table that holds nothing at some energy sets no width there
+        # an empty table at some energy sets no width there
         narrow.append((np.where(high > low, 0.5 * np.log(high / low), np.inf), np.where(sigma > 0, sigma, np.inf)))
     smallest = np.min(narrow, axis=0)
     return tuple(np.where(np.isfinite(smallest), smallest, [[0.2], [0.2]]).clip(1e-3))
@@ -299,7 +298,7 @@ def _spreads(response, energy, migra, offset):
 
 @eqx.filter_jit
 def _locate(field, table, interval, lon, lat):
-    """Number of the cell of each event."""
+    """Index of the cell of each event."""
     u, v = offset_coordinates(lon, lat, field.lon, field.lat)
     turn = jnp.arctan2(jnp.cos(DEGREE * v) * jnp.sin(DEGREE * u), jnp.sin(DEGREE * v)) / (2.0 * jnp.pi)
     count = table.rings[interval]
@@ -318,7 +317,7 @@ def _points(field, table, energies, cell, order: tuple[int, int]):
     sector, in_ring = rest - table.within[ring], table.within[ring + 1] - table.within[ring]
     (_, x_rule), (y, y_rule) = (np.polynomial.legendre.leggauss(n) for n in order)
     energy = energies[interval]
-    # the mean is over E' and over solid angle
+    # the mean is over E' and solid angle
     energy_weight = x_rule * energy
     i, j = (part.ravel() for part in np.meshgrid(0.5 + 0.5 * y, 0.5 + 0.5 * y, indexing="ij"))
     distance = (ring[:, None] + i) * (field.offset_max / table.rings[interval])[:, None]
@@ -329,11 +328,11 @@ def _points(field, table, energies, cell, order: tuple[int, int]):
 
 @eqx.filter_jit
 def _spread(field, table, cell, width, side: int):
-    """Directions and weights of `side`^2 points in each cell of an interval of energy whose rings are `width` wide."""
+    """Directions and weights of `side`^2 points in each cell of an energy interval with rings of `width` [deg]."""
     ring = jnp.searchsorted(table.within, cell, side="right") - 1
     sector, in_ring = cell - table.within[ring], table.within[ring + 1] - table.within[ring]
     i, j = (part.ravel() for part in np.meshgrid(np.arange(side), np.arange(side), indexing="ij"))
-    # each row is turned against the next, so that points of many cells are on no common line
+    # each row is rotated against the next, so that points of many cells do not line up
     shift = (0.618 * (ring[:, None] * side + i)) % 1.0
     distance = (ring[:, None] + (i + 0.5) / side) * width
     lon, lat = displace(
@@ -343,7 +342,7 @@ def _spread(field, table, cell, width, side: int):
 
 
 def _selected_weights(field, lon, lat, weight):
-    """Weights that add up to one in each row, zero in excluded sky, unless all of the row is."""
+    """Weights that add up to one in each row; zero in excluded sky, unless the whole row is excluded."""
     kept = weight * field.selected(lon, lat)
     weight = jnp.where(kept.sum(1, keepdims=True) > 0, kept, weight)
     return weight / weight.sum(1, keepdims=True)

@@ -1,4 +1,4 @@
-"""What is lost when events are merged in cells: information, and differences of the log-likelihood."""
+"""Loss from merging events in cells: information, and differences of the log-likelihood."""
 
 import equinox as eqx
 import jax
@@ -16,15 +16,15 @@ from gammajax.samplers.space import labels, labels_along
 
 
 class CompressionLoss(eqx.Module):
-    """From [`gammajax.compression_loss`][], for all numbers in the parameters in the order of `names`.
+    """Result of [`gammajax.compression_loss`][], for all numbers in the parameters in the order of `names`.
 
-    - `events` and `cells` of the comparison.
-    - `information`, `information_compressed`: Fisher information [number, number] of both at the parameters, as the sum
+    - `events` and `cells`: their numbers in the comparison.
+    - `information`, `information_compressed`: Fisher information [number, number] of both at the parameters, the sum
       over events of products of the derivatives of their log-density.
-    - `lost`: greatest part of the information on any combination of the numbers that the cells lose.
-    - `errors`: factor on the standard deviation of each number, one and more but for the noise of few events.
-    - `log_likelihood_ratio`, `log_likelihood_ratio_compressed`: of points one standard deviation up in each number
-      against the parameters, the others held.
+    - `lost`: largest fraction of information lost, over all combinations of the numbers.
+    - `errors`: factor on the standard deviation of each number; at least one, except for noise of few events.
+    - `log_likelihood_ratio`, `log_likelihood_ratio_compressed` of points one standard deviation up in each number
+      relative to the parameters, with the other numbers fixed.
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
@@ -65,10 +65,10 @@ def compression_loss(
     """Compare the likelihood of events with that of the same events in cells, at the `parameters`.
 
     - `energy_per_decade`, `pixel` as [`gammajax.Binning.init`][]; `options` as [`gammajax.Posterior`][].
-    - `subsample`: so many events at random, if there are more. Information lost is a property of the cells: it does not
-      grow with the number of events.
+    - `subsample`: number of random events to use, if there are more. The fraction of information lost depends on the
+      cells, not on the number of events.
 
-    Raises `ValueError` for parameters, or combinations of them, about which the events have no information.
+    Raises `ValueError` for parameters, or combinations of parameters, without information in the events.
     """
     if len(events) > subsample:
         events = events[np.sort(np.random.default_rng(seed).choice(len(events), subsample, replace=False))]
@@ -79,7 +79,7 @@ def compression_loss(
     both = [
         Posterior(model, priors, observations, data, **options).with_reference(parameters) for data in (events, cells)
     ]
-    # in units of each number's own error, with the others held: single precision needs numbers of one size
+    # in units of each number's error with the others fixed: single precision needs numbers of similar size
     scale = np.ones(flat.size)
     for _ in range(2):
         curvature = np.diag(_information(both[0], jnp.asarray(scale, flat.dtype), parameters))
@@ -106,9 +106,9 @@ def compression_loss(
 def _information(posterior, scale, parameters) -> Float[np.ndarray, "number number"]:
     """Sum over events of the products of the derivatives of their log-density, in units of `scale`.
 
-    Unlike second derivatives its differences between two ways to evaluate the same events are hardly random.
+    Unlike second derivatives, its difference between two evaluations of the same events has little noise.
     """
-    # in double precision, which shows combinations that change nothing
+    # double precision reveals combinations without effect
     scores = np.asarray(_scores(posterior, scale, parameters), np.float64)
     return (scores * np.asarray(posterior.count)[:, None]).T @ scores
 

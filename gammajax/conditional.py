@@ -1,14 +1,14 @@
-"""The likelihood with constraint terms and some numbers held, and its maximum: for profiles, tests and sensitivities.
+"""The likelihood with constraint terms and some numbers fixed, and its maximum: for profiles, tests and sensitivities.
 
-Priors of nuisances are constraint terms of L, as if from another measurement: a J-factor, a systematic error of a norm.
-By default every prior counts but that of the number that is profiled, which keeps its support alone.
-`constraints=["j"]` names those that count, all of them in full; with `constraints=[]` supports are all that is left.
+Priors of nuisances are constraint terms of L, like another measurement: a J-factor, a systematic error of a norm.
+By default every prior counts except the prior of the profiled number, of which only the support is kept.
+`constraints=["j"]` names the priors that count in full; `constraints=[]` keeps only supports.
 
-A term is the density of the prior in the parameter itself, except where the prior is a transform of a normal one or
-given in the logarithm: then it is the density in that variable. So `LogNormal` is normal in ln v, with its maximum at
-the median, `Gamma(n + 1, t)` is the likelihood of n counts in a time t and `Beta(k + 1, n - k + 1)` that of k in n.
-`Uniform` and `LogUniform` (flat in ln v, without a scale) are supports. Where an expectation
-stands for events, those measurements are expectations too: terms have their maximum at its truth.
+A term is the density of the prior in the parameter itself. For transforms of a normal prior, and priors given in the
+logarithm, it is the density in that variable: `LogNormal` is normal in ln v, with its maximum at the median.
+`Gamma(n + 1, t)` is the likelihood of n counts in a time t, `Beta(k + 1, n - k + 1)` the likelihood of k counts out of
+n. `Uniform` and `LogUniform` (flat in ln v, without a scale) are supports. If an Asimov data set replaces the
+events, the constraining measurements are expectations too: terms have their maximum at its truth.
 """
 
 from typing import Any
@@ -36,15 +36,15 @@ from gammajax.priors import centre, shape
 from gammajax.samplers.optimise import NotFinite, at_ends, find_peak
 from gammajax.samplers.space import constrained, labels, referred
 
-HELD = 1e3  # curvature in the direction of what is held: like that of data, neither flat nor stiff
+HELD = 1e3  # curvature in the direction of fixed numbers: similar to that of data, neither flat nor stiff
 
 
 class Conditional(eqx.Module):
-    """The likelihood of a posterior with constraint terms, with some numbers held, flat inside the supports of priors.
+    """The likelihood of a posterior with constraint terms and some numbers fixed, flat inside the supports of priors.
 
-    `counted` masks the numbers whose priors are constraint terms, by parameter. `held` has a mask and values for each
-    parameter concerned. What is held keeps its place in the vector that optimisers move, where a parabola gives it a
-    maximum that the likelihood does not see.
+    `counted` masks the numbers with priors as constraint terms, by parameter. `held` has a mask and values for each
+    parameter with fixed numbers. A fixed number stays in the optimiser's vector, pinned by a quadratic penalty that the
+    likelihood ignores.
     """
 
     posterior: Any
@@ -54,7 +54,7 @@ class Conditional(eqx.Module):
 
     @classmethod
     def init(cls, posterior, counted: list[str] | tuple[str, ...] | None, profiled: list[str]) -> "Conditional":
-        """Take the priors named in `counted` for constraint terms; by default all, but of what is `profiled` by label.
+        """Use the priors named in `counted` as constraint terms; by default all except the `profiled` labels.
 
         Raises `ValueError` for an unknown label or name and for fractions that add up to one.
         """
@@ -71,7 +71,7 @@ class Conditional(eqx.Module):
         return cls(posterior, counts, {}, {name: centre(prior) for name, prior in priors.items()})
 
     def holding(self, values: dict[str, Any]) -> "Conditional":
-        """The same with numbers held by label, as "mass" or "position[0]".
+        """The same with numbers fixed by label, as "mass" or "position[0]".
 
         Raises `ValueError` for an unknown label and for fractions that add up to one.
         """
@@ -87,32 +87,32 @@ class Conditional(eqx.Module):
 
     @property
     def priors(self):
-        """Those of the posterior."""
+        """Priors of the posterior."""
         return self.posterior.priors
 
     @property
     def reference_parameters(self) -> Parameters:
-        """Those of the posterior."""
+        """Reference point of the posterior."""
         return self._at_middle(self.posterior.reference_parameters)
 
     def complete(self, parameters: Parameters) -> Parameters:
-        """Parameters with what is held at its values."""
+        """Parameters with the fixed numbers at their values."""
         return {
             name: jnp.where(self.held[name][0], self.held[name][1], value) if name in self.held else value
             for name, value in parameters.items()
         }
 
     def log_likelihood_ratio(self, parameters: Parameters) -> Float[Array, ""]:
-        """That of the posterior, with what is held at its values."""
+        """Log-likelihood ratio of the posterior, with the fixed numbers at their values."""
         return self.posterior.log_likelihood_ratio(self.complete(parameters))
 
     def log_prior(self, parameters: Parameters) -> Float[Array, ""]:
-        """Constraint terms, and a parabola of what is held."""
+        """Constraint terms, and the quadratic penalty of the fixed numbers."""
         total, complete = jnp.zeros(()), self.complete(parameters)
-        # expectations have a truth
+        # an Asimov data set has a truth
         truth = getattr(self.posterior, "truth", {})
         for name, mask in self.counted.items():
-            # what does not count stays where its density is finite
+            # numbers that do not count stay at a value with finite density
             value = jnp.where(mask, complete[name], self.middle[name])
             total = total + constraint_term(self.priors[name], value, mask, truth.get(name))
         for name, (mask, _) in self.held.items():
@@ -122,7 +122,7 @@ class Conditional(eqx.Module):
         return total
 
     def sample_prior(self, key) -> Parameters:
-        """A draw from the prior of what is not held."""
+        """A draw from the prior, with the fixed numbers at their values."""
         return self._at_middle(self.posterior.sample_prior(key))
 
     def with_reference(self, parameters: Parameters) -> "Conditional":
@@ -140,11 +140,11 @@ class Conditional(eqx.Module):
 def constraint_term(
     prior: Distribution, value: Float[Array, "..."], mask: Bool[Array, "..."], truth: Float[Array, "..."] | None = None
 ) -> Float[Array, ""]:
-    """Logarithm of a prior as a constraint term (see the module), of the numbers that `mask` has.
+    """Logarithm of a prior as a constraint term (see the module), for the numbers in `mask`.
 
-    Normal numbers that correlate keep the density that is marginal in the others; of other priors of several numbers
-    one counts with all. With `truth` the term is tilted, ln p(v) - ln p(t) - (v - t) d ln p(t), to have its maximum
-    there: a normal one is shifted, others keep their curvature as it is at each value.
+    Correlated normal numbers have the density marginalised over the others; other vector-valued priors count with all
+    their elements. With `truth` the term is tilted, ln p(v) - ln p(t) - (v - t) d ln p(t), to have its maximum
+    at the truth: a normal term is shifted, other terms keep their curvature at each value.
     """
     inner: Any = prior
     while True:
@@ -178,7 +178,7 @@ def constraint_term(
 
 
 def _in_its_variable(prior: TransformedDistribution) -> bool:
-    """Whether a prior is normal or one of a logarithm in the variable that it transforms."""
+    """Whether a prior transforms a normal variable, or is the exponential of a variable."""
     base = prior.base_dist
     while isinstance(base, ExpandedDistribution | Independent):
         base = base.base_dist
@@ -187,9 +187,10 @@ def _in_its_variable(prior: TransformedDistribution) -> bool:
 
 
 def maximise(likelihood: Conditional, held: dict[str, Any], start: dict | None = None) -> tuple[Parameters, bool]:
-    """Parameters where the likelihood is highest with some numbers held, and whether that is a maximum in the others.
+    """Parameters of the maximum with some numbers fixed, and whether the search converged.
 
-    An end of the support is one. Where what is held makes the events impossible, any parameters will do.
+    An end of the support counts as a maximum. If the fixed numbers make the events impossible, any parameters are
+    returned.
     """
     conditional = likelihood.holding(held)
     initial = None if start is None else conditional._at_middle(start)
@@ -215,14 +216,14 @@ def fall(likelihood: Conditional, best: Parameters, parameters: Parameters) -> f
 
 
 def locate(posterior, label: str) -> tuple[str, tuple[int, ...]]:
-    """Parameter and index of a number by its label; `ValueError` for one that cannot be held alone."""
+    """Parameter and index of a number by its label; `ValueError` for a number that cannot be fixed alone."""
     name = label.split("[")[0]
     if name not in posterior.priors:
         raise ValueError(f"{label!r} is no parameter; the parameters are {sorted(posterior.priors)}")
     prior = posterior.priors[name]
     names = labels({name: np.zeros(shape(prior))})
     if label not in names:
-        raise ValueError(f"{label!r} is no single number; choose from {names}")
+        raise ValueError(f"{label!r} is not a single number; choose from {names}")
     support = prior.support
     if support.event_dim and not isinstance(support, constraints.independent):
         raise ValueError(
@@ -234,7 +235,7 @@ def locate(posterior, label: str) -> tuple[str, tuple[int, ...]]:
 
 @eqx.filter_jit
 def difference(near, best, parameters):
-    """Fall of the likelihood from the point that it is relative to."""
+    """Fall of the log-likelihood from its reference point."""
 
     def height(at):
         return near.log_likelihood_ratio(at) + near.log_prior(at)

@@ -1,8 +1,7 @@
 """Dependence: which parameters each component of a model depends on, from the traced program.
 
-The model is mapped (`jax.vmap`) over one parameter at a time. Under that map an array is traced exactly if it was
-computed from the parameter, whatever its value: there are no draws that could miss a dependence. A product with zero
-counts as dependence.
+The model is mapped (`jax.vmap`) over one parameter at a time. An array is traced under this map if and only if it was
+computed from the parameter, for any value: no draws can miss a dependence. A product with zero counts as dependence.
 """
 
 from collections.abc import Callable
@@ -18,11 +17,11 @@ from gammajax.mixture import InstrumentBackground, Mixture, Source
 from gammajax.morphology import Morphology, Point
 from gammajax.spectra import Spectrum, is_concrete
 
-ENERGY = np.geomspace(0.01, 100.0, 9)  # TeV, where parts of other packages are evaluated
+ENERGY = np.geomspace(0.01, 100.0, 9)  # TeV, for the evaluation of foreign functions and classes
 
 
 class Dependence(NamedTuple):
-    """Parameters that components and their morphologies depend on, by path, and those that nothing uses."""
+    """Parameters of each component and of its morphology, by path, and parameters without any use."""
 
     components: dict[str, tuple[str, ...]]
     morphologies: dict[str, tuple[str, ...]]
@@ -34,7 +33,7 @@ def dependence(
 ) -> Dependence:
     """Dependence of the components of `model` on each of its `parameters`.
 
-    Raises what `jax.vmap` raises for a model that JAX cannot trace.
+    Raises the error of `jax.vmap` for a model that JAX cannot trace.
     """
     components: dict[str, tuple[str, ...]] = {}
     morphologies: dict[str, tuple[str, ...]] = {}
@@ -60,12 +59,12 @@ def dependence(
 
 
 def _depends(part) -> bool:
-    """Whether a part holds a traced array, or hides one: then its values are traced."""
+    """Whether a part holds a traced array, or hides one so that its values are traced."""
     return not is_concrete(part) or (_hides(part) and not is_concrete(_values(part)))
 
 
 def _hides(part) -> bool:
-    """Whether a part has functions or classes that are not ours: their code may refer to a parameter directly."""
+    """Whether a part has functions or classes from outside gammajax: their code may refer to a parameter directly."""
     if isinstance(part, eqx.Module):
         ours = type(part).__module__.split(".")[0] == __name__.split(".")[0]
         return not ours or any(map(_hides, vars(part).values()))

@@ -1,8 +1,8 @@
-"""Many processes, on one machine or on several, that share the events of one posterior.
+"""Several processes, on one or more machines, that share the events of one posterior.
 
-Each process holds its share of the events on its own devices, and all run the same program: what is computed from all
-events is the same number on every one of them. They meet in collective operations of the device, which the compiler
-puts into likelihoods, and in the few functions here, which all processes must call alike.
+Each process holds its share of the events on its own devices, and all run the same program: results from all events are
+equal on every process. Processes communicate through collective operations of the devices, which the compiler inserts
+into likelihoods, and through the functions of this module, which all processes must call in the same order.
 """
 
 import contextlib
@@ -16,26 +16,26 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-SHUTDOWN = 30  # s that a process waits at its end for the others; results are written before
-LOST = 69  # exit status when another process is gone: EX_UNAVAILABLE of sysexits.h
+SHUTDOWN = 30  # s of waiting for the others at the end of a process, after results are written
+LOST = 69  # exit status after the loss of another process: EX_UNAVAILABLE of sysexits.h
 Data = TypeVar("Data")
 
 
 def initialize(
     coordinator: str | None = None, processes: int | None = None, process: int | None = None, *, patience: int = 60
 ) -> None:
-    """Join the other processes; before anything is computed, and once.
+    """Join the other processes; call it once, before any computation.
 
-    - `coordinator`: "HOST:PORT" of the first process; `processes`: how many there are; `process`: which this is, from
-      zero. Under SLURM or Open MPI all three are found.
-    - `patience` [s]: without a sign of life from a process for so long, all end.
+    - `coordinator`: "HOST:PORT" of the first process; `processes`: their number; `process`: number of this process,
+      from zero. SLURM and Open MPI set all three.
+    - `patience` [s]: all processes end if one has sent no heartbeat for this time.
 
-    Raises `ValueError` where there is no cluster to be found, or when only some of the three are given.
+    Raises `ValueError` if no cluster is found, or if only some of the three are given.
     """
     given = [value is not None for value in (coordinator, processes, process)]
     if any(given) and not all(given):
         raise ValueError("give all of coordinator, processes and process, or none of them under SLURM or Open MPI")
-    # it would take SIGTERM, by which samplers are told to stop
+    # the service would intercept SIGTERM, which tells samplers to stop
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
@@ -66,9 +66,9 @@ def mesh() -> Mesh:
 
 
 def share(events: Data) -> Data:
-    """This process's share of [`gammajax.Events`][] or [`gammajax.Cells`][] that all processes hold: every n-th.
+    """This process's share (every n-th) of [`gammajax.Events`][] or [`gammajax.Cells`][] that all processes hold.
 
-    Raises `ValueError` when they do not hold the same, or fewer than there are processes.
+    Raises `ValueError` if the processes hold different events, or fewer events than processes.
     """
     if jax.process_count() == 1:
         return events
@@ -81,7 +81,7 @@ def share(events: Data) -> Data:
 
 
 def spans(what: Any) -> bool:
-    """Whether a mesh, or any array in a pytree such as a posterior, lies on devices of several processes."""
+    """Whether a mesh, or any array in a pytree, lies on devices of several processes."""
     if jax.process_count() == 1:
         return False
     if isinstance(what, Mesh):
@@ -90,7 +90,7 @@ def spans(what: Any) -> bool:
 
 
 def gather(value: Any) -> list[Any]:
-    """The values of all processes, of anything that can be pickled, in the order of the processes."""
+    """The values of all processes, in their order; values must be picklable."""
     if jax.process_count() == 1:
         return [value]
     from jax.experimental.multihost_utils import process_allgather  # importing it is slow
@@ -101,15 +101,15 @@ def gather(value: Any) -> list[Any]:
 
 
 def over(shared: bool, function: Callable, value: Any) -> Any:
-    """A reduction such as `numpy.sum` of the processes' values, element by element; the value itself if not shared."""
+    """Reduction over the processes' values (`numpy.sum`, ...), element by element; the value itself if not shared."""
     return function(np.stack(gather(np.asarray(value))), axis=0) if shared else value
 
 
 @contextlib.contextmanager
 def together(shared: bool = True) -> Iterator[None]:
-    """Context in which an error of one process becomes one of all, so that none waits for it; nothing collective in it.
+    """Context that raises an error of one process on all, so that none waits; use no collective operation inside.
 
-    All processes raise that of the first that has one.
+    All processes raise the error of the first process with an error.
     """
     mine = None
     try:
@@ -123,7 +123,7 @@ def together(shared: bool = True) -> Iterator[None]:
 
 
 def from_first(function: Callable[[], Any], shared: bool = True) -> Any:
-    """What a function returns on the first process, where alone it is called; its error is raised on all."""
+    """Result of a function that only the first process calls; all processes raise its error."""
     if not shared or jax.process_count() == 1:
         return function()
     value, mine = None, None
@@ -141,7 +141,7 @@ def from_first(function: Callable[[], Any], shared: bool = True) -> Any:
 
 
 def local(array: Any) -> np.ndarray:
-    """The part of an array that is on this process's devices, on the host: all of it unless it is shared."""
+    """The part of an array on this process's devices, as a host array: the whole array unless it is shared."""
     if not isinstance(array, jax.Array) or array.is_fully_addressable or array.is_fully_replicated:
         return np.asarray(array)
     parts = sorted(array.addressable_shards, key=lambda part: part.index[0].start or 0)
@@ -149,29 +149,29 @@ def local(array: Any) -> np.ndarray:
 
 
 def digest(tree: Any) -> bytes:
-    """Digest of this process's part of all arrays of a pytree, whatever their order."""
-    # sorted: numpyro keeps the fields of a distribution in an order that differs from process to process
+    """Digest of this process's part of all arrays of a pytree, in any order."""
+    # sorted: the order of the fields of a numpyro distribution differs from process to process
     arrays = sorted(_digest(local(leaf)) for leaf in jax.tree.leaves(tree))
     return hashlib.blake2b(b"".join(arrays), digest_size=16).digest()
 
 
 def lost(error: BaseException) -> bool:
-    """Whether an error is that of a collective operation with a process that is gone."""
+    """Whether an error comes from a collective operation with a lost process."""
     words = r"\bgloo\b|\bnccl|coordination.?service|socket closed|connection (reset|refused|closed)|peer closed"
     return re.search(words, str(error), re.IGNORECASE) is not None and jax.process_count() > 1
 
 
 def _packed(value) -> tuple[np.ndarray, list[int]]:
-    """A value as bytes, padded to as many on every process, and the sizes of all.
+    """A value as bytes, padded to equal size on every process, and the sizes of all.
 
-    Bytes, because devices would round numbers of double precision where that is switched off.
+    Bytes, because devices without x64 would round numbers of double precision.
     """
     from jax.experimental.multihost_utils import process_allgather
 
     data = np.frombuffer(pickle.dumps(value), np.uint8)
     sizes = np.asarray(process_allgather(np.frombuffer(np.uint64(data.size).tobytes(), np.uint8)))
     sizes = [int(np.frombuffer(size.tobytes(), np.uint64)[0]) for size in sizes]
-    # in powers of two: one compilation for many
+    # sizes are powers of two: few compilations
     room = 1 << max(6, (max(sizes) - 1).bit_length())
     return np.pad(data, (0, room - data.size)), sizes
 
@@ -183,7 +183,7 @@ def _digest(array) -> bytes:
 
 
 def _plain(error):
-    """Kind and words of an error, as others can raise it."""
+    """Type and message of an error, for other processes to raise."""
     if error is None:
         return None
     for kind in (FileNotFoundError, ValueError):
@@ -197,5 +197,5 @@ def _raise_first(errors, mine):
         if found is not None:
             kind, words = found
             error = kind(words if len(set(errors)) == 1 else f"process {number}: {words}")
-            error.told = True  # by all: one of them is enough to print it
+            error.told = True  # all processes raise it: only one prints it
             raise error from mine

@@ -1,13 +1,13 @@
-"""True-energy nodes: how a spectrum becomes the vector that kernels multiply.
+"""True-energy nodes: the vector of fluxes that a kernel multiplies.
 
-The response is needed at a few nodes only, spaced by about the energy resolution; the spectrum may have edges
-and lines. So the spectrum is integrated exactly over sub-bins between the nodes, and each sub-bin's photons are
-shared among the four nearest nodes with cubic Lagrange weights, the transpose of interpolating the response to
-the sub-bin. Weights add up to one: photons are conserved, and the result is differentiable in edge energies.
+The response is sampled at few nodes, spaced by about the energy resolution, but the spectrum may have edges and lines.
+So the spectrum is integrated exactly over sub-bins between the nodes, and each sub-bin's photons are shared among
+the four nearest nodes with cubic Lagrange weights, the transpose of an interpolation of the response to the sub-bin.
+Weights add up to one: photons are conserved, and the result is differentiable in edge energies.
 
-Tabulated dispersions are uneven from one bin of migra to the next, on a scale much finer than the nodes. So a
-response enters not by its values at the nodes but by its least-squares projection from the sub-bins (`project`):
-with it the sum over nodes equals the sum over sub-bins for every spectrum that is smooth between nodes.
+Tabulated dispersions vary from one bin of migra to the next, on a scale much finer than the nodes. A response therefore
+enters by its least-squares projection from the sub-bins (`project`), not by its values at the nodes: the sum over
+nodes then equals the sum over sub-bins for every spectrum that is smooth between nodes.
 """
 
 import equinox as eqx

@@ -1,4 +1,4 @@
-"""Events: reconstructed energy and direction, and the observation each belongs to."""
+"""Events: reconstructed energy, direction and observation."""
 
 from typing import Any, NamedTuple
 
@@ -14,9 +14,9 @@ SLACK = 1e-4  # deg by which single precision may put an event on the other side
 
 
 class Points(NamedTuple):
-    """Energies [TeV] and directions [deg] at which the mean over cells, or over single events, is taken.
+    """Energies [TeV] and directions [deg] of the quadrature over cells, or over single events.
 
-    All energies with all directions; weights of each cell add up to one in energy, and in direction.
+    Each cell combines all its energies with all its directions; its weights add up to one in energy and in direction.
     """
 
     energy: Float[np.ndarray, "cell energy"]
@@ -43,8 +43,8 @@ class Events(eqx.Module):
     - `energy_true`, `lon_true`, `lat_true`, `component`: truth of simulated events, or None;
       `component` indexes the mixture in its order (for files: the `MC_ID` label).
 
-    No events are data too, for a likelihood of absolute fluxes.
-    Raises `ValueError` for NaN, non-positive or unequal columns.
+    An empty list is valid data for a likelihood of absolute fluxes.
+    Raises `ValueError` for NaN, non-positive energies, latitudes beyond 90 deg or columns of unequal length.
     """
 
     energy: Float[np.ndarray, " event"]
@@ -124,7 +124,7 @@ class Events(eqx.Module):
         )
 
     def points(self, which: Int[np.ndarray, " some"] | slice = slice(None)) -> Points:
-        """One for each event, or for some of them."""
+        """One point for each event, or for some of them."""
         columns = (self.energy, self.lon, self.lat)
         energy, lon, lat = (np.asarray(column[which], np.float64)[:, None] for column in columns)
         one = np.ones(energy.shape)
@@ -134,13 +134,13 @@ class Events(eqx.Module):
         self, observations, energy_per_decade: float | int | None = None, pixel: float | int | None = None
     ) -> Any:
         """Merge events in cells with counts, a [`gammajax.Cells`][]; options as [`gammajax.Binning.init`][]."""
-        from gammajax.cells import Binning  # which counts events
+        from gammajax.cells import Binning  # cells imports events
 
         return Binning.init(observations, energy_per_decade, pixel)(self)
 
 
 def _column(name, values, size=None):
-    """A finite double-precision column; `Quantity` columns are converted to TeV and deg."""
+    """A finite column in double precision; `Quantity` columns are converted to TeV and deg."""
     if hasattr(values, "to_value"):
         values = values.to_value("TeV" if name.startswith("energy") else "deg")
     column = np.array(values, np.float64).reshape(-1)
@@ -152,7 +152,7 @@ def _column(name, values, size=None):
 
 
 def check_events(events: Events, observations) -> None:
-    """Raise `ValueError` naming an event outside its observation's selection or the list of observations."""
+    """Raise `ValueError` naming an event outside its observation's selection, or with an unknown observation."""
     if len(observations) == 0:
         raise ValueError("the list of observations is empty")
     if len({observation.frame for observation in observations}) > 1:
@@ -166,7 +166,7 @@ def check_events(events: Events, observations) -> None:
     for number, observation in enumerate(observations):
         rows = np.flatnonzero(events.observation == number)
         energy = events.energy[rows]
-        # float32 files: allow the last bit
+        # files in float32: allow for the last bit
         outside = (energy < observation.energy_min * (1 - 1e-6)) | (energy > observation.energy_max * (1 + 1e-6))
         if outside.any():
             event = rows[np.argmax(outside)]
@@ -198,6 +198,6 @@ def check_events(events: Events, observations) -> None:
 
 @eqx.filter_jit
 def _well_inside(exclusion, lon, lat):
-    """Whether directions are excluded, with all within the slack of them."""
+    """Whether directions and their neighbourhood of size SLACK are excluded."""
     corners = [exclusion(lon + x, lat + y) for x in (-SLACK, SLACK) for y in (-SLACK, SLACK)]
     return jnp.stack(corners).all(0)

@@ -1,4 +1,4 @@
-"""Writing files so that none is ever half there."""
+"""Atomic writing of files."""
 
 import contextlib
 import os
@@ -9,9 +9,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing(path) -> Iterator[Path]:
-    """Context with the path of a temporary file beside `path`, which takes its name only when all went well.
+    """Context with the path of a temporary file beside `path`; it is renamed to `path` only after success.
 
-    The name ends as that of `path`, from which writers tell the format.
+    The temporary name has the suffix of `path`, from which writers derive the format.
     """
     path = Path(path)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=f"-{path.name}")
@@ -21,7 +21,7 @@ def replacing(path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o644)
         with open(temporary, "rb") as file:
-            os.fsync(file.fileno())  # a machine that loses power keeps the old file or the new one
+            os.fsync(file.fileno())  # after a power failure either the old or the new file exists
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

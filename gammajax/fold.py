@@ -5,11 +5,11 @@ interpolation of the responses at the nodes, and the fold is a sum of translatio
 
     C_em(Omega') = [h_m S] (x) P(r | E_e, offset_m)
 
-done with fast Fourier transforms. The point spread function enters by its own Fourier transform (a Hankel
-transform of the radial profile), so it may be narrower than a pixel, and the flux per pixel is divided by the
-pixel's transform, so that pixels blur nothing. That is true of sources that pixels resolve; those of a source that is
-narrow or has rims are finer than the grid of the result, which keeps the frequencies that the point spread function
-leaves. The result is kept as cubic B-spline coefficients.
+computed by fast Fourier transforms. The point spread function enters by its Fourier transform (a Hankel
+transform of the radial profile), so it may be narrower than a pixel. The flux per pixel is divided by the pixel's
+transform, so pixels blur nothing, provided that they resolve the source. Narrow sources and sources with rims have
+finer pixels than the grid of the result, which keeps the frequencies that pass the point spread function. The result
+is stored as cubic B-spline coefficients.
 """
 
 import itertools
@@ -51,14 +51,14 @@ def offset_nodes(low: float, high: float, step: float) -> np.ndarray:
 
 @eqx.filter_jit
 def psf_radius(psf: PSF, energy, offset) -> Float[Array, "..."]:
-    """Radius [deg] that holds all but 2e-7 of the point spread function, at most 3 deg."""
+    """Radius [deg] that contains all but 2e-7 of the point spread function, at most 3 deg."""
     return jnp.minimum(psf.quantile(energy, offset, jnp.full(jnp.shape(energy), 1.0 - 2e-7)), 3.0)
 
 
 def psf_transform(psf: PSF, energy: Float[np.ndarray, " energy"], offset: float, step: float, size: int):
     """Fourier transform of the point spread function, shape [energy, ky, kx] in rfft2 layout of a grid.
 
-    P(k) = 2 pi Int P(r) J0(2 pi k r) r dr, by Gauss-Legendre quadrature that crowds towards r = 0.
+    P(k) = 2 pi Int P(r) J0(2 pi k r) r dr, by Gauss-Legendre quadrature with nodes denser towards r = 0.
     """
     t, weight = np.polynomial.legendre.leggauss(RADIAL_NODES)
     t, weight = 0.5 * (t + 1.0), 0.5 * weight
@@ -83,7 +83,7 @@ def _density(psf, energy, offset, rad):
 
 @eqx.filter_jit
 def psf_quantile(psf: PSF, energy, offset, probability) -> Float[Array, "..."]:
-    """Radius [deg] that holds a part of the point spread function; compiled."""
+    """Radius [deg] that contains a given part of the point spread function; compiled."""
     return psf.quantile(energy, offset, probability)
 
 
@@ -92,8 +92,8 @@ def convolve(
 ) -> Float[np.ndarray, "energy y x"]:
     """Spline coefficients of pixel-integrated `fractions` folded with a transform (on the host, double precision).
 
-    One plane of fractions for every energy, or one for all; its pixels may be finer than those of the transform, an odd
-    number of times.
+    There is one plane of fractions per energy, or one for all. Its pixels may be finer than those of the transform by
+    an odd factor.
     """
     size = transform.shape[1]
     filter_ = spline_filter(size, fractions.shape[1] // size)
@@ -108,12 +108,12 @@ def convolve(
 def image_transform(image, size: int):
     """Fourier transform (rfft2 layout) of an image at the frequencies of a grid of `size` pixels.
 
-    The pixels of the image are as fine or finer an odd number of times; the phase is that of the centre of the grid's.
+    The pixels of the image may be finer by an odd factor; the phase refers to the centre of the grid's pixels.
     """
     library = jnp if isinstance(image, jax.Array) else np
     shift = (image.shape[0] // size - 1) // 2
     transform = library.fft.rfft2(library.roll(image, (-shift, -shift), (0, 1)))
-    frequency = np.fft.fftfreq(size, 1.0 / size).astype(int)  # negative ones count from the end
+    frequency = np.fft.fftfreq(size, 1.0 / size).astype(int)  # negative frequencies count from the end
     return transform[frequency, : size // 2 + 1]
 
 
@@ -156,9 +156,9 @@ def pixel_offsets(observation: Observation, grid: Grid) -> Float[Array, "y x"]:
 class FoldPlan:
     """Sizes for folding one morphology in one observation.
 
-    The grid of `step` [deg] reaches `radius` [deg] from the source; a source `wide` against the field of view has its
-    grid about the pointing instead. `offsets` [deg]: nodes of the hat functions. `divide`: pixels of the source to a
-    step, an odd number. `least` [deg]: narrower sources are folded as if they had this spread.
+    The grid with `step` [deg] reaches `radius` [deg] from the source; if the source is `wide` compared to the field of
+    view, the grid is centred on the pointing. `offsets` [deg]: nodes of the hat functions. `divide`: source pixels per
+    step, an odd number. `least` [deg]: minimum spread of the folded source.
     """
 
     step: float
@@ -174,7 +174,7 @@ class FoldPlan:
         return Grid(centre.lon, centre.lat, self.step, self.radius)
 
     def source_grid(self, morphology: Morphology, observation: Observation) -> Grid:
-        """The grid of the source, whose pixels are finer."""
+        """The grid of the source, with finer pixels."""
         centre = observation if self.wide else morphology
         return Grid(centre.lon, centre.lat, self.step, self.radius, self.divide)
 
@@ -186,13 +186,14 @@ def fold_plan(
     smooth: float = 0.2,
     edged: float = 0.6,
 ) -> FoldPlan:
-    """Plan that serves all of `morphologies`: one source at several values of its parameters.
+    """Plan for all of `morphologies`: one source at several values of its parameters.
 
-    Steps are `smooth` sigma for a source without edges, so that it is resolved down to its far tails; `edged` sigma of
-    the narrowest response for one with edges; 1.4 for halos and templates that fill the field.
-    Pixels are a quarter of that sigma for edges and sources narrower than an eighth, a third of a step for halos as
-    steep as NFW: of what pixels do not resolve aliases remain. Next to the centre of a halo they are 1 % for brightness
-    that falls as separation^-1.3 and 4 % for ^-1.6.
+    For a source without edges, the step is `smooth` times sigma, its scale and the narrowest response in quadrature, so
+    that it is resolved down to its far tails. For edges the step is `edged` times the sigma of the narrowest response,
+    and 1.4 times for halos and templates that fill the field. Source pixels are a quarter of that sigma for edges and
+    for sources narrower than an eighth of it, and a third of a step for halos as steep as NFW. Structure below the
+    pixel size aliases: next to the centre of a halo the error is 1 % for a brightness that falls as separation^-1.3 and
+    4 % for ^-1.6.
     """
     psf = observation.response.psf
     radius = max(float(m.radius) for m in morphologies)
@@ -210,16 +211,16 @@ def fold_plan(
         nearest, farthest = 0.0, field
     else:
         nearest, farthest = max(0.0, centres[0] - extent), centres[0] + extent
-    fills = wide and not morphologies[0].sizes  # what has sizes may be small, for some parameters
+    fills = wide and not morphologies[0].sizes  # morphologies with sizes may be small for some parameters
     step = sigma * (smooth if scale > 0 else 1.4 if fills else edged)
     offsets = offset_nodes(nearest, farthest, 0.25 if extent < 2.0 else 0.5)
-    # the widest sources are smooth, hats are not
+    # the widest sources are smooth, but the hats are not
     step = min(max(step, 2.0 * extent / 900.0), extent / 20.0, 0.5 * (offsets[1] - offsets[0]))
     finest = max(2.0 * scale, 0.25 * narrow, 2.0 * extent / 1000.0)  # a million pixels are enough
     divide = 2 * math.ceil(0.5 * (step / finest - 1.0)) + 1
     if radius >= 180.0:  # no rim in the field
         divide = 3 if max(_cusp(m, step) for m in morphologies) > 0.95 else 1
-    # pixels that move with the source have it at their centre; in others its place must be resolved too
+    # pixels that move with the source are centred on it; other pixels must also resolve its position
     least = 0.5 * step / divide if wide else 0.05 * narrow
     return FoldPlan(step, extent, wide, tuple(offsets.tolist()), divide, least)
 
@@ -227,7 +228,7 @@ def fold_plan(
 def _cusp(morphology, step):
     """Power with which the brightness falls from the centre, within one step [deg]."""
     near, far = (float(_brightness(morphology, morphology.lat + part * step)) for part in (0.1, 1.0))
-    return math.log10(near / far) if far > 0 else 0.0  # what ends within a step has no cusp
+    return math.log10(near / far) if far > 0 else 0.0  # a source that ends within a step has no cusp
 
 
 @eqx.filter_jit
@@ -264,5 +265,5 @@ def fold_coefficients(
 
 @partial(jax.jit, donate_argnums=0)
 def _put(maps, m, planes):
-    """In the place of one offset: the maps, which are large, are never there twice."""
+    """Write the planes of one offset in place, without a second copy of the large maps."""
     return maps.at[..., m].set(planes.reshape(len(planes), -1).T.astype(maps.dtype))

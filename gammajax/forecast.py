@@ -1,16 +1,15 @@
-"""Forecasts: what an observation is expected to tell, before there are events.
+"""Forecasts: expected errors, limits and discoveries of an observation, without events.
 
-The Asimov data set is the expectation itself in place of events (Cowan et al. 2011, arXiv:1007.1727). With lambda_0 the
-intensity at the true parameters, the likelihood that it has on average is, relative to the truth,
+The Asimov data set is the expectation in place of events (Cowan et al. 2011, arXiv:1007.1727). With lambda_0 the
+intensity at the true parameters, the expected log-likelihood relative to the truth is
 
-    ln L_A(theta) = Int [ lambda_0 ln(lambda / lambda_0) - (lambda - lambda_0) ] dE' dOmega',
+    ln L_A(theta) = Int [ lambda_0 ln(lambda / lambda_0) - (lambda - lambda_0) ] dE' dOmega'.
 
-for a mixture with n events with n p in place of lambda. Its curvature at the truth is the Fisher information
-F_ab = Int d_a lambda d_b lambda / lambda_0. The integrals are sums over simulated points with weights 1 / density:
-the terms are stationary at the truth point by point, so that the maximum is exact and the error of the sums is a
-relative one of ln L_A, which does not grow with the number of expected events. Points are drawn from all
-components (Veach & Guibas 1995, doi:10.1145/218380.218498), so that a faint one has as many as a bright one, and from
-sources with harder spectra too.
+For a mixture with n events, n p replaces lambda. The curvature of ln L_A at the truth is the Fisher information
+F_ab = Int d_a lambda d_b lambda / lambda_0. The integrals are sums over simulated points with weights 1 / density.
+Each term is stationary at the truth, so the maximum is exact, and the relative error of ln L_A does not grow with the
+number of expected events. Points are drawn from all components (Veach & Guibas 1995, doi:10.1145/218380.218498), so
+that a faint component has as many points as a bright one, and from sources with harder spectra too.
 """
 
 import warnings
@@ -43,22 +42,22 @@ from gammajax.samplers.space import labels, labels_along, referred
 from gammajax.simulate import simulate
 from gammajax.spectra import PowerLaw, article, is_same
 
-POINTS, POINTS_SENSITIVITY = 200_000, 50_000  # 1 % on the error of a mass, of the limit on a faint signal
+POINTS, POINTS_SENSITIVITY = 200_000, 50_000  # for 1 % on the error of a mass, and on the limit on a faint signal
 BANDS = (-2, -1, 0, 1, 2)  # standard deviations of the best fit
-HARDER = 1.5  # power of energy by which signal over background rises, or less
-SINGULAR = 1e-6  # smallest eigenvalue, with ones on the diagonal, that single precision tells from none
+HARDER = 1.5  # the ratio of signal to background rises at most with this power of energy
+SINGULAR = 1e-6  # smallest eigenvalue, with ones on the diagonal, that single precision distinguishes from zero
 DISCOVERY = 5.0  # standard deviations
-REACH = 23.0  # e-folds from the true scale within which limits are looked for: ten decades
+REACH = 23.0  # range of the search for limits in e-folds from the true scale: ten decades
 THERMAL_RELIC = 2.2e-26  # cm^3 s^-1, Steigman et al. 2012 (arXiv:1204.3622), above 10 GeV
 
 
 class Asimov(eqx.Module):
     """Posterior given the expectation at `truth` in place of events: for fits, profiles, tests and samplers.
 
-    - `posterior`: that of the simulated points, with `volume` [TeV sr] of each, the inverse of their density.
-    - `number`: events expected of a mixture; one for absolute fluxes, which know it themselves.
+    - `posterior` of the simulated points; `volume` [TeV sr] of each point, the inverse of their density.
+    - `number`: expected events of a mixture; one for absolute fluxes, which predict the number of events.
 
-    Log-likelihoods are relative to the truth, where they have their maximum, zero.
+    Log-likelihoods are relative to the truth: their maximum is zero, at the truth.
     """
 
     posterior: Posterior
@@ -95,14 +94,14 @@ class Asimov(eqx.Module):
         mixture = mixture_of(model, truth)
         if mixture.weighted != (number is not None):
             raise ValueError(
-                "a mixture with weights knows no number of events: give number="
+                "a mixture with weights does not predict the number of events: give number="
                 if mixture.weighted
-                else "the model's fluxes are absolute and say how many events there are: leave number out"
+                else "the model's absolute fluxes predict the number of events: leave number out"
             )
         observations = as_tuple(observations)
         proposals = _proposals(model, [truth, *(complete(priors, point) for point in also)], priors, observations)
         drawn, shares = [], []
-        # many variants of a source are much alike: more points than one, fewer than in proportion
+        # variants of a source are similar: n variants get sqrt(n) times the points of one
         share_of = {name: 1.0 / np.sqrt(len(variants)) for name, variants in proposals.items()}
         together = sum(share_of[name] * len(variants) for name, variants in proposals.items())
         for i, (name, variants) in enumerate(proposals.items()):
@@ -134,12 +133,12 @@ class Asimov(eqx.Module):
 
     @property
     def priors(self):
-        """Those of the posterior."""
+        """Priors of the posterior."""
         return self.posterior.priors
 
     @property
     def reference_parameters(self) -> Parameters:
-        """Those of the posterior."""
+        """Reference point of the posterior."""
         return self.posterior.reference_parameters
 
     def log_likelihood_ratio(self, parameters: Parameters) -> Float[Array, ""]:
@@ -156,12 +155,12 @@ class Asimov(eqx.Module):
         return self._between(self.posterior.reference, self.posterior.density(self.truth))
 
     def log_reference_exact(self) -> float:
-        """Value of ln L_A at the reference parameters, as samplers ask of a posterior."""
+        """Value of ln L_A at the reference parameters, for samplers."""
         return float(self.log_reference)
 
     def _between(self, density, reference):
         seen = self.expected > 0
-        # the ratio rounds only once: what it loses is the same in both terms, and cancels
+        # round the ratio only once: its error is the same in both terms and cancels
         excess = jnp.where(seen, density / jnp.where(seen, reference, 1.0) - 1.0, 0.0)
         ratio = jnp.log1p(excess)
         background = self.number * self.volume * jnp.where(seen, reference * excess, density - reference)
@@ -184,9 +183,9 @@ class Forecast(eqx.Module):
     """Expected errors of all parameters, from [`gammajax.forecast`][].
 
     - `parameters`: the truth; `standard_deviations` of the same structure.
-    - `names`, `fisher`, `covariance`: of all numbers in the parameters, in the order of `names`; the information of the
-      priors is part of both where it was asked for.
-    - `precision`: relative error of the largest kind that the finite number of points leaves on a standard deviation.
+    - `names` of all numbers in the parameters; `fisher` and `covariance` in the order of `names`. Both include the
+      information of the priors if `prior` is true.
+    - `precision`: largest relative error of a standard deviation from the finite number of points.
     - `asimov`: the data set, for [`gammajax.profile`][], [`gammajax.test_statistic`][] and samplers.
     """
 
@@ -224,15 +223,15 @@ def forecast(
     points: int = POINTS,
     **options,
 ) -> Forecast:
-    """Fisher information and covariance that observations are expected to give, without events.
+    """Expected Fisher information and covariance of observations, without events.
 
-    - `model`, `priors`, `observations`, `options`: as of [`gammajax.Posterior`][].
-    - `parameters`: the truth. - `number` of events expected, for a mixture with weights.
+    - `model`, `priors`, `observations`, `options`: as in [`gammajax.Posterior`][].
+    - `parameters`: the truth. - `number` of expected events, for a mixture with weights.
     - `prior`: whether the curvature of ln prior adds to the information, as in [`gammajax.fit`][].
-    - `points` simulated, at which derivatives are taken (module [`gammajax.forecast`][]).
+    - `points`: number of simulated points with derivatives (module [`gammajax.forecast`][]).
 
-    Raises `ValueError` for parameters that are not those of the priors, a number of events that is missing or not
-    wanted, a component without events and parameters that the data would say nothing about.
+    Raises `ValueError` for parameters that do not match the priors, a `number` that is missing or given for absolute
+    fluxes, a component without events, and parameters that the data do not constrain.
 
     >>> import gammajax as gj, jax, numpyro.distributions as dist
     >>> observation = gj.io.ctao(
@@ -253,7 +252,7 @@ def forecast(
     flat, restore = ravel_pytree(truth)
     names = labels(truth)
     scale = _scales(priors, truth)
-    # derivatives by the size of each number: those by cross sections of 1e-26 would overflow
+    # derivatives in units of each number's size: derivatives by cross sections of 1e-26 would overflow
     units = jnp.eye(flat.size, dtype=flat.dtype) * jnp.asarray(scale, flat.dtype)
     score = np.stack([np.asarray(_derivative(asimov, restore(unit)), np.float64) for unit in units], axis=1)
     volume = np.asarray(asimov.volume, np.float64) * float(asimov.number)
@@ -265,7 +264,7 @@ def forecast(
         curvature = np.asarray(_prior_curvature(asimov, jnp.asarray(scale, flat.dtype)), np.float64)
         total = fisher - curvature
     covariance = _invert(total, _tangent(priors, scale), names)
-    # how much each point pulls on the variances: their scatter is the error of the sums
+    # contribution of each point to the variances: its scatter gives the error of the sums
     pull = weight[:, None] * (score @ covariance) ** 2
     count = np.count_nonzero(volume)
     scatter = np.sqrt(np.maximum((pull**2).sum(0) - pull.sum(0) ** 2 / count, 0.0))
@@ -284,7 +283,7 @@ class Sensitivity(eqx.Module):
     - `limits` [band, value]: quantiles of the upper limit on the scale without signal, for the best fit -2, -1, 0, 1
       and 2 standard deviations from zero; the median is `limits[2]`.
     - `discovery`: scale that gives a median significance of 5; `significance`: the median at the scale of the `truth`.
-    - `scale_quantity`, `along_quantity`: what the parameters are in the model, where it says so; for labels.
+    - `scale_quantity`, `along_quantity`: physical quantities of the parameters if the model has them; for labels.
     """
 
     scale: str = eqx.field(static=True)
@@ -311,12 +310,12 @@ class Sensitivity(eqx.Module):
     def plot(self, ax=None, *, xlabel: str | None = None, ylabel: str | None = None, unit: float | int | None = None):
         """Draw median limit, 68 % and 95 % bands and discovery against the other parameter; returns the axes.
 
-        Where the model says that the scale is a cross section or decay rate of dark matter, or the other parameter its
+        If the scale is a cross section or decay rate of dark matter in the model, or the other parameter its
         mass ([`gammajax.quantities.find_quantity`][]), axes are in cm^3 s^-1, s^-1 or TeV, and the thermal relic
-        (2.2e-26, Steigman et al. 2012) is drawn. All others have the name of the parameter and no unit.
+        (2.2e-26, Steigman et al. 2012) is drawn. Other axes have the name of the parameter and no unit.
 
-        `unit`: what one of the scale is worth in the units of the axis, 1 if only `ylabel` is given. `xlabel` and
-        `ylabel` label the parameter's own numbers, the latter times `unit`.
+        `unit`: value of scale = 1 in the unit of the axis, 1 if only `ylabel` is given. `xlabel` and
+        `ylabel` label the parameter's own numbers, `ylabel` those times `unit`.
         """
         from gammajax.ticks import plain_ticks, wrapped
 
@@ -358,7 +357,7 @@ class Sensitivity(eqx.Module):
 
 
 def _axis(name: str, quantity: Quantity | None, label: str | None, unit) -> tuple[str, float]:
-    """Label of an axis and the unit of its numbers: those given, or the model's own, or the parameter's."""
+    """Label and unit of an axis: as given, else from the model, else the name of the parameter."""
     if quantity is None or label is not None:
         return label or name, 1.0 if unit is None else unit
     unit = quantity.factor if unit is None else unit
@@ -392,9 +391,10 @@ def sensitivity(
 
     The median limit mu has q_mu,A = z² = 2.71 (95 %, one-sided) given the expectation without signal, and
     sigma = mu / z. If the best fit lies N sigma above zero the limit is sigma (z + N) (Cowan et al. 2011,
-    arXiv:1007.1727, section 4.4); below, where signals stay positive and the best is none, sigma (sqrt(z² + N²) - |N|).
-    So the bands are those of what [`gammajax.Profile`][] quotes. Discovery has sqrt(q_0,A) = 5
-    given the expectation with the signal. All of this is asymptotic, and rough for a handful of events.
+    arXiv:1007.1727, section 4.4). For a downward fluctuation the best non-negative signal is zero, and the limit is
+    sigma (sqrt(z² + N²) - |N|). The bands are therefore those of the limits of [`gammajax.Profile`][]. A discovery has
+    sqrt(q_0,A) = 5 given the expectation with the signal. These formulae are asymptotic, and inaccurate for a handful
+    of events.
 
     Raises `ValueError` as [`gammajax.forecast`][] does.
     """
@@ -406,7 +406,7 @@ def sensitivity(
     if not 0.5 < level < 1.0:
         raise ValueError(f"the level of a limit must be between 0.5 and 1, not {level}")
     if not float(truth[scale]) > 0:
-        raise ValueError(f"the true {scale!r} must be positive: it says the size to look for")
+        raise ValueError(f"the true {scale!r} must be positive: it sets the scale of the search")
     there = [{**truth, along: jnp.asarray(value)} for value in values]
     asimov = Asimov.init(
         key, model, priors, observations, there[0], also=tuple(there[1:]), number=number, points=points, **options
@@ -445,23 +445,23 @@ def _at_value(likelihood, point, scale, along, z):
     for what, value in (("limit on", mu), ("discovery of", discovery)):
         if np.isinf(value):
             warnings.warn(
-                f"there is no {what} {scale!r} at {along} = {fixed:g}: other parameters can make up for any of it",
+                f"there is no {what} {scale!r} at {along} = {fixed:g}: other parameters can compensate any value",
                 stacklevel=3,
             )
     return mu / z, discovery, found(0.0)
 
 
 def _solve(function, height: float) -> float:
-    """Where a function of a logarithm reaches a height to a thousandth, as a factor; infinite where it does not.
+    """Factor exp(x) at which a function of x reaches a height, to a thousandth; infinite if it never does.
 
-    It rises by a half to one e-fold for each, or less.
+    The function rises by half to one e-fold per e-fold, or less.
     """
     low = high = 0.0
     below = above = np.log(max(function(0.0), 1e-9) / height)
     while below > 0:
         high, above = low, below
         low = low - min(max(2.0 * below, 0.1), REACH)
-        if low < -2.0 * REACH:  # found however faint it is
+        if low < -2.0 * REACH:  # any faint signal reaches the height
             return 0.0
         below = np.log(max(function(low), 1e-9) / height)
     while above <= 0:
@@ -485,9 +485,9 @@ def complete(priors, parameters) -> Parameters:
 
 
 def _proposals(model, points, priors, observations) -> dict:
-    """Components to simulate by path: each as it is at the points, without repetition, or at the centre of the priors.
+    """Components to simulate, by path: the distinct ones at the points, or the one at the centre of the priors.
 
-    Those without flux at any point are there too: what they would add is part of the information.
+    Components without flux at the points are included: their derivatives are part of the information.
     """
     mixtures = [model(point) for point in points]
     centred = model({name: centre(prior) for name, prior in priors.items()})
@@ -503,7 +503,7 @@ def _proposals(model, points, priors, observations) -> dict:
 
 
 def _hardened(component) -> list:
-    """A component, and a source also with a harder spectrum: its information is where the steep background is not."""
+    """The component; for a source also a harder spectrum: its information is at energies above the steep background."""
     if isinstance(component, InstrumentBackground):
         return [component]
     return [component, Source(component.spectrum * PowerLaw(-HARDER, 1.0), component.morphology)]
@@ -519,14 +519,14 @@ def _shines(component, observations) -> bool:
 
 
 def _scales(priors, truth) -> np.ndarray:
-    """Size of every number, for units of derivatives: its own, that of its prior, or one."""
+    """Size of every number, as unit of derivatives: its value, the size of its prior, or one."""
     own = np.abs(np.asarray(ravel_pytree(truth)[0], np.float64))
     typical = np.abs(np.asarray(ravel_pytree({n: centre(p) for n, p in priors.items()})[0], np.float64))
     return np.where(own > 0, own, np.where(typical > 0, typical, 1.0))
 
 
 def _tangent(priors, scale) -> np.ndarray:
-    """Directions [number, direction] in which numbers can change, in units of `scale`: fractions keep their sum."""
+    """Allowed directions of change [number, direction], in units of `scale`: fractions keep their sum."""
     rows, first = [], 0
     for name in sorted(priors):
         size = int(np.prod(shape(priors[name])))

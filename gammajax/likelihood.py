@@ -1,4 +1,4 @@
-"""Likelihoods of events under a mixture, as sums over events of the logarithm of an intensity.
+"""Likelihoods of events under a mixture: sums over events of the logarithm of an intensity.
 
 mixture   log L = Sum_k log Sum_i w_i lambda_i(x_k) / N_i
 extended  log L = -Sum_i N_i + Sum_k log Sum_i lambda_i(x_k)
@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-# fewer expected counts are none: gradients of quotients take the square, which single precision knows down to 1e-38
+# fewer expected counts are none: gradients of quotients square them, and single precision ends at 1e-38
 LEAST_COUNTS = 1e-18
 
 
@@ -23,21 +23,21 @@ def mixture_density(
 ) -> Float[Array, " row"]:
     """Probability density [TeV^-1 sr^-1] of each event: Sum_i w_i lambda_i / N_i.
 
-    A component that expects no counts has none of the events: its density is zero.
+    The density of a component without expected counts is zero.
     """
-    some = ~(counts <= LEAST_COUNTS)  # NaN is no number of counts, but no absence of them either
+    some = ~(counts <= LEAST_COUNTS)  # true for NaN, which must not become zero
     scales = jnp.where(some, fractions / jnp.where(some, counts, 1.0), 0.0)
-    # added one by one: stacked into a matrix they would be copied
+    # add one by one: stacking them into a matrix would copy them
     return functools.reduce(operator.add, (scale * row for scale, row in zip(scales, intensities, strict=True)))
 
 
 def sum_of_logs(
     density: Float[Array, " row"], reference: Float[Array, " row"], count: Integer[Array, " row"]
 ) -> Float[Array, ""]:
-    """Sum over rows of count x log(density / reference), where there is a count.
+    """Sum of count x log(density / reference) over rows with a count.
 
-    Dividing by a reference keeps every term small, so that single precision does not lose the sum: at 1e6 events
-    log L itself is near 1e7, where neighbouring float32 numbers are one apart.
+    Division by a reference keeps every term small, so that the sum is accurate in single precision. At 1e6 events
+    log L itself is near 1e7, where neighbouring float32 numbers differ by one.
     """
     some = count > 0
     return accurate_sum(jnp.where(some, count * jnp.log(jnp.where(some, density / reference, 1.0)), 0.0))
@@ -45,7 +45,7 @@ def sum_of_logs(
 
 @jax.custom_jvp
 def accurate_sum(values: Float[Array, " row"]) -> Float[Array, ""]:
-    """Sum in double precision where that is switched on, otherwise in a tree with compensation (Knuth's two-sum)."""
+    """Sum in double precision if x64 is on, otherwise in a tree with compensation (Knuth's two-sum)."""
     if jnp.result_type(float) == jnp.float64:
         return values.astype(jnp.float64).sum()
     error = jnp.zeros((), values.dtype)
@@ -61,10 +61,10 @@ def accurate_sum(values: Float[Array, " row"]) -> Float[Array, ""]:
         error = error + lost.sum()
         values = jnp.concatenate([total, values[whole:]])
     total = values.sum()
-    return jnp.where(jnp.isfinite(total), total + error, total)  # infinite sums lose nothing, and their error is NaN
+    return jnp.where(jnp.isfinite(total), total + error, total)  # the error of an infinite sum is NaN
 
 
 @accurate_sum.defjvp
 def _accurate_sum_jvp(primals, tangents):
-    # a plain sum: its transpose is a broadcast, that of the tree would undo the tree step by step
+    # a plain sum: its transpose is a broadcast; the transpose of the tree would undo it step by step
     return accurate_sum(*primals), tangents[0].sum()

@@ -28,8 +28,8 @@ from gammajax.spectra import (
 class Source(eqx.Module):
     """A source of photons: phi(E, Omega) = spectrum(E) x morphology(Omega) [TeV^-1 cm^-2 s^-1 sr^-1].
 
-    A morphology that changes with energy, such as a [`gammajax.TemplateCube`][], is taken at E.
-    Raises `ValueError` for anything else in their places.
+    A morphology that changes with energy, for example a [`gammajax.TemplateCube`][], is evaluated at E.
+    Raises `ValueError` for arguments of other types.
     """
 
     spectrum: Spectrum
@@ -46,8 +46,8 @@ class Source(eqx.Module):
 class InstrumentBackground(eqx.Module):
     """The instrument's own background: norm (E' / reference)^-tilt x rate of the response file.
 
-    It is a rate per reconstructed energy and direction, so it is never convolved with the response. `norm` and `tilt`
-    are numbers, or arrays with one number for each observation.
+    It is a rate per reconstructed energy and direction, so it is not convolved with the response. `norm` and `tilt`
+    are numbers, or arrays with one number per observation.
     """
 
     norm: Float[Array | np.ndarray, "*observation"] = eqx.field(converter=floating, default=1.0)
@@ -60,7 +60,7 @@ class InstrumentBackground(eqx.Module):
         require_positive(self, "reference")
 
     def select(self, observation) -> "InstrumentBackground":
-        """The background with norm and tilt of this observation, or of an array of observations, by number."""
+        """The background with norm and tilt of one observation, or of an array of observation indices."""
         norm, tilt = (v if jnp.ndim(v) == 0 else jnp.asarray(v)[observation] for v in (self.norm, self.tilt))
         return InstrumentBackground(norm, tilt, self.reference)
 
@@ -82,12 +82,12 @@ class InstrumentBackground(eqx.Module):
                 )
 
 
-SLACK = 1e-6  # by which single precision may lift a sum of weights above one
+SLACK = 1e-6  # rounding of a sum of weights in single precision
 Component = Source | InstrumentBackground
 
 
 def or_undefined(component: Component, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The value, or NaN where a traced number of the component is NaN: some formulae lose it in a comparison."""
+    """The value, or NaN if a traced number of the component is NaN: comparisons in some formulae hide the NaN."""
     traced = [leaf for leaf in jax.tree.leaves(component) if not is_concrete(leaf) and eqx.is_inexact_array(leaf)]
     if not traced:
         return value
@@ -98,23 +98,23 @@ def or_undefined(component: Component, value: Float[Array, "*shape"]) -> Float[A
 class Mixture(eqx.Module):
     """Named components, with weights or with absolute fluxes; a component may be a mixture itself.
 
-    With `weights` the model is a mixture: each component's weight is its fraction of the detected events over all
-    observations. Without, fluxes and norms are absolute and the likelihood is the extended one. Weights are
+    With `weights` the model is a mixture: each component's weight is its fraction of the detected events in all
+    observations. Without weights, fluxes and norms are absolute and the likelihood is the extended one. Weights are
 
-    - a dict by name; one component may be left out, and takes the remainder, so that the sum is one,
-    - or an array in the order of the components, such as a Dirichlet parameter or [`gammajax.stick_breaking`][] gives.
+    - a dict by name; one component may be left out and takes the remainder, so that the sum is one,
+    - or an array in the order of the components, for example a Dirichlet parameter or [`gammajax.stick_breaking`][].
 
-    In a mixture within a mixture, weights are fractions of the events of that node. A node without weights in one with
-    weights keeps the proportions of its own absolute fluxes, and only its sum is scaled. Components within are named by
-    their path, as in "signal/W".
+    In a mixture within a mixture, weights are fractions of the events of that node. A node without weights inside a
+    node with weights keeps the proportions of its own absolute fluxes; only its sum is scaled. Inner components are
+    named by their path, as in "signal/W".
 
     `fractions` holds the weights of the direct components `parts` in the order of their `names`, or None.
 
     Raises `ValueError` for unknown names, more than one missing weight, weights that cannot add up to one, and a node
-    with weights in a mixture without: its flux would be unknown.
+    with weights in a mixture without weights: its flux would be unknown.
     """
 
-    # tuples, not dicts: jax sorts the keys of dicts, and the order of components is theirs
+    # tuples, not dicts: jax sorts the keys of dicts and would change the order of components
     names: tuple[str, ...] = eqx.field(static=True)
     parts: tuple["Component | Mixture", ...]
     fractions: Float[Array, " component"] | None
@@ -158,7 +158,7 @@ class Mixture(eqx.Module):
 
     @property
     def components(self) -> dict[str, Component]:
-        """Sources and backgrounds by path, those of inner mixtures included."""
+        """Sources and backgrounds by path, including inner mixtures."""
         found = {}
         for name, part in zip(self.names, self.parts, strict=True):
             if isinstance(part, Mixture):
@@ -169,9 +169,9 @@ class Mixture(eqx.Module):
 
     @property
     def groups(self) -> list[tuple[Float[Array, ""], tuple[str, ...]]]:
-        """Fraction of the events and paths of its components, for each group within which fluxes decide.
+        """Fraction of the events and paths of the components of each group; absolute fluxes set the shares in a group.
 
-        A component that has a weight is a group for itself. Without weights all components are one group.
+        A component with a weight is a group of its own. Without weights all components are one group.
         """
         if self.fractions is None:
             return [(jnp.ones(()), tuple(self.components))]
@@ -187,7 +187,7 @@ class Mixture(eqx.Module):
     def component_fractions(self, counts: dict[str, Float[Array, ""]]) -> dict[str, Float[Array, ""]]:
         """Fraction of the detected events of every component by path; they add up to one.
 
-        `counts` expected from each by its absolute flux, of which the proportions matter where there are no weights.
+        `counts` are the expected counts by absolute flux; without weights their proportions matter.
         """
         found = {}
         for fraction, paths in self.groups:
@@ -195,7 +195,7 @@ class Mixture(eqx.Module):
                 found[paths[0]] = fraction
                 continue
             total = sum((counts[path] for path in paths), start=jnp.zeros(()))
-            some = ~(total <= LEAST_COUNTS)  # of none the shares mean nothing
+            some = ~(total <= LEAST_COUNTS)  # shares of no counts are undefined
             found |= {
                 path: fraction * jnp.where(some, counts[path] / jnp.where(some, total, 1.0), 1.0 / len(paths))
                 for path in paths
@@ -203,7 +203,7 @@ class Mixture(eqx.Module):
         return {path: found[path] for path in self.components}
 
     def node_fractions(self, counts: dict[str, Float[Array, ""]]) -> dict[str, Float[Array, ""]]:
-        """As [`Mixture.component_fractions`][], for inner mixtures too: a node has the sum of what is in it."""
+        """As [`Mixture.component_fractions`][], also for inner mixtures: a node has the sum of its components."""
         found = {}
         for path, fraction in self.component_fractions(counts).items():
             *nodes, _ = path.split("/")
@@ -255,7 +255,7 @@ def missing(name: str, known, lacks: str) -> str:
 def stick_breaking(breaks: Float[Array, "*batch stick"]) -> Float[Array, "*batch component"]:
     """Weights of n + 1 components from n numbers between zero and one: w_i = v_i Prod_{j<i} (1 - v_j).
 
-    Each number is the share of what is left, the last component takes the rest. With v_i ~ Beta(1, n - i), i from 0,
+    Each number is a share of the remainder; the last component takes the rest. With v_i ~ Beta(1, n - i), i from 0,
     the weights are uniform over the simplex (Connor & Mosimann 1969, doi:10.1080/01621459.1969.10500963).
 
     >>> import gammajax as gj, jax.numpy as jnp
@@ -309,7 +309,7 @@ def _complete_weights(weights, names):
             raise ValueError(f"the weights add up to {total:.6g}; they must add up to one")
     given = jnp.stack([scalar(0.0), *weights.values()])
     total = given.sum()
-    # the rules where weights are traced, with NaN for an error; sums may be off by more, as compiled programs round
+    # the same rules for traced weights, with NaN for an error; compiled programs round, so sums may be off by more
     possible = jnp.all(given >= 0)
     if missing:
         possible &= total <= 1.0 + SLACK

@@ -1,13 +1,13 @@
-"""Morphologies: how the flux of a source is spread over the sky.
+"""Morphologies: the distribution of a source's flux on the sky.
 
-A morphology has a surface brightness [sr^-1] that integrates to one over the sky, an extent (centre and radius that
-hold all of it) and draws random directions. [`gammajax.Point`][] alone has no surface brightness: engines evaluate
-the point spread function at its exact position. Disks, rings and shells are
+A morphology has a surface brightness [sr^-1] that integrates to one over the sky, an extent (centre and radius of a
+circle that contains it) and draws random directions. Only [`gammajax.Point`][] has no surface brightness: engines
+evaluate the point spread function at its exact position. Disks, rings and shells are
 in [`gammajax.shapes`][], maps in [`gammajax.templates`][], halos of dark matter in [`gammajax.darkmatter.halos`][].
-Where the spread changes with energy, `morphology.at(energy)` is the morphology at one energy or an array of them.
+If the morphology changes with energy, `morphology.at(energy)` is the morphology at one energy or an array of energies.
 
-Names of parameters are gammapy's. Distances enter as chords, 2 sin(r / 2): they are the radii of the Lambert
-projection about the centre, which keeps areas, so that closed forms of the plane are normalised on the sphere too.
+Names of parameters are gammapy's. Distances enter as chords, 2 sin(r / 2): these are the radii of the Lambert
+equal-area projection about the centre, so closed forms in the plane are normalised on the sphere too.
 At 1 deg from the centre a chord is shorter than its angle by a part in 1e5.
 """
 
@@ -35,7 +35,7 @@ class Morphology(eqx.Module):
     """Interface of all morphologies; `lon`, `lat` [deg] is the centre, in the observations' frame."""
 
     is_energy_dependent: ClassVar[bool] = False
-    sizes: ClassVar[tuple[str, ...]] = ()  # fields that make the source larger without changing its form
+    sizes: ClassVar[tuple[str, ...]] = ()  # fields that scale the source without changing its form
     lon: eqx.AbstractVar[Scalar]
     lat: eqx.AbstractVar[Scalar]
     __repr__, __pdoc__ = described, document
@@ -46,7 +46,7 @@ class Morphology(eqx.Module):
     def at(self, energy: Float[Array, "..."] | float) -> "Morphology":
         """The morphology at true `energy` [TeV]: itself, unless it `is_energy_dependent`.
 
-        Energies of any shape: it is broadcast against that of directions, and is () or (size,) for `sample`.
+        Energies may have any shape: they broadcast against directions, and have shape () or (size,) for `sample`.
         """
         del energy
         return self
@@ -56,7 +56,7 @@ class Morphology(eqx.Module):
         """Fraction of the flux per solid angle [sr^-1] in a direction [deg]."""
 
     def check_field(self, observation: Observation) -> None:
-        """Raise `ValueError` where the morphology is not known in all of the field of view."""
+        """Raise `ValueError` if the morphology is not known in the whole field of view."""
 
     @abc.abstractmethod
     def sample(
@@ -64,19 +64,19 @@ class Morphology(eqx.Module):
     ) -> tuple[Float[Array, " size"], Float[Array, " size"]]:
         """Random directions (lon, lat) [deg], drawn from the continuous morphology.
 
-        A morphology much larger than the field of view may draw only those within `reach` [deg] of its centre, the
-        part `containment(reach)` of its flux.
+        A morphology much larger than the field of view may draw only directions within `reach` [deg] of its centre,
+        which contain the part `containment(reach)` of its flux.
         """
 
     def containment(self, reach: Scalar | float) -> Scalar | float:
-        """Part of the flux that `sample` with this `reach` stands for; 1 where it takes no account of it."""
+        """Part of the flux that `sample` with this `reach` draws from; 1 if `sample` ignores `reach`."""
         del reach
         return 1.0
 
     @property
     @abc.abstractmethod
     def radius(self) -> Float[Array, ""]:
-        """Separation [deg] from the centre that holds all but a part in 1e8 of the flux."""
+        """Separation [deg] from the centre that contains the flux to a part in 1e8."""
 
     @property
     @abc.abstractmethod
@@ -85,13 +85,13 @@ class Morphology(eqx.Module):
 
     @property
     def spread(self) -> Float[Array, ""]:
-        """Root mean square distance [deg] from the centre along one axis, of what has `sizes`."""
+        """Root mean square distance [deg] from the centre along one axis, for morphologies with `sizes`."""
         raise TypeError(f"a {type(self).__name__} has no size")
 
     def at_least(self, spread: float) -> "Morphology":
         """The same form with at least this `spread` [deg], so that pixels can resolve it.
 
-        Much narrower than the point spread function there is no difference to be seen.
+        The change is invisible for a spread much narrower than the point spread function.
         """
         if not self.sizes:
             return self
@@ -105,9 +105,9 @@ class Morphology(eqx.Module):
         return jnp.stack([jnp.zeros_like(self.radius), self.radius])
 
     def nodes(self, lon, lat, narrow: float, reach: float) -> tuple[Array, Array, Array]:
-        """Directions (lon, lat) [deg] and solid angles [sr] to integrate the brightness times a response with.
+        """Directions (lon, lat) [deg] and solid angles [sr] of a quadrature of the brightness times a response.
 
-        The response peaks at the direction given, its width is `narrow` or more, and it ends within `reach` [deg].
+        The response peaks at the given direction, has a width of at least `narrow`, and ends within `reach` [deg].
         """
         return polar_nodes((self.lon, self.lat), self.breaks, 1.0, 0.0, (lon, lat), narrow, reach)
 
@@ -122,11 +122,11 @@ class Morphology(eqx.Module):
         near = np.arange(-half, half + 1)
         patch = self.central_pixels(grid, ix + near, iy + near) / grid.solid_angle
         corner = (iy - half, ix - half)
-        # a centre off the grid needs none
+        # no refinement for a centre off the grid
         close = (jnp.abs(x - ix) <= 2 * half + 1) & (jnp.abs(y - iy) <= 2 * half + 1)
         patch = jnp.where(close, patch, jax.lax.dynamic_slice(density, corner, patch.shape))
         fractions = jax.lax.dynamic_update_slice(density, patch.astype(density.dtype), corner) * grid.solid_angle
-        # points are few for sharp rims: all that lies on the grid is there, though
+        # few points resolve sharp rims: normalise sources that lie on the grid as a whole
         total = fractions.sum()
         whole = jnp.maximum(jnp.abs(x - 0.5 * (grid.size - 1)), jnp.abs(y - 0.5 * (grid.size - 1)))
         whole = (whole + self.radius / grid.step < 0.5 * grid.size) & (total > 0)
@@ -145,18 +145,18 @@ class Morphology(eqx.Module):
     def plot(self, ax=None, width: float | int | None = None, **options):
         """Draw the surface brightness on a square of `width` [deg] about the centre and return the matplotlib axes.
 
-        By default the square holds all that is brighter than a hundredth of the maximum, and the colours are
-        logarithmic, over four decades at most, for a cusp; `options` go to `Axes.pcolormesh`.
+        By default the square contains all brightness above a hundredth of the maximum. For a cusp, colours are
+        logarithmic over at most four decades. `options` go to `Axes.pcolormesh`.
         """
         return draw_map(self, 1.0, "surface brightness [deg$^{-2}$]", ax, width, **options)
 
 
 class Elongated(Morphology):
-    """A radial profile stretched to ellipses; what it adds to the interface is the profile.
+    """A radial profile stretched to ellipses; subclasses define the profile.
 
-    `e` is the eccentricity, 0 for circles; the parameter of size is that of the major axis, and the minor axis is
-    sqrt(1 - e^2) as long. `phi` [deg] is the position angle of the major axis, from north to increasing longitude.
-    The stretching is done in the Lambert projection about the centre, so it keeps the norm.
+    `e` is the eccentricity, 0 for circles. The size parameter refers to the major axis; the minor axis is shorter by
+    sqrt(1 - e^2). `phi` [deg] is the position angle of the major axis, from north to increasing longitude.
+    The Lambert projection about the centre is stretched, which keeps the norm.
     """
 
     e: eqx.AbstractVar[Scalar]
@@ -164,7 +164,7 @@ class Elongated(Morphology):
 
     @abc.abstractmethod
     def profile(self, half2: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """Brightness [sr^-1] of the circular morphology where sin^2(r / 2) = `half2`."""
+        """Brightness [sr^-1] of the circular morphology at sin^2(r / 2) = `half2`."""
 
     @abc.abstractmethod
     def sample_profile(self, key: PRNGKeyArray, size: int) -> Float[Array, " size"]:
@@ -172,7 +172,7 @@ class Elongated(Morphology):
 
     @property
     def axis_ratio(self) -> Scalar:
-        """Minor by major axis, sqrt(1 - e^2)."""
+        """Ratio of minor to major axis, sqrt(1 - e^2)."""
         return jnp.sqrt(1.0 - self.e**2)
 
     def at_least(self, spread):
@@ -238,8 +238,8 @@ class Point(Morphology):
 class Gaussian(Elongated):
     """Gaussian: S = exp((cos r - 1) / s^2) / (2 pi s^2 (1 - exp(-2 / s^2))), s = sigma in rad.
 
-    The von Mises-Fisher form of a Gaussian on the sphere, as in gammapy's `GaussianSpatialModel`; `sigma` [deg] along
-    the major axis, `e` and `phi` [deg] as in [`gammajax.morphology.Elongated`][], by default symmetric.
+    The von Mises-Fisher form of a Gaussian on the sphere, like gammapy's `GaussianSpatialModel`. `sigma` [deg] is along
+    the major axis; `e` and `phi` [deg] as in [`gammajax.morphology.Elongated`][], by default symmetric.
     """
 
     sizes: ClassVar[tuple[str, ...]] = ("sigma",)
@@ -284,9 +284,10 @@ class Gaussian(Elongated):
 class GeneralizedGaussian(Elongated):
     """S = exp(-(d / r_0)^(1 / eta)) / (2 pi r_0^2 eta Gamma(2 eta)), d = 2 sin(r / 2) the chord of the separation.
 
-    `eta` is the shape, between 0 and 1: towards 0 a disk, 0.5 a Gaussian with sigma = r_0 / sqrt(2), 1 an exponential;
-    `r_0` [deg] along the major axis, `e` and `phi` [deg] as in [`gammajax.morphology.Elongated`][]. gammapy's
-    `GeneralizedGaussianSpatialModel`, which has the separation in the place of the chord.
+    `eta` is the shape, between 0 and 1: a disk for eta to 0, a Gaussian with sigma = r_0 / sqrt(2) for 0.5, an
+    exponential for 1. `r_0` [deg] is along the major axis; `e` and `phi` [deg] as in
+    [`gammajax.morphology.Elongated`][]. gammapy's `GeneralizedGaussianSpatialModel` uses the separation instead of the
+    chord.
     """
 
     sizes: ClassVar[tuple[str, ...]] = ("r_0",)
@@ -303,7 +304,7 @@ class GeneralizedGaussian(Elongated):
             raise ValueError(f"eta of a GeneralizedGaussian must be at most 1, it is {np.asarray(self.eta)}")
         if is_concrete(self.eta, self.r_0):
             eta = np.asarray(self.eta, np.float64)
-            # d^(1 / eta) has a gamma distribution, and no chord is above 2
+            # d^(1 / eta) has a gamma distribution, and chords are at most 2
             largest = 2.0 / DEGREE / gammainccinv(2.0 * eta, OUTSIDE) ** eta
             if np.any(np.asarray(self.r_0) > largest):
                 raise ValueError(
@@ -314,7 +315,7 @@ class GeneralizedGaussian(Elongated):
 
     def profile(self, half2):
         r_0 = DEGREE * self.r_0
-        positive = half2 > 0  # a power of zero has no gradient
+        positive = half2 > 0  # powers have no gradient at zero
         log_ratio = 0.5 * jnp.log(4.0 * jnp.where(positive, half2, 1.0)) - jnp.log(r_0)
         decay = jnp.where(positive, jnp.exp(log_ratio / self.eta), 0.0)
         norm = 2.0 * jnp.pi * r_0**2 * self.eta * jnp.exp(jax.scipy.special.gammaln(2.0 * self.eta))
@@ -332,12 +333,12 @@ class GeneralizedGaussian(Elongated):
 
     @property
     def radius(self):
-        # a gamma distribution with a shape of up to two has a part in 1e8 beyond 22
+        # a gamma distribution with a shape parameter of at most two has a part in 1e8 beyond 22
         return jnp.minimum(1.01 * self.r_0 * 22.0**self.eta, 180.0)
 
     @property
     def breaks(self):
-        # at these exponents, however sharp the rim is
+        # radii at these exponents, for a rim of any sharpness
         inner = self.r_0 * jnp.asarray([1e-3, 0.5, 2.0, 6.0]) ** self.eta
         return jnp.minimum(jnp.concatenate([jnp.zeros(1), inner, self.radius[None]]), 180.0)
 
@@ -348,11 +349,11 @@ class GeneralizedGaussian(Elongated):
 
 @eqx.filter_jit
 def pixel_fractions(morphology: Morphology, grid: Grid, order: int = 3) -> Float[Array, "pixel pixel"]:
-    """Fraction of the flux in every pixel of `grid`, integrated over the pixel and not sampled at its centre.
+    """Fraction of the flux in every pixel of `grid`, integrated over the pixel.
 
-    Gauss-Legendre quadrature with `order`^2 points; in the pixels next to the centre of the source an average over
-    51^2, and for halos, which have their cusp there, an integral around each pixel. Templates are cut exactly where
-    two pixels overlap.
+    The integral is a Gauss-Legendre quadrature with `order`^2 points. Pixels next to the centre of the source use an
+    average over 51^2 points, or an integral around each pixel for halos, which have a cusp there. Templates use the
+    exact overlap of pixels.
     """
     return morphology.pixel_fractions(grid, order)
 
@@ -363,7 +364,7 @@ def plane_fractions(
 ) -> Float[Array, "plane pixel pixel"]:
     """[`pixel_fractions`][gammajax.morphology.pixel_fractions] at every true `energy` [TeV].
 
-    One plane stands for all energies where the morphology does not depend on energy.
+    A single plane is returned for all energies if the morphology does not depend on energy.
     """
     if not morphology.is_energy_dependent:
         return morphology.pixel_fractions(grid, order)[None]
@@ -390,13 +391,13 @@ def draw_map(morphology: Morphology, factor: float, label: str, ax=None, width=N
 
 
 def _sky_axes(ax, lon0, lat0, half):
-    """Axes, new ones for None, of a square about a direction [deg], and 401 edges along its sides."""
+    """Axes (new ones for None) of a square about a direction [deg], and 401 edges along its sides."""
     import matplotlib.pyplot as plt
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     from gammajax.ticks import plain_ticks
 
-    # with a fixed aspect labels are a little beyond where the engine wants them
+    # padding: with a fixed aspect, labels lie slightly outside the engine's layout
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
     ax = plt.subplots(figsize=(5.8, 4.8), layout=layout)[1] if ax is None else ax
     stretch = max(math.cos(math.radians(lat0)), 0.1)
@@ -415,7 +416,7 @@ def _brightness(morphology, lon, lat):
 
 
 def _extent(morphology) -> float:
-    """Radius [deg] beyond which nothing is brighter than a hundredth of the maximum, and a little more."""
+    """Radius [deg] beyond which the brightness is below a hundredth of the maximum, with a margin of 15 %."""
     rad = float(morphology.radius) * np.geomspace(1e-3, 1.0, 200)
     angle = np.arange(24) * 15.0
     circles = displace(morphology.lon, morphology.lat, jnp.asarray(rad)[:, None], jnp.asarray(angle))
@@ -424,14 +425,14 @@ def _extent(morphology) -> float:
 
 
 def require_eccentricity(morphology) -> None:
-    """Raise `ValueError` when the eccentricity can be looked at and is not that of an ellipse."""
+    """Raise `ValueError` for a concrete eccentricity outside [0, 1)."""
     e = morphology.e
     if is_concrete(e) and not np.all((np.asarray(e) >= 0) & (np.asarray(e) < 1)):
         raise ValueError(f"e of a {type(morphology).__name__} must be from 0 to below 1, it is {np.asarray(e)}")
 
 
 def _rotate(x, y, phi):
-    """Coordinates along and across the position angle phi [deg] of (x, y), x to the east and y to the north."""
+    """Coordinates of (x, y) along and across the position angle phi [deg]; x points east, y north."""
     sine, cosine = jnp.sin(DEGREE * phi), jnp.cos(DEGREE * phi)
     return x * sine + y * cosine, x * cosine - y * sine
 
@@ -442,7 +443,7 @@ def chord(angle):
 
 
 def angle(half2):
-    """Angle r [deg] where sin^2(r / 2) = half2; from 0 to 180 with finite gradients at both ends."""
+    """Angle r [deg] with sin^2(r / 2) = half2, from 0 to 180; gradients are finite at both ends."""
     return 2.0 / DEGREE * jnp.arcsin(root(jnp.clip(half2, 0.0, 1.0 - 1e-7)))
 
 
@@ -453,14 +454,14 @@ def _radial_integral(rad, profile):
 
 
 def sample_radial(key, size, lon, lat, rad, profile, part: Scalar | float = 1.0):
-    """Random directions about (lon, lat) from a radial profile at fine nodes `rad`, the inner `part` of its flux."""
+    """Random directions about (lon, lat) from the inner `part` of the flux of a radial profile at fine nodes `rad`."""
     key_radius, key_angle = jax.random.split(key)
     distance = sample_separation(key_radius, size, rad, profile, part)
     return displace(lon, lat, distance, jax.random.uniform(key_angle, (size,), maxval=360.0))
 
 
 def sample_separation(key, size, rad, profile, part: Scalar | float = 1.0):
-    """Random separations [deg] of such a profile."""
+    """Random separations [deg] from a radial profile; see [`gammajax.morphology.sample_radial`][]."""
     cumulative = _radial_integral(rad, profile)
     u = jax.random.uniform(key, (size,)) * part * cumulative[-1]
     i = jnp.clip(jnp.searchsorted(cumulative, u, side="right") - 1, 0, rad.size - 2)

@@ -17,7 +17,7 @@ from gammajax.spectra import article
 class Exclusion(eqx.Module):
     """Excluded sky, rasterised: a direction is excluded when its nearest pixel is.
 
-    The same raster decides about events and expected counts, so the two always agree.
+    Events and expected counts use the same raster, so they always agree.
     """
 
     grid: Grid
@@ -25,7 +25,7 @@ class Exclusion(eqx.Module):
     __repr__, __pdoc__ = described, document
 
     def __call__(self, lon, lat) -> Bool[Array, "..."]:
-        """Whether directions [deg] are excluded; outside the raster nothing is."""
+        """Whether directions [deg] are excluded; nothing outside the raster is."""
         x, y = self.grid.pixel(lon, lat)
         ix, iy = jnp.round(x).astype(jnp.int32), jnp.round(y).astype(jnp.int32)
         size = self.grid.size
@@ -115,7 +115,7 @@ class Observation(eqx.Module):
     def fov_coordinates(self, lon, lat) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """Field-of-view longitude and latitude [deg] in the alignment of the background table.
 
-        The sign of the longitude is that of gammapy's `sky_to_fov`: it increases against the sky's longitude.
+        The sign of the longitude follows gammapy's `sky_to_fov`: it increases opposite to the sky's longitude.
         """
         u, v = offset_coordinates(lon, lat, self.lon, self.lat)
         if self.fov_angle == 0.0:
@@ -134,7 +134,7 @@ class Observation(eqx.Module):
 
     @property
     def excludes(self) -> bool:
-        """Whether a part of the field of view is excluded, as far as the raster goes."""
+        """Whether a pixel of the raster in the field of view is excluded."""
         if self.exclusion is None or not np.any(self.exclusion.excluded):
             return False
         lon, lat = self.exclusion.grid.directions()
@@ -149,7 +149,7 @@ class Observation(eqx.Module):
     def plot(self, offsets=None):
         """Draw the response at `offsets` [deg], by default from the pointing to `offset_max`; returns the figure.
 
-        The panels are those of [`gammajax.Response.plot`][]; reconstructed energies that are not selected are shaded.
+        Panels as in [`gammajax.Response.plot`][]; reconstructed energies outside the selection are shaded.
         """
         from gammajax.plot_response import plot_response
 

@@ -36,13 +36,13 @@ CORNER = {
 
 
 def plot_corner(result, names=None, truths: dict | None = None, **options):
-    """Marginal distributions in ones and twos, with 68 % intervals, 39 % and 86 % contours, and true values.
+    """One- and two-dimensional marginal distributions, with 68 % intervals, 39 % and 86 % contours, and true values.
 
-    - `names`: quantities, or rows of the summary, in the order drawn; by default all.
-    - `truths`: true values by quantity, by default those that the result knows.
+    - `names`: quantities, or rows of the summary, in drawing order; by default all.
+    - `truths`: true values by quantity, by default those of the result.
     - `options` of `corner.corner` (`bins`, `color`, `smooth`, `levels`, `quantiles`, ...).
 
-    Raises `ValueError` for fewer draws than make a histogram, and for names, truths and options that are unknown.
+    Raises `ValueError` for too few draws for a histogram, and for unknown names, truths and options.
     """
     from corner import corner
     from matplotlib import rc_context
@@ -64,7 +64,7 @@ def plot_corner(result, names=None, truths: dict | None = None, **options):
         unit = " ".join(part for part in (power, result.units.get(name, "")) if part)
         columns.append(values / factor)
         labels.append(labelled(label, unit))
-        # long units stand at the axis only, not so the power of ten
+        # long units appear at the axis only, but the power of ten also in titles
         short = unit if len(unit) < 10 else power
         value = _interval(values / factor) + (f" {short}" if short else "")
         lines = wrapped(label)
@@ -79,7 +79,7 @@ def plot_corner(result, names=None, truths: dict | None = None, **options):
             np.stack(columns, axis=1),
             fig=figure,
             labels=labels,
-            # it takes no true value of a single number
+            # corner accepts no true value for a single number
             truths=marks if count > 1 and any(mark is not None for mark in marks) else None,
             **{**CORNER, "range": ranges, **options},
         )
@@ -93,7 +93,7 @@ def plot_corner(result, names=None, truths: dict | None = None, **options):
 
 
 def _lay_out(figure, grid):
-    """Size the panels of a corner plot by the texts on them, and the margins by the texts beside them."""
+    """Set the panel sizes of a corner plot by their texts, and the margins by the texts at the edges."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.ticker import ScalarFormatter
 
@@ -138,7 +138,7 @@ def _lay_out(figure, grid):
 
 
 def corner_options() -> list[str]:
-    """Options of `corner.corner` that leave data, labels and true values alone; it ignores all others in silence."""
+    """Options of `corner.corner`, except those for data, labels and true values; corner ignores unknown options."""
     from corner import corner, hist2d
 
     ours = {"data", "fig", "labels", "truths", "titles", "show_titles", "weights", "group", "var_names", "filter_vars"}
@@ -148,7 +148,7 @@ def corner_options() -> list[str]:
 
 
 def check_options(function: str, options: dict, known, more=()) -> None:
-    """Raise `ValueError` for an option that is not known; `more` are keywords to name in the message."""
+    """Raise `ValueError` for an unknown option; `more` are further keywords to name in the message."""
     for name in options:
         if name not in known:
             raise ValueError(f"{function} has no option {name!r}; it has {', '.join((*more, *known))}")
@@ -157,10 +157,10 @@ def check_options(function: str, options: dict, known, more=()) -> None:
 def plot_counts(posterior, result, *, key=None, events: int | None = None, radius: float | None = None):
     """Counts against the model: by reconstructed energy with residuals, and on the sky.
 
-    Bands hold 68 % of the posterior's expected counts (module [`gammajax.predict`][]), from `events` simulated
-    events of each component; error bars are the square root of the counts. The sky map is smoothed; contours hold half
-    and 80 % of the expected counts of each source. `radius` [deg] of the map, by default the whole field.
-    Of a posterior that several processes share, all must call this, and get the same figure.
+    Bands contain 68 % of the posterior's expected counts (module [`gammajax.predict`][]), from `events` simulated
+    events of each component; error bars are the square root of the counts. The sky map is smoothed; contours contain
+    50 % and 80 % of the expected counts of each source. `radius` [deg] of the map, by default the whole field.
+    If several processes share the posterior, all must call this; all get the same figure.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -173,12 +173,12 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
     high = max(observation.energy_max for observation in posterior.observations)
     edges = np.geomspace(low, high, 1 + max(4, round(BINS_PER_DECADE * np.log10(high / low))))
     if isinstance(posterior.events, Cells):
-        # whole cells only, as many to a bin as in the next: other widths would look like features of the spectrum
+        # equally many whole cells per bin: uneven bins would look like features of the spectrum
         cell_edges = np.asarray(posterior.events.binning.edges, float)
         cells = len(cell_edges) - 1
         in_bin = max(1, round(cells / (len(edges) - 1) - 1.0))
         edges = cell_edges[np.rint(np.linspace(0, cells, 1 + round(cells / in_bin))).astype(int)]
-    # the first and the last event may lie on the edge in single precision
+    # in single precision the first and the last event may lie on the edge
     edges[[0, -1]] *= [1 - 1e-6, 1 + 1e-6]
     prediction = predict(key, posterior, {name: values[chosen] for name, values in samples.items()}, edges, events)
     with rc_context({"font.size": 11, "axes.linewidth": 0.8, "axes.titlesize": 12}):
@@ -210,7 +210,7 @@ def _spectrum(figure, posterior, prediction: Prediction):
     top.set_ylim(0.3, 3.0 * max(counts.max(), total[1].max()))
     top.legend(frameon=False)
     top.set_title("counts by reconstructed energy")
-    # bins where a count is a rare event say nothing in standard deviations
+    # standard deviations are meaningless in bins with less than one expected count
     shown = total[1] > 1.0
     # both the data and the simulation behind the model fluctuate
     pull = (counts - total[1])[shown] / np.sqrt(total[1] + prediction.variance)[shown]
@@ -224,12 +224,12 @@ def _spectrum(figure, posterior, prediction: Prediction):
 
 
 def _of_all(posterior, counts):
-    """Counts of the events of all processes that share the posterior."""
+    """Counts summed over all processes that share the posterior."""
     return distributed.over(distributed.spans(posterior), np.sum, counts)
 
 
 def _energies(events):
-    """Energy and number: of single events, or of cells at their points."""
+    """Energies and numbers of events: single events, or the points of cells."""
     if isinstance(events, Events):
         return np.asarray(events.energy, float), None
     energies = events.energies()
@@ -275,7 +275,7 @@ def _sky(figure, posterior, prediction: Prediction, radius):
             expected = gaussian_filter(_histogram(*place, prediction.weights[i], (lon0, lat0), radius), 2.0)
             parts = {_level(expected, part, prediction.weights[i].sum()): part for part in (0.8, 0.5)}
             levels = sorted(level for level in parts if level is not None)
-            if not levels:  # a map that holds little of the source
+            if not levels:  # the map contains little of the source
                 continue
             styles = [{0.8: "--", 0.5: "-"}[parts[level]] for level in levels]
             contours = axes.contour(*centres, expected, levels, colors="white", linewidths=1.2, linestyles=styles)
@@ -299,12 +299,12 @@ def _sky(figure, posterior, prediction: Prediction, radius):
 
 
 def surface_density(events: Events | Cells, centre: tuple, radius: float | int) -> np.ndarray:
-    """Counts [row, column] per square degree in the pixels of a map; events of cells are spread over these."""
+    """Counts [row, column] per square degree in the pixels of a map; events of a cell are spread over the cell."""
     step = 2.0 * radius / PIXELS
     single = isinstance(events, Events)
     batches = [(events.lon, events.lat, None)] if single else events.spread(step, centre, 1.5 * radius)
     counts = sum((_histogram(*batch, centre, radius) for batch in batches), start=np.zeros((PIXELS, PIXELS)))
-    # rows are equally high, but pixels as wide as in the middle row there only
+    # all rows have the same height, but the width of pixels changes with latitude
     lat = np.radians(centre[1] + step * (np.arange(PIXELS) + 0.5 - 0.5 * PIXELS))
     return counts / (step**2 * np.maximum(np.cos(lat), 1e-3) / np.cos(np.radians(centre[1])))[:, None]
 
@@ -324,27 +324,27 @@ def _wrap(angle):
 
 
 def _level(values, part, whole=None):
-    """Level above which lies this part of a map, or of a `whole` that it holds some of; None where it holds less."""
+    """Level above which this part of a map lies, or of a larger `whole`; None if the map contains less."""
     falling = np.sort(values.ravel())[::-1]
     place = np.searchsorted(np.cumsum(falling), part * (falling.sum() if whole is None else whole))
     return falling[place] if place < falling.size else None
 
 
 def _padded(values, part: float) -> tuple[float, float]:
-    """Smallest and largest value, with a margin of this part of their distance; of equal ones a little beyond them."""
+    """Smallest and largest value, with a margin of this part of their distance; a small margin if they are equal."""
     low, high = float(values.min()), float(values.max())
     margin = part * (high - low) if high > low else 1e-3 * (abs(high) or 1.0)
     return low - margin, high + margin
 
 
 def _size(values) -> float:
-    """Number whose power of ten may stand apart: the median, or the spread where that is larger."""
+    """Number that sets the common power of ten: the median, or the spread if it is larger."""
     low, median, high = np.quantile(values, [0.1587, 0.5, 0.8413])
     return max(median, high - low, key=abs)
 
 
 def _scale(value) -> tuple[float, str]:
-    """Power of ten to take out of numbers too small or large to read, and its label."""
+    """Power of ten to factor out of very small or large numbers, and its label."""
     exponent = int(np.floor(np.log10(abs(value)))) if value else 0
     return (1.0, "") if -3 <= exponent <= 4 else (10.0**exponent, f"$10^{{{exponent}}}$")
 

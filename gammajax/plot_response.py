@@ -1,4 +1,4 @@
-"""Plots of instrument responses: what a telescope collects, how sharply, how well, and what it sees of itself."""
+"""Plots of instrument responses: effective area, point spread function, energy dispersion and background."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ from gammajax.sky import DEGREE, SQUARE_DEGREE
 
 COLOURS = ["#30638e", "#d1495b", "#edae49", "#00798c", "#6f4e7c", "#8d96a3"]
 FAINT = 1e-4  # of the largest effective area
-ANGLES = np.arange(16) * 22.5  # deg about the pointing, over which backgrounds are averaged
+ANGLES = np.arange(16) * 22.5  # deg about the pointing, for the average of backgrounds
 
 
 def plot_response(response: Response, offsets: Sequence[float | int], title: str | None = None, energy_range=None):
     """Four panels at these `offsets` [deg], the energy dispersion at the first; returns the figure.
 
-    Energies [TeV] outside `energy_range`, of reconstructed energy, are shaded where that is what is plotted.
+    Panels of reconstructed energy are shaded outside `energy_range` [TeV].
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -117,12 +117,12 @@ def plot_background(response: Response, axes, offsets: Sequence[float | int]):
 
 
 def _energies(axis) -> np.ndarray:
-    # a hair inside: single precision must not step over the edge of the table
+    # slightly inside: single precision must not cross the edge of the table
     return np.exp(np.linspace(axis.lower + 1e-5, axis.upper - 1e-5, 200))
 
 
 def _true_energies(response):
-    """From where anything is seen: below, files hold noise or nothing."""
+    """True energies from the threshold on: below it, files contain noise or zeros."""
     energy = _energies(response.effective_area.axes[0])
     area = np.asarray(_area(response, jnp.asarray(energy), jnp.asarray(0.0)))
     return energy[np.argmax(area > FAINT * area.max()) :]
@@ -143,7 +143,7 @@ def _true_energy(axes, energy):
 
 
 def _below(axes, part):
-    """Leave out what is less than this part of the largest value."""
+    """Hide values below this part of the largest value."""
     drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
     drawn = drawn[np.isfinite(drawn)]
     if drawn.size:

@@ -1,4 +1,4 @@
-"""Plots of how a result came about, chains and runs, and of the spectra it allows. Each returns a matplotlib figure."""
+"""Plots of chains, of nested and tempered runs, and of credible spectra. Each returns a matplotlib figure."""
 
 from typing import Any
 
@@ -20,12 +20,12 @@ QUANTILES = (0.0228, 0.1587, 0.5, 0.8413, 0.9772)
 
 
 def plot_trace(result, names=None):
-    """Chains by draw, how their ranks are spread, and the marginal distribution of each.
+    """Chains by draw, distribution of their ranks, and marginal distribution of each chain.
 
-    The ranks of all draws, counted by chain, are level where the chains agree (Vehtari et al. 2021, arXiv:1903.08008).
+    If the chains agree, the ranks of each chain among all draws are uniform (Vehtari et al. 2021, arXiv:1903.08008).
     `names`: quantities, or rows of the summary, by default all.
 
-    Raises `ValueError` for names that are unknown.
+    Raises `ValueError` for unknown names.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -70,12 +70,12 @@ def plot_trace(result, names=None):
 
 
 def plot_run(result):
-    """Course of a run that ends with an evidence.
+    """Course of a nested or tempered run.
 
-    Of nested sampling against -ln X, the prior volume left: live points, likelihood, weights, and the evidence so far.
-    Of a tempered run by step: temperature, effective part of the particles, acceptance.
+    Nested sampling against -ln X with the remaining prior volume X: live points, likelihood, weights, accumulated
+    evidence. Tempered run by step: temperature, effective fraction of the particles, acceptance.
 
-    Raises `ValueError` for a result that has neither.
+    Raises `ValueError` for a result of another kind.
     """
     from matplotlib import rc_context
 
@@ -88,7 +88,7 @@ def plot_run(result):
 
 
 def live_points(log_likelihood, log_likelihood_birth) -> np.ndarray:
-    """Live points at the death of each point: those born below its likelihood that have not died before it."""
+    """Number of live points at the death of each point: born below its likelihood, and not dead before."""
     died = np.sort(log_likelihood)
     born = np.searchsorted(np.sort(log_likelihood_birth), log_likelihood, side="left")
     return born - np.searchsorted(died, log_likelihood, side="left")
@@ -107,7 +107,7 @@ def _nested(result):
     top.plot(x, live, color=COLOURS[1], lw=1.5)
     top.set(ylabel="live points", ylim=(0.0, None))
     middle.plot(x, log_likelihood - log_likelihood.max(), color=COLOURS[1], lw=1.5)
-    # far below the peak it falls without end
+    # far below the peak ln L falls without end
     finite = log_likelihood[np.isfinite(log_likelihood)] - log_likelihood.max()
     deep = 10.0 * max(-np.quantile(finite, 0.5), 1.0)
     middle.set(ylabel="ln L below\nits largest", ylim=(max(finite.min(), -deep) * 1.05, 0.05 * deep))
@@ -147,7 +147,7 @@ def _tempered(result):
     for axes, name in zip(panels, shown, strict=True):
         axes.plot(step, stats[name], "o-", color=COLOURS[1], ms=4, lw=1.5)
         axes.set_ylabel(labels[name])
-        # temperatures rise by factors from the prior's, zero
+        # temperatures rise by factors, from zero for the prior
         if name == "temperature":
             axes.set_yscale("log")
         else:
@@ -162,11 +162,12 @@ def _tempered(result):
 def plot_spectrum(posterior, result, names=None, energy_range: tuple | None = None, energy_power: float | int = 2):
     """Credible bands, 68 % and 95 %, of the spectra of sources: E^2 dN/dE of the whole source, at Earth.
 
-    In a model with weights, of the flux that the fraction of the events means ([`gammajax.Posterior.flux_scales`][]).
+    In a model with weights, fluxes follow from the fractions of the events ([`gammajax.Posterior.flux_scales`][]).
     `names`: components by path, or an inner mixture for the sum of its sources; by default every source.
-    `energy_range` [TeV], by default that of the selection. Dashed where all true values are known: the true spectrum.
+    `energy_range` [TeV] is by default the range of the selection. A dashed line is the true spectrum, if all true
+    values are known.
 
-    Raises `ValueError` for a name that is no source.
+    Raises `ValueError` for a name that is not a source.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -220,7 +221,7 @@ def plot_spectrum(posterior, result, names=None, energy_range: tuple | None = No
         axes.grid(True, which="major", alpha=0.3, lw=0.6)
         shown = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
         shown = shown[np.isfinite(shown) & (shown > 0)]
-        if shown.size:  # a cut-off falls for ever: four decades show it
+        if shown.size:  # a cut-off falls without end: show four decades
             bottom, top = axes.get_ylim()
             axes.set_ylim(max(bottom, 1e-4 * shown.max()), min(top, 30.0 * shown.max()))
         axes.legend(frameon=False)

@@ -37,10 +37,10 @@ from gammajax.progress import DELAY, Progress, say
 from gammajax.spectra import article, is_concrete, is_same
 
 Parameters = dict[str, Float[Array, "..."]]
-# events above which scalars of single precision are too rough: at 9e5 and 3e6 events the q of a profile is off by 0.02
-# and 0.06 (rms; measured with a weak source above a background of free norm and tilt)
+# above this number of events, single precision rounds scalars too much: at 9e5 and 3e6 events the q of a profile is off
+# by 0.02 and 0.06 (rms; measured with a weak source above a background of free norm and tilt)
 MANY = 3_000_000
-JOINT = 8  # draws of the prior at which engines see how far positions and sizes reach
+JOINT = 8  # draws of the prior that tell engines the range of positions and sizes
 EngineChoice = str | Callable[..., Engine]
 JAX_CANNOT = (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError)
 NOT_COMPILED = "the model cannot be compiled: take functions from jax.numpy, not numpy or math, and jnp.where for if"
@@ -53,33 +53,33 @@ class Posterior(eqx.Module):
 
     - `model`: function from a dict of parameters to a [`gammajax.Mixture`][]; ties and transforms are Python.
     - `priors`: numpyro distribution for each parameter.
-    - `observations`, `events`: what was observed; `observations` may be the pair that `gammajax.io.read_gadf` returns,
-      and `events` what [`gammajax.Events.compress`][] makes of them.
-    - `engine`: "kernel", "fold", "direct" or "dense", for all sources or by name of component. By default "kernel", and
-      "fold" for components whose morphology depends on a parameter. Instead of a name it may be a function like
-      [`gammajax.engines.Engine.init`][], such as `functools.partial(gj.engines.DenseEngine.init, method="linear")`, or
-      a [`gammajax.engines.PreparedKernel`][] that serves many lists of events.
-    - `per_decade`: true-energy nodes per decade; `bands`: nodes kept per event (default: what the response needs).
-    - `mesh`: devices that share the events, such as `jax.make_mesh((8,), ("events",))`; samplers need nothing else.
+    - `observations`, `events`: the data. `observations` may be the pair that `gammajax.io.read_gadf` returns; `events`
+      may be the cells that [`gammajax.Events.compress`][] returns.
+    - `engine`: "kernel", "fold", "direct" or "dense", for all sources or by name of component. The default is "kernel",
+      or "fold" for components with a free morphology. Instead of a name it may be a function like
+      [`gammajax.engines.Engine.init`][], for example `functools.partial(gj.engines.DenseEngine.init, method="linear")`,
+      or a [`gammajax.engines.PreparedKernel`][], which serves many lists of events.
+    - `per_decade`: true-energy nodes per decade; `bands`: nodes kept per event (default: set by the response).
+    - `mesh`: devices that share the events, for example `jax.make_mesh((8,), ("events",))`; samplers need nothing else.
       With the devices of several processes, `gammajax.distributed.mesh()`, each process gives its own `events`, and all
-      call everything alike.
-    - `compact`: components that no parameter changes keep their intensities instead of a kernel.
-    - `dtype` of kernels and of other arrays with a number for each event; sums over events are in double precision
-      where that is switched on.
-    - `progress`: show how far a long set-up is.
+      processes make the same calls.
+    - `compact`: components without a free parameter keep their intensities instead of a kernel.
+    - `dtype` of kernels and of other arrays with one number per event; sums over events are in double precision if
+      x64 is on.
+    - `progress`: show the progress of a long set-up.
 
-    A mixture with weights has the mixture likelihood, one without the extended likelihood. Components of inner mixtures
-    are named by their path, as in "signal/W".
+    A mixture with weights has the mixture likelihood, a mixture without weights the extended likelihood. Components of
+    inner mixtures are named by their path, as in "signal/W".
 
-    Raises `ValueError` for priors with units or that are no distributions, for a model that asks for other parameters
-    or cannot be compiled, when an event cannot come from any component, when a prior leaves the range of a spectrum,
-    when a component expects no events, when a template ends inside a field of view, when a kernel engine is asked for
-    a morphology that is free or a fold engine for one that changes with energy, and when the table of a dense engine is
-    too large.
+    Raises `ValueError` for priors with units or other types than distributions, for a model that needs other parameters
+    or cannot be compiled, if an event cannot come from any component, if a prior leaves the range of a spectrum,
+    if a component expects no events, if a template ends inside a field of view, if the kernel engine is chosen for
+    a free morphology or the fold engine for a morphology that changes with energy, and if the table of a dense engine
+    is too large.
 
-    All methods of parameters are pure: they work under `jax.jit`, `jax.grad` and `jax.vmap`. A function that `jax.jit`
-    compiles holds the events as constants; for millions of them give the posterior as an argument, as in
-    `jax.jit(lambda posterior, p: posterior.log_likelihood(p))`. Called directly, they raise `ValueError` for parameters
+    All methods of parameters are pure: they work under `jax.jit`, `jax.grad` and `jax.vmap`. A function compiled by
+    `jax.jit` holds the events as constants; for millions of events pass the posterior as an argument, as in
+    `jax.jit(lambda posterior, p: posterior.log_likelihood(p))`. Direct calls raise `ValueError` for parameters
     of other names or shapes than the priors, and for NaN; under transformations NaN gives NaN.
     """
 
@@ -88,12 +88,12 @@ class Posterior(eqx.Module):
     observations: tuple[Observation, ...]
     data: Events | Cells  # of each row
     engines: dict[str, Engine]
-    count: Integer[Array, " row"]  # events of each row, none of padding
+    count: Integer[Array, " row"]  # events of each row, zero for padding
     reference: Float[Array, " row"]
     reference_parameters: Parameters
     names: tuple[str, ...] = eqx.field(static=True)  # order of the priors: jax sorts dicts
 
-    # by identity: jax.jit wants functions that have a hash, and a bound method takes its object's
+    # by identity: jax.jit needs a hash of the function, and a bound method uses the hash of its object
     __hash__ = object.__hash__
     __eq__ = object.__eq__
     __pdoc__ = document
@@ -127,7 +127,7 @@ class Posterior(eqx.Module):
         progress: bool = True,
     ):
         observations, events = _data(observations, events)
-        # under jit every new array is traced, under other transformations those that depend on their arguments
+        # jit traces every new array; other transformations trace arrays that depend on their arguments
         if not is_concrete(jnp.zeros(()), priors, observations, events):
             raise ValueError(
                 "a Posterior cannot be made inside jit, grad or vmap: make it outside, and use it or give it as an "
@@ -149,8 +149,7 @@ class Posterior(eqx.Module):
             _warn("the excluded sky lies in none of the fields of view; are its frame and place right?")
         if not events.total and mixture.weighted:
             raise ValueError(
-                "there are no events: fractions of none mean nothing; a model without weights, of absolute fluxes, can "
-                "be fitted to none"
+                "there are no events: fractions of none mean nothing; use a model of absolute fluxes, without weights"
             )
         variants += _together(model, self.priors)
         rows = Rows.init(events, observations, per_decade, bands, mesh, dtype, progress)
@@ -159,12 +158,12 @@ class Posterior(eqx.Module):
         self.count = rows.place(rows.count)
         self.data = _of_rows(rows)
         self.reference_parameters = start
-        self.reference = jnp.zeros(0)  # until there is one
+        self.reference = jnp.zeros(0)  # set below
         total = self.total
         if total > MANY and jnp.result_type(float) != jnp.float64:
             _warn(
                 f"log-likelihoods of {total} events are rounded to about {6e-8 * total:.1g} in single "
-                "precision, of which samplers suffer; switch on jax_enable_x64 (kernels stay in single precision)"
+                "precision, too much for samplers; switch on jax_enable_x64 (kernels stay in single precision)"
             )
         try:
             counts = eqx.filter_jit(Posterior.expected_counts)(self, start)
@@ -174,7 +173,7 @@ class Posterior(eqx.Module):
             if not float(count.sum()) > 0:
                 raise ValueError(f"component {name!r} expects no events in the selection")
         self.reference = eqx.filter_jit(Posterior.density)(self, start)
-        possible = distributed.local(self.reference > 0)  # not of the references, which would be there twice
+        possible = distributed.local(self.reference > 0)  # compare first: a local copy of the references is large
         with distributed.together(rows.shared):
             impossible = np.flatnonzero(~possible & rows.valid)
             if impossible.size:
@@ -189,7 +188,7 @@ class Posterior(eqx.Module):
 
     @property
     def events(self) -> Events | Cells:
-        """Events or cells of this process, by energy, without truth."""
+        """Events or cells of this process, sorted by energy, without truth columns."""
         valid = distributed.local(self.count) > 0
         if isinstance(self.data, Cells):
             columns = (self.data.observation, self.data.cell, self.data.count)
@@ -207,7 +206,7 @@ class Posterior(eqx.Module):
         return self._counts(self._mixture(parameters))
 
     def log_likelihood_ratio(self, parameters: Parameters) -> Float[Array, ""]:
-        """Value of log L relative to the reference: what samplers use, accurate in single precision."""
+        """Value of log L relative to the reference, accurate in single precision; samplers use it."""
         mixture = self._mixture(parameters)
         value = sum_of_logs(self._density(mixture), self.reference, self.count)
         if not mixture.weighted:
@@ -243,8 +242,8 @@ class Posterior(eqx.Module):
     def prior_transform(self, u: Float[Array, " number"]) -> dict[str, Any]:
         """Parameters at a point of the unit cube of `cube_size` dimensions, in the order of the priors.
 
-        For nested sampling. A vector of n takes n numbers, of fractions that add up to one n - 1.
-        Raises `ValueError` for another number of dimensions, and for numbers that are seen to lie outside the cube.
+        For nested sampling. A vector of n elements takes n numbers; n fractions that add up to one take n - 1.
+        Raises `ValueError` for another number of dimensions, and for concrete numbers outside the cube.
         """
         if jnp.shape(u) != (self.cube_size,):
             raise ValueError(f"a point of the unit cube has shape {(self.cube_size,)}, not {jnp.shape(u)}")
@@ -273,11 +272,11 @@ class Posterior(eqx.Module):
         return mixture.node_fractions(self._totals(mixture))
 
     def flux_scales(self, parameters: Parameters) -> dict[str, Float[Array, ""]]:
-        """Factor on each component's absolute flux that makes its events as many as its fraction says.
+        """Factor on each component's absolute flux that yields its fraction of the observed events.
 
-        s_i = w_i n / N_i with n observed events. What is proportional to the flux scales with it: the model's
-        `sigma_v` times the scale is the one that the fraction means. One for a model without weights, and infinite for
-        a component that expects no events but has a weight.
+        s_i = w_i n / N_i with n observed events. Quantities proportional to the flux scale with it: the fraction
+        corresponds to the model's `sigma_v` times the scale. The scale is one for a model without weights, and infinite
+        for a component that expects no events but has a weight.
         """
         mixture = self._mixture(parameters)
         totals = self._totals(mixture)
@@ -293,10 +292,10 @@ class Posterior(eqx.Module):
     def scaled_fractions(
         self, parameters: Parameters, scales: dict[str, Float[Array, ""] | float]
     ) -> dict[str, Float[Array, ""]]:
-        """Fraction of the observed events that components make when their fluxes are these multiples of the model's.
+        """Fraction of the observed events of each component, if its flux is `scales` times the model's.
 
         The inverse of [`Posterior.flux_scales`][]: w_i = s_i N_i / n.
-        Raises `ValueError` for a name that is no component, and for NaN.
+        Raises `ValueError` for an unknown component, and for NaN.
         """
         totals, events = self._totals(self._mixture(parameters)), self.count.sum()
         for path in scales:
@@ -307,9 +306,9 @@ class Posterior(eqx.Module):
         return {path: scale * totals[path] / events for path, scale in scales.items()}
 
     def counts(self, parameters: Parameters) -> dict[str, Float[Array, " observation"]]:
-        """Events of every component in every observation, as the model's fractions or absolute fluxes say.
+        """Events of every component in every observation, by the model's fractions or absolute fluxes.
 
-        None of a component that expects no counts, whatever its fraction.
+        Zero for a component without expected counts, for any fraction.
         """
         scales, expected = self.flux_scales(parameters), self.expected_counts(parameters)
         return {
@@ -317,13 +316,13 @@ class Posterior(eqx.Module):
         }
 
     def with_reference(self, parameters: Parameters) -> "Posterior":
-        """The same posterior with another reference point; near the best fit the ratio is most accurate."""
+        """The same posterior with another reference point; the ratio is most accurate near it."""
         return eqx.tree_at(
             lambda p: (p.reference, p.reference_parameters), self, (self.density(parameters), dict(parameters))
         )
 
     def density(self, parameters: Parameters) -> Float[Array, " row"]:
-        """Density of every row, padding included: of the mixture, or the total intensity for absolute fluxes."""
+        """Density of every row, with padding: mixture density, or total intensity for absolute fluxes."""
         return self._density(self._mixture(parameters))
 
     def _mixture(self, parameters) -> Mixture:
@@ -331,7 +330,7 @@ class Posterior(eqx.Module):
         return self.model(parameters)
 
     def _check(self, parameters):
-        """Raise `ValueError` for parameters that are not those of the priors, or NaN where that can be seen."""
+        """Raise `ValueError` for parameters that do not match the priors, and for concrete NaN."""
         if not isinstance(parameters, Mapping) or set(parameters) != set(self.names):
             given = sorted(parameters) if isinstance(parameters, Mapping) else f"a {type(parameters).__name__}"
             raise ValueError(f"the parameters are a dict of {sorted(self.names)}, not {given}")
@@ -359,7 +358,7 @@ class Posterior(eqx.Module):
         return {name: counts.sum() for name, counts in self._counts(mixture).items()}
 
     def _total_between(self, reference, mixture):
-        """Expected counts of one mixture minus those of another, component by component: they are large."""
+        """Difference of the expected counts of two mixtures, by component: the totals are large."""
         total = jnp.zeros(())
         for (name, part), before in zip(mixture.components.items(), reference.components.values(), strict=True):
             total = total + or_undefined(part, self.engines[name].counts_between(before, part)).sum()
@@ -440,12 +439,12 @@ def expected_counts(
 
 
 def _warn(message: str) -> None:
-    """Warn whoever makes a posterior, through the two calls by which equinox makes a module."""
+    """Warn at the line that makes the posterior: equinox adds two calls on the stack."""
     warnings.warn(message, stacklevel=5)
 
 
 def _data(observations, events) -> tuple[tuple[Observation, ...], Events | Cells]:
-    """Observations and events, from the two or from the pair that read_gadf returns."""
+    """Observations and events, given separately or as the pair that read_gadf returns."""
     if events is None:
         if not (isinstance(observations, tuple) and len(observations) == 2 and isinstance(observations[0], Events)):
             raise ValueError("give observations and events, or the pair (events, observations) of read_gadf")
@@ -468,9 +467,9 @@ def _check_fields(component, observations) -> None:
 
 
 def _of_rows(rows: Rows) -> Events | Cells:
-    """Events or cells of the rows, on their devices: leaves on the host would travel with every call.
+    """Events or cells of the rows, on their devices: every call would transfer leaves on the host.
 
-    With the padding, so that data sets of about the same size share compiled functions.
+    With padding, so that data sets of similar size share compiled functions.
     """
 
     def place(column):
@@ -478,7 +477,7 @@ def _of_rows(rows: Rows) -> Events | Cells:
 
     if isinstance(rows.data, Events):
         return jax.tree.map(place, rows.data.without_truth())
-    # edges stay on the host, where they are not rounded
+    # edges stay on the host, in double precision
     return eqx.tree_at(lambda c: [c.observation, c.cell, c.count], rows.data, replace_fn=place)
 
 
@@ -495,7 +494,7 @@ def _engine_init(component, engine: EngineChoice) -> Callable[..., Engine]:
 def _prepare(mixture, observations, rows, engine, depends: Dependence, variants, compact: bool):
     """One engine for each component; components that share a morphology share its kernel.
 
-    Those that depend on no parameter need none, if `compact`.
+    If `compact`, components without a free parameter keep intensities instead of a kernel.
     """
     free = {path: names[0] for path, names in depends.morphologies.items() if names}
     fixed = [path for path, names in depends.components.items() if not names] if compact else []
@@ -509,8 +508,8 @@ def _prepare(mixture, observations, rows, engine, depends: Dependence, variants,
         default = engine if engine and not chosen else ("fold" if name in free else "kernel")
         inits[name] = _engine_init(component, chosen.get(name, default))
     engines, kernels = {}, []
-    # the background first: what it needs on the way is gone before there are kernels; those that are fixed last: there
-    # may be a kernel of their morphology
+    # the background first: its temporary arrays are freed before kernels exist; fixed components last: a kernel of
+    # their morphology may exist by then
     order = sorted(parts, key=lambda name: (not isinstance(parts[name], InstrumentBackground), name in fixed))
     for name in order:
         component, init = parts[name], inits[name]
@@ -549,7 +548,7 @@ def _prepare(mixture, observations, rows, engine, depends: Dependence, variants,
 def explore_priors(model, priors, start, mixture) -> list[Mixture]:
     """Mixtures at the ends of every prior: for validation, and for the reach of positions and sizes.
 
-    Raises `ValueError` naming the prior when a spectrum refuses such a value.
+    Raises `ValueError` naming the prior if a spectrum refuses one of these values.
     """
     variants = []
     for name, prior in priors.items():
@@ -566,9 +565,9 @@ def explore_priors(model, priors, start, mixture) -> list[Mixture]:
 
 
 def _together(model, priors) -> list[Mixture]:
-    """Mixtures where all parameters are at low or high ends, or at draws: products reach further than their factors.
+    """Mixtures with all parameters at their low or high ends, or at draws: products reach further than their factors.
 
-    Without those that the model refuses.
+    Points that the model refuses are left out.
     """
     ends = [extremes(prior) for prior in priors.values()]
     points = [dict(zip(priors, [of[which] for of in ends], strict=True)) for which in (0, -1)]

@@ -1,12 +1,12 @@
-"""Predicted counts: what the instrument should have recorded, by reconstructed energy and for draws of the posterior.
+"""Predicted counts by reconstructed energy, for draws of the posterior.
 
-Each component is simulated once ([`gammajax.simulate`][], which shares nothing with the engines) and its photons are
+Each component is simulated once ([`gammajax.simulate`][], which is independent of the engines). Its photons are
 weighted for other parameters by the ratio of true spectra and brightnesses, which is exact:
 
     counts in a bin = Sum over simulated events in it of  phi(E, Omega; theta) / Sum_m n_m phi_m(E, Omega) / N_m
 
-with n_m events simulated from phi_m, of which N_m are expected. Two spectra are simulated, the one at the median of
-the posterior and a power law that covers all energies, so that no draw asks for photons nobody simulated.
+with n_m events simulated from phi_m, whose expected number is N_m. Two spectra are simulated: the spectrum at the
+median of the posterior, and a power law that covers all energies, so that every draw has simulated photons.
 Only expected totals come from the posterior. The position of a point source is kept at the median.
 """
 
@@ -25,14 +25,14 @@ from gammajax.morphology import Point
 from gammajax.simulate import simulate
 from gammajax.spectra import PowerLaw
 
-SIMULATED = (60_000, 300_000)  # events of a component: smooth maps, and a bound on time
+SIMULATED = (60_000, 300_000)  # fewest (for smooth maps) and most (for speed) events of a component
 
 
 class Prediction(NamedTuple):
     """Expected counts by draw, component and bin of reconstructed energy; and weighted events at the median.
 
-    `counts` [draw, component, bin] between `edges` [TeV], with the `variance` [bin] of their sum from the finite number
-    of simulated events; `events` of each component and their `weights` at the median of the posterior, which add up to
+    `counts` [draw, component, bin] between `edges` [TeV]; `variance` [bin] of their sum from the finite number
+    of simulated events; `events` of each component, and their `weights` at the median of the posterior, which add up to
     the component's expected counts.
     """
 
@@ -48,7 +48,7 @@ class Prediction(NamedTuple):
 def predict(key, posterior, samples: dict, edges, events: int | None = None) -> Prediction:
     """Expected counts for `samples` {name: [draw, ...]} between `edges` [TeV].
 
-    `events` are simulated of each component, by default enough to be more exact than the data.
+    `events`: number of simulated events per component, by default enough to be more precise than the data.
     """
     median = {name: _median(posterior.priors.get(name), values) for name, values in samples.items()}
     points = {name: jnp.concatenate([median[name][None], jnp.asarray(values)]) for name, values in samples.items()}
@@ -60,7 +60,7 @@ def predict(key, posterior, samples: dict, edges, events: int | None = None) -> 
         number = int(np.clip(4 * (scale * totals)[0, i], *SIMULATED)) if events is None else events
         drawn, density = _simulate(jax.random.fold_in(key, i), posterior, mixture.components[name], name, number)
         inverse = jnp.asarray(1.0 / density)
-        # bin 0 and the last one lie outside the edges
+        # the first and the last bin lie outside the edges
         bin_ = np.digitize(np.asarray(drawn.energy), edges)
         by_draw = _counts(posterior.model, name, points, drawn, inverse, jnp.asarray(bin_), len(edges) + 1)
         counts.append((np.asarray(by_draw, np.float64) * scale[:, i, None])[1:, 1:-1])
@@ -79,16 +79,16 @@ def predict(key, posterior, samples: dict, edges, events: int | None = None) -> 
 
 
 def _median(prior, values):
-    """Median of draws number by number; fractions keep their sum of one."""
+    """Median of draws, element by element; fractions keep their sum of one."""
     median = jnp.asarray(np.median(values, axis=0))
     return median / median.sum(-1, keepdims=True) if getattr(prior, "support", None) is simplex else median
 
 
 def _simulate(key, posterior, component, name, number):
-    """Events of one component and the density [as phi] that they were drawn with, n_m phi_m / N_m summed."""
+    """Events of one component, and the density [as phi] of the draws: the sum of n_m phi_m / N_m."""
     proposals = [component]
     if isinstance(component, Source):
-        # no spectrum of a source is much flatter or steeper at the energies that matter
+        # source spectra are not much flatter or steeper at the relevant energies
         proposals.append(Source(PowerLaw(index=2.5, amplitude=1e-12), component.morphology))
     share = number // len(proposals)
     parts = [
@@ -106,7 +106,7 @@ def _simulate(key, posterior, component, name, number):
 
 
 def _flux(component, events):
-    """Spectrum x brightness at the true energies and directions, in any unit that does not depend on parameters."""
+    """Spectrum x brightness at the true energies and directions, in a unit independent of the parameters."""
     energy = jnp.asarray(events.energy_true)
     if not isinstance(component, Source):
         return component.select(jnp.asarray(events.observation)).factor(jnp.asarray(events.energy))
@@ -115,7 +115,7 @@ def _flux(component, events):
         return flux
     morphology = component.morphology.at(energy)
     brightness = morphology.brightness(jnp.asarray(events.lon_true), jnp.asarray(events.lat_true))
-    # the integrable peak of a cusp can be infinite at its very centre
+    # an integrable cusp can be infinite at its centre
     return flux * jnp.minimum(brightness, 1e12)
 
 
@@ -126,7 +126,7 @@ def _weights(model, name, point, events, inverse):
 
 @eqx.filter_jit
 def _counts(model, name, points, events, inverse, bin_, bins):
-    """Sums of weights [draw, bin], one draw at a time: the weights of all would not fit."""
+    """Sums of weights [draw, bin], one draw at a time: the weights of all draws would not fit in memory."""
 
     def one(point):
         return jnp.bincount(bin_, _weights(model, name, point, events, inverse), length=bins)

@@ -1,4 +1,4 @@
-"""Priors: what a posterior asks of a numpyro distribution beyond its density and draws."""
+"""Priors: shapes, unit-cube transforms, centres and ends of numpyro distributions."""
 
 import math
 from typing import Any
@@ -29,7 +29,7 @@ def shape(prior: Distribution) -> tuple[int, ...]:
 
 
 def cube_size(prior: Distribution) -> int:
-    """Numbers of the unit cube that a parameter takes; n - 1 for n fractions that add up to one."""
+    """Dimensions of the unit cube for a parameter; n - 1 for n fractions that add up to one."""
     if prior.support is simplex:
         return math.prod(prior.batch_shape) * (prior.event_shape[0] - 1)
     return math.prod(shape(prior))
@@ -38,11 +38,12 @@ def cube_size(prior: Distribution) -> int:
 def from_cube(prior: Distribution, u: Float[Array, " number"]) -> Float[Array, "..."]:
     """Parameter with this prior from numbers uniform between zero and one.
 
-    Dirichlet fractions are made by breaking a stick at Beta-distributed places, correlated normal ones from
-    independent ones. Raises `ValueError` for any other of several numbers, and one without a cumulative distribution.
+    Dirichlet fractions come from breaking a stick at Beta-distributed places, correlated normal numbers from
+    independent ones. Raises `ValueError` for other vector-valued priors, and for priors without a cumulative
+    distribution function.
     """
     if isinstance(prior, Dirichlet):
-        # of the concentration alpha_i against all that follow
+        # break i is Beta(alpha_i, sum of the later alphas)
         alpha = jnp.asarray(prior.concentration)
         after = jnp.flip(jnp.cumsum(jnp.flip(alpha, -1), -1), -1)[..., 1:]
         breaks = Beta(alpha[..., :-1], after)
@@ -58,7 +59,7 @@ def from_cube(prior: Distribution, u: Float[Array, " number"]) -> Float[Array, "
     single = prior.base_dist if isinstance(prior, ExpandedDistribution) else prior
     try:
         return single.icdf(u)
-    except (NotImplementedError, ImportError):  # Beta and Gamma want tensorflow_probability for it
+    except (NotImplementedError, ImportError):  # icdf of Beta and Gamma needs tensorflow_probability
         pass
     try:
         return _bisect(single, u)
@@ -69,7 +70,7 @@ def from_cube(prior: Distribution, u: Float[Array, " number"]) -> Float[Array, "
 
 
 def check_priors(priors: dict[str, Any]) -> None:
-    """Raise `ValueError` naming a prior that is no numpyro distribution, has a unit or NaN, or no finite range."""
+    """Raise `ValueError` naming a prior that is not a numpyro distribution, has a unit or NaN, or no finite range."""
     for name, prior in priors.items():
         if not isinstance(prior, Distribution):
             raise ValueError(
@@ -91,7 +92,7 @@ def check_priors(priors: dict[str, Any]) -> None:
 
 
 def centre(prior: Distribution) -> Float[Array, "..."]:
-    """Median, or the mean of what has several numbers that depend on one another."""
+    """Median, or the mean for vector-valued distributions with dependent elements."""
     if prior.event_shape:
         return jnp.asarray(prior.mean, float)
     return quantile(prior, 0.5)
@@ -108,14 +109,14 @@ def extremes(prior: Distribution) -> list[Float[Array, "..."]]:
 
 
 def bounds(prior: Distribution) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the support, infinite where there is none."""
+    """Ends of the support; infinite if unbounded."""
     support = getattr(prior.support, "base_constraint", prior.support)
     low, high = (getattr(support, end, None) for end in ("lower_bound", "upper_bound"))
     return np.asarray(-np.inf if low is None else low), np.asarray(np.inf if high is None else high)
 
 
 def quantile(prior: Distribution, probability: float) -> Float[Array, "..."]:
-    """Quantile of every number; the ends are those of the support, or far in the tails where that is unbounded."""
+    """Quantile of every number; at 0 and 1 the ends of the support, or far in the tails if it is unbounded."""
     if probability in (0.0, 1.0):
         bound = bounds(prior)[int(probability)]
         if np.all(np.isfinite(bound)):
@@ -123,12 +124,12 @@ def quantile(prior: Distribution, probability: float) -> Float[Array, "..."]:
     probability = min(max(probability, 1e-4), 1.0 - 1e-4)
     try:
         return jnp.asarray(from_cube(prior, jnp.full(math.prod(shape(prior)), probability)), float)
-    except ValueError:  # some can only be sampled
+    except ValueError:  # some distributions can only be sampled
         return jnp.quantile(prior.sample(jax.random.key(0), (4096,)), probability, axis=0)
 
 
 def _bisect(prior, u):
-    """Solve cdf(x) = u in the unconstrained space; in the logarithm, so that small values are resolved."""
+    """Solve cdf(x) = u in the unconstrained space, where a positive x is a logarithm: small values are resolved."""
     transform = biject_to(prior.support)
     fixed = jax.lax.stop_gradient(prior)
     low, high = jnp.full(u.shape, -60.0), jnp.full(u.shape, 60.0)
@@ -141,9 +142,9 @@ def _bisect(prior, u):
 
     low, high = jax.lax.fori_loop(0, BISECTIONS, halve, (low, high))
     x = jax.lax.stop_gradient(0.5 * (low + high))
-    # Newton steps that keep the value add the derivatives of the implicit function: the first order, then the third
+    # Newton steps that keep the value add the derivatives of the implicit function, up to third order
     density = fixed.log_prob(transform(x)) + transform.log_abs_det_jacobian(x, transform(x))
-    inside = jnp.isfinite(density)  # not where rounding has reached an end
+    inside = jnp.isfinite(density)  # false if rounding has reached an end
     y = jnp.where(inside, x, 0.0)
     for _ in range(2):
         value = transform(y)

@@ -1,7 +1,7 @@
-"""Profile likelihood: the maximum over all other parameters, and what it says about one.
+"""Profile likelihood of one parameter: the maximum over all other parameters, with intervals, limits and tests.
 
-With q(v) = 2 (ln L_max - ln L(v)), ln L(v) the maximum at the value v (Wilks 1938, doi:10.1214/aoms/1177732360; Rolke
-et al. 2005, arXiv:physics/0403059).
+q(v) = 2 (ln L_max - ln L(v)), where ln L(v) is the maximum at the value v (Wilks 1938, doi:10.1214/aoms/1177732360;
+Rolke et al. 2005, arXiv:physics/0403059).
 """
 
 import warnings
@@ -22,9 +22,9 @@ from gammajax.priors import bounds, quantile, shape
 from gammajax.progress import DELAY, Progress
 from gammajax.samplers.space import labels, referred
 
-DEEP = 9.0  # q where a profile without given values ends: beyond its 99.7 % interval
+DEEP = 9.0  # a profile without given values ends at this q, the edge of its 99.7 % interval
 STEPS_MAX = 40  # of such a profile on each side
-NOTHING = 1e-3  # change of ln L that is none, in single precision
+NOTHING = 1e-3  # negligible change of ln L, in single precision
 INTERVALS = {0.6827: 1.0, 0.95: 3.8415}  # quantiles of chi-square with one degree of freedom
 UPPER_LIMIT = 2.7055  # one-sided 95 %
 
@@ -33,9 +33,9 @@ class Profile(eqx.Module):
     """Profile likelihood of one number, from [`gammajax.profile`][].
 
     - `name`; `values`; `fall`: q = 2 (ln L_max - ln L) at each.
-    - `parameters`: what maximises the likelihood at each value, {name: [value, ...]}.
-    - `best`: the parameters of the maximum, `best_value` the number profiled there; `support`: ends of its support.
-    - `messages`: what to know, in words.
+    - `parameters` that maximise the likelihood at each value, {name: [value, ...]}.
+    - `best`: parameters of the maximum; `best_value`: the profiled number there; `support`: ends of its support.
+    - `messages`: problems, in words.
     """
 
     name: str = eqx.field(static=True)
@@ -63,11 +63,11 @@ class Profile(eqx.Module):
         )
 
     def interval(self, level: float = 0.6827) -> tuple[float, float]:
-        """Where q is below the quantile of chi-square: 1 for 68 %, 3.84 for 95 %.
+        """Interval with q below the quantile of chi-square: 1 for 68 %, 3.84 for 95 %.
 
-        The lower end is zero where the support ends there, as of a signal that cannot be negative, and L falls less: it
-        is known at zero itself. No other end of a support is one of an interval: where L falls less up to there, the
-        end is infinite, which a warning says. It is NaN where the values do not reach far enough.
+        The lower end is zero if the support ends at zero (a signal that cannot be negative) and q stays below the
+        quantile there: L is known at zero itself. No other end of a support can end an interval: if q stays below the
+        quantile up to it, the end is infinite, with a warning. The end is NaN if the values do not reach far enough.
         """
         if not 0.0 < level < 1.0:
             raise ValueError(f"level must be between 0 and 1, not {level}")
@@ -75,22 +75,22 @@ class Profile(eqx.Module):
         return self._said(-1, height), self._said(1, height)
 
     def upper_limit(self, level: float = 0.95) -> float:
-        """One-sided limit: the value above the best where q is 2.71 for 95 %.
+        """One-sided limit: the value above the best with q = 2.71 for 95 %.
 
-        Infinite, with a warning, where q is less up to the end of the support; NaN as in `interval`.
+        Infinite, with a warning, if q stays below that up to the end of the support; NaN as in `interval`.
         """
         if not 0.5 < level < 1.0:
             raise ValueError(f"the level of a limit must be between 0.5 and 1, not {level}")
         return self._said(1, float(chi2.ppf(2.0 * level - 1.0, 1)))
 
     def _said(self, side: int, height: float) -> float:
-        """The crossing, with a warning where there is none."""
+        """The crossing, with a warning if there is none."""
         end = self._crossing(side, height)
         if np.isinf(end):
             edge, kind = self.support[side > 0], "limit" if side > 0 else "lower end"
             warnings.warn(
                 f"q is below {height:.3g} up to the end of the prior of {self.name!r}, {edge:g}: there is no {kind} "
-                "within; widen the prior, or constrain what is degenerate with it",
+                "within; widen the prior, or constrain the parameters that are degenerate with it",
                 stacklevel=3,
             )
         return end
@@ -100,13 +100,13 @@ class Profile(eqx.Module):
         order = np.argsort(side * self.values[beyond])
         # the root of q is nearly straight
         at = np.append(self.best_value, self.values[beyond][order])
-        root = np.append(0.0, np.sqrt(np.minimum(self.fall[beyond][order], 1e4)))  # also where nothing is possible
+        root = np.append(0.0, np.sqrt(np.minimum(self.fall[beyond][order], 1e4)))  # finite for impossible values
         reached = np.flatnonzero(root >= np.sqrt(height))
         edge = self.support[side > 0]
         if not reached.size:
             ended = np.isclose(at[-1], edge, rtol=1e-6, atol=1e-12 * abs(at[0] - at[-1]))
             return np.nan if not ended else 0.0 if side < 0 and edge == 0 else side * np.inf
-        # in units of the range: cross sections are as small as the tolerances of root finders
+        # in units of the range: cross sections are smaller than the tolerances of root finders
         last, scale = reached[0], abs(at[-1] - at[0])
         curve = PchipInterpolator(np.abs(at - at[0]) / scale, root - np.sqrt(height))
         low, high = np.abs(at[last - 1 : last + 1] - at[0]) / scale
@@ -160,8 +160,8 @@ def profile(
     - `initial`: parameters near the maximum; by default it is searched for as [`gammajax.fit`][] does.
     - `progress`: show how far it is, after some seconds.
 
-    Each value starts from its neighbour's maximum, outwards from the best and then back, and keeps the higher.
-    Fits that did not converge are said in `messages` and as a warning.
+    The fit at each value starts from its neighbour's maximum, outwards from the best and then back; the higher maximum
+    is kept. Fits that did not converge are listed in `messages` and raise a warning.
     Raises `ValueError` for unknown names, values outside the support, and fractions that add up to one.
 
     >>> import gammajax as gj, jax, numpyro.distributions as dist
@@ -232,7 +232,7 @@ def _profile(posterior, name, values, constraints, initial, bar: Progress) -> Pr
             at(float(value), found[float(far)][1])
     fall_ = np.array([found[float(v)][0] for v in grid])
     lowest = int(np.argmin(fall_))
-    # a value may be higher than what the search took for the maximum
+    # a fit at a value may be higher than the maximum of the search
     if fall_[lowest] < 0:
         best, centre_value = found[float(grid[lowest])][1], float(grid[lowest])
         fall_ = fall_ - fall_[lowest]
@@ -270,12 +270,12 @@ def _walk(at, found, best, value, width, edge) -> list[float]:
 
 
 class TestStatistic(eqx.Module):
-    """What [`gammajax.test_statistic`][] finds: TS = 2 (ln L_max - ln L_null).
+    """Result of [`gammajax.test_statistic`][]: TS = 2 (ln L_max - ln L_null).
 
     - `name`, `null`; `value`: TS; `significance`: sqrt(TS), in standard deviations; `p_value`.
     - `at_boundary`: whether the null lies at an end of the support, so that TS is zero in half of all cases.
-    - `best`, `null_parameters`: what maximises the likelihood, without and with the null.
-    - `undefined`: parameters without meaning under the null; `messages`: what to know, in words.
+    - `best`, `null_parameters`: parameters that maximise the likelihood, without and with the null.
+    - `undefined`: parameters without meaning under the null; `messages`: problems, in words.
     """
 
     __test__ = False  # not for pytest
@@ -319,11 +319,11 @@ def test_statistic(
 ) -> TestStatistic:
     """Likelihood-ratio test of one number against a value, by default against no signal.
 
-    Under the null TS follows chi-square with one degree of freedom (Wilks 1938); at an end of the support, such as a
-    fraction of zero, half of that and half zero (Chernoff 1954, doi:10.1214/aoms/1177728725; Self & Liang 1987,
-    doi:10.1080/01621459.1987.10478472). A parameter that has no meaning under the null, such as the mass of what is not
-    there, makes the p-value a local one, which a message says. TS is infinite where events cannot be under the null, as
-    without a background.
+    Under the null TS follows chi-square with one degree of freedom (Wilks 1938). At an end of the support, for example
+    a fraction of zero, TS is half chi-square and half zero (Chernoff 1954, doi:10.1214/aoms/1177728725; Self & Liang
+    1987, doi:10.1080/01621459.1987.10478472). If a parameter is undefined under the null, for example the mass without
+    a signal, the p-value is local, and a message says so. TS is infinite if the null makes events impossible, for
+    example without a background.
 
     `constraints`, `initial`, `progress`: as of [`gammajax.profile`][], which raises the same errors.
     """
@@ -349,11 +349,11 @@ def _test_statistic(posterior, name, null, constraints, initial) -> TestStatisti
         raise ValueError(f"the likelihood is not a number (NaN) at the best fit or under {name} = {null:g}")
     at_boundary = null in (low, high)
     if at_boundary and value < 0.1:
-        # a maximum at the boundary is approached, never reached: the slope there tells
+        # a maximum at the boundary is approached, never reached: check the slope there
         inward = float(_slope(posterior, under, parameter)[index]) * (1.0 if null == low else -1.0)
         if inward <= 0:
             value, best, converged = 0.0, under, well
-        # so near to the end that the unconstrained space is flat
+        # so close to the end that the unconstrained space is flat
         converged |= abs(float(best[parameter][index]) - null) < 0.01 * _width(posterior.priors[parameter], index)
     # the null may be the maximum itself, to the precision of the fit
     value = max(value, 0.0)
@@ -364,7 +364,7 @@ def _test_statistic(posterior, name, null, constraints, initial) -> TestStatisti
         messages.append("a fit of the test has not converged; TS may be too small or too large")
     if undefined:
         messages.append(
-            f"{', '.join(undefined)} without meaning under the null: the p-value is local, that of all values searched "
+            f"{', '.join(undefined)} without meaning under the null: the p-value is local; the global p-value "
             "is larger (look-elsewhere effect, Gross & Vitells 2010, arXiv:1005.1891)"
         )
     for message in messages:
@@ -376,7 +376,7 @@ test_statistic.__test__ = False  # not for pytest, either
 
 
 def _undefined(posterior, name, null, best) -> dict[str, float]:
-    """Numbers that change nothing under the null, at their values of the best fit."""
+    """Numbers without effect under the null, at their values of the best fit."""
     parameter, index = locate(posterior, name)
     under = {**best, parameter: jnp.asarray(best[parameter]).at[index].set(null)}
     near = referred(posterior, under)
@@ -413,7 +413,7 @@ def _support(prior, index) -> tuple[float, float]:
 
 
 def _width(prior, index) -> float:
-    """Width of the middle 68 % of a prior: a scale to begin with."""
+    """Width of the middle 68 % of a prior: an initial scale."""
     low, high = (np.asarray(quantile(prior, probability)) for probability in (0.16, 0.84))
     return float((high - low)[index])
 

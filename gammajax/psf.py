@@ -1,8 +1,8 @@
-"""Point spread functions: probability per solid angle of the reconstructed about the true direction.
+"""Point spread functions: probability per solid angle of the reconstructed direction around the true direction.
 
-Three forms, as in the GADF specification (https://gamma-astro-data-formats.readthedocs.io, `PSF_3GAUSS`,
-`PSF_KING`, `PSF_TABLE`). Each integrates to one at every energy and offset, between the nodes of its
-table too: amplitudes are made relative, so that an interpolated width cannot lose photons.
+The GADF specification has three forms (https://gamma-astro-data-formats.readthedocs.io, `PSF_3GAUSS`,
+`PSF_KING`, `PSF_TABLE`). Each integrates to one at every energy and offset, also between the nodes of its
+table: amplitudes are relative, so that an interpolated width cannot lose photons.
 """
 
 import abc
@@ -17,7 +17,7 @@ from gammajax.display import block, document, words
 from gammajax.sky import SQUARE_DEGREE, root
 from gammajax.table import Table, covered
 
-NEWTON_STEPS = 16  # for a containment of sums of Gaussians; each solves one Gaussian exactly
+NEWTON_STEPS = 16  # for quantiles of sums of Gaussians; one step solves one Gaussian exactly
 
 
 class PSF(eqx.Module):
@@ -36,7 +36,7 @@ class PSF(eqx.Module):
 
     @abc.abstractmethod
     def containment(self, energy_true, offset, rad) -> Float[Array, "..."]:
-        """Probability to reconstruct within `rad` [deg]."""
+        """Probability of a reconstructed direction within `rad` [deg]."""
 
     @abc.abstractmethod
     def quantile(self, energy_true, offset, probability) -> Float[Array, "..."]:
@@ -77,16 +77,16 @@ class GaussPSF(PSF):
         width, weight = self._components(energy_true, offset)
         start = jnp.zeros(jnp.broadcast_shapes(width.shape[:-1], jnp.shape(probability)), width.dtype)
         fixed = jax.lax.stop_gradient((width, weight, jnp.log1p(-jnp.asarray(probability, width.dtype))))
-        steps = NEWTON_STEPS if width.shape[-1] > 1 else 0  # the first of those below solves one Gaussian
+        steps = NEWTON_STEPS if width.shape[-1] > 1 else 0  # the first step below solves one Gaussian
         square = jax.lax.fori_loop(0, steps, lambda _, square: _newton_step(square, *fixed), start)
-        # steps from the solution have the derivatives of the implicit function: up to the first order, then the third
+        # steps at the solution add the derivatives of the implicit function, up to third order
         for _ in range(2):
             square = _newton_step(square, width, weight, jnp.log1p(-probability))
         return root(square)
 
 
 def _newton_step(square, width, weight, log_outside):
-    """One step towards ln Sum_i w_i exp(-r^2 / 2 s_i^2) = ln(1 - probability), which is convex in r^2: from below."""
+    """One Newton step to ln Sum_i w_i exp(-r^2 / 2 s_i^2) = ln(1 - probability), from below: convex in r^2."""
     exponent = -0.5 * square[..., None] / width**2
     log_rest = jax.scipy.special.logsumexp(exponent, axis=-1, b=weight)
     share = weight * jnp.exp(exponent - log_rest[..., None])
@@ -129,7 +129,7 @@ class TablePSF(PSF):
     cumulative: Table
 
     def __init__(self, energy_axis, offset_axis, rad_axis, values):
-        """Normalise `values` [energy, offset, rad] (any unit); profiles that are zero stay zero."""
+        """Normalise `values` [energy, offset, rad] (any unit); profiles of zeros stay zero."""
         rad = np.asarray(rad_axis.nodes, np.float64)
         values = np.maximum(np.asarray(values, np.float64), 0.0)
         # int 2 pi r P dr with P linear between nodes

@@ -1,7 +1,7 @@
 """Quadrature over the sky for a source's brightness times a response that peaks at one direction.
 
-Either factor may be the narrow one. Nodes therefore lie in panels, which end where the brightness changes its form, in
-coordinates of the source, and at distances from the peak that double from its narrowest width on.
+Either factor may be narrow. Nodes therefore lie in panels in coordinates of the source. Panels end at radii where the
+brightness changes its form, and at distances from the peak that double, starting from its narrowest width.
 """
 
 import math
@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from gammajax.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, project
 
-# lists: jax gives a host array that jit closes over the precision of its first use in the process
+# lists: a host array closed over by jit keeps the precision of its first use in the process
 RADIAL, ANGULAR, PIXEL = ([a.tolist() for a in np.polynomial.legendre.leggauss(n)] for n in (8, 40, 3))
 
 
@@ -22,28 +22,29 @@ def polar_nodes(
 ) -> tuple[Float[Array, "radius angle"], Float[Array, "radius angle"], Float[Array, "radius angle"]]:
     """Directions (lon, lat) [deg] and solid angles [sr] on ellipses about `centre`, within `reach` of `peak` [deg].
 
-    `breaks` [deg] are radii along the major axis between which the brightness is smooth, from 0 to its end; ellipses
-    are those of [`gammajax.morphology.Elongated`][]. `narrow` [deg] is the smallest width of the response.
+    `breaks` [deg] are radii along the major axis from 0 to the end of the brightness, which is smooth between them;
+    ellipses as in [`gammajax.morphology.Elongated`][]. `narrow` [deg] is the smallest width of the response.
 
-    A panel is traversed as 3 t^2 - 2 t^3, which smooths the vertical rim of a shell. The position angle is that of the
-    peak plus w sinh(u), with u even and w twice the narrow width seen from the source: one set for all larger widths.
+    Nodes within a panel follow 3 t^2 - 2 t^3, which smooths the vertical rim of a shell. The position angle is the
+    peak's plus w sinh(u), with u evenly spaced and w twice the narrow width seen from the source: one set of nodes
+    serves all larger widths.
     """
     sine, cosine = jnp.sin(DEGREE * phi), jnp.cos(DEGREE * phi)
     east, north = project(*peak, *centre)
     along, across = east * sine + north * cosine, (east * cosine - north * sine) / axis_ratio
-    # at the centre neither distance nor angle has a gradient, and near it they matter to nothing but the nodes
+    # at the centre distance and angle have no gradient; near it they affect only the nodes
     near = along**2 + across**2 < narrow**2
     along, across = (jnp.where(near, jax.lax.stop_gradient(part), part) for part in (along, across))
     along = jnp.where((along == 0) & (across == 0), 1e-9, along)
     distance, toward = jnp.maximum(jnp.hypot(along, across), 1e-6), jnp.arctan2(across, along)
 
     far = reach / axis_ratio
-    radii = 2.0 / DEGREE * jnp.sin(0.5 * DEGREE * breaks)  # of the projection
+    radii = 2.0 / DEGREE * jnp.sin(0.5 * DEGREE * breaks)  # in the projection
     edges = jnp.clip(_about(distance, radii, narrow, reach), jnp.maximum(distance - far, 0.0), distance + far)
     edges = jnp.sort(jnp.minimum(edges, radii[-1]))
     t = 0.5 * (jnp.asarray(RADIAL[0]) + 1.0)
     length = jnp.diff(edges)[:, None]
-    # away from zero, where directions have no gradient
+    # keep away from zero, where directions have no gradient
     radius = jnp.maximum(edges[:-1, None] + length * t**2 * (3.0 - 2.0 * t), 1e-9).reshape(-1, 1)
     weight = (length * 3.0 * t * (1.0 - t) * jnp.asarray(RADIAL[1])).reshape(-1, 1)
 
@@ -62,9 +63,9 @@ def polar_nodes(
 def pixel_nodes(
     grid: Grid, peak: tuple, narrow: float, reach: float
 ) -> tuple[Float[Array, "y x"], Float[Array, "y x"], Float[Array, "y x"]]:
-    """As [`polar_nodes`][gammajax.quadrature.polar_nodes], for a brightness that is constant in the pixels of a grid.
+    """Like [`polar_nodes`][gammajax.quadrature.polar_nodes], for a brightness that is constant in the pixels of a grid.
 
-    In each of the two coordinates of the grid panels end at the edges of pixels as well.
+    In both coordinates of the grid, panels also end at the edges of pixels.
     """
     count = min(math.ceil(2.0 * reach / grid.step) + 2, grid.size + 1)
     axes = []

@@ -1,4 +1,4 @@
-"""Which physical quantity a parameter is, as the model itself says: labels and units never follow from a name alone."""
+"""Physical quantities of parameters, derived from the model: labels and units never follow from a name alone."""
 
 from typing import NamedTuple
 
@@ -9,18 +9,18 @@ import numpy as np
 
 from gammajax.darkmatter.flux import Emission
 
-# fields of the spectra of dark matter by name, with labels for axes in their units
+# fields of dark-matter spectra by name, with labels of axes in their units
 LABELS = {
     "sigma_v": r"$\langle\sigma v\rangle$ [cm$^3$ s$^{-1}$]",
     "decay_rate": "decay rate [s$^{-1}$]",
     "mass": "dark-matter mass [TeV]",
 }
-MULTIPLES = (0.5, 1.0, 2.0)  # of a parameter, at which a quantity must be the same multiple of itself
+MULTIPLES = (0.5, 1.0, 2.0)  # factors on a parameter to test that a quantity is proportional to it
 SAME = 1e-4
 
 
 class Quantity(NamedTuple):
-    """A field of the spectra of dark matter, and what one of a parameter is worth in the field's unit."""
+    """A field of dark-matter spectra, and the factor from a parameter to the field's unit."""
 
     field: str
     factor: float
@@ -34,8 +34,8 @@ class Quantity(NamedTuple):
 def find_quantity(model, points: list[dict], name: str) -> Quantity | None:
     """The quantity that the parameter `name` is proportional to in `model`, with the same factor at all `points`.
 
-    None where no spectrum of dark matter has one, where it is not proportional, and where spectra differ in the factor:
-    then the parameter has no unit that the model could know.
+    None if no field of a dark-matter spectrum is proportional to the parameter, or if spectra differ in the factor: the
+    parameter then has no unit in the model.
     """
     by_field: dict[str, list[float]] = {}
     for point in points:
@@ -53,7 +53,7 @@ def find_quantity(model, points: list[dict], name: str) -> Quantity | None:
 
 @eqx.filter_jit
 def _fields(model, point, name, multiples):
-    """Values [multiple, spectrum] of the fields; traced, so that nothing minds a multiple outside its range."""
+    """Values [multiple, spectrum] of the fields; traced, so that checks do not reject a multiple outside its range."""
 
     def one(value):
         found = {field: [] for field in LABELS}

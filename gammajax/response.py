@@ -31,12 +31,12 @@ class EnergyDispersion(eqx.Module):
         return block(f"EnergyDispersion: {covered(self.profile, 'migra')}")
 
     def __init__(self, energy_axis: Axis, offset_axis: Axis, migra_axis: Axis, values):
-        """Normalise `values` [energy_true, offset, migra]; profiles that are zero stay zero."""
+        """Normalise `values` [energy_true, offset, migra]; profiles of zeros stay zero."""
         values = np.asarray(values, np.float64)
         if offset_axis.nodes[0] > 0:
-            # Extrapolated to the pointing as gammapy does, but once, here: what comes out negative is cut off and the
-            # rest normalised, where gammapy leaves an integral above one. The order matters: gammapy cuts after it has
-            # interpolated, so that is done first on twice as many nodes in energy, offset and migra.
+            # Extrapolate to the pointing like gammapy, but once, here. Negative values become zero and the rest is
+            # normalised; gammapy leaves an integral above one. The order matters: gammapy cuts after interpolation, so
+            # interpolate first, to twice as many nodes in energy, offset and migra.
             total = values.sum(-1, keepdims=True)
             values = values / np.where(total > 0, total, 1.0)
             energy_axis, values = refine(energy_axis, values, dimension=0)
@@ -60,7 +60,7 @@ class EnergyDispersion(eqx.Module):
         return jnp.where(axis.inside(migra), value, 0.0) / energy_true
 
     def probability(self, energy_min, energy_max, energy_true, offset) -> Float[Array, "..."]:
-        """Probability to reconstruct between `energy_min` and `energy_max` [TeV]."""
+        """Probability of a reconstructed energy between `energy_min` and `energy_max` [TeV]."""
         return self._below(energy_max, energy_true, offset) - self._below(energy_min, energy_true, offset)
 
     def _below(self, energy, energy_true, offset):
@@ -127,12 +127,12 @@ class Background(eqx.Module):
             log_rate = self.log_rate(jnp.log(energy), offset, outside=-jnp.inf)
         else:
             log_rate = self.log_rate(jnp.log(energy), fov_lon, fov_lat, outside=-jnp.inf)
-        # extrapolating a logarithm next to an empty cell must not invent events
+        # extrapolation of a logarithm next to an empty cell must not create events
         return jnp.exp(jnp.minimum(log_rate, self.log_rate.values.max()))
 
 
 class Response(eqx.Module):
-    """The response functions of one observation, all on true energy [TeV] and offset [deg].
+    """The response functions of one observation, by true energy [TeV] and offset [deg].
 
     `effective_area` [cm^2] over (ln energy_true, offset). `background` is None for files without one.
     """
@@ -162,7 +162,7 @@ class Response(eqx.Module):
     def plot(self, offsets=(0.0, 1.0, 2.0)):
         """Draw effective area, point spread function, energy dispersion and background; returns the figure.
 
-        At these `offsets` [deg], the energy dispersion at the first; see [`gammajax.plot_response`][].
+        The curves are at these `offsets` [deg], the energy dispersion at the first; see [`gammajax.plot_response`][].
         """
         from gammajax.plot_response import plot_response
 

@@ -23,12 +23,12 @@ LEVELS = {"median": 0.5, "68% low": 0.1587, "68% high": 0.8413, "95% low": 0.022
 
 
 class Result:
-    """Samples of a posterior, whatever sampler made them.
+    """Samples of a posterior, from any sampler.
 
-    `tree` is an `xarray.DataTree` with the groups ArviZ expects: `posterior`, `sample_stats` and, when true values are
-    known, `constant_data`; and `fractions` of the events for every node of the mixture. Runs that end with weighted
-    points keep them in `weighted` and `weighted_stats`, the steps of a tempered run are in `smc_stats`. Its attributes
-    say how it was made: method, seed, versions, git state, device, timings, messages.
+    `tree` is an `xarray.DataTree` with the groups of ArviZ: `posterior`, `sample_stats` and, if true values are known,
+    `constant_data`. The group `fractions` has the fraction of the events of every node of the mixture. Runs that end
+    with weighted points keep them in `weighted` and `weighted_stats`; `smc_stats` has the steps of a tempered run. The
+    attributes record the provenance: method, seed, versions, git state, device, timings, messages.
     """
 
     def __init__(self, tree):
@@ -56,21 +56,21 @@ class Result:
         events: int | None = None,
         attributes: dict | None = None,
     ) -> "Result":
-        """Result of arrays [chain, draw, ...] by name of parameter.
+        """Result from arrays [chain, draw, ...] by name of parameter.
 
         - `truths`: known values; `units`: for tables and plots; `timings` [s].
-        - `labels`: of the numbers of a vector, those of its last axis: `{"ratios": ["W", "b"]}` makes `ratios[W]` of
-          `ratios[0]`. Samplers know those that the model has names for ([`gammajax.samplers.labels`][]).
+        - `labels` of the elements of a vector, along its last axis: `{"ratios": ["W", "b"]}` renames `ratios[0]` to
+          `ratios[W]`. Samplers take labels from the model if it has names ([`gammajax.samplers.labels`][]).
         - `fractions` [chain, draw] of the events by path of the mixture's node.
         - `weighted`: points of an importance or nested run, `{"samples": {name: [point, ...]}, "log_weight": [point]}`
-          and for a nested run `log_likelihood`, `log_likelihood_birth` and `log_volume` [point]. Weights are stored so
-          that they add up to one. The samples are then equally weighted draws of these points.
+          and for a nested run `log_likelihood`, `log_likelihood_birth` and `log_volume` [point]. Stored weights are
+          normalised to one. The samples are then equally weighted draws of these points.
         - `smc_stats`: `temperature`, `ess` and `acceptance` [step] of a tempered run.
         - `log_evidence`: natural logarithm of the absolute evidence, and its standard error.
         - `information`: Kullback-Leibler divergence of the posterior from the prior [nat].
         - `calls`: evaluations of the likelihood; a gradient counts as one.
         - `seed` of the random numbers; number of `events`.
-        - `attributes`: plain values to keep along by name, in the attributes of the `tree`.
+        - `attributes`: plain values by name, kept in the attributes of the `tree`.
 
         Raises `ValueError` for samples that are not finite or not of equal length, truths and units of other names or
         shapes, and an evidence that is not finite.
@@ -95,7 +95,7 @@ class Result:
             groups["fractions"] = {"fraction_of_events": np.stack([np.asarray(v) for v in fractions.values()], axis=-1)}
             nodes = {"dims": {"fraction_of_events": ["node"]}, "coords": {"node": list(fractions)}}
         with warnings.catch_warnings():
-            # arviz wonders about more chains than draws; short runs are the caller's choice
+            # arviz warns about more chains than draws, but short runs are the caller's choice
             warnings.filterwarnings("ignore", message="More chains", category=UserWarning)
             tree = from_dict(groups, **nodes)
         for name, unit in (units or {}).items():
@@ -129,14 +129,14 @@ class Result:
 
     @property
     def weighted(self) -> dict[str, np.ndarray]:
-        """Weighted points [point, ...] by parameter, of methods that have them; else empty."""
+        """Weighted points [point, ...] by parameter; empty for methods without weights."""
         if "weighted" not in self.tree.children:
             return {}
         return {str(name): array.to_numpy() for name, array in self.tree["weighted"].data_vars.items()}
 
     @property
     def weights(self) -> np.ndarray:
-        """Weights [point] of the weighted points, which add up to one; empty without."""
+        """Weights [point] of the weighted points; they add up to one. Empty for methods without weights."""
         if "weighted" not in self.tree.children:
             return np.zeros(0)
         return np.exp(self.tree["weighted_stats"]["log_weight"].to_numpy())
@@ -152,7 +152,7 @@ class Result:
 
     @property
     def truths(self) -> dict[str, np.ndarray]:
-        """Known true values, where given."""
+        """Known true values by parameter."""
         if "constant_data" not in self.tree.children:
             return {}
         return {str(name): array.to_numpy() for name, array in self.tree["constant_data"].data_vars.items()}
@@ -165,14 +165,14 @@ class Result:
 
     @property
     def labels(self) -> dict[str, list[str]]:
-        """Labels of the numbers of the vectors that have some, along the last axis."""
+        """Labels of vector elements along the last axis, by parameter."""
         arrays = {str(name): array for name, array in self.tree["posterior"].data_vars.items() if array.ndim > 2}
         last = {name: array[array.dims[-1]].to_numpy() for name, array in arrays.items()}
         return {name: [str(label) for label in values] for name, values in last.items() if values.dtype.kind in "OUT"}
 
     @property
     def messages(self) -> list[str]:
-        """What the sampler warned about, in words."""
+        """Warnings of the sampler, in words."""
         return json.loads(self.tree.attrs["messages"])
 
     @property
@@ -182,7 +182,7 @@ class Result:
 
     @property
     def log_evidence(self) -> tuple[float, float] | None:
-        """Natural logarithm of the evidence and its standard error, or None where the method gives none."""
+        """Natural logarithm of the evidence and its standard error, or None for methods without evidence."""
         if "log_evidence" not in self.tree.attrs:
             return None
         value, error = self.tree.attrs["log_evidence"]
@@ -190,16 +190,16 @@ class Result:
 
     @property
     def information(self) -> float | None:
-        """Kullback-Leibler divergence of the posterior from the prior [nat], where the method gives it."""
+        """Kullback-Leibler divergence of the posterior from the prior [nat], or None for methods without it."""
         return float(self.tree.attrs["information"]) if "information" in self.tree.attrs else None
 
     @property
     def calls(self) -> int | None:
-        """Evaluations of the likelihood, gradients included, where the method counts them."""
+        """Evaluations of the likelihood, gradients included, or None for methods that do not count them."""
         return int(self.tree.attrs["calls"]) if "calls" in self.tree.attrs else None
 
     def with_labels(self, **labels: Sequence[str]) -> "Result":
-        """Result in whose tables, plots and files the numbers of vectors, along their last axis, have these labels.
+        """Result with these labels for the elements of vectors, along their last axis, in tables, plots and files.
 
         >>> import gammajax as gj, numpy as np
         >>> draws = np.random.default_rng(0).dirichlet([1.0, 2.0], (4, 500))
@@ -207,8 +207,7 @@ class Result:
         >>> result.summary().index.tolist()
         ['ratios[W]', 'ratios[b]']
 
-        Raises `ValueError` for what is no vector of the result, and for labels that are not different texts, one for
-        each number.
+        Raises `ValueError` for a name that is not a vector of the result, and unless each element has a different text.
         """
         from xarray import DataTree
 
@@ -229,10 +228,10 @@ class Result:
         return Result(tree)
 
     def derive(self, *, units: dict[str, str] | None = None, **functions) -> "Result":
-        """Result with new quantities, each by a function of the dict of parameters (jax, one draw at a time).
+        """Result with new quantities, each a function of the dict of parameters (jax, one draw at a time).
 
-        A function may use quantities derived before it. True values are derived where those of all parameters are
-        known. New quantities then are like parameters: in the summary, plots, limits and saved files.
+        A function may use quantities derived before it. True values are derived if those of all parameters are
+        known. New quantities behave like parameters in the summary, plots, limits and saved files.
 
         >>> import gammajax as gj, numpy as np
         >>> draws = np.random.default_rng(0).normal(2.0, 0.1, (4, 500))
@@ -241,15 +240,16 @@ class Result:
         >>> result.summary().loc["square", "median"].round(1).item()
         4.0
 
-        Raises `ValueError` for what is no function, for a name that is taken, for units of other names, and for values
-        that are not finite.
+        Raises `ValueError` for an argument that is not a function, for a name in use, for units of other names, and for
+        values that are not finite.
         """
         from xarray import DataTree
 
         for name, function in functions.items():
             if not callable(function):
                 raise ValueError(
-                    f"{name!r} must be a function of the dict of parameters, not {function!r}; only units= is none"
+                    f"{name!r} must be a function of the dict of parameters, not {function!r}; "
+                    "the only other keyword is units="
                 )
         check_labels(dict.fromkeys(functions), units=units)
         taken = [name for name in functions if name in self.samples]
@@ -276,12 +276,12 @@ class Result:
         return Result(tree)
 
     def upper_limit(self, name: str, level: float | int = 0.95) -> float:
-        """Value that the quantity lies below with posterior probability `level`: the quantile of its draws.
+        """Upper limit with posterior probability `level`: the quantile of the draws.
 
-        `name` as in the rows of [`Result.summary`][]. Where the prior ends at zero this is the usual upper limit of a
+        `name` as in the rows of [`Result.summary`][]. If the prior ends at zero, this is the usual upper limit of a
         flux or cross section; it depends on that prior.
 
-        Raises `ValueError` for an unknown name, and where fewer than five effective draws lie above the limit.
+        Raises `ValueError` for an unknown name, and if fewer than five effective draws lie above the limit.
         """
         if not 0 < level < 1:
             raise ValueError(f"the level must lie between 0 and 1, it is {level:g}")
@@ -293,37 +293,37 @@ class Result:
         return float(np.quantile(values, level, weights=weights, method="inverted_cdf"))
 
     def significance(self, name: str, null: float | int = 0.0) -> Significance:
-        """How far the quantity lies from `null`: posterior probability p beyond it, and sigma = Phi^-1(1 - p).
+        """Distance of the quantity from `null`: posterior probability p beyond `null`, and sigma = Phi^-1(1 - p).
 
         For a Gaussian posterior sigma is (mean - null) / sd. With few draws beyond `null` it is a limit,
         never infinite. `name` as in the rows of [`Result.summary`][].
 
-        Raises `ValueError` where draws reach up to `null` without crossing it, as those of a flux reach zero: there
-        ask [`Result.bayes_factor`][].
+        Raises `ValueError` if draws reach `null` without crossing it, like draws of a flux near zero: use
+        [`Result.bayes_factor`][] then.
         """
         return tail_significance(name, *self._draws(name), null)
 
     def bayes_factor(self, name: str, null: float | int = 0.0, *, prior_density: float | int) -> BayesFactor:
-        """Bayes factor of this model against the one with the quantity fixed at `null`, which may be an edge.
+        """Bayes factor of this model against the model with the quantity fixed at `null`, which may be a prior edge.
 
         Savage-Dickey ratio B = prior density / posterior density at `null` (Dickey 1971,
         doi:10.1214/aoms/1177693507; Verdinelli & Wasserman 1995, doi:10.1080/01621459.1995.10476554), for models whose
         other priors are the same. `prior_density` per unit of the quantity: 1 / 1000 for `Uniform(0, 1000)`.
-        Where the draws do not reach `null`, ln B is a limit.
+        If the draws do not reach `null`, ln B is a limit.
         """
         return savage_dickey(name, *self._draws(name), null, prior_density)
 
     def compare(self, other: "Result") -> BayesFactor:
         """Bayes factor of this model against another for the same data: ln B = ln Z - ln Z', errors in quadrature.
 
-        In words by the scale of Trotta (2008, arXiv:0803.4089): weak from |ln B| = 1, moderate from 2.5, strong from 5.
-        A result that knows its number of events warns of another number.
+        Words by the scale of Trotta (2008, arXiv:0803.4089): weak from |ln B| = 1, moderate from 2.5, strong from 5.
+        Results with different numbers of events raise a warning.
 
-        Raises `ValueError` where one of them has no evidence.
+        Raises `ValueError` if one of them has no evidence.
         """
         if self.log_evidence is None or other.log_evidence is None:
             method = (self if self.log_evidence is None else other).tree.attrs["method"]
-            raise ValueError(f"a result by {method!r} has no evidence; use a method that gives one, as smc or nested")
+            raise ValueError(f"a result by {method!r} has no evidence; use one with evidence, such as smc or nested")
         counts = [result.tree.attrs.get("events") for result in (self, other)]
         if None not in counts and counts[0] != counts[1]:
             warnings.warn(
@@ -333,15 +333,15 @@ class Result:
         return model_comparison(self.log_evidence, other.log_evidence)
 
     def add_timings(self, timings: dict[str, float]) -> None:
-        """Put seconds of other steps before the sampler's own."""
+        """Add the seconds of earlier steps before the sampler's own."""
         self.tree.attrs["timings"] = json.dumps({**timings, **self.timings})
 
     def summary(self, group: str = "posterior"):
         """Table (`pandas.DataFrame`) with one row per number of the group, `posterior` or `fractions`.
 
         Columns: median, 68 % and 95 % equal-tailed intervals, mean, sd, bulk effective sample size, R-hat, and the
-        truth where it is known. Of weighted points it takes these, not the draws made of them, and the effective sample
-        size is that of the weights, 1 / Sum w^2.
+        truth if known. Weighted points are used directly, not their draws; their effective sample size is
+        1 / Sum w^2.
         """
         import pandas
 
@@ -369,7 +369,7 @@ class Result:
         )
 
     def diagnostics(self, group: str = "posterior") -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Bulk effective sample size and R-hat of every parameter (or fraction); NaN where there are too few draws."""
+        """Bulk effective sample size and R-hat of every parameter (or fraction); NaN for too few draws."""
         from arviz_stats.sampling_diagnostics import ess, rhat
 
         posterior = self.tree[group]
@@ -382,14 +382,14 @@ class Result:
         return size, {str(name): array.to_numpy() for name, array in rhat(posterior.to_dataset()).data_vars.items()}
 
     def save(self, path) -> Path:
-        """Write a NetCDF file, first under a temporary name so that it is never half there."""
+        """Write a NetCDF file, first under a temporary name so that `path` is never incomplete."""
         with replacing(path) as temporary:
             self.tree.to_netcdf(temporary, engine="h5netcdf")
         return Path(path)
 
     @classmethod
     def load(cls, path) -> "Result":
-        """Read a file that `save` wrote. Raises `FileNotFoundError`, or `ValueError` when it is something else."""
+        """Read a file that `save` wrote. Raises `FileNotFoundError`, or `ValueError` for other files."""
         import xarray
 
         path = Path(path)
@@ -404,7 +404,7 @@ class Result:
         return cls(tree)
 
     def save_chains(self, root) -> list[Path]:
-        """Write a nested run as PolyChord does, `<root>_dead-birth.txt` and `<root>.paramnames`.
+        """Write a nested run in PolyChord's format, `<root>_dead-birth.txt` and `<root>.paramnames`.
 
         `anesthetic.read_chains(root)` reads them. Columns: the parameters, ln L, ln L at birth.
         Raises `ValueError` for a result without the birth of its points.
@@ -453,7 +453,7 @@ class Result:
         return plot_run(self)
 
     def _draws(self, label: str) -> tuple[np.ndarray, np.ndarray, float]:
-        """Values of one number, weights that add up to one, and effective number of draws; weighted points if any."""
+        """Values of one number, normalised weights and effective number of draws; of the weighted points if any."""
         numbers = self._numbers()
         if label not in numbers:
             raise ValueError(f"no quantity {label!r} in the result; there are {', '.join(numbers)}")
@@ -480,9 +480,9 @@ class Result:
         return numbers
 
     def _chosen(self, names) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """As `_numbers`, of the rows or whole quantities that `names` holds, in its order; all for None.
+        """Like `_numbers`, for the rows or whole quantities in `names`, in that order; all for None.
 
-        Raises `ValueError` for an unknown name, and where there is none.
+        Raises `ValueError` for an unknown name and an empty list.
         """
         numbers = self._numbers()
         if names is None:
@@ -497,7 +497,7 @@ class Result:
             label: place
             for name in names
             for label, place in numbers.items()
-            if name in (label, place[0])  # of a vector all
+            if name in (label, place[0])  # the name of a vector selects all its elements
         }
 
     @words
@@ -521,7 +521,7 @@ class Result:
 
 
 def check_labels(shapes: dict, truths: dict | None = None, units: dict | None = None) -> None:
-    """Raise `ValueError` for truths and units that fit none of the quantities, of which the shapes are given."""
+    """Raise `ValueError` for truths and units that match none of the quantities, given by `shapes`."""
     for label, given in (("truths", truths), ("units", units)):
         unknown = [name for name in given or {} if name not in shapes]
         if unknown:
@@ -534,7 +534,7 @@ def check_labels(shapes: dict, truths: dict | None = None, units: dict | None = 
 
 
 def _map(functions, draws) -> dict[str, np.ndarray]:
-    """Values [draw, ...] of functions of a dict of parameters, each seeing those before it."""
+    """Values [draw, ...] of functions of a dict of parameters; each may use the results of earlier functions."""
 
     def one(parameters):
         found = {}
@@ -543,19 +543,19 @@ def _map(functions, draws) -> dict[str, np.ndarray]:
         return found
 
     draws = {name: jnp.asarray(values) for name, values in draws.items()}
-    # what the functions hold, such as a posterior, travels as an argument
+    # pass closed-over arrays, such as a posterior's, as arguments
     converted = eqx.filter_closure_convert(one, {name: values[0] for name, values in draws.items()})
     mapped = eqx.filter_jit(lambda function, draws: jax.lax.map(function, draws, batch_size=CHUNK))(converted, draws)
     return {name: np.asarray(mapped[name]) for name in functions}
 
 
 def _latex(label: str) -> str:
-    """A label that LaTeX can set as mathematics."""
+    """A label in LaTeX math mode."""
     return r"\mathrm{" + label.replace("_", r"\_").replace(" ", r"\ ") + "}"
 
 
 def _points(weighted) -> dict:
-    """Groups `weighted` and `weighted_stats` of weighted points, the weights adding up to one."""
+    """Groups `weighted` and `weighted_stats` of weighted points; the weights add up to one."""
     if not weighted:
         return {}
     stats = {name: np.asarray(values, np.float64) for name, values in weighted.items() if name != "samples"}
@@ -565,13 +565,13 @@ def _points(weighted) -> dict:
         raise ValueError(f"weighted samples and their statistics must be of one length, not of {sorted(lengths)}")
     weight = stats["log_weight"]
     if np.any(np.isnan(weight)) or not np.isfinite(weight.max()):
-        raise ValueError("log_weight of the weighted samples must be numbers, of which one at least is finite")
+        raise ValueError("log_weight of the weighted samples must be numbers, at least one of them finite")
     stats["log_weight"] = weight - np.logaddexp.reduce(weight)
     return {"weighted": _dataset(samples, "point"), "weighted_stats": _dataset(stats, "point")}
 
 
 def _dataset(arrays, first: str):
-    """Dataset of arrays that share their first dimension; the others are named as ArviZ does."""
+    """Dataset of arrays that share their first dimension; other dimensions have ArviZ's names."""
     from xarray import Dataset
 
     variables = {}
@@ -583,13 +583,13 @@ def _dataset(arrays, first: str):
 
 @lru_cache(maxsize=1)
 def _git_state() -> str:
-    """Short commit of the checkout this package is imported from, "+changes" where edited; empty if it is none."""
+    """Short commit of the package's git checkout, with "+changes" if edited; empty outside a checkout."""
     folder = Path(__file__).parents[1]
-    if not (folder / ".git").exists():  # an installed package in somebody else's repository
+    if not (folder / ".git").exists():  # the package is installed inside another repository
         return ""
     command = ["git", "-C", str(folder), "describe", "--always", "--exclude=*", "--dirty=+changes"]
     try:
-        # asked once in a process; some 10 ms, and no reason to wait for a slow disk
+        # once per process, about 10 ms; do not wait for a slow disk
         done = subprocess.run(command, capture_output=True, text=True, timeout=1.0)
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -1,13 +1,13 @@
 """Reweighting: a finished run under another prior or another model, without sampling again.
 
-Draws theta_s of the old posterior, with weights W_s, are draws of the new one with weights
+Draws theta_s of the old posterior with weights W_s become draws of the new posterior with weights
 
     w_s = W_s  L'(theta_s) pi'(theta_s) / (L(theta_s) pi(theta_s)),      Z' / Z = Sum_s w_s / Sum_s W_s.
 
-How much is lost is measured as in population inference (Heinzel & Vitale 2025, arXiv:2509.07221): the expected
-Kullback-Leibler divergence of the exact posterior from the one known by a Monte-Carlo sum, E = Var(ln p) / 2 over the
-posterior and over repetitions of the sum, which should stay below 0.2 bits. For a sum over n_eff draws that stands for
-a Gaussian with k = d (d + 3) / 2 free numbers, means and covariances of d parameters, this is E = k / (2 n_eff) nat.
+The loss is measured as in population inference (Heinzel & Vitale 2025, arXiv:2509.07221): the expected
+Kullback-Leibler divergence of the exact posterior from its Monte-Carlo estimate, E = Var(ln p) / 2 over the posterior
+and over repetitions of the sum, should stay below 0.2 bits. For a sum over n_eff draws of a Gaussian with
+k = d (d + 3) / 2 free numbers (means and covariances of d parameters) this is E = k / (2 n_eff) nat.
 """
 
 import math
@@ -26,24 +26,24 @@ from gammajax.samplers.importance import smooth, systematic
 from gammajax.samplers.space import referred
 
 INFORMATION_LOSS_MAX = 0.2  # bits, as recommended in arXiv:2509.07221
-CHUNK = 8  # draws at a time: memory is a few rows of events for each
+CHUNK = 8  # draws at a time: each takes a few arrays of the length of the events
 
 
 def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=None, chunk: int = CHUNK) -> Result:
     """Result of the same draws under `new_posterior`, or under another prior density `log_prior(parameters)`.
 
-    - `posterior`: the one that `result` comes from. `new_posterior` is of the same data, has the same parameters, and
+    - `posterior`: the posterior of `result`. `new_posterior` has the same data and parameters, and
       may have another model, other priors, responses or engines.
-    - `log_prior`: logarithm of the whole prior density, -inf where it excludes; normalised if the evidence is to be
-      right. (A numpyro distribution's `log_prob` alone does not look at the ends of its support.)
+    - `log_prior`: logarithm of the joint prior density, -inf for excluded points; it must be normalised for a correct
+      evidence. (The `log_prob` of a numpyro distribution ignores the ends of its support.)
 
-    The draws of the new result are equally weighted; its `weighted` points are exact. It has the log-evidence, where
-    the old one has. Its attributes hold `effective_draws`, `information_loss` [bit] and `pareto_k`, the tail index of
-    the weights (Vehtari et al. 2024, arXiv:1507.02646).
+    The draws of the new result are equally weighted; its `weighted` points are exact. It has a log-evidence if
+    the old result has one. Its attributes hold `effective_draws`, `information_loss` [bit] and `pareto_k`, the tail
+    index of the weights (Vehtari et al. 2024, arXiv:1507.02646).
 
-    Raises `ValueError` where the information lost is above 0.2 bits or the weights have a tail with k above 0.7 (for
-    few draws above 1 - 1 / log10 of their number): there sample anew. Also for parameters that the draws lack, and
-    other data. A prior that reaches beyond the old one, where no draws are, is said in a warning and in the messages.
+    Raises `ValueError` if the information loss is above 0.2 bits or the weights have a tail with k above 0.7 (for
+    few draws above 1 - 1 / log10 of their number): sample anew then. Also raises it for parameters without draws, and
+    for other data. A prior that reaches beyond the old prior, where there are no draws, gives a warning and a message.
     """
     if (new_posterior is None) == (log_prior is None):
         raise ValueError("give either new_posterior or log_prior")
@@ -70,12 +70,12 @@ def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=
     log_ratio, shift = _log_ratios(posterior, new_posterior, log_prior, points, chunk)
     log_ratio = np.where(old > 0, log_ratio, -np.inf)
     if np.any(np.isnan(log_ratio)) or not np.isfinite(log_ratio.max()):
-        raise ValueError("no draw has a density under the new posterior that is a number above zero; sample it anew")
+        raise ValueError("no draw has a positive, finite density under the new posterior; sample the new posterior")
     with np.errstate(divide="ignore"):
         log_weight = np.log(old) + log_ratio
     log_sum = np.logaddexp.reduce(log_weight)
     weights = np.exp(log_weight - log_sum)
-    # draws of a chain repeat themselves
+    # draws of a chain are correlated
     independent = 1.0 if weighted else _independent(result, names, count)
     effective = independent / float(np.sum(weights**2))
     numbers = sum(np.prod(values.shape[1:], dtype=int) for values in points.values())
@@ -113,9 +113,9 @@ def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=
 
 
 def information_loss(numbers: int, effective: float | int) -> float:
-    """Information [bit] lost by knowing a posterior of so many parameters from so many effective draws.
+    """Information [bit] lost by an estimate of a posterior of `numbers` parameters from `effective` draws.
 
-    k / (2 n ln 2) with k = d (d + 3) / 2: the expected divergence of a Gaussian from the one with estimated moments.
+    k / (2 n ln 2) with k = d (d + 3) / 2: the expected divergence of a Gaussian from a Gaussian with estimated moments.
 
     >>> from gammajax.reweight import information_loss
     >>> round(information_loss(2, 100.0), 4)
@@ -125,7 +125,7 @@ def information_loss(numbers: int, effective: float | int) -> float:
 
 
 def _log_ratios(posterior, new_posterior, log_prior, points, chunk):
-    """Logarithm of the new density over the old for every point, and a constant to be added to all."""
+    """Logarithm of the new density over the old for every point, and a constant to add to all."""
     draws = {name: jnp.asarray(values) for name, values in points.items()}
     middle = {name: jnp.asarray(np.median(values, axis=0)) for name, values in points.items()}
     if new_posterior is None:
@@ -135,14 +135,14 @@ def _log_ratios(posterior, new_posterior, log_prior, points, chunk):
 
         convert = eqx.filter_closure_convert(change, {name: values[0] for name, values in draws.items()})
         return np.asarray(_mapped(convert, draws, chunk), np.float64), 0.0
-    # near the draws, so that single precision does not lose the difference
+    # reference near the draws, so that single precision resolves the difference
     old, new = (_at(p, middle) for p in (posterior, new_posterior))
     ratio = np.asarray(_mapped(_Change(old, new), draws, chunk), np.float64)
     return ratio, new.log_reference_exact() - old.log_reference_exact()
 
 
 def _beyond(posterior, new_posterior) -> list[str]:
-    """Which priors reach to where the old ones allow nothing, and no draw can be."""
+    """Messages about priors that reach beyond the old supports, where there are no draws."""
     found = []
     for name, prior in posterior.priors.items():
         new = new_posterior.priors[name]
@@ -166,7 +166,7 @@ class _Change(eqx.Module):
 
     def __call__(self, parameters):
         old, new = (p.log_likelihood_ratio(parameters) + p.log_prior(parameters) for p in (self.old, self.new))
-        # densities of numpyro go on beyond their support
+        # numpyro densities continue beyond their support
         allowed = [jnp.all(prior.support(parameters[name])) for name, prior in self.new.priors.items()]
         return jnp.where(jnp.all(jnp.stack(allowed)), new - old, -jnp.inf)
 
@@ -177,7 +177,7 @@ def _mapped(function, draws, chunk):
 
 
 def _independent(result, names, count) -> float:
-    """Effective part of the draws of chains, of the parameter that moved least."""
+    """Effective fraction of the draws of chains, for the parameter with the fewest effective draws."""
     sizes = result.diagnostics()[0]
     least = min((float(np.min(sizes[name])) for name in names), default=math.nan)
     return min(least / count, 1.0) if math.isfinite(least) else 1.0

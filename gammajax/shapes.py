@@ -20,15 +20,15 @@ from gammajax.morphology import (
 from gammajax.sky import DEGREE, displace, root, separation
 from gammajax.spectra import Scalar, is_concrete, parameter, require_positive, scalar
 
-SHARP = 1e-9  # deg, width of a rim without an edge
+SHARP = 1e-9  # deg, width of a rim with edge = 0
 
 
 class Disk(Elongated):
     """Uniform disk of angular radius `r_0` [deg]: S = 1 / (2 pi (1 - cos r_0)) inside.
 
     `edge` [deg] smooths the rim (an error function of that width), which makes the disk differentiable in
-    position and radius; gammapy's `DiskSpatialModel` defines the same edge. It is never wider than the radius, and the
-    norm knows it: S = 1 / Int (rim) dOmega. `r_0` and `edge` are along the major axis;
+    position and radius; gammapy's `DiskSpatialModel` defines the same edge. The rim is never wider than the radius, and
+    the norm is exact for it: S = 1 / Int (rim) dOmega. `r_0` and `edge` are along the major axis;
     `e` and `phi` [deg] as in [`gammajax.morphology.Elongated`][], by default a circle.
     """
 
@@ -48,7 +48,7 @@ class Disk(Elongated):
 
     @property
     def rim(self) -> Scalar:
-        """Width of the rim [deg]: `edge`, or the radius where that is smaller."""
+        """Width of the rim [deg]: `edge`, at most the radius."""
         return jnp.minimum(self.edge, self.r_0)
 
     @property
@@ -79,7 +79,7 @@ class Disk(Elongated):
 class Ring(Morphology):
     """Uniform ring from `r_0` to `r_0 + width` [deg]: S = 1 / (2 pi (cos r_0 - cos(r_0 + width))) inside.
 
-    `edge` [deg] smooths both rims as that of a [`gammajax.Disk`][]; it is never wider than the ring.
+    `edge` [deg] smooths both rims as in a [`gammajax.Disk`][]; they are never wider than the ring.
     """
 
     sizes: ClassVar[tuple[str, ...]] = ("r_0", "width", "edge")
@@ -96,7 +96,7 @@ class Ring(Morphology):
 
     @property
     def rim(self) -> Scalar:
-        """Width of both rims [deg]: `edge`, or the width of the ring where that is smaller."""
+        """Width of both rims [deg]: `edge`, at most the width of the ring."""
         return jnp.minimum(self.edge, self.width)
 
     @property
@@ -130,10 +130,10 @@ class Ring(Morphology):
 
 
 class Shell(Morphology):
-    """Projection of a sphere's shell that shines evenly between the radii r_in = `radius` and r_out = radius + width.
+    """Projection of a spherical shell with uniform emissivity between r_in = `radius` and r_out = radius + width.
 
-    S = 3 / (2 pi (R_out^3 - R_in^3)) (sqrt(R_out^2 - d^2) - sqrt(R_in^2 - d^2)), each root zero where its argument is
-    negative; d, R are chords. `radius`, `width` [deg]; gammapy's `ShellSpatialModel`, with angles for chords.
+    S = 3 / (2 pi (R_out^3 - R_in^3)) (sqrt(R_out^2 - d^2) - sqrt(R_in^2 - d^2)); roots of negative arguments are zero,
+    d and R are chords. `radius`, `width` [deg]. gammapy's `ShellSpatialModel` uses angles instead of chords.
     """
 
     sizes: ClassVar[tuple[str, ...]] = ("radius_in", "width")
@@ -157,7 +157,7 @@ class Shell(Morphology):
     def brightness(self, lon, lat):
         inner, outer = self._chords()
         chord2 = chord(separation(lon, lat, self.lon, self.lat)) ** 2
-        # in units of the outer radius: cubes of small angles have few digits
+        # in units of the outer radius: cubes of small angles lose digits
         depth = root(1.0 - chord2 / outer**2) - root((inner**2 - chord2) / outer**2)
         return 1.5 * depth / (jnp.pi * outer**2 * (1.0 - (inner / outer) ** 3))
 
@@ -174,7 +174,7 @@ class Shell(Morphology):
 
     @property
     def spread(self):
-        # of a ball: a third of 3/5 R^2 along each axis
+        # for a ball: a third of 3/5 R^2 along each axis
         return math.sqrt(0.2) * (self.radius_in + self.width)
 
     @property
@@ -193,10 +193,11 @@ class Shell(Morphology):
 
 
 class Constant(Morphology):
-    """Isotropic: S = 1 / (4 pi) over the whole sky, so that the spectrum is the flux of 4 pi sr.
+    """Isotropic: S = 1 / (4 pi) over the whole sky; the spectrum is the flux of 4 pi sr.
 
-    A sky brightness B [TeV^-1 cm^-2 s^-1 sr^-1] is the spectrum 4 pi B. gammapy's `ConstantSpatialModel` with the
-    value 1 / (4 pi). Simulations draw within reach of (`lon`, `lat`) [deg]: near the observations they are faster.
+    A sky brightness B [TeV^-1 cm^-2 s^-1 sr^-1] has the spectrum 4 pi B. gammapy's `ConstantSpatialModel` with the
+    value 1 / (4 pi) is the same. Simulations draw directions around (`lon`, `lat`) [deg]: a centre near the
+    observations makes them faster.
     """
 
     lon: Scalar = parameter("deg", 0.0)
@@ -223,7 +224,7 @@ class Constant(Morphology):
 
 
 def _require_not_negative(shape, *names):
-    """Raise `ValueError` for the first of these parameters that can be looked at and is negative."""
+    """Raise `ValueError` for the first of these parameters that is concrete and negative."""
     for name in names:
         value = getattr(shape, name)
         if is_concrete(value) and np.any(np.asarray(value) < 0):
@@ -231,15 +232,15 @@ def _require_not_negative(shape, *names):
 
 
 def _require_on_sky(shape, name, outer):
-    """Raise `ValueError` for an outer radius [deg] that can be looked at and is more than the sky."""
+    """Raise `ValueError` for a concrete outer radius above 180 deg."""
     if is_concrete(outer) and np.any(np.asarray(outer) > 180.0):
         raise ValueError(f"{name} of a {type(shape).__name__} must be at most 180 deg, it is {np.asarray(outer)}")
 
 
 def _area(limit, edge):
-    """Integral [sr] of [`_inside`][] over the sky, Int (1 - cos r) N(r; R, s) dr times 2 pi for the limit R.
+    """Integral [sr] of [`_inside`][] over the sky: 2 pi Int (1 - cos r) N(r; R, s) dr for the limit R.
 
-    Exact on the sphere where the rim does not reach the centre, and in the plane where it does.
+    Exact on the sphere if the rim does not reach the centre, otherwise exact in the plane.
     """
     s, rad = DEGREE * jnp.maximum(edge, SHARP) / 2.326 / math.sqrt(2.0), DEGREE * limit
     z = rad / s
@@ -249,7 +250,7 @@ def _area(limit, edge):
 
 
 def _rim(limit, edge):
-    """Radii between which [`_inside`][] is smooth; beyond the last it is below a part in 1e6."""
+    """Radii between which [`_inside`][] is smooth; beyond the last radius it is below a part in 1e6."""
     return jnp.maximum(limit + edge * jnp.asarray([-1.5, -0.5, 0.5, 1.5]), 0.0)
 
 

@@ -1,7 +1,7 @@
-"""Significance: how far a posterior lies from a value, and Bayes factors.
+"""Significance: distance of a posterior from a value, and Bayes factors.
 
-Draws of a posterior can tell probabilities down to about one in their effective number. Where the answer is smaller,
-it is given as a limit and said to be one.
+Draws of a posterior resolve probabilities down to about one in their effective number. A smaller probability is given
+as a limit and marked as one.
 """
 
 import math
@@ -16,7 +16,7 @@ CONFIDENCE = 0.95  # of limits that come from too few draws
 # draws that come this close [standard deviations] to a value without crossing it show an edge: of a smooth density
 # some would lie beyond
 EDGE, NEAREST = 0.25, 5
-# part of the draws, and least number of them, for the density at a value
+# fraction of the draws, and least number, for the density at a value
 WINDOW, WINDOW_DRAWS = 0.25, 50
 # of |ln B| (Trotta 2008, arXiv:0803.4089, table 1)
 SCALE = ((1.0, "inconclusive"), (2.5, "weak"), (5.0, "moderate"), (math.inf, "strong"))
@@ -25,8 +25,8 @@ SCALE = ((1.0, "inconclusive"), (2.5, "weak"), (5.0, "moderate"), (math.inf, "st
 class Significance(NamedTuple):
     """Posterior probability `p` of lying on the other side of a value, and the same as `sigma` of a Gaussian.
 
-    `sigma` = Phi^-1(1 - p) is positive where the bulk of the posterior lies above. With `limit`, p is below and |sigma|
-    above what is given.
+    `sigma` = Phi^-1(1 - p) is positive if the bulk of the posterior lies above the value. With `limit`, `p` is an upper
+    limit and |`sigma`| a lower limit.
     """
 
     p: float
@@ -44,7 +44,7 @@ class Significance(NamedTuple):
 
 
 class BayesFactor(NamedTuple):
-    """Natural logarithm `log` of a Bayes factor and its standard `error`; with `limit` it is above `log`."""
+    """Natural logarithm `log` of a Bayes factor and its standard `error`; with `limit`, `log` is a lower limit."""
 
     log: float
     error: float
@@ -53,7 +53,7 @@ class BayesFactor(NamedTuple):
 
     @property
     def probability(self) -> float:
-        """Probability of the first model where both are equally probable before, B / (1 + B)."""
+        """Probability of the first model for equal prior odds, B / (1 + B)."""
         return 0.5 * (1.0 + math.tanh(0.5 * self.log))
 
     @words
@@ -74,7 +74,7 @@ def tail_significance(
 ) -> Significance:
     """Posterior probability beyond `null`, see [`gammajax.Result.significance`][]; weights add up to one.
 
-    Fewer than five effective draws beyond give a limit: the Clopper-Pearson bound of the number seen (95 %).
+    Fewer than five effective draws beyond `null` give a limit: the Clopper-Pearson bound on their number (95 %).
     """
     from scipy.stats import beta, norm
 
@@ -82,7 +82,7 @@ def tail_significance(
     above = float(weights[values > null].sum())
     sign, p = (1.0, 1.0 - above) if above >= 0.5 else (-1.0, above)
     side, other = ("above", "below") if sign > 0 else ("below", "above")
-    # rounding of the weights is no draw
+    # rounding of the weights does not count as a draw
     seen = effective * p if p > 1e-9 else 0.0
     limit = seen < NEAREST
     if limit:
@@ -112,8 +112,8 @@ def savage_dickey(
 ) -> BayesFactor:
     """Bayes factor against a fixed value, see [`gammajax.Result.bayes_factor`][]; weights add up to one.
 
-    An error of ln B above one means that the draws do not reach the value. Then the density there is at most the mean
-    one up to the third draw next to it, for a density that falls towards the value; a limit (95 %).
+    An error of ln B above one means that the draws do not reach the value. If the density falls towards the value, it
+    is then at most the mean density up to the third-nearest draw, which gives a limit (95 %).
     """
     from scipy.stats import beta
 
@@ -153,8 +153,8 @@ def log_density_at(
 ) -> tuple[float, float]:
     """Logarithm of the density of the draws at `null` and its standard error.
 
-    The logarithm is taken as a parabola among the quarter of the draws next to the value, fitted by local likelihood
-    (Loader 1996, doi:10.1214/aos/1032298287). It is exact for Gaussians and for Gaussians cut off at the value, where
+    The logarithm is a parabola over the quarter of the draws nearest to the value, fitted by local likelihood
+    (Loader 1996, doi:10.1214/aos/1032298287). It is exact for Gaussians and for Gaussians truncated at the value, where
     kernel estimates lose half of the density.
     """
     from scipy.optimize import minimize
@@ -188,7 +188,7 @@ def log_density_at(
     log_norm, terms = peak + np.log(terms.sum()), terms / terms.sum()
     mean = basis @ terms
     covariance = (basis * terms) @ basis.T - np.outer(mean, mean)
-    # of the fraction in the window, and of the parabola at the value: d ln norm / d slopes = mean
+    # variance of the fraction in the window, and of the parabola at the value: d ln norm / d slopes = mean
     variance = (1.0 - share) / share + mean @ np.linalg.pinv(covariance) @ mean / share
     return math.log(share / width) - float(log_norm), math.sqrt(variance / effective)
 
@@ -199,7 +199,7 @@ def _require_finite(name, null):
 
 
 def _nearest(values, weights, null):
-    """Distances to a value in rising order, and the part of the draws within."""
+    """Distances to a value in rising order, and the fraction of the draws within each."""
     distance = np.abs(values - null)
     order = np.argsort(distance)
     return distance[order], np.cumsum(weights[order])
@@ -213,7 +213,7 @@ def _reaches(values, weights, effective, null):
 
 
 def _strength(log, limit=False):
-    if limit and log < SCALE[0][0]:  # a lower bound near zero says nothing
+    if limit and log < SCALE[0][0]:  # a lower bound near zero is inconclusive
         return SCALE[0][1]
     return next(word for bound, word in SCALE if abs(log) < bound)
 

@@ -1,8 +1,9 @@
 """Simulation: events from a model, drawn from the continuous response.
 
-Nothing here is shared with the engines. True energies come from the spectrum, true directions from the morphology, and
-each photon is detected with probability effective area / envelope, displaced by the point spread function, given a
-reconstructed energy and kept if it lies in the selection. Numbers follow by thinning, so no expected count enters.
+The simulation is independent of the engines. True energies come from the spectrum, true directions from the morphology.
+Each photon is detected with probability effective area / envelope, displaced by the point spread function, given a
+reconstructed energy and kept if it lies in the selection. This thinning sets the numbers of events; expected counts are
+not used.
 """
 
 import os
@@ -24,9 +25,9 @@ from gammajax.progress import Progress
 from gammajax.sky import DEGREE, deproject, displace
 from gammajax.spectra import is_concrete
 
-BATCH, FEW = 2**16, 2**12  # proposals drawn together, of many and of few events
+BATCH, FEW = 2**16, 2**12  # proposals per batch, for many and for few events
 ENERGIES_PER_DECADE = 1000
-HOPELESS = 20_000  # proposals for an event: more, and it is hardly ever selected
+HOPELESS = 20_000  # proposals per event at which a component counts as hardly ever selected
 
 
 def simulate(
@@ -41,11 +42,11 @@ def simulate(
 
     - Without `events`, fluxes are absolute and the total is a Poisson number.
     - With `events`, that many are drawn (`poisson=True`: a Poisson number with that mean) and divided among components
-      by the mixture's weights, at random; a single component gets them all.
+      at random, by the mixture's weights; a single component gets all events.
 
-    Truth columns of background events repeat their reconstructed values. There may be no events. Raises `ValueError`
-    for a total without weights, or that is no number of events, for a component with a weight that gives no events in
-    the selection, and inside transformations.
+    Truth columns of background events repeat their reconstructed values. The list may be empty. Raises `ValueError`
+    for `events` without weights, or with an invalid number, for a component with a weight but no events in the
+    selection, and inside transformations.
     """
     require_component(model, "simulate")
     observations = as_tuple(observations)
@@ -54,7 +55,7 @@ def simulate(
     if not isinstance(model, Mixture):
         model = Mixture(component=model, weights=None if events is None else {})
     order = {path: number for number, path in enumerate(model.components)}
-    # groups with a weight draw their numbers; with absolute fluxes every component has its own
+    # each group with a weight has one number of events; with absolute fluxes every component has its own
     groups = [paths for _, paths in model.groups] if model.weighted else [(path,) for path in order]
     key_total, key_split, key_order, *keys = jax.random.split(key, 3 + len(groups))
     numbers = [None] * len(keys)
@@ -98,10 +99,10 @@ def simulate_cells(
     at_once: int = 4_000_000,
     progress: bool = True,
 ) -> Cells:
-    """Counts in cells of so many random `events` of a mixture with weights, `at_once` in memory.
+    """Counts in cells of `events` random events of a mixture with weights, `at_once` of them in memory.
 
-    For more events than memory holds; otherwise as [`gammajax.simulate`][] and [`gammajax.Events.compress`][].
-    Raises `ValueError` as they do.
+    For more events than memory holds; otherwise like [`gammajax.simulate`][] and [`gammajax.Events.compress`][], with
+    the same `ValueError`.
     """
     whole, rest = divmod(int(events), at_once)
     sizes = [at_once] * whole + ([rest] if rest else [])
@@ -123,14 +124,14 @@ def _split(key, total, fractions):
 
 
 def _generator(key):
-    """Generator of numpy for what is drawn on the host."""
+    """Random generator of numpy for draws on the host."""
     return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
 
 
 def _group(key, components, observations, number, name):
-    """Columns [7, event] and component of the events: `number` of them from all together, or a Poisson number for None.
+    """Columns [7, event] and component of `number` events of the group, or of a Poisson number for None.
 
-    Within the group numbers follow from the fluxes.
+    Fluxes set the shares of the components within the group.
     """
     samplers = []
     for component in components:
@@ -145,9 +146,9 @@ def _group(key, components, observations, number, name):
 
 
 def _columns(key, samplers, observations, number, name):
-    """Columns [7, event], of which the last is the number of the sampler."""
+    """Columns [7, event]; the last column is the index of the sampler."""
     rates = np.array([float(sampler.proposals) for sampler in samplers])
-    if number is None and not rates.any():  # a flux of zero, as of experiments without a signal
+    if number is None and not rates.any():  # a flux of zero, for example in experiments without a signal
         return np.zeros((7, 0))
     if not rates.sum() > 0:
         raise ValueError(f"component {name!r} gives no events in the selection")
@@ -166,7 +167,7 @@ def _columns(key, samplers, observations, number, name):
             generator.multinomial(proposals, rates / rates.sum()),
         )
         efficiency = max(columns.shape[1] / proposals, 1e-5)
-        # observations follow one another: shuffle before cutting to the number
+        # events are in order of observations: shuffle before cutting to the number
         parts.append(columns[:, generator.permutation(columns.shape[1])])
         found += columns.shape[1]
     if found < number:
@@ -192,7 +193,7 @@ def _draw(key, samplers, observations, proposals):
         chosen = columns[:, np.flatnonzero(keep[:count])]
         return np.concatenate([chosen, np.full((1, chosen.shape[1]), number)], dtype=np.float64)
 
-    # a batch keeps one core busy: threads give work to the others, and the order of batches stays
+    # a batch uses one core: threads use the other cores, and map keeps the order of batches
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         parts = list(pool.map(accepted, batches))
     return np.concatenate(parts, axis=1) if parts else np.zeros((7, 0))
@@ -210,7 +211,7 @@ class _SourceSampler(eqx.Module):
     """Photons of one source in one observation: energies in tiny bins of flux x envelope of the effective area."""
 
     source: Source
-    reach: jax.Array  # directions farther from the centre of the source cannot reach the field of view
+    reach: jax.Array  # photons from farther than this from the source's centre cannot reach the field of view
     log_edges: jax.Array
     cumulative: jax.Array  # from the highest energy down, so that rare high energies are resolved
     envelope: jax.Array
@@ -223,7 +224,7 @@ class _SourceSampler(eqx.Module):
         low, high = axis.lower, axis.upper
         count = int(np.ceil((high - low) / np.log(10.0) * ENERGIES_PER_DECADE)) + 1
         nodes = np.asarray(axis.nodes, np.float64)
-        # the area is linear between the table's nodes: with these among the edges its maximum is at an edge
+        # the area is linear between the table's nodes: if the nodes are edges, its maximum is at an edge
         log_edges = np.unique(np.concatenate([np.linspace(low, high, count), nodes[(nodes > low) & (nodes < high)]]))
         at = np.append(
             np.clip(np.asarray(offsets.nodes), offsets.lower, offsets.upper), [0.0, offsets.lower, offsets.upper]
@@ -263,7 +264,7 @@ class _SourceSampler(eqx.Module):
 class _BackgroundSampler(eqx.Module):
     """Background in one observation: energy layers between the nodes of the table, thinned to its exact value.
 
-    Within a layer and a square of sky the rate is at most its value at the corners of the table's cells.
+    Within a layer and a square of sky, the values at the corners of the table's cells bound the rate.
     """
 
     background: InstrumentBackground
@@ -285,14 +286,14 @@ class _BackgroundSampler(eqx.Module):
         nodes = np.asarray(axis.nodes, np.float64)
         nodes = nodes[(nodes > low) & (nodes < high)]
         log_edges = np.unique(np.concatenate([np.arange(low, high, 0.1), [high], nodes]))
-        # equal-area squares of sky small against the table's cells; corners bound the logarithm's linear interpolation
+        # equal-area squares of sky, smaller than the table's cells; corners bound the linear interpolation of the log
         half_width, squares = observation.offset_max, max(8, int(np.ceil(observation.offset_max / 0.1)))
         corners = np.linspace(-half_width, half_width, 2 * squares + 1)
         x, y = np.meshgrid(corners, corners)
         lon, lat = deproject(jnp.asarray(x), jnp.asarray(y), observation.lon, observation.lat)
         energy = np.exp(np.clip(log_edges, axis.lower + 1e-6, axis.upper - 1e-6))
         at_corner = np.asarray(_layers(observation, background, jnp.asarray(energy), lon, lat), np.float64)
-        # maximum over the corners of a square, the middle of its sides included
+        # maximum over the corners of a square and the middle of its sides
         square = _corner_maximum(at_corner, 2)
         envelope = 1.02 * np.maximum(square[1:], square[:-1])  # kinks of the table inside a square
         pixel = (2.0 * half_width / squares * DEGREE) ** 2
@@ -326,9 +327,9 @@ class _BackgroundSampler(eqx.Module):
 
 @eqx.filter_jit
 def _reach(morphology, observation):
-    """Largest separation [deg] from a morphology's centre that the point spread function carries into view.
+    """Largest separation [deg] from a morphology's centre whose photons can reach the field of view.
 
-    Also the part of the flux within it.
+    Also returns the part of the flux within this separation.
     """
     axis = observation.response.effective_area.axes[0]
     energy = jnp.exp(jnp.linspace(axis.lower, axis.upper, 24))
@@ -374,6 +375,6 @@ def _locate(cumulative, u):
 
 
 def _uniform(key, size):
-    """Uniform numbers with full floating resolution near zero, where the rare events are."""
+    """Uniform numbers with full floating resolution near zero, for rare events."""
     coarse, fine = jax.random.split(key)
     return jax.random.uniform(coarse, (size,)) + jax.random.uniform(fine, (size,)) * 2.0**-23

@@ -1,11 +1,11 @@
 """Directions on the sphere: separations, field-of-view coordinates, equal-area pixel grids.
 
 All angles are in deg. A grid is a Lambert azimuthal equal-area projection about one direction: every
-pixel has the same solid angle, so a convolution on the grid conserves photons exactly, and distances
+pixel has the same solid angle, so a convolution on the grid conserves photons exactly. Distances
 are off by at most theta^2/8 (0.1 % at 5 deg from the centre).
 
-Functions of directions are compiled: called by themselves they are one operation, not twenty. Without x64 they round
-host arrays of double precision first, to 4e-6 deg at 100 deg.
+Functions of directions are compiled: a direct call is one operation, not twenty. Without x64 they first round
+host arrays of double precision, to 4e-6 deg at 100 deg.
 """
 
 import math
@@ -40,9 +40,9 @@ def separation(lon1, lat1, lon2, lat2) -> Float[Array, "..."]:
 
 @jax.jit
 def displace(lon, lat, distance, angle) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Direction reached from (lon, lat) after `distance` along the position `angle` (east of north).
+    """Direction at `distance` from (lon, lat) along the position `angle` (east of north).
 
-    Written as a difference to the start, so that small steps keep their precision in float32.
+    Computed as a difference from the start, so that small steps keep their precision in float32.
     """
     d, a, b = DEGREE * distance, DEGREE * angle, DEGREE * lat
     sin_d, half = jnp.sin(d), jnp.sin(0.5 * d)
@@ -59,11 +59,11 @@ def displace(lon, lat, distance, angle) -> tuple[Float[Array, "..."], Float[Arra
 
 @jax.jit
 def offset_coordinates(lon, lat, lon0, lat0) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """Longitude and latitude [deg] in the frame whose origin is (lon0, lat0) with north kept upwards."""
+    """Longitude and latitude [deg] in a frame with origin (lon0, lat0) and north up."""
     delta_lon = DEGREE * (lon - lon0)
     b, b0 = DEGREE * lat, DEGREE * lat0
     sine2 = 2.0 * jnp.sin(0.5 * delta_lon) ** 2
-    # x towards the origin, y east, z north, each as a small difference
+    # x points to the origin, y east, z north; each as a small difference
     y = jnp.cos(b) * jnp.sin(delta_lon)
     z = jnp.sin(b - b0) + jnp.sin(b0) * jnp.cos(b) * sine2
     x = jnp.cos(b - b0) - jnp.cos(b0) * jnp.cos(b) * sine2
@@ -93,7 +93,7 @@ def deproject(x, y, lon0, lat0) -> tuple[Float[Array, "..."], Float[Array, "..."
 class Grid(eqx.Module):
     """Square equal-area pixels of side `step` [deg] about (lon, lat), `size` x `size` of them.
 
-    Made from a `step` and the `radius` to reach; `divide` each of these pixels along both axes.
+    `step` and the `radius` [deg] to cover set the size; `divide` splits each pixel along both axes.
     """
 
     lon: Float[Array, ""] = eqx.field(metadata={"unit": "deg"})
@@ -129,7 +129,8 @@ class Grid(eqx.Module):
     def smooth_average(self, function, order: int) -> Float[Array, "pixel pixel"]:
         """Mean of `function(lon, lat)` over every pixel by Gauss-Legendre quadrature with `order`^2 points.
 
-        Even points would leave a Gaussian narrower than the pixels' transform says: 0.3 % at 1e-4 of its peak.
+        Evenly spaced points would make a Gaussian too narrow for the transform of the pixels: 0.3 % at 1e-4 of its
+        peak.
         """
         nodes, weights = np.polynomial.legendre.leggauss(order)
         return self._mean(function, 0.5 * (nodes + 1.0), 0.5 * weights)
@@ -171,7 +172,7 @@ def spline_weights(fraction: Float[Array, "..."]) -> Float[Array, "... 4"]:
 def spline_filter(size: int, divide: int = 1) -> Float[np.ndarray, "ky kx"]:
     """Fourier multiplier (rfft2 layout) from averages over pixels to coefficients of the cubic B-spline.
 
-    It divides by the transforms of the pixel, a part 1 / `divide` of a step of the spline, and of the sampled spline.
+    It divides by the transform of the pixel (1 / `divide` of a spline step) and by the transform of the sampled spline.
     """
 
     def transform(frequency):

@@ -2,11 +2,11 @@
 
 A spectrum has two methods: `spectrum(energy)` is the differential flux [TeV^-1 cm^-2 s^-1] and
 `spectrum.integral(edges)` the flux [cm^-2 s^-1] in the bins between increasing `edges` [TeV]. The likelihood
-uses integrals only, so that edges and lines conserve photons. Adding a spectrum means one such class.
+uses integrals only, so that edges and lines conserve photons. A new spectrum is one class with these methods.
 
-Names and conventions of the parameters are gammapy's. Spectra add up, `a + b`, and are multiplied by numbers and by
-functions of energy, `2.0 * a` and `a * Absorption(...)`. Lines are in [`gammajax.lines`][], absorption on the way to us
-in [`gammajax.absorption`][], dark-matter annihilation in [`gammajax.darkmatter`][].
+Names and conventions of the parameters are gammapy's. Spectra can be added, `a + b`, and multiplied by numbers and by
+functions of energy, `2.0 * a` and `a * Absorption(...)`. Lines are in [`gammajax.lines`][], absorption by background
+light in [`gammajax.absorption`][], dark-matter annihilation in [`gammajax.darkmatter`][].
 """
 
 import abc
@@ -40,7 +40,7 @@ def scalar(value) -> Scalar:
 
 
 def floating(value) -> Float[Array | np.ndarray, "..."]:
-    """A floating leaf. Plain numbers stay on the host, so that inside jit they can still be looked at.
+    """A floating leaf. Plain numbers stay on the host, so that their values are known inside jit.
 
     Raises `ValueError` for a quantity, as [`require_plain`][] does.
     """
@@ -51,7 +51,7 @@ def floating(value) -> Float[Array | np.ndarray, "..."]:
 
 
 def require_plain(value) -> None:
-    """Raise `ValueError` for a quantity, whose unit would be lost."""
+    """Raise `ValueError` for a quantity: its unit would be lost."""
     if hasattr(value, "unit"):
         raise ValueError(
             f"{value} has a unit; sources take plain numbers: deg, TeV and TeV^-1 cm^-2 s^-1 (quantity.to_value(...))"
@@ -64,17 +64,17 @@ def parameter(unit: str = "", default: Any = dataclasses.MISSING) -> Any:
 
 
 def is_concrete(*values) -> bool:
-    """Whether values can be looked at, that is, none is being traced by jit, grad or vmap."""
+    """Whether values are known, that is, none is traced by jit, grad or vmap."""
     return not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
 
 
 def is_same(a, b) -> bool:
-    """Whether two trees can be looked at and are equal."""
+    """Whether two trees are concrete and equal."""
     return a is b or (is_concrete(a, b) and bool(eqx.tree_equal(a, b)))
 
 
 def require_positive(module, *names: str) -> None:
-    """Raise `ValueError` for the first of these parameters that can be looked at and is not positive."""
+    """Raise `ValueError` for the first of these parameters that is concrete and not positive."""
     for name in names:
         value = getattr(module, name)
         if is_concrete(value) and not np.all(np.asarray(value) > 0):
@@ -82,7 +82,7 @@ def require_positive(module, *names: str) -> None:
 
 
 def require_finite(module) -> None:
-    """Raise `ValueError` for the first number of a module that can be looked at and is NaN or infinite."""
+    """Raise `ValueError` for the first number of a module that is concrete and NaN or infinite."""
     for name in (field.name for field in dataclasses.fields(module)):
         value = getattr(module, name)
         number = isinstance(value, np.ndarray | jax.Array) and jnp.issubdtype(value.dtype, jnp.floating)
@@ -96,9 +96,9 @@ def article(noun: str) -> str:
 
 
 def curve_axes(ax, name: str, kind: str, limits: tuple, xlabel: str, ylabel: str, scale: str = "log"):
-    """Logarithmic axes for a curve between `limits`, the abscissa in `scale`; new ones where `ax` is None.
+    """Logarithmic axes for a curve between `limits`, the abscissa in `scale`; new axes if `ax` is None.
 
-    Raises `ValueError` for limits that do not fit: `name` is what they are called, `kind` what they hold.
+    Raises `ValueError` for wrong limits, with their `name` and the `kind` of their values.
     """
     import matplotlib.pyplot as plt
 
@@ -135,8 +135,8 @@ class Spectrum(eqx.Module):
     def integral_with(self, factor: Callable, edges: Float[Array, " edge"]) -> Float[Array, " energy"]:
         """Flux [cm^-2 s^-1] between neighbouring `edges` [TeV] of this spectrum times `factor(energy)`.
 
-        Smooth spectra by Gauss-Legendre quadrature; others, whose edges and lines only their own integrals know, by
-        the integral over sixteen parts of every bin times the factor at their middle.
+        Smooth spectra use Gauss-Legendre quadrature. Others have edges or lines, which only their own integrals
+        resolve: they use the integral over sixteen parts of every bin times the factor at the middle of each part.
         """
         if self.smooth:
             return _gauss_legendre(lambda energy: self(energy) * factor(energy), edges)
@@ -152,7 +152,7 @@ class Spectrum(eqx.Module):
         return SumSpectrum((*_parts(self), *_parts(other)))
 
     def __radd__(self, other):
-        # sum() starts with the number zero
+        # sum() starts from zero
         return self if isinstance(other, int) and other == 0 else NotImplemented
 
     def __mul__(self, other):
@@ -166,19 +166,19 @@ class Spectrum(eqx.Module):
     def plot(self, energy_range: tuple, ax=None, energy_power: float | int = 2, **options):
         """Draw E^energy_power dN/dE over `energy_range` [TeV] and return the matplotlib axes.
 
-        Averages over bins of 0.5 %, so that lines are seen; `options` go to `Axes.plot` (`label`, `color`).
+        Averages over bins of 0.5 %, so that lines are visible; `options` go to `Axes.plot` (`label`, `color`).
         """
         ax = curve_axes(ax, "energy_range", "energies [TeV]", energy_range, "energy [TeV]", flux_label(energy_power))
         low, high = energy_range
         rounded = jnp.geomspace(low, high, 2 + math.ceil(math.log(high / low) / 0.005))
         edges = np.asarray(rounded, np.float64)
         energy = np.sqrt(edges[1:] * edges[:-1])
-        # to double precision before E^2: single precision may underflow
+        # double precision before E^2: single precision may underflow
         flux = np.asarray(self.integral(rounded), np.float64) / np.diff(edges)
         value = energy**energy_power * flux
-        energy[[0, -1]] = low, high  # where the curve begins and ends
+        energy[[0, -1]] = low, high  # the curve covers the whole range
         ax.plot(energy, np.where(value > 0, value, np.nan), **{"lw": 2.0, **options})
-        # a cut-off falls for ever: five decades show it; what was drawn before keeps its place
+        # a cut-off falls without end: show five decades, and keep earlier curves in view
         drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.get_lines()])
         drawn = drawn[np.isfinite(drawn) & (drawn > 0)]
         if drawn.size:
@@ -188,7 +188,7 @@ class Spectrum(eqx.Module):
 
 
 class SumSpectrum(Spectrum):
-    """Sum of spectra, as `a + b` makes it."""
+    """Sum of spectra, `a + b`."""
 
     parts: tuple[Spectrum, ...]
 
@@ -208,10 +208,10 @@ class SumSpectrum(Spectrum):
 
 
 class ProductSpectrum(Spectrum):
-    """A spectrum times a number or a function of energy, as `2.0 * a` and `a * factor` make it.
+    """A spectrum times a number or a function of energy, `2.0 * a` or `a * factor`.
 
-    `factor` is a number or an `equinox.Module` that maps energies [TeV] to numbers without a unit, such as
-    [`gammajax.Absorption`][] or a spectrum whose amplitude is read as such. The bin integral is exact for a number.
+    `factor` is a number or an `equinox.Module` that maps energies [TeV] to dimensionless numbers, for example
+    [`gammajax.Absorption`][] or a spectrum with a dimensionless amplitude. The bin integral is exact for a number.
     """
 
     spectrum: Spectrum
@@ -256,7 +256,7 @@ class PowerLaw(Spectrum):
 class BrokenPowerLaw(Spectrum):
     """dN/dE = amplitude (E / ebreak)^-index1 below `ebreak` [TeV] and amplitude (E / ebreak)^-index2 above.
 
-    `amplitude` [TeV^-1 cm^-2 s^-1] is the flux at the break. The bin integral is exact, each side of the break.
+    `amplitude` [TeV^-1 cm^-2 s^-1] is the flux at the break. The bin integral is exact on each side of the break.
     gammapy's `BrokenPowerLawSpectralModel`.
     """
 
@@ -282,9 +282,10 @@ class BrokenPowerLaw(Spectrum):
 class SmoothBrokenPowerLaw(Spectrum):
     """dN/dE = amplitude (E / reference)^-index1 (1 + (E / ebreak)^(|index2 - index1| / beta))^(-+beta).
 
-    The sign is that of index2 - index1, so that the index is `index1` well below `ebreak` [TeV] and `index2` well
-    above; `beta` > 0 is the smoothness, and the change takes beta / |index2 - index1| in ln E. `amplitude`
-    [TeV^-1 cm^-2 s^-1], `reference` [TeV]. The norm jumps where the indices cross: keep them apart in a fit.
+    The last exponent is -beta for index2 > index1 and +beta otherwise: the index is `index1` well below `ebreak` [TeV]
+    and `index2` well above. `beta` > 0 is the smoothness; the change takes beta / |index2 - index1| in ln E.
+    `amplitude` [TeV^-1 cm^-2 s^-1], `reference` [TeV]. The norm jumps at index1 = index2: keep the indices apart in a
+    fit.
     gammapy's `SmoothBrokenPowerLawSpectralModel`.
     """
 
@@ -345,7 +346,7 @@ class ExponentialCutoffPowerLaw(Spectrum):
 
     def __call__(self, energy):
         x = self.lambda_ * energy
-        # x^alpha with the gradient of x where lambda is zero
+        # x^alpha, with the gradient of x at lambda = 0
         cutoff = x * jnp.exp((self.alpha - 1.0) * jnp.log(jnp.where(x > 0, x, 1.0)))
         return self.amplitude * jnp.exp(-self.index * jnp.log(energy / self.reference) - cutoff)
 
@@ -356,8 +357,8 @@ class ExponentialCutoffPowerLaw(Spectrum):
 class SuperExponentialCutoffPowerLaw4FGL(Spectrum):
     """dN/dE = amplitude (E / reference)^-index_1 exp(expfactor (reference^index_2 - E^index_2)), pulsars in 4FGL.
 
-    `amplitude` [TeV^-1 cm^-2 s^-1], `reference` [TeV]; `expfactor` [MeV^-index_2]: energies in the exponential are in
-    MeV, as in the catalogue (Abdollahi et al. 2020, arXiv:1902.10045, eq. 4) and in gammapy's
+    `amplitude` [TeV^-1 cm^-2 s^-1], `reference` [TeV]; `expfactor` [MeV^-index_2]: the exponential takes energies in
+    MeV, like the catalogue (Abdollahi et al. 2020, arXiv:1902.10045, eq. 4) and gammapy's
     `SuperExpCutoffPowerLaw4FGLSpectralModel`.
     """
 
@@ -380,10 +381,9 @@ class SuperExponentialCutoffPowerLaw4FGL(Spectrum):
 
 
 class TabulatedSpectrum(Spectrum):
-    """Table of differential fluxes, a power law between nodes and zero outside them, times `norm`.
+    """Table of differential fluxes: a power law between nodes, zero outside them, times `norm`.
 
-    `energy` [TeV] increasing, `flux` [TeV^-1 cm^-2 s^-1] positive, either of which may be free. The bin integral is
-    exact.
+    `energy` [TeV] increases and `flux` [TeV^-1 cm^-2 s^-1] is positive; both may be free. The bin integral is exact.
     Raises `ValueError` for a table that is not increasing or not positive.
     """
 

@@ -1,4 +1,4 @@
-"""Multilinear tables: the one way instrument responses and templates are interpolated.
+"""Multilinear tables: the interpolation of all instrument responses.
 
 Interpolation is linear between nodes and, like gammapy's, continues linearly outside the first and
 last node up to the edges of the table. Outside the edges a table is zero.
@@ -19,12 +19,12 @@ from gammajax.display import block, described, document, length, listed, text, u
 
 
 class Axis(eqx.Module):
-    """One axis of a [`Table`][]: increasing nodes and the interval where the table is defined.
+    """One axis of a [`Table`][]: increasing nodes and the interval of definition.
 
-    Nodes are in the coordinate in which interpolation is linear (ln TeV for energies).
-    `uniform`: whether steps count as equal; by default if they differ by less than 1e-4 (files hold edges in
+    Nodes are in the coordinate of the linear interpolation (ln TeV for energies).
+    `uniform`: whether steps count as equal; by default if they differ by less than 1e-4 (files store edges in
     single precision).
-    Raises `ValueError` when the nodes are not finite and strictly increasing.
+    Raises `ValueError` if the nodes are not finite and strictly increasing.
     """
 
     nodes: Float[Array, " node"]
@@ -63,15 +63,15 @@ class Axis(eqx.Module):
         return index, (x - self.nodes[index]) / (self.nodes[index + 1] - self.nodes[index])
 
     def inside(self, x: Float[Array, "*shape"]) -> Bool[Array, "*shape"]:
-        """Whether `x` lies where the table is defined (edges included)."""
+        """Whether the table is defined at `x` (edges included)."""
         return (x >= self.lower) & (x <= self.upper)
 
 
 class Table(eqx.Module):
     """Values on the product of axes, interpolated multilinearly.
 
-    `values` has one dimension per axis and may have trailing dimensions, which are carried along.
-    Raises `ValueError` when the shapes do not agree, and for NaN in an array of numpy.
+    `values` has one dimension per axis and may have trailing dimensions, which results keep.
+    Raises `ValueError` if the shapes do not agree, and for NaN in a numpy array.
     """
 
     axes: tuple[Axis, ...]
@@ -93,7 +93,7 @@ class Table(eqx.Module):
         coordinates = jnp.broadcast_arrays(*[jnp.asarray(c, self.values.dtype) for c in coordinates])
         located = [axis.locate(x) for axis, x in zip(self.axes, coordinates, strict=True)]
         trailing = self.values.ndim - len(self.axes)
-        # both neighbours along every axis, with their weights; cells are within the table, so indices need no check
+        # both neighbours along every axis, with their weights; cells lie in the table, so indices need no check
         sides = [
             [(index, 1.0)] if axis.nodes.size == 1 else [(index, 1.0 - fraction), (index + 1, fraction)]
             for axis, (index, fraction) in zip(self.axes, located, strict=True)
@@ -123,16 +123,13 @@ def covered(table: Any, unit: str = "") -> str:
 
 
 def refine(axis: Axis, values: np.ndarray, dimension: int) -> tuple[Axis, np.ndarray]:
-    """Axis and values with a node more in the middle between neighbours, interpolated linearly."""
+    """Axis and values with one more node in the middle between neighbours, interpolated linearly."""
     nodes = np.asarray(axis.nodes, np.float64)
     return _resample(axis, np.sort(np.append(nodes, 0.5 * (nodes[1:] + nodes[:-1]))), values, dimension)
 
 
 def extend(axis: Axis, values: np.ndarray, dimension: int) -> tuple[Axis, np.ndarray]:
-    """Axis and values with nodes added at and on the way to the ends of the axis (not below zero).
-
-    They are extrapolated linearly.
-    """
+    """Axis and values with linearly extrapolated nodes up to the ends of the axis (not below zero)."""
     nodes = np.asarray(axis.nodes, np.float64)
     if nodes.size < 2:
         return axis, values

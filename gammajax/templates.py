@@ -17,13 +17,13 @@ from gammajax.sky import Grid, deproject
 from gammajax.spectra import Scalar, is_concrete, scalar
 from gammajax.table import Axis
 
-SUB_NODES = 32  # of an interval of energy, for the norm: off by 1e-4 between them where planes are e-fold apart
-EMPTY = 1e-12  # of the mean brightness: what zero counts as where another plane is not zero
+SUB_NODES = 32  # per interval of energy, for the norm: its error between them is 1e-4 if planes differ e-fold
+EMPTY = 1e-12  # of the mean brightness: value of an empty pixel that is not empty in another plane
 OVERLAP = 0.1  # least integral of the geometric mean of two neighbouring planes
 
 
 class Edge(eqx.Module):
-    """Directions `lon`, `lat` [deg] where the map that a template was read from ends although it is bright there."""
+    """Directions `lon`, `lat` [deg] on the edge of a template's map where the map is still bright."""
 
     name: str = eqx.field(static=True)
     lon: Float[np.ndarray, " point"]
@@ -31,7 +31,7 @@ class Edge(eqx.Module):
     __repr__, __pdoc__ = described, document
 
     def check_field(self, observation: Observation) -> None:
-        """Raise `ValueError` when one of the directions is in the selection of an observation."""
+        """Raise `ValueError` if one of the directions is in the selection of an observation."""
         if not is_concrete(observation, self.lon):
             return
         inside, offset = map(np.asarray, _selected(observation, jnp.asarray(self.lon), jnp.asarray(self.lat)))
@@ -47,8 +47,8 @@ class Edge(eqx.Module):
 class TemplateMap(Morphology):
     """A map of surface brightness on equal-area pixels, constant within each pixel.
 
-    `values` [y, x] on `grid` ([`gammajax.sky.Grid`][]), in any unit: normalised to one. `edge`: where the map is cut
-    off though bright, which readers find out; an observation that sees the edge is an error.
+    `values` [y, x] on `grid` ([`gammajax.sky.Grid`][]) may have any unit: they are normalised to one. `edge` marks
+    directions where the map ends while still bright; readers set it, and an observation that contains it is an error.
     Raises `ValueError` for values that are negative, not finite or all zero.
     """
 
@@ -98,18 +98,18 @@ class TemplateCube(Morphology):
 
     S(E, Omega) = V_p(Omega)^(1 - f) V_p+1(Omega)^f / N(E),   f = ln(E / E_p) / ln(E_p+1 / E_p),
 
-    with planes V_p at energies E_p, each a map as in [`gammajax.TemplateMap`][] that integrates to one, and N such that
-    S does so at every energy: the cube says how the flux is spread, the spectrum of its [`gammajax.Source`][] how much
-    there is. Below the first and above the last energy the nearest plane holds.
+    with planes V_p at energies E_p. Each plane is a map as in [`gammajax.TemplateMap`][] that integrates to one, and N
+    normalises S to one at every energy. The cube gives the distribution on the sky, the spectrum of its
+    [`gammajax.Source`][] the flux. Below the first and above the last energy, S is the nearest plane.
 
     - `grid`: [`gammajax.sky.Grid`][] of all planes. `energy` [TeV]: increasing, at least two.
-    - `values` [plane, y, x]: in any unit, normalised plane by plane. A pixel that is zero in some planes only counts
-      there as 1e-12 of the mean, so that its logarithm is defined.
+    - `values` [plane, y, x]: in any unit, normalised plane by plane. A pixel that is zero in some but not all planes
+      gets 1e-12 of the mean there, so that its logarithm is defined.
     - `edge` as in [`gammajax.TemplateMap`][].
 
-    `cube.at(energy)` is the morphology at one energy, with `brightness`, `sample` and `plot`. For the kernel and direct
-    engines. Raises `ValueError` for energies that are not increasing, planes that no map can have, and neighbouring
-    planes that have next to nothing in common, between which nothing can be interpolated.
+    `cube.at(energy)` is the morphology at one energy, with `brightness`, `sample` and `plot`. The kernel and direct
+    engines support cubes. Raises `ValueError` for energies that are not increasing, planes that are negative, not
+    finite or all zero, and neighbouring planes with too little overlap for an interpolation.
     """
 
     is_energy_dependent: ClassVar[bool] = True
@@ -189,7 +189,7 @@ class TemplateCube(Morphology):
 
 
 class CubeSlice(Morphology):
-    """A [`gammajax.TemplateCube`][] at true energies [TeV], one or an array of them."""
+    """A [`gammajax.TemplateCube`][] at one true energy [TeV] or an array of energies."""
 
     lon: Scalar = eqx.field(metadata={"unit": "deg"})
     lat: Scalar = eqx.field(metadata={"unit": "deg"})
@@ -214,8 +214,7 @@ class CubeSlice(Morphology):
     def sample(self, key, size, reach=180.0):
         """Random directions (lon, lat) [deg], one for each of `size` energies or all at one energy.
 
-        The geometric mean of two planes is at most their arithmetic one, from which it is easy to draw: so proposals
-        of that are kept with the ratio of the two, and drawn again where they are not.
+        Rejection sampling: proposals come from the arithmetic mean of two planes, which bounds their geometric mean.
         """
         key_pixel, *keys = jax.random.split(key, 3)
         plane, fraction = (jnp.broadcast_to(a, (size,)) for a in (self.plane, self.fraction))
@@ -269,7 +268,7 @@ def _reach(grid):
 
 
 def _nearest_pixel(grid, lon, lat):
-    """Whether directions are on the grid, and the pixels [y, x] they are in."""
+    """Whether directions are on the grid, and their pixels [y, x]."""
     x, y = grid.pixel(lon, lat)
     ix, iy = jnp.round(x).astype(jnp.int32), jnp.round(y).astype(jnp.int32)
     last = grid.size - 1
@@ -278,7 +277,7 @@ def _nearest_pixel(grid, lon, lat):
 
 
 def _within(keys, grid, pixel):
-    """Random directions within pixels of a grid, by their numbers."""
+    """Random directions within pixels of a grid, given by flat index."""
     middle = 0.5 * (grid.size - 1)
     x = pixel % grid.size + jax.random.uniform(keys[0], pixel.shape) - 0.5
     y = pixel // grid.size + jax.random.uniform(keys[1], pixel.shape) - 0.5
@@ -286,7 +285,7 @@ def _within(keys, grid, pixel):
 
 
 def _geometric(low, high, fraction):
-    """low^(1 - f) high^f, exactly `low` where both are equal; planes are zero together."""
+    """low^(1 - f) high^f, exactly `low` where both are equal; both planes are zero in the same pixels."""
     some = low > 0
     return jnp.where(some, low * jnp.where(some, high / jnp.where(some, low, 1.0), 1.0) ** fraction, 0.0)
 
@@ -307,10 +306,10 @@ def _search_rows(cumulative, row, u):
 
 
 def _overlaps(values, own, grid):
-    """Flux of a map on pixels of the grid `own` in those of another `grid`.
+    """Flux of a map on the pixels of the grid `own`, in the pixels of another `grid`.
 
-    Its pixels are divided into squares no larger than those of the grid, which lie along its axes to a good
-    approximation: exactly when both grids share a centre.
+    The map's pixels are divided into squares no larger than the pixels of `grid`. The squares are taken as parallel to
+    the axes of `grid`: exact if both grids share a centre, else a good approximation.
     """
     n = math.ceil(own.step / grid.step)
     inner = jnp.asarray(((np.arange(own.size * n) + 0.5) / n - 0.5 * own.size) * own.step)
@@ -318,7 +317,7 @@ def _overlaps(values, own, grid):
     pixel = grid.pixel(*deproject(x, y, own.lon, own.lat))
     half = 0.5 * own.step / (grid.step * n)
     flux = jnp.repeat(jnp.repeat(values, n, 0), n, 1) * (own.solid_angle / n**2)
-    # a square reaches into the pixel of its lower edge and the next
+    # a square overlaps the pixel of its lower edge and the next
     first = [jnp.round(p - half).astype(jnp.int32) for p in pixel]
     beyond = [jnp.clip((p + half - i - 0.5) / (2.0 * half), 0.0, 1.0) for p, i in zip(pixel, first, strict=True)]
     fractions = jnp.zeros((grid.size, grid.size), flux.dtype)

@@ -1,4 +1,4 @@
-"""Labels that can be read: numbers in full at few enough ticks, and long names in lines."""
+"""Readable labels: full numbers at few ticks, and long names broken into lines."""
 
 import math
 import re
@@ -10,18 +10,18 @@ WIDTH = 28  # letters of a line
 
 
 class PlainLinear(Formatter):
-    """1.25e6 or 83.6305 rather than 1.25 and 0.0005 with a power or an offset at the end of the axis."""
+    """Full numbers, 1.25e6 or 83.6305, instead of 1.25 or 0.0005 with a power or offset at the end of the axis."""
 
     def __init__(self, period: float | None = None):
         self.period = period
         self.ticks = np.zeros(0)
 
     def set_locs(self, locs):
-        """Keep the ticks, which decide on the digits."""
+        """Keep the ticks, which set the number of digits."""
         self.ticks = np.asarray(locs, float)
 
     def __call__(self, x, pos=None):
-        """Label of a tick, with as many digits as tell all ticks apart; with a `period` of the remainder."""
+        """Label of a tick, with enough digits to distinguish all ticks; modulo `period` if there is one."""
         ticks = np.unique(np.append(self.ticks, x))
         size, step = np.abs(ticks).max(), np.diff(ticks).min() if ticks.size > 1 else abs(x)
         exponent = math.floor(math.log10(size)) if size > 0 else 0
@@ -35,14 +35,14 @@ class PlainLinear(Formatter):
 
 
 def plain_ticks(axis, count: int = 5, period: float | None = None) -> None:
-    """Label an axis with numbers in full, at most `count` + 1 of them, for the limits that it has.
+    """Label an axis with at most `count` + 1 full numbers within its present limits.
 
-    On a logarithmic one they are powers of ten, for few decades their multiples by 2 and 5 too, and for a factor below
-    three they are as on a linear one. With `period`, such as that of longitudes, numbers are from zero to it.
+    Ticks of a logarithmic axis are powers of ten, also 2 and 5 times these for few decades, and as on a linear axis for
+    a range below a factor of three. With `period`, for example of longitudes, numbers run from zero to `period`.
     """
     low, high = sorted(axis.get_view_interval())
     if max(abs(low), abs(high)) > 1e4 * (high - low) and axis.axis_name == "x":
-        count = max(1, count // 2)  # labels have many digits
+        count = max(1, count // 2)  # labels with many digits need space
     axis.set_minor_formatter(NullFormatter())
     if axis.get_scale() != "log" or high < 3.0 * low:
         axis.set_major_locator(MaxNLocator(count))
@@ -55,7 +55,7 @@ def plain_ticks(axis, count: int = 5, period: float | None = None) -> None:
 
 
 def inner_ticks(low: float, high: float) -> np.ndarray:
-    """Round numbers away from both ends, two at least: labels at the ends of panels side by side would overlap."""
+    """At least two round numbers, away from both ends: labels at the ends of neighbouring panels would overlap."""
     inside = np.zeros(0)
     for count in range(4, 12):
         ticks = np.asarray(MaxNLocator(count).tick_values(low, high))
@@ -66,7 +66,7 @@ def inner_ticks(low: float, high: float) -> np.ndarray:
 
 
 def labelled(name: str, unit: str, width: int = WIDTH) -> str:
-    """Name and unit, the latter in a line of its own where one line is too long."""
+    """Name and unit; the unit has its own line if one line is too long."""
     lines = wrapped(name, width)
     if not unit:
         return lines
@@ -74,7 +74,7 @@ def labelled(name: str, unit: str, width: int = WIDTH) -> str:
 
 
 def wrapped(label: str, width: int = WIDTH) -> str:
-    """The label in lines of at most `width` letters, broken after spaces and underscores and within longer words."""
+    """The label in lines of at most `width` letters, broken after spaces and underscores, and within long words."""
     lines = [""]
     for part in re.findall(r"\$[^$]*\$\s?|[^\s_$]+[\s_]?|[\s_]", label):
         letters = len(re.sub(r"[$^{}\\]", "", part))

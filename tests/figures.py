@@ -1,14 +1,14 @@
-"""What is wrong with a figure to the eye: texts that overlap or leave the figure, axes without labels."""
+"""Visible faults of a figure: texts that overlap or leave the figure, axes without labels."""
 
 from itertools import combinations
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-TOUCH = 1.0  # pixels by which texts may overlap
+TOUCH = 1.0  # allowed overlap of texts in pixels
 
 
 def faults(figure) -> list[str]:
-    """Texts that overlap or leave the figure, powers apart from their numbers, axes without a label; a line each."""
+    """Texts that overlap or leave the figure, powers apart from their numbers, axes without a label; one line each."""
     root = figure.figure if hasattr(figure, "figure") else figure
     canvas = FigureCanvasAgg(root)
     canvas.draw()
@@ -64,7 +64,7 @@ def seen(text) -> bool:
 
 
 def corners(text, renderer):
-    """Corners [4, 2] in pixels of the rectangle about a text, turned as it is."""
+    """Corners [4, 2] in pixels of the rotated rectangle about a text."""
     import numpy as np
     from matplotlib.transforms import Affine2D
 
@@ -72,7 +72,7 @@ def corners(text, renderer):
     box = text.get_window_extent(renderer)
     if turn % 90.0 == 0:
         return np.array([[box.x0, box.y0], [box.x1, box.y0], [box.x1, box.y1], [box.x0, box.y1]])
-    # unturned size about the middle of what it covers when turned
+    # unrotated size about the middle of the rotated extent
     text.set_rotation(0.0)
     flat = text.get_window_extent(renderer)
     text.set_rotation(turn)
@@ -82,7 +82,7 @@ def corners(text, renderer):
 
 
 def overlap(one, other) -> bool:
-    """Whether two rectangles have more in common than a touch: no side of either separates them."""
+    """Whether two rectangles overlap by more than a touch: no side of either separates them."""
     import numpy as np
 
     for box in (one, other):

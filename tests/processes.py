@@ -1,4 +1,4 @@
-"""What one of several processes that share a posterior computes, as JSON in its last line; run by test_distributed.py.
+"""Computations of one of several processes that share a posterior; JSON in its last line; run by test_distributed.py.
 
 Arguments: port, number of processes (0: alone), which of them, task, arguments of the task.
 """
@@ -43,7 +43,7 @@ def free(p):
 
 
 def data(size):
-    """Two observations, the second of which has three events: too few for four processes."""
+    """Two observations; the second has three events, too few for four processes."""
     response = small_response()
     selection = {"energy_min": 0.8, "energy_max": 4.0, "offset_max": 0.8, "frame": "galactic"}
     observations = [gj.Observation(lon, 0.0, 3600.0, response, **selection) for lon in (0.0, 0.4)]
@@ -95,7 +95,7 @@ def others() -> dict:
 
 
 def samplers(folder: str) -> dict:
-    """Draws, also of a run that is told to stop by a signal to the last process alone."""
+    """Draws, also of a run stopped by a signal to the last process alone."""
     posterior = made(fixed, *reversed(data(201)))
     drawn = sharded.draws(posterior, ["nuts", "smc"])
     whole = gj.laplace(jax.random.key(KEY), posterior, draws=2000, progress=False)
@@ -119,7 +119,7 @@ def samplers(folder: str) -> dict:
 
 
 def errors() -> dict:
-    """What every process says of what is wrong on one of them."""
+    """Errors on every process from an error on one of them."""
     observations, events = data(201)
     mine = distributed.share(events)
     process = jax.process_index()
@@ -149,7 +149,7 @@ def errors() -> dict:
             call()
         except Exception as error:
             found[name] = f"{type(error).__name__}: {error}"
-    # not rounded where devices are in single precision
+    # not rounded by devices in single precision
     found["gathered"] = distributed.gather((process, np.float64(np.pi)))
     found["spans"] = [distributed.spans(what) for what in (distributed.mesh(), some, {"x": jnp.ones(2)})]
     return found
@@ -164,7 +164,7 @@ def everything(folder: str) -> dict:
 
 
 def after(steps: int, process: int, number: int):
-    """In place of `Progress.update`, which the driver calls after each step: a signal to one of the processes."""
+    """Replacement of `Progress.update`, which the driver calls after each step: sends a signal to one process."""
     done = []
 
     def update(*_):
@@ -176,7 +176,7 @@ def after(steps: int, process: int, number: int):
 
 
 def command(*arguments):
-    """`gammajax` with these arguments, where the last process is killed after the third step."""
+    """`gammajax` with these arguments; the last process is killed after the third step."""
     from gammajax.cli import app
 
     driver.Progress.update = after(3, 1, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Values, gradients and fits with the events on so many devices, a line of JSON each; run by test_sharding.py."""
+"""Values, gradients and fits with the events on several devices, one line of JSON each; run by test_sharding.py."""
 
 import json
 import sys
@@ -41,7 +41,7 @@ POINT = {"index": 2.5, "halo": 0.25, "lon": 0.25, "tilt": 0.05}
 MODELS = {"fixed": (fixed, ("index", "halo")), "free": (free, ("lon", "tilt"))}
 
 
-# so short that differences of rounding have no time to grow
+# short enough that differences of rounding do not grow
 SAMPLERS = {
     "nuts": (gj.nuts, {"draws": 5, "warmup": 10, "chains": 2}),
     "smc": (gj.smc, {"particles": 32, "moves": 2}),
@@ -51,11 +51,11 @@ SAMPLERS = {
 
 
 def draws(posterior, names: list[str]) -> dict:
-    """A few numbers of what samplers of these names return."""
+    """A few numbers from the results of these samplers."""
     found = {}
     for name in names:
         method, options = SAMPLERS[name]
-        with warnings.catch_warnings(action="ignore"):  # too short, as they say
+        with warnings.catch_warnings(action="ignore"):  # the runs are too short
             result = method(jax.random.key(0), posterior, progress=False, **options)
         found[f"{name} halo"], found[f"{name} index"] = (result.samples[n].tolist() for n in ("halo", "index"))
         found[f"{name} evidence"] = result.log_evidence[0] if result.log_evidence else 0.0

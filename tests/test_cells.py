@@ -156,7 +156,7 @@ TRUTH = {"index": jnp.asarray(2.5), "fraction": jnp.asarray(0.4)}
 
 @pytest.fixture(scope="module")
 def options(observations):
-    """Of posteriors: the response folded once for all of them."""
+    """The folded response for several posteriors."""
     morphology = model(TRUTH).components["source"].morphology
     return {"engine": gj.engines.PreparedKernel.init(morphology, observations, 20.0), "per_decade": 20.0}
 
@@ -176,7 +176,7 @@ def test_little_is_lost(loss):
 
 
 def test_wide_cells_leave_estimates_without_bias(observations, loss, options):
-    """Cells as wide as the response allows: estimates of single events and of cells agree within what is lost."""
+    """Cells of the largest width: estimates from single events and from cells agree within the lost information."""
     events, _ = loss
     cells = events.compress(observations, 5.0, 0.4)
     assert len(cells) < 0.6 * len(events)

@@ -1,4 +1,4 @@
-"""Law: an engine sees every parameter that its component depends on, whatever its values at the ends of the priors."""
+"""Law: an engine sees every parameter of its component, for any values at the ends of the priors."""
 
 import equinox as eqx
 import jax
@@ -11,12 +11,12 @@ import gammajax as gj
 from gammajax.dependence import dependence
 from gammajax.engines import FixedEngine, FoldEngine, KernelEngine
 
-A, B = jnp.asarray(0.0), jnp.asarray(0.0)  # where products and steps have no slope
+A, B = jnp.asarray(0.0), jnp.asarray(0.0)  # products and steps have no slope here
 SPECTRUM = gj.PowerLaw(2.0, 1e-12)
 
 
 class Steep(gj.spectra.Spectrum):
-    """A spectrum of somebody else, with a function for its index."""
+    """A user's spectrum, with a function for its index."""
 
     index: object
 
@@ -142,7 +142,7 @@ def test_a_narrow_window_changes_counts_and_intensities_together(observation):
         [float(function(part)[0]) for part in parts]
         for function in (found.engines["source"].intensity, found.engines["source"].expected_counts)
     )
-    # both are those of the component as it is now
+    # both belong to the component at the current parameters
     direct = [float(gj.intensity(part, observation, found.events, "direct")[0]) for part in parts]
     np.testing.assert_allclose(intensities, direct, rtol=0.03)  # few nodes
     totals = [float(gj.expected_counts(part, observation, per_decade=10.0)) for part in parts]

@@ -1,4 +1,4 @@
-"""Several processes over loopback: the same numbers as one, and an end of all when one is gone."""
+"""Several processes over loopback: the same numbers as one process, and the end of all after the loss of one."""
 
 import json
 import os
@@ -24,7 +24,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 
 @pytest.fixture
 def port():
-    """A port of this machine that is free."""
+    """A free port of this machine."""
     try:
         with socket.socket() as found:
             found.bind(("127.0.0.1", 0))
@@ -34,7 +34,7 @@ def port():
 
 
 def launch(commands, **environment):
-    """Exit status, output and errors of commands that run side by side."""
+    """Exit status, output and errors of commands that run in parallel."""
     started = [
         subprocess.Popen(
             [sys.executable, *map(str, arguments)],
@@ -54,7 +54,7 @@ def launch(commands, **environment):
 
 
 def run(port, processes, task, *arguments):
-    """What tests/processes.py prints in each of so many processes; 0 for one that knows of no others."""
+    """Output of tests/processes.py in each of a number of processes; 0 for a process on its own."""
     script = HERE / "processes.py"
     commands = [([script, port, processes, i, task, *arguments], {}) for i in range(max(processes, 1))]
     made = launch(commands, JAX_ENABLE_X64="1")
@@ -84,9 +84,9 @@ def test_two_processes(port, alone, tmp_path):
         assert_same(found, alone, 18 + 3 * 2)
         assert found["events"] == alone["events"] == 201
         assert found["laplace"] == pytest.approx(alone["laplace"], rel=1e-6)
-        # one was told to stop, both did, and went on to the same
+        # one was told to stop, both stopped, and resumed to the same result
         assert found["status"] == 75 and found["before"] > 0.0 and found["the same"]
-        # what is wrong on one is raised on both
+        # an error on one process is raised on both
         assert found["outside"].startswith("ValueError: process 1: event 91 lies")
         assert "several processes give the same events" in found["the same events"]
         assert "direct engine works in one process" in found["direct"]
@@ -151,7 +151,7 @@ def test_a_process_that_is_killed_ends_the_run_which_then_goes_on(port, configur
 
     result = Result.load(results / "shared" / "posterior.nc")
     assert "before" in result.timings and result.tree.attrs["events"] == 301 and not result.messages
-    # what the killed run had drawn, and as many more as are missing
+    # the draws of the killed run, and the missing ones
     assert result.weighted["index"].size == 2000
     np.testing.assert_array_equal(result.weighted["index"][: drawn.size], drawn)
 

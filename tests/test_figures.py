@@ -1,4 +1,4 @@
-"""Every figure of the package can be read: with names, numbers and ranges that make it hard."""
+"""Every figure of the package is readable, also with difficult names, numbers and ranges."""
 
 import numpy as np
 import pytest

@@ -23,8 +23,8 @@ ENERGY = np.geomspace(0.5, 2.0, 3)
 AXES = Axis(np.log([0.1, 30.0])), Axis([0.0, 5.0])
 # widths [deg] at 1 TeV, amplitudes: the same at all offsets, so that hats add up to the whole
 PSFS = {"one Gaussian": ([0.1], [1.0]), "two Gaussians": ([0.08, 0.2], [1.0, 0.05])}
-# (morphology, tolerance). The wide one reaches out of the field of view and is folded on a grid about the pointing,
-# which distorts distances by up to theta^2/8; times the logarithm, 9.2, that is 5e-3 in its far tails
+# (morphology, tolerance). The wide one extends beyond the field of view; its grid about the pointing distorts distances
+# by up to theta^2/8; times the logarithm, 9.2, this is 5e-3 in its far tails
 MORPHOLOGIES = {"Gaussian": (gj.Gaussian(0.6, 0.4, 0.15), 1e-3), "far Gaussian": (gj.Gaussian(1.5, -1.2, 0.3), 5e-3)}
 
 

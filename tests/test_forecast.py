@@ -36,7 +36,7 @@ def expected(small):
 
 @pytest.fixture(scope="module")
 def grid(small):
-    """Intensities by component and index, and widths, at a grid of energies and directions: quadrature is the judge."""
+    """Intensities by component and index, and widths, at a grid of energies and directions, for a quadrature."""
     nodes, weights = np.polynomial.legendre.leggauss(10)
     log_energy = np.log(2.0) + nodes * np.log(2.0)
     side = 1.0 - (np.arange(50) + 0.5) / 25.0
@@ -63,7 +63,7 @@ def test_fisher_information_is_the_integral(expected, grid):
     fisher = np.array([[(a * b / (source + sky) * width).sum() for a in scores] for b in scores])
     assert expected.names == ("flux", "index", "norm")
     np.testing.assert_allclose(expected.fisher, fisher, rtol=0.03, atol=0.01 * fisher.max())
-    # the aim is 1 %; the points say themselves how near they are
+    # the aim is 1 %; the points estimate their own error
     deviations = [float(expected.standard_deviations[name]) for name in expected.names]
     assert expected.precision < 0.01
     np.testing.assert_allclose(deviations, np.sqrt(np.diag(np.linalg.inv(fisher))), rtol=0.02)
@@ -71,7 +71,7 @@ def test_fisher_information_is_the_integral(expected, grid):
 
 
 def test_likelihood_of_the_expectation(expected, make_observation, small):
-    # 20 times the events have on average 20 times its logarithm; the scatter is that of a sum over events
+    # 20 times the events have on average 20 times its logarithm, with the scatter of a sum over events
     asimov, factor = expected.asimov, 20
     longer = make_observation(livetime=3600.0 * factor, energy_min=1.0, energy_max=4.0, offset_max=1.0)
     events = gj.simulate(jax.random.key(1), absolute({k: jnp.asarray(v) for k, v in TRUTH.items()}), longer)
@@ -87,7 +87,7 @@ def test_likelihood_of_the_expectation(expected, make_observation, small):
         assert predicted < 0.0
         assert abs(found - factor * predicted) < 4.0 * scatter
     assert float(asimov.log_likelihood(truth)) == 0.0
-    # relative to elsewhere: the same differences
+    # relative to another point: the same differences
     moved = asimov.with_reference(point)
     assert float(moved.log_likelihood_ratio(truth)) == pytest.approx(-predicted, rel=1e-3)
     assert float(moved.log_reference) == pytest.approx(predicted, rel=1e-3)
@@ -102,12 +102,12 @@ def test_samplers_take_the_expectation(expected):
     gaussian = result.tree.attrs["log_evidence_gaussian"]
     assert gaussian == pytest.approx(prediction, abs=0.3) and value == pytest.approx(gaussian, abs=0.3)
     assert error < 0.3
-    # the index is hardly known: its prior cuts it
+    # the index is hardly constrained: its prior truncates it
     assert np.std(result.samples["norm"]) == pytest.approx(float(expected.standard_deviations["norm"]), rel=0.25)
 
 
 def test_counting(small):
-    # one component: the error of its norm is that of a count; a fraction of two alike in nothing is binomial
+    # one component: the error of its norm is Poisson; the fraction of two separate components is binomial
     sky = {"norm": dist.LogNormal(np.log(4.0), 0.05)}
 
     def model(p):
@@ -208,7 +208,7 @@ def test_sensitivity_with_an_uncertain_j_factor(small, grid):
         return minimize_scalar(minus, bounds=(-3.0, 1.0), method="bounded", options={"xatol": 1e-6}).fun
 
     assert found.limits[2, 0] == pytest.approx(brentq(lambda flux: q(flux) - 2.7055, 1e-3, 9.0), rel=0.03)
-    # elsewhere the other measurement is expected there
+    # at another truth the constraining measurement is expected there
     shifted = {**truth, "flux": 1.0 / 1.2, "j": 1.2}
     moved = gj.sensitivity(jax.random.key(3), uncertain, priors, small, shifted, **options)
     assert moved.limits[2, 0] == pytest.approx(found.limits[2, 0] / 1.2, rel=0.02)

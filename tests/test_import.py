@@ -1,4 +1,4 @@
-"""What importing the package must not do; in a fresh process."""
+"""Importing the package has no side effects; in a fresh process."""
 
 import subprocess
 import sys

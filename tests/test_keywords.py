@@ -1,4 +1,4 @@
-"""Unknown keyword arguments are errors that name them, of every function and method of the package."""
+"""Every function and method of the package raises an error that names an unknown keyword argument."""
 
 import importlib
 import inspect
@@ -46,7 +46,7 @@ def catalogue(**options):
     return _models(Entry(), options)
 
 
-# of those that take keywords of any name: what each does with one that means nothing
+# functions with arbitrary keywords, and their response to a meaningless one
 ANY = {
     "Absorption.plot": lambda _, **k: ABSORPTION.plot((0.1, 1.0), **k),
     "Spectrum.plot": lambda _, **k: gj.PowerLaw(2.0).plot((1.0, 2.0), **k),
@@ -131,7 +131,7 @@ def test_our_own_errors_name_what_is_known():
         result().plot_corner(nonsense=1)
     with pytest.raises(ValueError, match="no option 'titles'"):  # ours to set
         result().plot_corner(titles=["a"])
-    with pytest.raises(ValueError, match="'nonsense' must be a function .*, not 1; only units= is none"):
+    with pytest.raises(ValueError, match="'nonsense' must be a function .*, not 1; the only other keyword is units="):
         result().derive(nonsense=1)
     figure = result().plot_corner(bins=10, quantiles=())  # over ours
     assert len(figure.axes) == 1

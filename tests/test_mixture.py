@@ -102,7 +102,7 @@ COUNTS = dict(zip(PATHS, map(jnp.float32, [5.0, 7.0, 1.0, 2.0, 5.0, 100.0]), str
 def test_tree_of_weights_and_fluxes():
     tree = gj.Mixture(**TREE, weights={"signal": 0.2, "sky": 0.4})
     assert list(tree.components) == PATHS and tree.names == ("signal", "sky", "instrument")
-    # weights multiply down the tree; "sky" has none, so that its parts keep the proportions 1 : 2 : 5 of their fluxes
+    # weights multiply down the tree; "sky" has no weights: its parts keep the proportions 1 : 2 : 5 of their fluxes
     expected = {"signal": 0.2, "signal/W": 0.05, "signal/b": 0.15, "instrument": 0.4}
     expected |= {"sky": 0.4, "sky/near": 0.05, "sky/far": 0.35, "sky/far/one": 0.1, "sky/far/two": 0.25}
     found = jax.jit(lambda counts: tree.node_fractions(counts))(COUNTS)

@@ -79,7 +79,7 @@ def test_brightness_integrates_to_one_and_samples_follow_it(name):
     separation = centre(morphology).separation(drawn).deg
     assert kstest(separation, lambda r: np.interp(r, edges, flux)).pvalue > 1e-3
     assert kstest(centre(morphology).position_angle(drawn).deg / 360.0, "uniform").pvalue > 1e-3
-    # what the extent promises
+    # the extent contains the flux
     assert separation.max() <= float(morphology.radius) * (1 + 1e-5)
 
 
@@ -204,7 +204,7 @@ def test_plot():
     assert image.mean() * width * height == pytest.approx(1.0, rel=1e-2)
     assert gj.Einasto().plot(width=10.0).collections[0].norm.__class__.__name__ == "LogNorm"
     assert gj.Gaussian(0.0, 0.0, 1.0).plot(ax=ax, cmap="viridis") is ax
-    # a point is marked: on a map across 0 deg too, which it leaves as it is
+    # a point is marked, also on a map across 0 deg, without a change of the map
     shown = ax.get_xlim()
     mark = gj.Point(359.9, 0.2).plot(ax=ax, label="pulsar").get_lines()[-1]
     assert mark.get_xdata()[0] == pytest.approx(-0.1, abs=1e-4) and ax.get_xlim() == shown
@@ -324,7 +324,7 @@ def test_pixel_fractions_add_up(name, tolerance):
 
 @pytest.mark.parametrize("step", [0.045, 0.03])
 def test_pixel_fractions_of_a_template_add_up(template, step):
-    # pixels of one grid cut by those of another
+    # overlaps of the pixels of two grids
     fractions = pixel_fractions(template, Grid(30.0, 40.0, step, 1.6))
     assert float(fractions.sum()) == pytest.approx(1.0, abs=1e-3)
 

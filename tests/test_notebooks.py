@@ -1,4 +1,4 @@
-"""The notebooks are run by hand: here their names must still exist, and what they show must be of one whole run."""
+"""The notebooks are run by hand: here their names must still exist, and their outputs must be from one complete run."""
 
 import ast
 import importlib

@@ -68,14 +68,14 @@ def test_counts_figure(posterior, result):
 
 
 def test_spectrum_of_a_fraction(posterior, result):
-    """With weights the flux is the one whose events are the fraction: f n / N times the model's."""
+    """With weights the flux yields the fraction of the events: f n / N times the model's flux."""
     figure = result.plot_spectrum(posterior)
     assert faults(figure) == []
     median = np.asarray(figure.axes[0].get_lines()[0].get_xydata(), float)
     at_median = {"index": jnp.asarray(2.5), "fraction": jnp.asarray(0.3)}
     counts = float(posterior.expected_counts(at_median)["signal"].sum())
     expected = 0.3 * 1000 / counts * 1e-12 * median[:, 0] ** -0.5
-    # 40 draws of 4 % width, in which index and fraction vary
+    # 40 draws of 4 % width, with varying index and fraction
     np.testing.assert_allclose(median[:, 1], expected, rtol=0.1)
 
 
@@ -88,14 +88,14 @@ def test_helpers():
     assert _wrap(np.array([359.0, 181.0, 10.0])).tolist() == [-1.0, -179.0, 10.0]
     values = np.array([[4.0, 3.0], [2.0, 1.0]])
     assert _level(values, 0.65) == 3.0
-    # a map that holds half of a source has no contour of 80 % of it
+    # a map with half of a source has no contour of 80 % of it
     assert _level(values, 0.5, 20.0) == 1.0 and _level(values, 0.8, 20.0) is None
     assert _scale(4.2e-11) == (1e-11, "$10^{-11}$") and _scale(3.0) == (1.0, "")
     assert _interval(np.linspace(0.0, 1.0, 1001)) == "$0.50^{+0.34}_{-0.34}$"
 
 
 def even_cells(binning):
-    """Cells that hold 1e6 events per solid angle of the smallest, and the events per square degree."""
+    """Cells with 1e6 events per solid angle of the smallest cell, and the events per square degree."""
     parts = []
     for number, field in enumerate(binning.fields):
         table = binning._table(number)

@@ -10,7 +10,7 @@ from gammajax.plot_result import live_points
 
 @pytest.fixture(scope="module")
 def nested():
-    """A run of 50 live points on a likelihood that is a power of the prior volume left."""
+    """A run of 50 live points on a likelihood that is a power of the remaining prior volume."""
     generator, size = np.random.default_rng(0), 50
     live, birth, points, log_volume = generator.uniform(size=size), np.full(size, -np.inf), [], 0.0
     for _ in range(6 * size):
@@ -91,7 +91,7 @@ def test_trace_shows_chains_that_disagree():
 
 
 class Absolute(eqx.Module):
-    """What the plot of spectra needs of a posterior: two sources in an inner mixture, and a background."""
+    """A posterior for the plot of spectra: two sources in an inner mixture, and a background."""
 
     priors: dict
     observations: tuple
@@ -121,7 +121,7 @@ def test_spectrum_is_the_closed_form(observation):
     (axes,) = figure.axes
     truth, median = lines(axes)[:2]
     assert median[:, 0].min() < 0.55 and median[:, 0].max() > 7.5  # the selection
-    # bins are narrow, 6 %: their mean is that of the middle within 0.1 %
+    # bins are narrow, 6 %: their mean equals the value at the middle within 0.1 %
     np.testing.assert_allclose(truth[:, 1], 3.3e-12 * truth[:, 0] ** -0.5, rtol=2e-3)
     np.testing.assert_allclose(median[:, 1], np.median(amplitude) * 1e-12 * median[:, 0] ** -0.5, rtol=2e-3)
     wide, narrow = (band.get_paths()[0].vertices for band in axes.collections[:2])

@@ -73,7 +73,7 @@ def call(posterior, method, p):
 
 @pytest.fixture(scope="module")
 def by_component(observations, events):
-    """Intensities and counts of both components where flux and norm are one."""
+    """Intensities and counts of both components for flux and norm one."""
     made = components({"index": jnp.asarray(2.1), "tilt": jnp.asarray(0.1)})
     intensity = [np.asarray(gj.intensity(c, observations, events, **OPTIONS), float) for c in made.values()]
     return intensity, [float(gj.expected_counts(c, observations, **OPTIONS)) for c in made.values()]
@@ -155,7 +155,7 @@ def test_one_trace_per_shape(observations, events):
 
 
 def test_a_posterior_may_be_closed_over(posteriors):
-    # where what is known of it is known outside of the trace only
+    # a value that is known only outside the trace
     for name, posterior in posteriors.items():
         inside = jax.jit(lambda p, posterior=posterior: posterior.log_likelihood_ratio(p))(point(name))
         assert float(inside) == pytest.approx(float(posterior.log_likelihood_ratio(point(name))), rel=1e-4, abs=1e-3)
@@ -288,7 +288,7 @@ def test_components_without_parameters_keep_one_number_for_each_event(observatio
 
 
 def test_a_morphology_is_folded_once(observations, events, monkeypatch):
-    """For all that are fixed, or with the kernel of one that is free, though that be listed last."""
+    """The fold is shared by all fixed components, or with a free one, also if it is listed last."""
     fold = importlib.import_module("gammajax.engines.kernel").folded
     folds = []
 
@@ -315,7 +315,7 @@ def test_a_morphology_is_folded_once(observations, events, monkeypatch):
         densities.append(np.asarray(posterior.density({name: at[name] for name in priors})))
     assert counts == [(1, [FixedEngine] * 3), (1, [FixedEngine, FixedEngine, KernelEngine])]
     np.testing.assert_allclose(densities[0], densities[1], rtol=1e-5)
-    # a kernel of another place is refused, though the right one is there
+    # a kernel of another position is refused, also if the right one is given too
     wrong = {"first": PreparedKernel.init(gj.Point(0.0, 0.0), observations, PER_DECADE)}
     with pytest.raises(ValueError, match="prepared for other morphology"):
         gj.Posterior(several, priors, observations, events, engine=wrong, **OPTIONS)
@@ -351,7 +351,7 @@ def test_a_prior_that_the_model_never_uses_is_named(observations, events):
     def seldom(p):
         return model({**p, "weight": jnp.where(p["tilt"] > 5.0, p["weight"], 0.5)})
 
-    gj.Posterior(seldom, priors, observations, events, **OPTIONS)  # which is used, if not here
+    gj.Posterior(seldom, priors, observations, events, **OPTIONS)  # the parameter is used, but not at the centre
 
 
 def test_excluded_sky_that_lies_in_no_field_is_said(observations, events):
@@ -361,7 +361,7 @@ def test_excluded_sky_that_lies_in_no_field_is_said(observations, events):
     def excluding(part):
         return [eqx.tree_at(lambda o: o.exclusion, o, part, is_leaf=lambda x: x is None) for o in observations]
 
-    # in a corner of the raster, as seen from a field that does not reach there
+    # in a corner of the raster, outside the field
     narrow = [
         eqx.tree_at(lambda o: (o.lon, o.lat), o, (o.lon - 1.0, o.lat - 1.0)) for o in excluding(Exclusion(GRID, corner))
     ]

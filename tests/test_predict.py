@@ -1,4 +1,4 @@
-"""Predicted counts of a source whose morphology changes with energy; tests/test_plot.py has an ordinary one."""
+"""Predicted counts of a source with a morphology that changes with energy; tests/test_plot.py has an ordinary one."""
 
 import jax
 import jax.numpy as jnp
@@ -57,4 +57,4 @@ def test_counts_and_where_they_are(posterior, observation):
     # 400 to 14000 events in a bin: 4 standard errors
     np.testing.assert_allclose(spread[0][0], spread[1][0], atol=0.015)
     np.testing.assert_allclose(spread[0][1], spread[1][1], rtol=0.15)
-    assert np.all(np.diff(spread[1][1]) < -0.02)  # which a morphology that does not change would not have
+    assert np.all(np.diff(spread[1][1]) < -0.02)  # a constant morphology would fail

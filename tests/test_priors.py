@@ -73,7 +73,7 @@ def test_what_is_no_prior(prior, message):
 
 
 class Drawn(dist.Distribution):
-    """Uniform between 2 and 4, of which only draws are known."""
+    """Uniform between 2 and 4, with draws only."""
 
     support = dist.constraints.real
 
@@ -89,8 +89,8 @@ def test_priors_that_can_only_be_drawn_from():
         from_cube(dist.LKJ(3), jnp.full(3, 0.5))
 
 
-# (prior of two parameters of its own, values of these); JAX has no derivatives in those of a Beta distribution, and no
-# second one in the shape of a Gamma distribution
+# (prior with two hyperparameters, their values); JAX has no derivatives in the shape of a Beta distribution, and no
+# second derivative in the shape of a Gamma distribution
 FAMILIES = {
     "Uniform": (lambda a, b: dist.Uniform(a, a + b), (-1.0, 3.0)),
     "LogUniform": (lambda a, b: dist.LogUniform(a, a * b), (0.1, 30.0)),

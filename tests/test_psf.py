@@ -82,7 +82,7 @@ def test_gaussian_by_hand():
 
 
 def test_amplitudes_are_relative():
-    # equal densities at the centre, widths 1 and 2: the photons divide as 1 to 4
+    # equal densities at the centre and widths 1 and 2: the photons divide as 1 to 4
     axes = Axis([0.0]), Axis([0.0])
     psf = GaussPSF(Table(axes, np.array([[[0.1, 0.2]]])), Table(axes, np.ones((1, 1, 2))))
     rad = jnp.array([0.1])

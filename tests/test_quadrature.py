@@ -36,7 +36,7 @@ def gaussian(sigma):
 
 
 def disk(r_0, edge):
-    # the rim is smooth: an error function whose 5 and 95 % are `edge` apart
+    # the rim is smooth: an error function, `edge` wide from 5 to 95 %
     return lambda r: 0.5 * (1.0 - erf((r - r_0) / (edge / 2.326))) / (np.pi * r_0**2)
 
 

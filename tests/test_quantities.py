@@ -93,7 +93,7 @@ def test_sensitivity_in_units_of_the_model():
     x, y, limit, relic = drawn(found.plot())
     assert (x, y) == (LABELS["mass"], LABELS["sigma_v"])
     assert limit == pytest.approx(5e-24, rel=1e-5) and relic == pytest.approx(THERMAL_RELIC)
-    # what is given wins; the relic stays where it belongs
+    # given labels win; the relic stays at its value
     x, y, limit, relic = drawn(found.plot(ylabel="mine", unit=100.0, xlabel="m"))
     assert (x, y, limit) == ("m", "mine", 500.0) and relic == pytest.approx(THERMAL_RELIC / 1e-26, rel=1e-5)
     assert drawn(found.plot(ylabel="mine"))[2] == 5.0

@@ -1,4 +1,4 @@
-"""Real and labelled events, against what others have published or recorded of them."""
+"""Real and labelled events, against published results or recorded labels."""
 
 import numpy as np
 import numpyro.distributions as dist

@@ -274,7 +274,7 @@ def test_chains_for_anesthetic(tmp_path):
         Result.from_samples({"x": np.ones((1, 5))}, method="test").save_chains(tmp_path / "none")
 
 
-@pytest.mark.filterwarnings("ignore")  # what anesthetic thinks of its pandas
+@pytest.mark.filterwarnings("ignore")  # anesthetic's warnings about pandas
 def test_anesthetic_agrees(tmp_path):
     anesthetic = pytest.importorskip("anesthetic")
     points = nested_points()
@@ -282,6 +282,6 @@ def test_anesthetic_agrees(tmp_path):
     made = Result.from_samples({"x": x[None, :9], "vector": np.zeros((1, 9, 2))}, method="nested", weighted=points)
     made.save_chains(tmp_path / "run")
     samples = anesthetic.read_chains(str(tmp_path / "run"))
-    # one live point leaves an error of one in ln X at each step: only what was written is compared
+    # one live point leaves an error of one in ln X at each step: compare only the written numbers
     np.testing.assert_allclose(np.sort(samples["x"].to_numpy()), np.sort(x))
     assert np.all(samples.nlive == 1)

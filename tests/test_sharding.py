@@ -1,4 +1,4 @@
-"""Events on several devices, which are virtual here: the same numbers as on one."""
+"""Events on several virtual devices: the same numbers as on one."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 
 
 def run(model, meshes, *options, **environment):
-    """What tests/sharded.py prints for no mesh (0) and meshes of some of eight virtual devices."""
+    """Output of tests/sharded.py without a mesh (0) and for meshes of some of eight virtual devices."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     made = subprocess.run(
         [sys.executable, Path(__file__).parent / "sharded.py", model, ",".join(map(str, meshes)), *options],

@@ -32,7 +32,7 @@ def key(number):
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_numbers_are_those_expected(name, observation):
-    # two codes that share nothing; a Poisson number within four standard deviations
+    # two independent codes; a Poisson number within four standard deviations
     drawn = gj.simulate(key(7), SOURCES[name], observation)
     expected = float(gj.expected_counts(SOURCES[name], observation, per_decade=15.0))
     assert expected > 1000.0

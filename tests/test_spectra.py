@@ -38,7 +38,7 @@ SPECTRA = {
     "pulsar": (gj.SuperExponentialCutoffPowerLaw4FGL(3e-12, 0.5, 4e-4, 1.4, 0.5), 1e-9),
     "Gaussian line": (gj.GaussianLine(2e-12, 3.1, 0.4), 1e-9),
     "narrow Gaussian line": (gj.GaussianLine(2e-12, 3.1, 0.004), 1e-9),
-    # a peak of 1 % against bins of 70 %: its profile as a function is that of the default bins
+    # a peak of 1 % against bins of 70 %: its profile as a function is for bins of 0.58 %
     "line": (gj.Line(2.3, 2e-12), 1e-9),
     "sum": (gj.PowerLaw(2.3, 3e-12, 1.5) + gj.Line(2.3, 2e-12) + 0.5 * gj.LogParabola(2.2, 0.15), 1e-9),
     "number times power law": (np.float64(2.5) * gj.PowerLaw(2.3), 1e-11),
@@ -265,7 +265,7 @@ def test_against_gammapy(name):
 
 
 def nearby(spectrum, per_decade=50.0):
-    """Counts at the nodes of true energy as a response of 10 % sees them at 3.2 TeV, and their sum."""
+    """Counts at true-energy nodes, weighted with a 10 % response at 3.2 TeV, and their sum."""
     nodes = EnergyNodes(1.0, 10.0, per_decade)
     response = jnp.exp(-0.5 * (jnp.log(nodes.sub_energy / 3.2) / 0.1) ** 2)
     flux = nodes.flux(spectrum)
@@ -283,7 +283,7 @@ def test_counts_of_a_line_follow_its_energy():
         value, slope, bend = (jax.jit(jax.vmap(f))(log_energy) for f in (seen, jax.grad(seen), jax.hessian(seen)))
         x = (log_energy - np.log(3.2)) / 0.1
         expected = np.exp(-0.5 * x**2)
-        # the width of the line, a third of the squared sub-bin, takes 6e-4; nodes half a width apart as much
+        # errors: 6e-4 from the line's width (a third of the squared sub-bin), as much from nodes half a width apart
         np.testing.assert_allclose(value, expected, rtol=2e-3)
         np.testing.assert_allclose(slope, -x * expected / 0.1, rtol=2e-2, atol=0.15)
         np.testing.assert_allclose(bend, (x**2 - 1.0) * expected / 0.1**2, rtol=0.1, atol=5.0)
@@ -340,7 +340,7 @@ def test_absorption_against_gammapy():
 
 
 def test_fine_bins_of_an_absorbed_spectrum():
-    # the bins of the likelihood: 400 per decade
+    # 400 bins per decade, as the profile of a line
     edges = np.geomspace(0.1, 30.0, 991)
     with jax.enable_x64(True):
         for name in ("absorbed", "absorbed broken power law"):
@@ -392,7 +392,7 @@ def test_plot():
     # a power law of index two is flat
     assert np.ptp(ax.get_lines()[1].get_ydata()) < 1e-4 * 1e-12
     assert gj.PowerLaw(2.0).plot((1, 2), energy_power=0).get_ylabel() == "$dN/dE$ [TeV$^{-1}$ cm$^{-2}$ s$^{-1}$]"
-    # what is left of a power law of index zero is the transmission
+    # a power law of index zero times the transmission is the transmission
     energy, transmission = ABSORPTION.plot((0.1, 10.0)).get_lines()[0].get_data()
     left = (gj.PowerLaw(0.0, 1.0) * ABSORPTION)(jnp.asarray(energy))
     np.testing.assert_allclose(transmission, left, rtol=1e-5)

@@ -20,7 +20,7 @@ RAD2 = np.asarray(X, float) ** 2 + np.asarray(Y, float) ** 2
 
 
 def width2(energy):
-    """Square of the width [deg^2]: between Gaussians, log-log, is one whose inverse square is linear in ln E."""
+    """Square of the width [deg^2]: log-log between Gaussians, the inverse square is linear in ln E."""
     return 1.0 / np.interp(np.log(energy), np.log(ENERGY), [8.0, 12.0, 25.0])
 
 

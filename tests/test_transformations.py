@@ -1,4 +1,4 @@
-"""Law: every public method of a posterior works under every transformation of JAX, and away from its process."""
+"""Law: every public method of a posterior works under every transformation of JAX, and after pickling."""
 
 import copy
 import pickle
@@ -22,7 +22,7 @@ PRIORS = {"index": dist.Normal(2.0, 0.5), "share": dist.Beta(2.0, 3.0), "ratios"
 
 
 def weighted(p):
-    """One weight is left out, and numbers stand beside parameters."""
+    """One weight is left out; plain numbers and parameters are mixed."""
     place = gj.Point(0.3, 0.2)
     hard, soft = (gj.Source(gj.PowerLaw(p["index"] + step), place) for step in (0.0, 1.0))
     signal = gj.Mixture(hard=hard, soft=soft, weights=p["ratios"])
@@ -63,7 +63,7 @@ NOT_OF_PARAMETERS = {"cube_size", "data", "events", "total", "log_reference_exac
 
 
 def total(function, p):
-    """One number of all that a function returns."""
+    """One number from all outputs of a function."""
     return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(function(p)))
 
 

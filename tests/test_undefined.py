@@ -1,4 +1,4 @@
-"""Law: NaN is refused by name where it can be seen, and gives NaN where it cannot; zeros are data."""
+"""Law: a concrete NaN is refused by name, a traced NaN gives NaN; zeros are valid."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from gammajax.priors import check_priors
 
 PLACE = {"lon": 0.1, "lat": 0.2}
 HALO = {**PLACE, "distance": 8.5, "r_s": 20.0, "local_density": 0.3}
-# what a class needs: each of these numbers is made NaN and infinite in turn
+# arguments of a class: each of these numbers is made NaN and infinite in turn
 SPECTRA = {
     gj.PowerLaw: {"index": 2.0, "amplitude": 1e-12, "reference": 1.0},
     gj.BrokenPowerLaw: {"index1": 2.0, "index2": 3.0, "amplitude": 1e-12, "ebreak": 1.0},
@@ -55,7 +55,7 @@ SOME = gj.PowerLaw(2.0), gj.Point(0.0, 0.0)
 
 
 def components():
-    """Maker of a component, by values of its numbers, and those values."""
+    """Factory of a component from values of its numbers, and the values."""
     for cls, values in SPECTRA.items():
         yield cls.__name__, lambda cls=cls, **v: gj.Source(cls(**v), SOME[1]), values
     for cls, values in EMISSION.items():
@@ -118,7 +118,7 @@ def test_priors(prior, message):
     ],
 )
 def test_weights_that_are_none(weights):
-    """Refused where they can be seen, NaN where they are traced: never other weights without a word."""
+    """Concrete weights are refused, traced ones give NaN: weights never change silently."""
 
     def fractions(weights):
         return gj.Mixture(a=gj.Source(*SOME), b=gj.InstrumentBackground(), weights=weights).fractions
@@ -129,7 +129,7 @@ def test_weights_that_are_none(weights):
 
 
 def line(p):
-    """Its line may lie at an energy from which nothing is selected."""
+    """Its line may lie at an energy without selected events."""
     source = gj.Source(gj.Line(p["energy"], 1e-11), gj.Point(0.3, 0.1))
     return gj.Mixture(line=source, sky=gj.InstrumentBackground(), weights={"line": p["weight"]})
 
@@ -140,7 +140,7 @@ def absolute(p):
 
 
 def node(p):
-    """Two lines share one weight by their fluxes."""
+    """Two lines share one weight in proportion to their fluxes."""
     lines = {name: gj.Source(gj.Line(p["energy"], 1e-11), gj.Point(x, 0.1)) for name, x in (("a", 0.1), ("b", 0.3))}
     return gj.Mixture(lines=gj.Mixture(**lines), sky=gj.InstrumentBackground(), weights={"lines": p["weight"]})
 

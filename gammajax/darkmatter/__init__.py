@@ -2,7 +2,7 @@
 
 - [`gammajax.darkmatter.yields`][]: photons per annihilation, by channel and mass.
 - [`gammajax.darkmatter.flux`][]: spectra of annihilation and decay.
-- [`gammajax.darkmatter.halos`][]: where the dark matter is.
+- [`gammajax.darkmatter.halos`][]: density profiles, morphologies, J- and D-factors.
 - [`gammajax.darkmatter.particle`][]: cross sections of particle models.
 """
 

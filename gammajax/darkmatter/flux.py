@@ -13,12 +13,12 @@ from gammajax.darkmatter.yields import INVISIBLE, Yields, look_up, on_device, yi
 from gammajax.spectra import Scalar, Spectrum, is_concrete, parameter, require_positive, scalar
 
 GEV_PER_TEV = 1e3
-# of a mixture that may lie below its threshold: tables of particle models hold virtual W and Z bosons there
+# largest fraction of a channel below its threshold in a mixture: tables of particle models have virtual W and Z bosons
 BELOW_THRESHOLD = 0.01
 
 
 class Emission(Spectrum):
-    """What annihilation and decay share: yields of one channel or a mixture, at one energy scale, times a rate."""
+    """Base of annihilation and decay: yields of one channel or a mixture, at one energy scale, times a rate."""
 
     smooth: ClassVar[bool] = False
     mass_over_energy: ClassVar[float] = 1.0  # mass of the particle over the largest energy of a photon
@@ -29,13 +29,13 @@ class Emission(Spectrum):
 
     @property
     def energy_scale(self) -> Scalar:
-        """Largest energy of a photon [TeV]: what the masses in the tables of yields stand for."""
+        """Largest energy of a photon [TeV]: the mass in the tables of yields."""
         return scalar(self.mass / self.mass_over_energy)
 
     @property
     @abc.abstractmethod
     def rate(self) -> Scalar:
-        """Annihilations or decays seen per area and time [cm^-2 s^-1], over 4 pi."""
+        """Rate of annihilations or decays per area and time [cm^-2 s^-1], divided by 4 pi."""
 
     @property
     def _shares(self) -> list:
@@ -59,7 +59,7 @@ class Emission(Spectrum):
         for name, ratio in self._shares:
             if isinstance(self.channel, tuple) and is_concrete(ratio) and float(ratio) < BELOW_THRESHOLD:
                 continue
-            # in the particle's mass: that of a decaying one is twice the energy scale
+            # in terms of the particle's mass: a decaying particle has twice the energy scale
             low, high = np.exp(tables[name].log_mass[[0, -1]]) * self.mass_over_energy
             if not low * (1 - 1e-6) <= float(self.mass) <= high * (1 + 1e-6):
                 raise ValueError(
@@ -87,17 +87,18 @@ class Emission(Spectrum):
 class DarkMatter(Emission):
     """Annihilation: dPhi/dE = sigma_v J / (8 pi mass^2) Sum_c ratio_c dN_c/dE.
 
-    - `channel`: a name of [`gammajax.darkmatter.channels`][], such as "W", "b" or "tau", or a dict of names and their
-      branching ratios, each of which may be free: `{"W": 0.7, "b": 0.3}`. "invisible" gives no photons.
+    - `channel`: a name of [`gammajax.darkmatter.channels`][] ("W", "b", "tau", ...), or a dict of names and their
+      branching ratios, which may be free: `{"W": 0.7, "b": 0.3}`. "invisible" gives no photons.
     - `mass` [TeV]; `sigma_v` [cm^3 s^-1].
-    - `j_factor` [GeV^2 cm^-5]: integral of rho^2 over line of sight and the whole sky of the morphology beside it.
+    - `j_factor` [GeV^2 cm^-5]: integral of rho^2 over the line of sight and the whole sky, for the source's morphology.
     - `yields`: tables of dN/dE from [`gammajax.io.read_yields`][], by default those of PPPC4DMID.
 
-    For self-conjugate dark matter (Cirelli et al. 2011, arXiv:1012.4515, eq. 56); half of it for others.
+    The formula holds for self-conjugate dark matter (Cirelli et al. 2011, arXiv:1012.4515, eq. 56); the flux is half
+    for other dark matter.
 
     Raises `ValueError` for an unknown channel, branching ratios that are negative or do not add up to one, and a mass
-    outside the table or below the threshold of a channel (in a mixture: one with more than a hundredth). Where ratios
-    or mass are traced there is no check: a channel keeps, below its threshold, the spectrum in x that it has there.
+    outside the table or below the threshold of a channel (in a mixture: a channel with more than a hundredth). There is
+    no check for traced ratios or masses: below its threshold a channel keeps the spectrum in x of the threshold.
 
     >>> import gammajax as gj, jax.numpy as jnp
     >>> spectrum = gj.DarkMatter({"W": 0.7, "b": 0.3}, mass=2.0, sigma_v=2.2e-26, j_factor=1e23)
@@ -119,17 +120,17 @@ class DarkMatter(Emission):
 
     @property
     def rate(self):
-        # sigma_v J first: either alone is near the limits of single precision
+        # sigma_v J first: each factor alone is near the limits of single precision
         return (self.sigma_v * self.j_factor) / (8.0 * jnp.pi * (self.mass * GEV_PER_TEV) ** 2)
 
 
 class DarkMatterDecay(Emission):
-    """Decay: dPhi/dE = decay_rate D / (4 pi mass) Sum_c ratio_c dN_c/dE, dN/dE that of two particles of mass / 2.
+    """Decay: dPhi/dE = decay_rate D / (4 pi mass) Sum_c ratio_c dN_c/dE, with dN/dE of two particles of mass / 2.
 
     - `channel`, `mass` [TeV], `yields`: as in [`gammajax.DarkMatter`][]; photons end at half the mass.
     - `decay_rate` [s^-1], the inverse of the lifetime.
-    - `d_factor` [GeV cm^-2]: integral of rho over line of sight and the whole sky of the morphology beside it, which
-      should be a halo with `decay=True`.
+    - `d_factor` [GeV cm^-2]: integral of rho over the line of sight and the whole sky, for the source's morphology,
+      which should be a halo with `decay=True`.
 
     Cirelli et al. 2011 (arXiv:1012.4515, eq. 57). Raises `ValueError` as [`gammajax.DarkMatter`][] does.
 
@@ -163,5 +164,5 @@ def _mixture(channel) -> tuple[str | tuple[str, ...], Float[Array | np.ndarray, 
     if not isinstance(channel, Mapping) or not channel:
         raise ValueError(f"channel must be a name or a dict of names and branching ratios, it is {channel!r}")
     ratios = [scalar(value) for value in channel.values()]
-    # plain numbers stay on the host, where they can be looked at inside jit
+    # plain numbers stay on the host, so that their values are known inside jit
     return tuple(channel), (np if all(isinstance(r, np.ndarray) for r in ratios) else jnp).stack(ratios)

@@ -1,17 +1,17 @@
-"""Halos: the density of dark matter, and what annihilation or decay in it looks like on the sky.
+"""Halos: the density of dark matter, and the brightness of its annihilation or decay on the sky.
 
-A halo is its density, rho(r) = rho_s shape(r / r_s); all else is shared. Line of sight l towards separation theta
-passes the centre at b = d sin(theta), and
+A halo is defined by its density, rho(r) = rho_s shape(r / r_s); all halos share the other methods. The line of sight l
+at separation theta passes the centre at b = d sin(theta), and
 
     dJ/dOmega = Int rho^2 dl (annihilation),      dD/dOmega = Int rho dl (decay),      r = b cosh(u), dl = r du
 
-by Gauss-Legendre quadrature in u, which resolves the closest approach however near it is. Of this the logarithm is
-kept at nodes equally spaced in the logarithm of the chord c = 2 sin(theta / 2), and cubic between them; solid angle is
-2 pi c dc.
-Within the innermost node a cusp is cut off such that its flux is kept: the brightness is constant there.
+by Gauss-Legendre quadrature in u, which resolves the closest approach at any distance. The logarithm of the integral is
+kept at nodes equally spaced in the logarithm of the chord c = 2 sin(theta / 2), with cubic interpolation; the solid
+angle is 2 pi c dc. Within the innermost node the brightness is constant, with the flux of the cusp.
 
-Adding a profile means one class with its parameters and its `shape`. Names and formulas are gammapy's
-(`gammapy.astro.darkmatter.profiles`), default values those of Cirelli et al. 2011 (arXiv:1012.4515) for the Milky Way.
+A new profile is one class with its parameters and its `shape`. Names and formulas are gammapy's
+(`gammapy.astro.darkmatter.profiles`); default values are those of Cirelli et al. 2011 (arXiv:1012.4515) for the Milky
+Way.
 """
 
 import abc
@@ -30,18 +30,18 @@ from gammajax.sky import DEGREE, displace, separation
 from gammajax.spectra import Scalar, curve_axes, is_concrete, parameter, require_positive, scalar
 
 CM_PER_KPC = 3.0856775814913673e21
-FAR = 1e4  # end of the line of sight in scale radii or distances: rho ~ r^-2 loses a part in 1e4 beyond
+FAR = 1e4  # end of the line of sight in scale radii or distances: rho ~ r^-2 has a part in 1e4 beyond
 INNERMOST = math.log(2e-8)  # ln chord of the first node, 1e-6 deg
-NODES = 185  # 23 per decade of the chord: interpolation is good to 1e-5
+NODES = 185  # 23 per decade of the chord: the interpolation is good to 1e-5
 STEP = (math.log(2.0) - INNERMOST) / (NODES - 1)
-# lists: jax gives a host array that jit closes over the precision of its first use in the process
+# lists: a host array closed over by jit keeps the precision of its first use in the process
 SIGHT, CELL, EDGE = ([a.tolist() for a in np.polynomial.legendre.leggauss(n)] for n in (96, 4, 32))
 
 
 class Profile(NamedTuple):
-    """Flux of a halo by chord: at equally spaced nodes of ln chord the logarithms of brightness and of flux within.
+    """Flux of a halo by chord: logarithms of brightness and of enclosed flux at equally spaced nodes of ln chord.
 
-    The unit is that of the line-of-sight integral; `power` is that of the innermost brightness, chord^-power.
+    The unit is that of the line-of-sight integral; the innermost brightness is proportional to chord^-`power`.
     """
 
     log_brightness: Float[Array, " node"]
@@ -50,7 +50,7 @@ class Profile(NamedTuple):
     __repr__ = described
 
     def brightness(self, separation) -> Float[Array, "..."]:
-        """Brightness at a separation [deg]; in the innermost node what gives the flux of its cusp."""
+        """Brightness at a separation [deg]; within the innermost node the constant with the flux of its cusp."""
         i, t = _locate(_log_chord(separation))
         inner = self.log_brightness[0] - jnp.log1p(-0.5 * self.power)
         value = _cubic(_padded(self.log_brightness), i, t)
@@ -59,7 +59,7 @@ class Profile(NamedTuple):
     def within(self, log_chord) -> Float[Array, "..."]:
         """Flux within a chord."""
         i, t = _locate(log_chord)
-        # both value and slope are known: Hermite
+        # Hermite interpolation: value and slope are known
         slope = jnp.exp(self.log_brightness + 2.0 * _log_nodes() - self.log_within) * 2.0 * jnp.pi * STEP
         low, high = self.log_within[i], self.log_within[i + 1]
         rise = high - low
@@ -70,7 +70,7 @@ class Profile(NamedTuple):
         return jnp.exp(value + 2.0 * jnp.minimum(log_chord - INNERMOST, 0.0))
 
     def chord(self, part) -> Float[Array, "..."]:
-        """Chord that holds this part of the whole flux, the inverse of `within`."""
+        """Chord that contains this part of the total flux, the inverse of `within`."""
         log_flux = jnp.log(jnp.maximum(part, 1e-30)) + self.log_within[-1]
         i = jnp.clip(jnp.searchsorted(self.log_within, log_flux, side="right") - 1, 0, NODES - 2)
         inside = jnp.minimum(log_flux, self.log_within[0])
@@ -81,21 +81,20 @@ class Profile(NamedTuple):
             below = jnp.log(self.within(middle)) < log_flux
             return jnp.where(below, middle, low), jnp.where(below, high, middle)
 
-        # 4096th parts of a node
+        # to a 4096th of a step between nodes
         low, high = jax.lax.fori_loop(0, 12, halve, (INNERMOST + i * STEP, INNERMOST + (i + 1) * STEP))
         return jnp.exp(0.5 * (low + high) + 0.5 * (inside - self.log_within[0]))
 
 
 class Halo(Morphology):
-    """Interface of all halos: a spherical density, seen in annihilation or, with `decay=True`, in decay.
+    """Interface of all halos: a spherical density, in annihilation or, with `decay=True`, in decay.
 
     - `lon`, `lat` [deg]: centre of the halo; `distance` [kpc] to it; `r_s` [kpc]: scale radius.
     - `local_density` [GeV cm^-3]: rho at the observer, r = distance; by default 0.3.
-    - `rho_s` [GeV cm^-3]: scale density. Where it is given it is used in the place of `local_density`, which is what
-      one knows of other galaxies.
+    - `rho_s` [GeV cm^-3]: scale density. If given, it replaces `local_density`; use it for other galaxies.
 
     As a morphology a halo is normalised to one; its density matters for [`j_factor`][gammajax.darkmatter.Halo.j_factor]
-    and `d_factor`, which belong beside it in the spectrum. All parameters may be free.
+    and `d_factor`, which go into the spectrum of the source. All parameters may be free.
 
     Raises `ValueError` for a distance, scale radius or density that is not positive.
     """
@@ -130,7 +129,7 @@ class Halo(Morphology):
     def j_factor(self, radius: Scalar | float = 180.0) -> Scalar:
         """J [GeV^2 cm^-5] within `radius` [deg] of the centre, by default of the whole sky.
 
-        In the pixels of a grid: `pixel_fractions(halo, grid) * halo.j_factor()`.
+        For the J of each pixel of a grid: `pixel_fractions(halo, grid) * halo.j_factor()`.
         """
         return self._factor(2) * self._profile(2).within(_log_chord(radius))
 
@@ -163,13 +162,13 @@ class Halo(Morphology):
 
     @property
     def breaks(self):
-        # decades: the cusp is a power law
+        # decades, because the cusp is a power law
         return jnp.asarray([0.0, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 180.0])
 
     def central_pixels(self, grid, x, y):
-        """Flux by the integral around each pixel, which knows no cusp: Int S dOmega = closed Int F(r) dphi / (2 pi).
+        """Flux by an integral around each pixel, which has no cusp: Int S dOmega = closed Int F(r) dphi / (2 pi).
 
-        F(r) is the flux within r, and phi the position angle on the edges.
+        F(r) is the flux within r, and phi the position angle of points on the edges.
         """
         profile = self._profile(self._exponent)
         side = grid.step * DEGREE
@@ -195,7 +194,7 @@ class Halo(Morphology):
         return around / (2.0 * jnp.pi) * jnp.exp(-profile.log_within[-1])
 
     def plot(self, ax=None, width=None, **options):
-        """Draw dJ/dOmega, for decay dD/dOmega, as [`gammajax.morphology.Morphology.plot`][] does the brightness."""
+        """Draw dJ/dOmega, or dD/dOmega for decay, like [`gammajax.morphology.Morphology.plot`][]."""
         total = float(self.d_factor() if self.decay else self.j_factor())
         label = (
             r"$dD/d\Omega$ [GeV cm$^{-2}$ deg$^{-2}$]" if self.decay else r"$dJ/d\Omega$ [GeV$^2$ cm$^{-5}$ deg$^{-2}$]"
@@ -222,7 +221,7 @@ class Halo(Morphology):
         return self.local_density / self.shape(self.distance / self.r_s) if self.rho_s is None else self.rho_s
 
     def _factor(self, exponent):
-        """What the line-of-sight integral of shape^exponent in units of r_s is to be multiplied by."""
+        """Factor from the line-of-sight integral of shape^exponent in units of r_s to physical units."""
         # the density first: a kpc is near the limits of single precision
         return self._scale_density**exponent * self.r_s * CM_PER_KPC
 
@@ -234,7 +233,7 @@ class Halo(Morphology):
         start = -jnp.arcsinh(cosine / sine)
         stop = jnp.arcsinh(FAR * jnp.maximum(1.0 / distance, 1.0) / sine)
         result = 0.0
-        # two panels meet at the closest approach when it lies ahead of the observer
+        # two panels meet at the closest approach if it lies ahead of the observer
         for low, high in ((jnp.minimum(start, 0.0), 0.0), (jnp.maximum(start, 0.0), stop)):
             u = 0.5 * (high - low) * jnp.asarray(SIGHT[0]) + 0.5 * (high + low)
             x = distance * sine * jnp.cosh(u)
@@ -259,26 +258,26 @@ def _log_nodes() -> Float[Array, " node"]:
 
 
 def _log_chord(separation):
-    """Logarithm of the chord of a separation [deg], from a hundredth of the innermost node."""
+    """Logarithm of the chord of a separation [deg], at least a hundredth of the innermost node."""
     return jnp.log(jnp.maximum(chord(jnp.asarray(separation)), 0.01 * math.exp(INNERMOST)))
 
 
 def _locate(log_chord):
-    """Node below and the fraction of the way to the next; at the ends, that of the first and last node."""
+    """Node below and the fraction of the way to the next, clipped to the first and last node."""
     position = jnp.clip((log_chord - INNERMOST) / STEP, 0.0, NODES - 1.0)
     i = jnp.minimum(jnp.floor(position), NODES - 2.0).astype(jnp.int32)
     return i, position - i
 
 
 def _padded(values):
-    """One more node at either end, on the parabola of the last three."""
+    """One more node at either end, on the parabola through the last three."""
     first = 3.0 * values[0] - 3.0 * values[1] + values[2]
     last = 3.0 * values[-1] - 3.0 * values[-2] + values[-3]
     return jnp.concatenate([first[None], values, last[None]])
 
 
 def _cubic(padded, i, t):
-    """Cubic through values whose slopes at nodes are those of the neighbours (Catmull and Rom 1974)."""
+    """Cubic through the values, with slopes at nodes from the neighbours (Catmull and Rom 1974)."""
     a, b, c, d = (padded[i + n] for n in range(4))
     return b + 0.5 * t * (c - a + t * (2.0 * a - 5.0 * b + 4.0 * c - d + t * (3.0 * (b - c) + d - a)))
 
@@ -295,7 +294,7 @@ def _density() -> Any:
 class Einasto(Halo):
     """rho = rho_s exp(-2 / alpha ((r / r_s)^alpha - 1)); by default annihilation in the Milky Way.
 
-    Einasto 1965; all else as in [`gammajax.darkmatter.Halo`][].
+    Einasto 1965. Other parameters as in [`gammajax.darkmatter.Halo`][].
 
     >>> import gammajax as gj
     >>> round(float(gj.Einasto().j_factor(1.0)) / 1e21, 1)  # 1e21 GeV^2 cm^-5 within a degree
@@ -321,7 +320,7 @@ class Einasto(Halo):
 class NFW(Halo):
     """rho = rho_s / (x (1 + x)^2), x = r / r_s (Navarro, Frenk and White 1997).
 
-    All else as in [`gammajax.darkmatter.Halo`][].
+    Parameters as in [`gammajax.darkmatter.Halo`][].
     """
 
     lon: Scalar = parameter("deg", 0.0)
@@ -339,8 +338,8 @@ class NFW(Halo):
 class GeneralizedNFW(Halo):
     """rho = rho_s x^-gamma (1 + x)^(gamma - 3), x = r / r_s; gamma = 1 is NFW.
 
-    `gamma` is the slope of the cusp, below 1.5 in annihilation and 3 in decay, where its flux diverges. All else as
-    in [`gammajax.darkmatter.Halo`][].
+    `gamma` is the slope of the cusp; it must be below 1.5 in annihilation and 3 in decay, where the flux diverges.
+    Other parameters as in [`gammajax.darkmatter.Halo`][].
     """
 
     lon: Scalar = parameter("deg", 0.0)
@@ -362,9 +361,9 @@ class GeneralizedNFW(Halo):
 class CoredNFW(Halo):
     """rho = rho_s / ((x + r_c / r_s) (1 + x)^2), x = r / r_s: NFW with a core of radius `r_c` [kpc].
 
-    Penarrubia et al. 2012 (arXiv:1207.2772), whose rho_0 r_s^3 / ((r_c + r) (r_s + r)^2) this is; `CNFW` of lenstronomy
-    is the same. NFW is r_c = 0, and r_c = r_s the core of (1 + x)^-3. Other papers call other profiles cored NFW, such
-    as the coreNFW of Read et al. 2016 (arXiv:1508.04143). All else as in [`gammajax.darkmatter.Halo`][].
+    Penarrubia et al. 2012 (arXiv:1207.2772) write it as rho_0 r_s^3 / ((r_c + r) (r_s + r)^2); `CNFW` of lenstronomy
+    is the same. r_c = 0 is NFW, and r_c = r_s is (1 + x)^-3. Other papers call other profiles cored NFW, for example
+    the coreNFW of Read et al. 2016 (arXiv:1508.04143). Other parameters as in [`gammajax.darkmatter.Halo`][].
     """
 
     lon: Scalar = parameter("deg", 0.0)
@@ -387,7 +386,7 @@ class CoredNFW(Halo):
 class Burkert(Halo):
     """rho = rho_s / ((1 + x) (1 + x^2)), x = r / r_s (Burkert 1995, astro-ph/9504041).
 
-    All else as in [`gammajax.darkmatter.Halo`][].
+    Parameters as in [`gammajax.darkmatter.Halo`][].
     """
 
     lon: Scalar = parameter("deg", 0.0)
@@ -405,7 +404,7 @@ class Burkert(Halo):
 class Moore(Halo):
     """rho = rho_s x^-1.16 (1 + x)^-1.84, x = r / r_s (Diemand, Moore and Stadel 2004, astro-ph/0402267).
 
-    All else as in [`gammajax.darkmatter.Halo`][].
+    Parameters as in [`gammajax.darkmatter.Halo`][].
     """
 
     lon: Scalar = parameter("deg", 0.0)
@@ -423,7 +422,7 @@ class Moore(Halo):
 class Isothermal(Halo):
     """rho = rho_s / (1 + x^2), x = r / r_s (Begeman, Broeils and Sanders 1991).
 
-    All else as in [`gammajax.darkmatter.Halo`][].
+    Parameters as in [`gammajax.darkmatter.Halo`][].
     """
 
     lon: Scalar = parameter("deg", 0.0)
@@ -443,9 +442,9 @@ class Zhao(Halo):
 
     Zhao 1996 (astro-ph/9509122), eq. 1, in the notation of gammapy.
 
-    `gamma` and `beta` are the slopes well within and beyond r_s, and `alpha` the width of the change; 1, 3, 1 in the
-    order alpha, beta, gamma is NFW. `gamma` must be below 1.5 in annihilation and 3 in decay, where the flux of the
-    cusp diverges, and `beta` above 0.5 and 1. All else as in [`gammajax.darkmatter.Halo`][].
+    `gamma` and `beta` are the slopes well within and well beyond r_s, and `alpha` is the width of the change; NFW is
+    alpha = 1, beta = 3, gamma = 1. `gamma` must be below 1.5 in annihilation and 3 in decay, where the flux of the
+    cusp diverges, and `beta` above 0.5 and 1. Other parameters as in [`gammajax.darkmatter.Halo`][].
     """
 
     lon: Scalar = parameter("deg", 0.0)
@@ -467,7 +466,7 @@ class Zhao(Halo):
             raise ValueError(f"beta of a Zhao halo must be above {least:g}, it is {np.asarray(self.beta)}")
 
     def shape(self, x):
-        # in logarithms: x^(1 / alpha) overflows far out for small alpha
+        # in logarithms: x^(1 / alpha) overflows at large x for small alpha
         log_x = jnp.log(x)
         return jnp.exp(
             -self.gamma * log_x - (self.beta - self.gamma) * self.alpha * jax.nn.softplus(log_x / self.alpha)

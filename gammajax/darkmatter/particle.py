@@ -15,26 +15,26 @@ from gammajax.result import check_labels
 from gammajax.spectra import Scalar, curve_axes, is_concrete, scalar
 from gammajax.table import Axis, Table
 
-NOTHING = 1e-300  # cross section in the place of zero: its logarithm is finite
+NOTHING = 1e-300  # replaces a cross section of zero, so that the logarithm is finite
 
 
 class ParticleModel(eqx.Module):
     """Branching ratios and cross section of a particle model over a grid of its parameters, of any dimension.
 
-    - `axes`: nodes of each parameter by name, increasing, such as `{"mass": [...], "coupling": [...]}`.
+    - `axes`: increasing nodes of each parameter by name, as in `{"mass": [...], "coupling": [...]}`.
     - `sigma_v`: cross section [cm^3 s^-1] into each channel by name, with one dimension per axis. A table of ratios
-      does as well; then [`sigma_v`][gammajax.ParticleModel.sigma_v] is their sum.
-    - `units` of axes by name, such as `{"mass": "TeV"}`, for labels.
+      is possible too; [`sigma_v`][gammajax.ParticleModel.sigma_v] is then their sum.
+    - `units` of axes by name, as in `{"mass": "TeV"}`, for labels.
 
-    Between nodes the branching ratios are linear, so that they add up to one, and the logarithm of the total cross
-    section is; along axes whose nodes are all positive, in the logarithm of the parameter. Where nothing annihilates,
+    Branching ratios and the logarithm of the total cross section are linear between nodes; ratios add up to one. Along
+    axes with positive nodes, the interpolation is in the logarithm of the parameter. If the cross section is zero,
     the branching ratios are those of the nearest node.
 
-    The spectrum is [`gammajax.DarkMatter`][] with these, and a model of two components a sum of such spectra.
+    Pass ratios and cross section to [`gammajax.DarkMatter`][]; a model of two particles is a sum of two such spectra.
     [`gammajax.io.read_particle_model`][] reads tables.
 
-    Raises `ValueError` for axes that do not increase, units of others, cross sections that are negative or do not fit
-    the axes, and a point outside the table; where a parameter is traced, the point is moved to the edge.
+    Raises `ValueError` for axes that do not increase, units of unknown axes, cross sections that are negative or do not
+    fit the axes, and a point outside the table; a traced point is moved to the edge.
 
     >>> import gammajax as gj
     >>> model = gj.ParticleModel({"mass": [0.1, 1.0, 10.0]}, {"W": [1e-26, 2e-26, 3e-26], "b": [3e-26, 1e-26, 0.0]})
@@ -103,8 +103,8 @@ class ParticleModel(eqx.Module):
     def plot(self, ax=None, **point):
         """Draw the cross section into each channel against one parameter and return the matplotlib axes.
 
-        The parameter is the one that `point` leaves out: `model.plot(coupling=0.1)` is against the mass. Channels below
-        a thousandth of what is typical are left out.
+        `point` gives all other parameters: `model.plot(coupling=0.1)` is against the mass. Channels below
+        a thousandth of the median total cross section are left out.
         """
         free = [name for name in self.names if name not in point]
         if len(free) != 1:
@@ -120,12 +120,12 @@ class ParticleModel(eqx.Module):
         total = np.asarray(total, np.float64)
         if not total.max() > 0:
             raise ValueError(f"nothing annihilates at {point}")
-        # below what is typical, not below the top: a resonance may be ten decades high
+        # relative to the median, not to the maximum: a resonance may be ten decades high
         least = 1e-3 * np.median(total[total > 0])
         ax.plot(value, np.where(total > 0, total, np.nan), color="black", lw=2.5, label="total")
         for number, (name, ratio) in enumerate(ratios.items()):
             part = total * np.asarray(ratio, np.float64)
-            if part.max() > least:  # ten colours
+            if part.max() > least:  # there are ten colours
                 style = "-" if number < 10 else "--"
                 ax.plot(value, np.where(part > 0, part, np.nan), style, lw=1.6, label=name)
         ax.set_ylim(least, 2.0 * total.max())

@@ -1,6 +1,6 @@
 """Photon yields: spectra of the photons from one annihilation, by channel and energy scale.
 
-The embedded ones are those of PPPC4DMID with electroweak corrections (Cirelli et al. 2011, arXiv:1012.4515; Ciafaloni
+The embedded tables are PPPC4DMID with electroweak corrections (Cirelli et al. 2011, arXiv:1012.4515; Ciafaloni
 et al. 2011, arXiv:1009.0224), in `gammajax/data` with their licence. [`gammajax.io.read_yields`][] reads others.
 """
 
@@ -22,7 +22,7 @@ INVISIBLE = "invisible"  # the channel that gives no photons
 class Yields:
     """Tables of dN/dlog10(x) per annihilation, x = E / mass, indexed [mass, log10_x, channel].
 
-    `mass` [TeV] and `log10_x` increasing, `log10_x` at most 0. For decays, `mass` stands for half that of the particle.
+    `mass` [TeV] and `log10_x` increase; `log10_x` is at most 0. For decays, `mass` is half the mass of the particle.
     Raises `ValueError` for axes that do not increase and for values that are negative, not finite or of another shape.
     """
 
@@ -53,11 +53,11 @@ class Yields:
 
 
 class YieldTable(eqx.Module):
-    """Photons per annihilation and log10 x above log10 x = u, x = E / mass, for a grid of masses.
+    """Photons per annihilation, as density in u = log10 x and as number above u, x = E / mass, for a grid of masses.
 
     `density` is dN/du at the nodes and linear between them; `above` is its exact integral from u to 0. The last
     index of both holds value and slope in ln mass, for a cubic Hermite interpolation that is smooth across nodes.
-    Beyond the first and last mass both stay what they are there.
+    Both are constant beyond the first and last mass.
     """
 
     log_mass: Float[np.ndarray, " mass"]
@@ -87,7 +87,7 @@ def look_up(x, density, above, u) -> tuple[Float[Array, "..."], Float[Array, "..
     inside = jnp.clip(u, x[0], x[-1])
     n = jnp.clip(jnp.searchsorted(x, inside, side="right") - 1, 0, x.size - 2)
     step = x[n + 1] - x[n]
-    # measured from the upper node: small differences near x = 1 keep their precision
+    # relative to the upper node: small differences near x = 1 keep their precision
     back = x[n + 1] - inside
     slope = (density[n] - density[n + 1]) / step
     value = jnp.where((u >= x[0]) & (u <= x[-1]), density[n + 1] + slope * back, 0.0)
@@ -95,7 +95,7 @@ def look_up(x, density, above, u) -> tuple[Float[Array, "..."], Float[Array, "..
 
 
 def on_device(array) -> Float[Array, "..."]:
-    """Device copy of a host array; jax gives one that jit closes over the precision of its first use in the process."""
+    """Device copy of a host array: closed over by jit, a host array keeps the precision of its first use."""
     return jnp.asarray(np.array(array, jnp.result_type(float)))
 
 
@@ -121,7 +121,7 @@ def channels() -> list[str]:
 def yield_table(channel: str, yields: Yields | None = None) -> YieldTable:
     """Photon yields of one channel above its threshold, by default from the embedded tables.
 
-    Raises `ValueError` that lists the channels for an unknown one.
+    Raises `ValueError` for an unknown channel, with a list of the channels.
     """
     table = embedded() if yields is None else yields
     if channel not in table.channels:

@@ -1,6 +1,6 @@
-"""Engines: how intensities and expected counts of one component are computed.
+"""Engines: computation of intensities and expected counts of one component.
 
-Adding an engine is one file with a subclass of `Engine` and a row in `ENGINES` (CONTRIBUTING.md).
+A new engine is one file with a subclass of `Engine` and a row in `ENGINES` (CONTRIBUTING.md).
 """
 
 from gammajax.engines.background import BackgroundEngine

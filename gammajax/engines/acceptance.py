@@ -1,4 +1,4 @@
-"""Acceptance: the probability that a photon of given true energy and direction passes the event selection."""
+"""Acceptance: the probability that a photon with given true energy and direction passes the event selection."""
 
 from typing import Any
 
@@ -16,16 +16,16 @@ from gammajax.observation import Observation
 from gammajax.sky import DEGREE, Grid, displace
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
-SMALL = 1.0  # deg, radius of shapes that are integrated over themselves and not over pixels of the field
+SMALL = 1.0  # deg, radius below which integrals use nodes in the shape instead of pixels of the field
 ANGLES = np.arange(96) * (360.0 / 96.0)
 
 
 class Acceptance(eqx.Module):
     """Exposure of one source within the selection of one observation, differentiable in its morphology.
 
-    `inside` [coarse, pixel, pixel]: probability to be reconstructed in the selected region, at true energies
-    `log_energy` and the pixels of a grid about the pointing; `area` [energy, offset] times the probability of the
-    selected energies. None for a point source, which needs no grid.
+    `inside` [coarse, pixel, pixel]: probability of a reconstructed direction in the selected region, at true energies
+    `log_energy` and the pixels of a grid about the pointing. `area` [energy, offset]: effective area times the
+    probability of the selected energies. Both are None for a point source, which needs no grid.
     """
 
     observation: Observation
@@ -50,8 +50,8 @@ class Acceptance(eqx.Module):
     def __call__(self, morphology: Morphology, nodes: EnergyNodes) -> Float[Array, " energy"]:
         """Livetime x Int S A Dbar V over the sky [cm^2 s] at the nodes.
 
-        Pixels, or for small shapes the nodes of a quadrature, are sorted into fine hats of offset, where A and Dbar
-        are interpolated.
+        Pixels, or quadrature nodes for small shapes, are sorted into fine hat functions of offset, which interpolate A
+        and Dbar.
         """
         observation = self.observation
         if isinstance(morphology, Point):
@@ -68,13 +68,13 @@ class Acceptance(eqx.Module):
         return observation.livetime * (self.area * at_node).sum(-1)
 
     def _small(self, morphology) -> Float[Array, "coarse offset"]:
-        """Probability by hats of offset of a shape that pixels do not resolve, from nodes in it."""
+        """Probability by hat function of offset, from nodes in a shape that pixels do not resolve."""
         lon, lat, solid_angle = (
             part.ravel() for part in morphology.nodes(morphology.lon, morphology.lat, 0.5 * SMALL, SMALL)
         )
         share = morphology.brightness(lon, lat) * solid_angle
         total = share.sum()
-        share = share / jnp.where(total > 0, total, 1.0)  # none of a large one, which pixels resolve
+        share = share / jnp.where(total > 0, total, 1.0)  # the total is zero for large shapes, which use pixels
         index, tap = spline_taps(self.grid, lon, lat)
         inside = (self.inside.reshape(self.inside.shape[0], -1)[:, index] * tap).sum(-1)
         return (inside * share) @ hats(self.observation.offset(lon, lat), self.offsets)
@@ -100,12 +100,12 @@ def energy_probability(observation: Observation, nodes: EnergyNodes, offset: Flo
 def point_probability(observation: Observation, energy: Float[Array, " energy"], lon, lat) -> Float[Array, " energy"]:
     """Probability that the direction of a photon from (lon, lat) is reconstructed in the selected region.
 
-    The fraction of every circle about the source inside offset_max in closed form, times the mean of the (smoothed)
-    exclusion raster on it, integrated over the point spread function; differentiable in the position.
+    The integrand over the point spread function is the fraction of a circle about the source inside offset_max (closed
+    form) times the mean of the smoothed exclusion raster on it. Differentiable in the position.
     """
     offset = observation.offset(lon, lat)
     offsets = jnp.full(energy.shape, offset)
-    # u^2 crowds quadrature nodes towards the far tail, where a circle first leaves the region
+    # u^2 puts more quadrature nodes in the far tail, where a circle first leaves the region
     probability = 1.0 - (0.5 * (1.0 - NODES)) ** 2
     weight = 0.5 * WEIGHTS * (1.0 - NODES)
     shape = (energy.size, NODES.size)
@@ -125,7 +125,7 @@ def point_probability(observation: Observation, energy: Float[Array, " energy"],
 
 
 def _circle_inside(offset, rad, offset_max):
-    """Fraction of a circle of radius `rad` at `offset` from the pointing that lies within `offset_max` (all deg)."""
+    """Fraction within `offset_max` of a circle of radius `rad` at `offset` from the pointing (all deg)."""
     r, o, big = DEGREE * rad, DEGREE * offset, DEGREE * offset_max
     sines = jnp.sin(o) * jnp.sin(r)
     cosine = (jnp.cos(big) - jnp.cos(o) * jnp.cos(r)) / jnp.maximum(sines, 1e-12)
@@ -137,7 +137,7 @@ def _circle_inside(offset, rad, offset_max):
 def field_probability(
     observation: Observation, energy: Float[np.ndarray, " energy"], step: float = 0.03
 ) -> tuple[Grid, Float[Array, "energy y x"]]:
-    """As [`point_probability`][] for every pixel of a grid about the pointing: the selection folded with the PSF."""
+    """Like [`point_probability`][], for every pixel of a grid about the pointing: the selection folded with the PSF."""
     psf = observation.response.psf
     probe = np.full(energy.shape, 0.5 * observation.offset_max)
     margin = float(np.asarray(psf_radius(psf, jnp.asarray(energy), jnp.asarray(probe))).max())

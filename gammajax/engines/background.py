@@ -1,4 +1,4 @@
-"""Background engine: the instrument's own events, from the background response at the events themselves."""
+"""Background engine: the instrument's background, from the background response at the events."""
 
 import math
 
@@ -21,7 +21,7 @@ CHUNK = 2**17  # points per step of the set-up
 class BackgroundEngine(Engine):
     """Rate of the response at every row, and its integral over the region at fine reconstructed energies.
 
-    `energy_row` [TeV] is the energy of an event, and of a cell the one at which a tilt acts.
+    `energy_row` [TeV] is the energy of an event, or the effective energy of a cell for a tilt.
     """
 
     rate: Float[Array, " row"]
@@ -34,7 +34,7 @@ class BackgroundEngine(Engine):
     def init(cls, source: InstrumentBackground, observations, rows: Rows, variants=()) -> "BackgroundEngine":
         """Evaluate the background of every event's observation; eager.
 
-        Raises `ValueError` for norms or tilts that are not one for each observation.
+        Raises `ValueError` for arrays of norms or tilts without one number per observation.
         """
         source.check_observations(len(observations))
         rate = np.zeros(rows.index.size, rows.dtype)
@@ -49,12 +49,12 @@ class BackgroundEngine(Engine):
                 at = np.asarray(_background(observation, *map(jnp.asarray, columns)), np.float64)
                 share = at.reshape(weight.shape) * weight
                 rate[chunk] = total = share.sum(1)
-                # a tilt multiplies by a power of the energy, whose mean over the rate of a cell it is to first order
+                # first order of the mean of the tilt's power of energy, weighted with the rate of the cell
                 log_energy = np.log(columns[0]).reshape(weight.shape)
                 mean = (share * log_energy).sum(1) / np.where(total > 0, total, 1.0)
                 energy_row[chunk] = np.exp(np.where(total > 0, mean, log_energy.mean(1)))
             grids.append(selection_integral(observation))
-        # observations may cover different energies: the same number of nodes for all
+        # observations may cover different energies: pad to the same number of nodes
         size = max(energy.size for energy, _ in grids)
         padded = [
             [np.pad(a, (0, size - a.size), mode=mode) for a, mode in zip(pair, ("edge", "constant"), strict=True)]
@@ -89,7 +89,7 @@ class BackgroundEngine(Engine):
 
 
 def selection_integral(observation) -> tuple[np.ndarray, np.ndarray]:
-    """Energies [TeV] and expected background counts at them: quadrature of the background over the selected region.
+    """Energies [TeV] and expected background counts: quadrature nodes and weights over the selected region.
 
     Gauss-Legendre panels in ln E' end at the nodes of the response, where its interpolation has kinks.
     """

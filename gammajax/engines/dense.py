@@ -1,26 +1,26 @@
 """The dense marginal: tabulated over a grid of parameters, with the conventions of GammaBayes.
 
-For parity with GammaBayes 0.1.9 (https://github.com/lpin0002/GammaBayes) and as a yardstick; not the way to analyse
-data. Every event carries a value for every node: 41 nodes in each of d parameters for 10^5 events take 16 MB, 0.7 GB
-and 28 GB for d = 1, 2, 3 in single precision, and a fine feature of the likelihood falls between the nodes. The kernel
+For parity with GammaBayes 0.1.9 (https://github.com/lpin0002/GammaBayes) and for comparison, not for data analysis.
+Every event has a value for every node: 41 nodes in each of d parameters for 10^5 events take 16 MB, 0.7 GB
+and 28 GB for d = 1, 2, 3 in single precision, and fine features of the likelihood fall between the nodes. The kernel
 and fold engines need no grid.
 
-[`DenseEngine`][] has the tables made by those engines. The functions after it are the marginalisation of GammaBayes
+[`DenseEngine`][] tabulates the output of those engines. The functions after it are the marginalisation of GammaBayes
 itself, which sums over a grid of true energies and directions,
 
     ln L(x'|theta) = ln Sum_x  Phat(Omega'|x) Dhat(E'|x) p(x|theta) W(x),     x = (E, Omega) on the nodes of a grid
 
-with events moved to the nearest node and the response sampled at nodes, however narrow. They are functions of arrays:
-what a grid is and how the response is sampled on it is left to the caller.
+with events moved to the nearest node and the response sampled at nodes, even if it is narrow. They are functions of
+arrays: the caller chooses the grid and samples the response on it.
 
 Conventions: one weight per node (`riemann_weights`); the point spread function P and the energy dispersion D are
 normalised over the reconstructed nodes; the likelihood takes the nearest node of the table.
 
-The sum has no more structure than it needs: at one true energy P depends on (Omega', Omega) and D on (E', Omega), so
+At one true energy P depends on (Omega', Omega) and D on (E', Omega), so
 
     k(E', Omega'|E) = Sum_Omega [Dhat(E'|E, Omega) p(Omega|E) W] Phat(Omega'|E, Omega)
 
-is one product of matrices for all reconstructed nodes together, and a spectrum of any parameters is one more.
+is one matrix product for all reconstructed nodes, and a spectrum with any parameters is one more.
 """
 
 import itertools
@@ -44,45 +44,46 @@ from gammajax.spectra import is_concrete, is_same
 from gammajax.table import Axis
 
 NODES = 41  # of each free number
-LARGEST_FREE, LARGEST_TABLE = 3, 4e9  # free numbers, and bytes
-MANY = 100  # free numbers, an array: too many whatever they do
-LOGARITHMIC = 10.0  # ratio of the ends of a range from which its nodes are logarithmic
+LARGEST_FREE, LARGEST_TABLE = 3, 4e9  # number of free numbers, and bytes
+MANY = 100  # free numbers: an array with more is refused without further tests
+LOGARITHMIC = 10.0  # nodes are logarithmic if the ratio of the ends of a range is at least this
 
 
 class DenseEngine(Engine):
-    """Tables of p = lambda / N of every row over a grid of the source's free numbers: parity and yardstick.
+    """Tables of p = lambda / N of every row over a grid of the source's free numbers, for comparison with GammaBayes.
 
-    The free numbers are those in the source that differ at the ends of the priors, each tabulated at `nodes` values
-    between its smallest and its largest: evenly in the logarithm where both are positive and at least a factor of ten
-    apart, as one tabulates masses, else evenly. A number that only scales the flux needs no axis: p does not know it.
-    Tables are made by the fold engine where the morphology differs, else by the kernel engine, and take
-    rows x nodes^d numbers. `ValueError` above 3 free numbers or 4 GB.
+    Free numbers are numbers of the source that differ at the ends of the priors. Each is tabulated at `nodes` values
+    between its smallest and its largest value: logarithmically if both are positive and differ at least by a factor of
+    ten (masses, for example), else linearly. A number that only scales the flux needs no axis: p is independent of it.
+    The fold engine makes the tables if the morphology differs, else the kernel engine; they take
+    rows x nodes^d numbers. Raises `ValueError` above 3 free numbers or 4 GB.
 
-    - `method` "nearest", as GammaBayes does it: a staircase, on which a posterior can collapse to one node. It has no
-      gradient and says so with a `ValueError`, which rules out `fit` and `nuts`.
-    - `method` "linear": p interpolated linearly between the nodes (in the logarithm, where they are), with a gradient.
+    - `method` "nearest", like GammaBayes: p is a staircase, and a posterior can collapse to one node. It has no
+      gradient: derivatives raise `ValueError`, which rules out `fit` and `nuts`.
+    - `method` "linear": p is interpolated linearly between the nodes (in the logarithm for logarithmic nodes), with a
+      gradient.
 
-    Beyond the range the last node holds. Where a number changes that differs neither at the ends of the priors nor at
-    draws of them, nothing is tabulated: intensities and counts are NaN. With Phi the photon flux [cm^-2 s^-1] of the
-    source over the true energies of the response, N / Phi is tabulated as p is, and lambda = p N with the same N that
-    is expected.
+    Beyond the range the value is that of the last node. If a number changes that differs neither at the ends of the
+    priors nor at draws of them, intensities and counts are NaN. With Phi the photon flux [cm^-2 s^-1] of the
+    source over the true energies of the response, N / Phi is tabulated like p, and lambda = p N with the expected
+    counts N.
 
-    Choose them by `engine=functools.partial(gj.engines.DenseEngine.init, nodes=81, method="linear")`.
+    Options: `engine=functools.partial(gj.engines.DenseEngine.init, nodes=81, method="linear")`.
     """
 
     energy: EnergyNodes
     axes: tuple[Axis, ...]
     density: Float[Array, "*node row"]
     exposure: Float[Array, "*node observation"]
-    free: tuple[tuple[int, int, bool], ...] = eqx.field(static=True)  # leaf, number in it, whether logarithmic
-    same: tuple[tuple[int, Array], ...]  # leaf, and its value in all of the table
+    free: tuple[tuple[int, int, bool], ...] = eqx.field(static=True)  # leaf, index in it, whether logarithmic
+    same: tuple[tuple[int, Array], ...]  # leaf, and its value in the whole table
     method: str = eqx.field(static=True)
 
     @classmethod
     def init(
         cls, source: Source, observations, rows: Rows, variants=(), nodes: int = NODES, method: str = "nearest"
     ) -> "DenseEngine":
-        """Tabulate over what differs between `source` and its `variants`; eager."""
+        """Tabulate over the numbers that differ between `source` and its `variants`; eager."""
         if not isinstance(source, Source):
             raise ValueError(f"the dense engine tabulates a Source, with spectrum and morphology, not {source!r}")
         if method not in ("nearest", "linear"):
@@ -160,7 +161,7 @@ def _no_gradient(primals, tangents):
 
 
 def _differing_numbers(source, variants) -> list[tuple[tuple[int, int], str, float, float]]:
-    """Position (leaf, number in it), name, smallest and largest value of the numbers that differ."""
+    """Position (leaf, index in it), name, smallest and largest value of the numbers that differ."""
     paths, structure = jax.tree.flatten_with_path(source)
     others = [jax.tree.flatten(variant) for variant in variants]
     if any(other != structure for _, other in others):
@@ -182,7 +183,7 @@ def _differing_numbers(source, variants) -> list[tuple[tuple[int, int], str, flo
 
 
 def _only_scales(source, nodes, number) -> bool:
-    """Whether a free number changes nothing but the total flux between its ends."""
+    """Whether a free number changes only the total flux between its ends."""
     where, _, low, high = number
     fluxes = []
     for value in (low, 0.5 * (low + high), high):
@@ -226,10 +227,10 @@ def _tabulate(engine, nodes, source, where, points):
 
 
 def riemann_weights(nodes: Float[Array | np.ndarray, " node"], logarithmic: bool = False) -> Float[Array, " node"]:
-    """Weight of every node, as GammaBayes has it: the step, the last node too.
+    """Weight of every node, as in GammaBayes: the step, for the last node too.
 
-    On a logarithmic axis E_i 10^D with D = log10(E_1 / E_0). That is 10^D / (D ln 10) times the weight of the mid-point
-    rule: a constant, which drops out of normalised priors and not out of expected counts.
+    On a logarithmic axis the weight is E_i 10^D with D = log10(E_1 / E_0): 10^D / (D ln 10) times the weight of the
+    mid-point rule. This constant cancels in normalised priors, but not in expected counts.
     """
     nodes = jnp.asarray(nodes)
     return nodes * (nodes[1] / nodes[0]) if logarithmic else jnp.full(nodes.shape, nodes[1] - nodes[0])
@@ -246,13 +247,13 @@ def dense_log_kernel(
     """Logarithm of k(E', Omega'|E), the response summed over true positions; leaves [energy_true, *select(table)].
 
     - `response(E)`: ln P [direction, position] and ln D [energy, position] between the reconstructed nodes and the
-      true positions, in any norm: both are normalised over the nodes, with the weights whose logarithms are given.
-      Where no node is reached the norm is one, as in GammaBayes.
+      true positions, in any norm: both are normalised over the nodes, with the weights given by their logarithms.
+      If the response reaches no node the norm is one, as in GammaBayes.
     - `log_prior`: logarithm of the prior over true positions times their weights.
-    - `select`: what to keep of the table [energy, direction] of every true energy, such as the nodes with events.
+    - `select`: the part to keep of the table [energy, direction] of every true energy, for example nodes with events.
 
-    Terms e^-600 (in double precision) below the product of the largest terms of P and D start to count as zero. So
-    they do in GammaBayes, which evaluates P and D themselves before it takes logarithms.
+    Terms a factor e^-600 (in double precision) below the product of the largest terms of P and D count as zero. The
+    same happens in GammaBayes, which evaluates P and D before it takes logarithms.
     """
 
     def one(at):
@@ -280,7 +281,7 @@ def dense_marginal(
 
 
 def _log_norm(log_values, log_weights):
-    """Logarithm of the weighted sum over the first axis; zero where that is empty."""
+    """Logarithm of the weighted sum over the first axis; zero if the sum is empty."""
     return _finite(logsumexp(log_values + log_weights[:, None], axis=0))
 
 

@@ -1,4 +1,4 @@
-"""Detector: effective area and energy dispersion at the true-energy nodes, between which flux is shared."""
+"""Detector: effective area and energy dispersion at the true-energy nodes."""
 
 import equinox as eqx
 import jax
@@ -22,8 +22,8 @@ class DetectorResponse(eqx.Module):
     def init(cls, observation: Observation, nodes: EnergyNodes, offsets: Float[Array, " offset"]):
         """Tabulate at the offsets [deg]."""
         migra = observation.response.energy_dispersion.profile.axes[2]
-        # a quarter of the table's bins: straight lines between its own kinks then lose 3e-4 at most; resolutions are
-        # never below some percent, so finer bins than a percent hold nothing but noise
+        # a quarter of the table's bins: linear interpolation then loses at most 3e-4; energy resolutions are at least
+        # some percent, so bins finer than a percent contain only noise
         step = max(float(jnp.diff(migra.nodes).min()), 0.01) / 4.0
         reach = float(np.exp(2.0 * nodes.log_step))  # the projection mixes neighbouring nodes
         low, high = migra.lower / reach, migra.upper * reach
@@ -40,7 +40,7 @@ class DetectorResponse(eqx.Module):
 
     @eqx.filter_jit
     def exposure(self, observation: Observation, energy: Float[Array, " energy"]) -> Float[Array, "energy offset"]:
-        """T A times the integral of D over the selected energies: of the very table that events use."""
+        """T A times the integral of D over the selected energies, from the same table as the events."""
         nodes, values = self.y.nodes, self.dispersion
         steps = 0.5 * jnp.diff(nodes)[:, None] * (values[:, 1:] + values[:, :-1])
         cumulative = jnp.pad(jnp.cumsum(steps, 1), ((0, 0), (1, 0), (0, 0)))

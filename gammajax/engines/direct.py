@@ -2,9 +2,10 @@
 
     lambda(x') = t Sum_j F_j Int S(Omega) A(E_j, Omega) P(r|E_j, Omega) D(E'|E_j, Omega) dOmega
 
-at the nodes that the morphology gives ([`gammajax.quadrature`][]): they end at its rims and crowd towards its cusp and
-the event. No sky grid: the yardstick for the others, good to 1e-3 for every shape, differentiable in positions and
-extensions too, and slow. Chunked and rematerialised: memory does not grow with the number of events.
+at the quadrature nodes of the morphology ([`gammajax.quadrature`][]): they end at its rims and are denser near its cusp
+and the event. There is no sky grid. This engine is the reference for the others: accurate to 1e-3 for every shape,
+differentiable in positions and extensions too, and slow. Chunking and rematerialisation keep the memory independent of
+the number of events.
 """
 
 import equinox as eqx
@@ -22,14 +23,14 @@ from gammajax.mixture import Source
 from gammajax.morphology import Point
 from gammajax.sky import separation
 
-NARROW = 0.03  # spread of a source by that of the narrowest response: directions have few digits for smaller ones
+NARROW = 0.03  # least spread of a source in units of the narrowest response's: directions have too few digits below
 BATCH = 8  # events, or points of cells, at a time
 
 
 class DirectEngine(Engine):
     """Events with their bands, and the acceptance maps for expected counts.
 
-    Rows of padding are not evaluated, but to fill a batch: `copies` says which event each of the `members` repeats.
+    Padding is evaluated only to fill a batch: `copies` is the index of the event that each of the `members` repeats.
     """
 
     nodes: EnergyNodes
@@ -56,7 +57,7 @@ class DirectEngine(Engine):
             members.append(jnp.asarray(mine))
             _, first, inverse = np.unique(rows.index[mine], return_index=True, return_inverse=True)
             copies.append(jnp.asarray(inverse))
-            # whole batches, so that there is one program to compile
+            # whole batches: one program to compile
             once = np.resize(mine[first], -(-first.size // BATCH) * BATCH)
             energy, lon, lat, weight = rows.points(once).pairs()
             starts = np.repeat(start[once], weight.shape[1])

@@ -13,8 +13,8 @@ from gammajax.engines.rows import Rows
 class Engine(eqx.Module):
     """Intensities and expected counts of one component of a mixture.
 
-    `init` does once, eagerly, all that does not depend on the parameters. The other two are pure: a sampler calls
-    them, with the component as its parameters make it.
+    `init` runs once, eagerly, and computes everything that does not depend on the parameters. The other methods are
+    pure: a sampler calls them with the component at the current parameters.
     """
 
     __pdoc__ = document
@@ -27,7 +27,7 @@ class Engine(eqx.Module):
     @classmethod
     @abc.abstractmethod
     def init(cls, source: Any, observations, rows: Rows, variants=()) -> "Engine":
-        """Prepare for the events in `rows`; `variants` are the component at the ends of its parameters' priors."""
+        """Prepare for the events in `rows`; `variants` are the component at the ends and some draws of the priors."""
 
     @abc.abstractmethod
     def intensity(self, source: Any) -> Float[Array, " row"]:
@@ -40,7 +40,7 @@ class Engine(eqx.Module):
     def counts_between(self, reference: Any, source: Any) -> Float[Array, " observation"]:
         """Expected counts of `source` minus those of `reference`.
 
-        Likelihoods of absolute fluxes need this difference of large numbers to a small part of one: where counts are
-        a sum over energies, single precision takes it of each term.
+        Likelihoods of absolute fluxes need this difference of large numbers to a small fraction of one event. Engines
+        with counts as a sum over energies take the difference of each term, for single precision.
         """
         return self.expected_counts(source) - self.expected_counts(reference)

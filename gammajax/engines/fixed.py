@@ -1,4 +1,4 @@
-"""Fixed engine: a component that no parameter changes, one number for each row."""
+"""Fixed engine: a component without free parameters, one number per row."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,9 +14,9 @@ from gammajax.mixture import InstrumentBackground, Source
 
 
 class FixedEngine(Engine):
-    """Intensities of one component as it was at the start, and the engine that counts for it.
+    """Intensities of the component of `init`, and an engine for its expected counts.
 
-    Its `intensity` is that of the component of `init`, whatever it is given.
+    `intensity` ignores its argument: it always returns the intensities of the component of `init`.
     """
 
     engine: Engine
@@ -35,7 +35,7 @@ class FixedEngine(Engine):
 
     @classmethod
     def of(cls, sources: Sequence[Source], responses: Iterable, rows: Rows) -> list["FixedEngine"]:
-        """Evaluate sources of one morphology, which is folded already: one response for each observation."""
+        """Evaluate sources with one morphology from its folded responses, one per observation."""
         fluxes = jnp.stack([rows.nodes.flux(source.spectrum) for source in sources])
         values, exposure = evaluate(responses, rows, fluxes)
         empty = jnp.zeros((0, rows.band, rows.block), rows.dtype)
@@ -44,7 +44,7 @@ class FixedEngine(Engine):
 
     @classmethod
     def of_kernel(cls, kernel: KernelEngine, source: Source) -> "FixedEngine":
-        """Evaluate a source with the kernel of another that has its morphology."""
+        """Evaluate a source with the kernel of another source with the same morphology."""
         empty = jnp.zeros((0, *kernel.kernel.shape[1:]), kernel.kernel.dtype), jnp.zeros(0, kernel.start.dtype)
         engine = eqx.tree_at(lambda e: (e.kernel, e.start), kernel, empty)
         return cls(engine, _intensity(kernel, source).astype(kernel.kernel.dtype))
@@ -60,7 +60,7 @@ class FixedEngine(Engine):
     def counts_between(
         self, reference: Source | InstrumentBackground, source: Source | InstrumentBackground
     ) -> Float[Array, " observation"]:
-        """Nothing: the component never changes."""
+        """Zero: the component never changes."""
         return jnp.zeros_like(self.engine.expected_counts(source))
 
 

@@ -1,20 +1,20 @@
 """Fold engine: free positions, extensions and shapes, at a cost that hardly grows with the number of events.
 
 The fold of [`gammajax.fold`][] runs inside the likelihood. Responses are tabulated once at reconstructed energies E'_g;
-then, for the parameters at hand,
+then, for the current parameters,
 
     lambda(E'_g, Omega') = Sum_m [h_m S] (x) Sum_e P_em H_gem,    H_gem = Sum_j t A_m(E_j) D_m(E'_g|E_j) F_j T_je
 
-with T_je the interpolation of the point spread function between its energies E_e. Sums over m and e are done on Fourier
-transforms, so there is one inverse transform for every E'_g. The result is a tensor product of cubic B-splines in ln E'
-and on the sky, which is evaluated at the events. The grid moves with the source: its position is exact, not pixelised.
+with T_je the interpolation of the point spread function between its energies E_e. The sums over m and e are over
+Fourier transforms, so each E'_g needs one inverse transform. The result is a tensor product of cubic B-splines in ln E'
+and on the sky, evaluated at the events. The grid moves with the source: its position is exact, not pixelised.
 
 A point source needs no transform: its spline is in ln E' and in the separation from the source.
 
-Tabulated dispersions are uneven on scales much finer than the E'_g. That is common to all directions, so each event
-corrects by the ratio of the exact to the interpolated spectrum, both with the flux at hand, at the offset where the
-source of `init` is, or for a wide source at its own offset. It keeps a band of the dispersion for that: 4 bytes for
-each node. In single precision the transforms leave noise of a few 1e-6 of the maximum at each energy.
+Tabulated dispersions vary on scales much finer than the E'_g. This variation is common to all directions, so each event
+is corrected by the ratio of the exact to the interpolated spectrum, both with the current flux, at the offset of the
+source of `init`, or for a wide source at the event's own offset. The correction keeps a band of the dispersion per
+event: 4 bytes per node. In single precision the transforms leave noise of a few 1e-6 of the maximum at each energy.
 """
 
 import math
@@ -49,11 +49,11 @@ from gammajax.observation import Observation
 from gammajax.sky import separation, spline_filter, spline_weights
 
 CHUNK = 2**15  # rows per step of the evaluation: bounds its memory
-PADDING = 6  # spline nodes beyond the range, where end effects die out
-# energies per decade of the point spread function, and nodes to interpolate between: cubic for small sources, whose
-# tails feel its every change, linear for those wide against it
+PADDING = 6  # spline nodes beyond the range, enough for end effects to vanish
+# energies per decade of the point spread function, and number of interpolation nodes: cubic for small sources, because
+# their tails follow every change of the point spread function, linear for sources much wider than it
 FINE, COARSE = (20.0, 4), (8.0, 2)
-SMOOTH = 0.35  # grid steps per width of a smooth source: its far tails are cubic within them to 0.6 %
+SMOOTH = 0.35  # grid step in widths of a smooth source: cubic interpolation of its far tails is then good to 0.6 %
 
 
 class FoldEngine(Engine):
@@ -69,9 +69,9 @@ class FoldEngine(Engine):
 
     @classmethod
     def init(cls, source: Source, observations, rows: Rows, variants=()) -> "FoldEngine":
-        """Tabulate responses on grids that suit the source and all its `variants`; eager.
+        """Tabulate responses on grids for the source and all its `variants`; eager.
 
-        `ValueError` for a morphology that changes with energy.
+        Raises `ValueError` for a morphology that changes with energy.
         """
         morphologies = [source.morphology, *(variant.morphology for variant in variants)]
         if any(morphology.is_energy_dependent for morphology in morphologies):
@@ -90,7 +90,7 @@ class FoldEngine(Engine):
             response, detector = build.init(morphologies, observation, rows.nodes)
             responses.append(response)
             acceptance.append(Acceptance.init(source.morphology, observation, rows.nodes))
-            # photons of a wide source come from near where they are seen, those of others from their source
+            # photons of a wide source come from near their reconstructed direction, others from their source
             if isinstance(response, _PointFold) or not response.plan.wide:
                 lon, lat = (np.full(energy.size, float(at)) for at in (source.morphology.lon, source.morphology.lat))
             needed = energy, lon, lat, np.repeat(start[mine], weight.shape[1])
@@ -116,7 +116,7 @@ class FoldEngine(Engine):
                 ratio = correction(response.reconstructed, flux, columns[0])
                 values = response(source.morphology, flux, *columns).reshape(ratio.shape)
                 values = (ratio * values).sum(1)
-                # transforms leave noise of either sign where there are no events; maximum has half a derivative at zero
+                # transforms leave noise of either sign; not maximum: its derivative at zero is one half
                 result = result.at[members].set(jnp.where(values < 0.0, 0.0, values).astype(result.dtype))
         return result
 
@@ -127,7 +127,7 @@ class FoldEngine(Engine):
 
 
 class _Correction(eqx.Module):
-    """Exact over interpolated spectrum of reconstructed energies, for photons from one offset for each point.
+    """Ratio of the exact to the interpolated spectrum of reconstructed energies, with one photon offset per point.
 
     `exact` [cm^2 s TeV^-1] at the nodes from `start` on, for each pair of row and point; `weight` of the points.
     """
@@ -163,7 +163,7 @@ class _Correction(eqx.Module):
         taps = spline_weights(where - index)
         near = [(coefficients[index + tap - 1] * at).sum(1) for tap in range(4)]
         smooth = sum(part * taps[:, tap] for tap, part in enumerate(near))
-        # where next to nothing is expected the ratio is noise
+        # the ratio is noise if next to nothing is expected
         some = smooth > 1e-4 * jnp.abs(jnp.stack(near)).max(0)
         ratio = jnp.where(some, jnp.clip(exact / jnp.where(some, smooth, 1.0), 0.5, 2.0), 1.0)
         return ratio.reshape(self.weight.shape) * self.weight
@@ -215,7 +215,7 @@ class _PointFold(eqx.Module):
         margin = float(psf_radius(psf, e, o).max())
         offsets = offset_nodes(0.0, observation.offset_max + margin, 0.25)
         detector = DetectorResponse.init(observation, nodes, jnp.asarray(offsets))
-        # finer than for the sky: it costs little
+        # a finer step than for the sky costs little
         reconstructed = _Reconstructed.init(detector, observation, nodes, offsets, 0.5 * nodes.log_step)
         unit = np.eye(math.ceil(margin / step) + 1 + 2 * PADDING)
         inverse = jnp.asarray(spline_filter1d(unit, 3, axis=1, mode="mirror"), nodes.energy.dtype)
@@ -225,7 +225,7 @@ class _PointFold(eqx.Module):
         observation, count = self.observation, self.inverse.shape[0]
         offset = observation.offset(morphology.lon, morphology.lat)
         detected = self.reconstructed.values @ hats(offset, self.reconstructed.offsets)
-        # a mirror image beyond zero separation: the spread is even
+        # mirror image beyond zero separation: the point spread function is even
         rad = jnp.abs(jnp.arange(count) - PADDING) * self.step
         shape = (flux.size, count)
         spread = observation.response.psf.density(
@@ -267,7 +267,7 @@ class _SkyFold(eqx.Module):
                 for offset in plan.offsets
             ]
         )
-        # hats that a source can touch, wherever it is
+        # largest number of hats that a source can overlap, at any position
         step, window = plan.offsets[1] - plan.offsets[0], len(plan.offsets)
         if not plan.wide:
             window = min(math.ceil(2.0 * plan.radius / step) + 2, window)

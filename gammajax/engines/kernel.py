@@ -1,10 +1,10 @@
 """Kernel engine: fixed morphology, any spectrum, one block mat-vec per likelihood call.
 
-Once, at the start, the response is folded with the morphology and evaluated for every event and true-energy node,
+The set-up folds the response with the morphology and evaluates it for every event and true-energy node,
 
-    K_kj = t Sum_m A_m(E_j) D_m(E'_k|E_j) C_m(Omega'_k|E_j),
+    K_kj = t Sum_m A_m(E_j) D_m(E'_k|E_j) C_m(Omega'_k|E_j).
 
-and kept in a band of true energies about each event's own. Then lambda_k = Sum_j K_kj F_j for any spectrum.
+Each event keeps a band of true energies. Then lambda_k = Sum_j K_kj F_j for any spectrum.
 """
 
 import time
@@ -55,12 +55,12 @@ class KernelEngine(Engine):
 
     @classmethod
     def init(cls, source: Source, observations, rows: Rows, variants=()) -> "KernelEngine":
-        """Fold and evaluate; eager. `ValueError` when the morphology is being traced by a transformation."""
+        """Fold and evaluate; eager. Raises `ValueError` for a traced morphology."""
         return cls.of(folded(source.morphology, as_tuple(observations), rows.nodes), rows)
 
     @classmethod
     def of(cls, responses: Iterable, rows: Rows) -> "KernelEngine":
-        """Evaluate what is folded already, one response for each observation."""
+        """Evaluate folded responses, one per observation."""
         kernel, exposure = evaluate(responses, rows)
         return cls(rows.nodes, kernel, rows.place(rows.start), exposure)
 
@@ -68,9 +68,9 @@ class KernelEngine(Engine):
         """Intensity [TeV^-1 sr^-1] of every row."""
         flux = self.nodes.flux(source.spectrum).astype(self.kernel.dtype)
         window = self.start[:, None] + jnp.arange(self.kernel.shape[1])
-        # transforms leave noise of either sign where there are no events; single elements may rightly be negative
+        # single elements may be negative, but a negative sum is noise of the transforms
         values = jnp.einsum("bj,bjk->bk", flux[window], self.kernel).reshape(-1)
-        # not maximum, whose derivative at a flux of zero is one half
+        # not maximum: its derivative at a flux of zero is one half
         return jnp.where(values < 0.0, 0.0, values)
 
     def expected_counts(self, source: Source) -> Float[Array, " observation"]:
@@ -85,8 +85,8 @@ class KernelEngine(Engine):
 class PreparedKernel(eqx.Module):
     """Folded responses of one morphology, for kernels of many lists of events from the same observations.
 
-    The fold is most of the work for few events: keep it where there are many data sets, as in studies of coverage.
-    It takes the place of an engine's name, `gj.Posterior(..., engine={"signal": prepared})`.
+    The fold is most of the work for few events: keep it for many data sets, for example in studies of coverage.
+    Pass it instead of an engine's name, `gj.Posterior(..., engine={"signal": prepared})`.
     """
 
     morphology: Morphology
@@ -103,9 +103,9 @@ class PreparedKernel(eqx.Module):
 
     @classmethod
     def init(cls, morphology: Morphology, observations, nodes: EnergyNodes | float = PER_DECADE) -> "PreparedKernel":
-        """Fold; eager. `nodes` of true energy, or so many per decade, as [`gammajax.Posterior`][] has them.
+        """Fold; eager. `nodes` of true energy, or their number per decade, as in [`gammajax.Posterior`][].
 
-        Raises `ValueError` when the morphology is being traced by a transformation.
+        Raises `ValueError` for a traced morphology.
         """
         observations = as_tuple(observations)
         if not isinstance(nodes, EnergyNodes):
@@ -120,7 +120,7 @@ class PreparedKernel(eqx.Module):
         return KernelEngine.of(self.responses_of([source, *variants], observations, rows), rows)
 
     def responses_of(self, sources, observations, rows: Rows) -> tuple:
-        """The responses, if they are those of these sources; raises as the call does."""
+        """The responses, if they belong to these sources; raises the same `ValueError` as a call."""
         for name, mine, others in (
             ("morphology", self.morphology, [source.morphology for source in sources]),
             ("observations", self.observations, [tuple(observations)]),
@@ -132,9 +132,9 @@ class PreparedKernel(eqx.Module):
 
 
 def folded(morphology: Morphology, observations, nodes: EnergyNodes) -> Iterator:
-    """Response of each observation to the morphology, one after the other: those of wide sources are large.
+    """Responses of the observations to the morphology, one at a time: responses of wide sources are large.
 
-    Raises `ValueError` when the morphology is being traced by a transformation.
+    Raises `ValueError` for a traced morphology.
     """
     if not is_concrete(morphology):
         raise ValueError(
@@ -147,10 +147,9 @@ def folded(morphology: Morphology, observations, nodes: EnergyNodes) -> Iterator
 def evaluate(
     responses: Iterable, rows: Rows, fluxes: Float[Array, "source energy"] | None = None
 ) -> tuple[Array, Array]:
-    """Kernel of all rows [block, band, row], or their intensities [block, source, row] for some fluxes; exposures.
+    """Kernel [block, band, row] of all rows, or intensities [block, source, row] for given fluxes; and exposures.
 
-    Written into their place on the device some rows at a time, and one observation at a time, so that nothing is held
-    twice.
+    Values are written in place on the device, a chunk of rows and one observation at a time, without a second copy.
     """
     number, kind = (rows.band, "a kernel") if fluxes is None else (len(fluxes), "intensities")
     step = max(CHUNK.get(jax.default_backend(), CHUNK_ELSEWHERE) // rows.order[1], 256)
@@ -159,7 +158,7 @@ def evaluate(
         with jax.default_device(device):
             parts.append(jnp.zeros((high - low, number, rows.block), rows.dtype))
     with Progress(rows.progress, "set-up", DELAY) as bar:
-        for local in responses:  # enumerate would hold each until the next one is made
+        for local in responses:  # enumerate would keep each response until the next one exists
             exposures.append(local.exposure)
             for place, (device, low, high) in enumerate(rows.shares):
                 members = rows.observation[low * rows.block : high * rows.block] == len(exposures) - 1
@@ -174,13 +173,13 @@ def evaluate(
                         values = _evaluate(local, rows.nodes, rows.band, fluxes, points, start)
                         at = jnp.asarray(block - low), jnp.asarray(chunk % rows.block)
                         parts[place] = _insert(parts[place], *at, values)
-                        # the host must not run ahead of the device with chunks in its hands
+                        # the host must not run ahead of the device: waiting chunks take memory
                         parts[place].block_until_ready()
                     done += min(size, members.size - first)
                     rate = done / (time.perf_counter() - begun)
                     words = f"{done:.3g} of {rows.index.size:.3g} rows of {kind}, {rate:.2g} per second"
                     bar.update(done / rows.index.size, words)
-            del local  # before the next one is made
+            del local  # free the memory before the next response
     return rows.join(parts), jnp.stack(exposures)
 
 
@@ -204,7 +203,7 @@ class _PointResponse(eqx.Module):
         return cls(detector, observation, morphology, exposure)
 
     def spread(self, points, node, energy_true):
-        """Point spread function [sr^-1] about the source, at the exact separation and offset."""
+        """Point spread function [sr^-1] of the source, at the exact separation and offset."""
         offset = jnp.full(node.shape, self.observation.offset(self.morphology.lon, self.morphology.lat))
 
         def at(point):
@@ -227,13 +226,13 @@ class _FoldedResponse(eqx.Module):
         energy = np.asarray(nodes.energy, np.float64)
         plan = fold_plan([morphology], observation, energy)
         grid = plan.grid(morphology, observation)
-        # the response is folded at every node, for wide sources at eight energies per decade; those within the reach of
-        # the point spread function feel its every change
+        # fold wide sources at eight energies per decade; sources comparable to the PSF follow its every change with
+        # energy and are folded at every node
         small = grid.size <= 250 or 2.0 * float(morphology.radius) <= plan.radius
         stride = 1 if small else max(1, round(np.log(10.0) / 8.0 / nodes.log_step))
         coefficients = fold_coefficients(morphology, observation, plan, fold_energies(energy, stride))
         detector = DetectorResponse.init(observation, nodes, jnp.asarray(plan.offsets))
-        # integrate the very spline that the events are evaluated with
+        # integrate the same spline that is evaluated at the events
         selected = spline_integral_weights(selected_fractions(observation, grid)).ravel() * grid.solid_angle
         # in double precision: the sum has up to a million terms
         selected = np.asarray(selected, np.float64)
@@ -273,7 +272,7 @@ class _FoldedResponse(eqx.Module):
 
 
 def _sum_over(function, points):
-    """Sum of function(longitude, latitude, weight) over the points of each row, [row, point], one after the other."""
+    """Sum of function(longitude, latitude, weight) over the points of each row [row, point], point by point."""
     columns = tuple(column.T for column in points)
     total = function(tuple(column[0] for column in columns))
     if columns[0].shape[0] == 1:
@@ -283,10 +282,10 @@ def _sum_over(function, points):
 
 
 def _evaluate(local, nodes, band: int, fluxes, points, start) -> Float[Array, "row number"]:
-    """Kernel [row, band], or intensities [row, source] for some fluxes, as the mean over the points of each row.
+    """Kernel [row, band], or intensities [row, source] for given fluxes: the mean over the points of each row.
 
-    Means of the response to energy and of the one to direction are taken by themselves. Each is compiled by itself too:
-    fused, their gathers would be done again for every offset.
+    The means over energy and over direction are separate, and compiled separately: a fused program would repeat their
+    gathers for every offset.
     """
     energy, weight, *directions = points
     detector = _detector(local, nodes, band, energy, weight, start)

@@ -1,7 +1,7 @@
-"""Rows: events in the order and padding that engines work in.
+"""Rows: events in the order and padding of the engines.
 
 Events are grouped by reconstructed energy, and each group is cut into blocks of equal size that share one band of
-true energies. So an engine needs no gather per event, only one window of the flux vector per block.
+true energies. An engine then needs no gather per event, only one window of the flux vector per block.
 """
 
 import math
@@ -22,20 +22,20 @@ from gammajax.energy import EnergyNodes
 from gammajax.events import Events, Points, check_events
 
 PER_DECADE = 40.0  # nodes of true energy
-# what bands may leave out: of all events so many times what chance makes of their number, and of the expected events
-# at one reconstructed energy at most this part
+# truncation budget of bands: LEFT_OUT Poisson errors of the total, and at most LEFT_OUT_AT_MOST of the expected events
+# at any one E'
 LEFT_OUT, LEFT_OUT_AT_MOST = 0.15, 1e-3
-BAND_STEP = 4  # widths are multiples of it, so that data sets of about the same size share compiled functions
+BAND_STEP = 4  # widths of bands are multiples of it, so that data sets of similar size share compiled functions
 
 
 class Rows(eqx.Module):
     """Padded, energy-sorted events or cells (host arrays) with the band of true energies of every block.
 
-    `index`: event or cell of each row, of which it has `count` events; padding repeats another row and counts none.
-    `start`: first node of each block's band. `mesh`: devices that share the rows, if any; `dtype` of what is kept of
-    each; `progress`: whether set-up shows how far it is. Where the devices are those of several processes, these are
-    the rows of this one: as many, in as many blocks, with bands as wide, as on every other.
-    The intensity of a row is its mean over points in energy and direction, of which an event has one.
+    `index`: event or cell of each row; `count`: its number of events. Padding repeats another row with count zero.
+    `start`: first node of each block's band. `mesh`: devices that share the rows, if any; `dtype` of the arrays kept
+    per row; `progress`: whether the set-up shows its progress. With devices of several processes, these are the rows of
+    this process; every process has equally many rows and blocks, with bands of equal width.
+    The intensity of a row is its mean over points in energy and direction; an event has one point.
     """
 
     nodes: EnergyNodes
@@ -70,12 +70,12 @@ class Rows(eqx.Module):
         dtype: Any = np.float32,
         progress: bool = False,
     ) -> "Rows":
-        """Group events; `bands` fixes the number of nodes per band, by default the response decides.
+        """Group events; `bands` sets the number of nodes per band, by default from the response.
 
-        With a mesh of several processes each gives its own events.
+        With a mesh of several processes, each process gives its own events.
 
-        Raises `ValueError` for `bands` that are no positive whole number; for events outside their observation's
-        selection and for cells of other observations; for events that several processes give; and for a mesh without
+        Raises `ValueError` if `bands` is not a positive whole number, for events outside their observation's
+        selection, for cells of other observations, if several processes give the same events, and for a mesh without
         some of the processes.
         """
         if bands is not None and (bands != int(bands) or bands < 1):
@@ -85,7 +85,7 @@ class Rows(eqx.Module):
         agree = partial(distributed.over, shared)
         with distributed.together(shared):
             none = len(events) == 0
-            if none:  # blocks need a row: one without a count stands in
+            if none:  # blocks need a row: use a dummy event with count zero
                 events = _stand_in(observations)
                 energy, count = np.asarray(events.energy)[:, None], np.zeros(1, np.uint8)
             elif isinstance(events, Cells):
@@ -97,7 +97,7 @@ class Rows(eqx.Module):
             nodes = EnergyNodes(*true_energy_range(observations), per_decade)
         groups, first_node, band = _bands(observations, nodes, energy, count, bands, agree)
         size = int(agree(np.max, len(events)))
-        # small ones leave less padding of the few events at each energy, large ones fewer windows
+        # small blocks need less padding for few events per energy, large blocks fewer windows
         block = int(np.clip(2.0 ** np.floor(np.log2(max(min(size / 100, 32), size / 400))), 8, 1024))
         order, start, valid = [], [], []
         ends = np.cumsum(np.bincount(groups, minlength=first_node.size))
@@ -109,9 +109,9 @@ class Rows(eqx.Module):
             valid.append(np.arange(blocks * block) < (0 if none else members.size))
             start += [int(first_node[group])] * blocks
         blocks = int(agree(np.max, len(start)))
-        # numbers of few events scatter more
+        # small data sets of similar size differ more in their number of blocks
         unit = 2 ** max(3, int(np.log2(blocks / (8 if size < 100_000 else 16))))
-        # every device has as many
+        # every device has equally many blocks
         blocks += -blocks % (unit if mesh is None else math.lcm(unit, mesh.size // processes))
         for _ in range(blocks - len(start)):
             order.append(np.resize(order[-1], block))
@@ -123,7 +123,7 @@ class Rows(eqx.Module):
         return cls(
             nodes,
             index,
-            count.astype(small),  # the one number of an event that is not of the model
+            count.astype(small),
             events,
             np.asarray(events.observation)[index],
             np.array(start, np.int32),
@@ -136,11 +136,11 @@ class Rows(eqx.Module):
 
     @property
     def valid(self) -> Bool[np.ndarray, " row"]:
-        """Rows that are no padding."""
+        """Rows with events, without padding."""
         return self.count > 0
 
     def points(self, rows: Int[np.ndarray, " some"] | slice = slice(None)) -> Points:
-        """Points of some rows: made anew each time, so that they are never held for all."""
+        """Points of some rows, computed at each call: points of all rows would take too much memory."""
         return self.data.points(self.index[rows])
 
     @property
@@ -153,16 +153,16 @@ class Rows(eqx.Module):
 
     @property
     def sharding(self) -> NamedSharding | None:
-        """How arrays of rows or of blocks are split over the mesh."""
+        """Sharding of arrays of rows or blocks over the mesh."""
         if self.mesh is None:
             return None
-        # axes that the compiler splits by itself, whatever those of the mesh are
+        # the compiler splits along these axes automatically, for any axis types of the mesh
         mesh = Mesh(self.mesh.devices, self.mesh.axis_names)
         return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
 
     @property
     def shared(self) -> bool:
-        """Whether other processes have more rows of the same posterior."""
+        """Whether other processes have rows of the same posterior."""
         return self.mesh is not None and distributed.spans(self.mesh)
 
     @property
@@ -172,7 +172,7 @@ class Rows(eqx.Module):
 
     @property
     def shares(self) -> list[tuple[Any, int, int]]:
-        """Devices of this process, and the first block and the end of what each has, counted in this process."""
+        """Devices of this process with their first and end block, counted within this process."""
         if self.sharding is None:
             return [(None, 0, self.start.size)]
         size = self.start.size // len(self._places)
@@ -180,13 +180,13 @@ class Rows(eqx.Module):
 
     @property
     def _places(self) -> list[tuple[Any, int]]:
-        """Devices of this process and their places in the mesh, in its order."""
+        """Devices of this process and their positions in the mesh, in mesh order."""
         assert self.mesh is not None
         mine = jax.process_index()
         return [(d, place) for place, d in enumerate(self.mesh.devices.flat) if d.process_index == mine]
 
     def place(self, array: Shaped[np.ndarray | Array, "..."]) -> Shaped[Array, "..."]:
-        """Array of rows or of blocks, split over the devices of the mesh: its length is a multiple of their number."""
+        """Array of rows or blocks, split over the devices of the mesh; its length is a multiple of their number."""
         if self.mesh is None:
             return jnp.asarray(array)
         if not self.shared:
@@ -195,7 +195,7 @@ class Rows(eqx.Module):
         return self.join([jax.device_put(part, device) for part, (device, _) in zip(parts, self._places, strict=True)])
 
     def join(self, parts: list) -> Shaped[Array, "..."]:
-        """One array from the parts on this process's devices, in the order of `shares`, and those of the others."""
+        """One array from the parts on all devices; this process gives its parts in the order of `shares`."""
         if self.mesh is None or self.sharding is None:
             return parts[0]
         shape = (parts[0].shape[0] * self.mesh.size, *parts[0].shape[1:])
@@ -204,9 +204,9 @@ class Rows(eqx.Module):
     def share(
         self, members: Int[np.ndarray, " member"]
     ) -> tuple[Int[np.ndarray, " shared"], Int[np.ndarray, " shared"]]:
-        """Rows, some of them again, so that every device has as many; and where they are among those of all processes.
+        """Rows, padded by repetition to equal numbers per device, and their indices among the rows of all processes.
 
-        A process that has none gives a row with a place beyond all, where nothing is written.
+        A process without members gives a row with an index beyond the end, where nothing is written.
         """
         if self.mesh is None:
             return members, members
@@ -220,14 +220,14 @@ class Rows(eqx.Module):
         return members, first[members // each] + members % each
 
     def to_events(self, values: Float[Array, " row"]) -> Float[np.ndarray, " event"]:
-        """Row values in the order of the events, without the padding."""
+        """Row values in the order of the events, without padding."""
         result = np.empty(int(self.valid.sum()), np.asarray(values).dtype)
         result[self.index[self.valid]] = np.asarray(values)[self.valid]
         return result
 
 
 def true_energy_range(observations) -> tuple[float, float]:
-    """True energies [TeV] that can be reconstructed within the selections: the response's range, cut by migra."""
+    """True energies [TeV] whose events can fall in the selections: the range of the response, cut by migra."""
     lows, highs = [], []
     for observation in observations:
         response = observation.response
@@ -250,7 +250,7 @@ def _stand_in(observations) -> Events:
 
 
 def _check_processes(mesh, events) -> int:
-    """Number of processes; raises `ValueError` as [`Rows.init`][] says."""
+    """Number of processes; raises the `ValueError` of [`Rows.init`][]."""
     devices = np.bincount([device.process_index for device in mesh.devices.flat], minlength=jax.process_count())
     if len(set(devices)) > 1:
         raise ValueError(
@@ -266,10 +266,10 @@ def _bands(observations, nodes, energy, number, bands, agree) -> tuple[np.ndarra
     """Group of every row by reconstructed energy, the first node of each group's band, and the bands' width."""
     log_energy = np.log(energy)
     origin = float(agree(np.min, log_energy.min()))
-    # of each point; a row belongs to the group of its first, the lowest
+    # group of each point; a row belongs to the group of its first point, the lowest in energy
     reach = ((log_energy - origin) / (2.0 * nodes.log_step) + 1e-9).astype(np.int32)
     count = int(agree(np.max, reach.max())) + 1
-    # small numbers are sorted in one pass
+    # small integers sort in one pass
     groups = reach[:, 0].astype(np.min_scalar_type(count))
     edges = np.exp(origin + np.arange(count + 1) * 2.0 * nodes.log_step)
     there = agree(np.sum, np.bincount(groups, number, count))
@@ -284,15 +284,16 @@ def _bands(observations, nodes, energy, number, bands, agree) -> tuple[np.ndarra
         least = of_group.min(1)
         if least.max() <= LEFT_OUT_AT_MOST and least @ there <= allowed:
             break
-    # in the middle of those that are as good
+    # the middle one of equally good bands
     good = [np.flatnonzero(part <= part.min() + 1e-9) for part in of_group]
     return groups, np.array([firsts[firsts.size // 2] for firsts in good]), size - of_group.shape[1] + 1
 
 
 def _left_out(observations, nodes, edges, widths) -> list[np.ndarray]:
-    """Part of the events at reconstructed energies that bands miss, [edge, first node] for each width.
+    """Fraction of the events at reconstructed energies outside the bands, [edge, first node] for each width.
 
-    The largest of four offsets in the field of view, and of fluxes per ln E that are flat and that fall as E^-2.5.
+    The largest fraction over four offsets in the field of view, and over fluxes per ln E that are flat or fall as
+    E^-2.5.
     """
     true = np.asarray(nodes.energy, np.float64)
     worst = [np.zeros((edges.size, true.size - width + 1)) for width in widths]
@@ -316,7 +317,7 @@ def _left_out(observations, nodes, edges, widths) -> list[np.ndarray]:
                 reached |= some
     if not reached.any():
         raise ValueError("the response gives no events at the energies of these events")
-    # energies that nothing reaches are as the nearest one that something does
+    # edges without events take the fraction of the nearest edge with events
     some = np.flatnonzero(reached)
     nearest = some[np.abs(np.arange(edges.size)[:, None] - some).argmin(1)]
     return [left_out[nearest] for left_out in worst]

@@ -1,4 +1,4 @@
-"""Files: instrument responses, observations and events in the GADF formats. Nothing else imports gammapy or astropy."""
+"""Files: instrument responses, observations and events in GADF formats. Only this package imports gammapy, astropy."""
 
 from gammajax.io.absorption import read_absorption as read_absorption
 from gammajax.io.catalog import catalog as catalog

@@ -12,7 +12,7 @@ ROUNDING = 1e-2  # of published transmissions
 
 
 def read_absorption(path, redshift: float = 0.1, alpha_norm: float = 1.0) -> Absorption:
-    """Absorption from a file in the XSPEC table format, such as those in `$GAMMAPY_DATA/ebl`.
+    """Absorption from a file in the XSPEC table format, for example in `$GAMMAPY_DATA/ebl`.
 
     The file holds transmissions by redshift and energy, in keV where there is no unit; where one is zero, tau is taken
     as 100. Raises `ValueError` for a file that is not such a table, also for transmissions that are not between 0 and 1

@@ -29,20 +29,20 @@ def catalog(
 ) -> GammapyModels:
     """Components for the sources of a catalogue in a region, under their names in the catalogue.
 
-    Known are those of `gammapy.catalog`: the H.E.S.S. Galactic plane survey ("hgps"), HAWC ("2hwc", "3hwc"), Fermi-LAT
-    ("3fhl", "4fgl", "2fhl", "3fgl"), LHAASO ("1lhaaso") and others.
+    The catalogues are those of `gammapy.catalog`: the H.E.S.S. Galactic plane survey ("hgps"), HAWC ("2hwc", "3hwc"),
+    Fermi-LAT ("3fhl", "4fgl", "2fhl", "3fgl"), LHAASO ("1lhaaso") and others.
 
-    A spectrum of Fermi-LAT is one of GeV energies: beyond the range of its fit it is an extrapolation. Where the survey
-    of H.E.S.S. has several Gaussians for a source, each is a component, named after both.
+    Fermi-LAT spectra are fits at GeV energies; beyond the range of the fit they are extrapolations. If the H.E.S.S.
+    survey has several Gaussians for a source, each is a component, named after the source and the Gaussian.
 
     **Arguments:**
 
-    - `name_or_path`: such a name, for the file in `$GAMMAPY_DATA/catalogs`; the path of a file of one of the surveys
-      named above but LHAASO's; or a gammapy `SourceCatalog`.
+    - `name_or_path`: a catalogue name, for the file in `$GAMMAPY_DATA/catalogs`; the path of a file of one of the
+      surveys above except LHAASO; or a gammapy `SourceCatalog`.
     - `centre`: (lon, lat) [deg] in `frame` or a `SkyCoord`; `radius` [deg]: sources within it are kept.
-    - `frame`: "icrs" or "galactic", that of the observations.
-    - `minimum_flux` [cm^-2 s^-1] over `flux_range` [TeV], of the source as a whole.
-    - `geom`, `energy_range` [TeV]: of maps and tables, see [`from_gammapy`][].
+    - `frame`: frame of the observations, "icrs" or "galactic".
+    - `minimum_flux` [cm^-2 s^-1] of the whole source over `flux_range` [TeV].
+    - `geom`, `energy_range` [TeV] of maps and tables, see [`from_gammapy`][].
     - `options` go to gammapy's `sky_model` (for "hgps" `components_models`): `which="extended"` for "2hwc",
       `which="KM2A"` or `"WCDA"` for "1lhaaso".
 
@@ -65,7 +65,7 @@ def catalog(
     for index in inside[np.argsort(distance[inside])]:
         source = sources[int(index)]
         try:
-            # gammapy checks units with sizes that may be zero; files bend the standard
+            # gammapy divides by sizes that may be zero, and files deviate from the FITS standard
             with quiet(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 found = _models(source, options)
@@ -143,7 +143,7 @@ def _models(source, options) -> list:
     several = hasattr(source, "components_models")
     models = source.components_models(**options) if several else source.sky_model(**options)
     result = []
-    # gammapy has None where an analysis did not see the source
+    # gammapy gives None if an analysis did not detect the source
     for model in models if several else filter(None, [models]):
         spatial, name = model.spatial_model, model.name
         if getattr(spatial, "sigma", None) is not None and spatial.sigma.value == 0:

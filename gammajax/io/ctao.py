@@ -1,4 +1,4 @@
-"""Observations for simulations: any response file by its path, and the embedded CTAO responses (prod5 v0.1)."""
+"""Observations for simulations, with a response file or an embedded CTAO response (prod5 v0.1)."""
 
 from pathlib import Path
 
@@ -28,12 +28,12 @@ def ctao(
     exclusion=None,
     obs_id: str = "0",
 ) -> Observation:
-    """Observation with an embedded CTAO response, to simulate events with.
+    """Observation with an embedded CTAO response, for simulations.
 
-    - `site` ("South" or "North"), `zenith` angle [deg] and `hours` of observation the selection cuts are made for.
-    - `livetime` [s], `hours` when not given; the other arguments are those of [`observation`][].
+    - `site` ("South" or "North"), `zenith` angle [deg] and `hours` of observation of the selection cuts.
+    - `livetime` [s], by default `hours`; the other arguments are those of [`observation`][].
 
-    Raises `ValueError` when no such response is embedded.
+    Raises `ValueError` if no such response is embedded.
     """
     zenith, hours = float(plain(zenith, "deg")), float(plain(hours, "h"))
     key = (str(site).capitalize(), zenith, hours)
@@ -44,7 +44,7 @@ def ctao(
             "for others pass the path of the file to gammajax.io.observation or gammajax.io.read_irf"
         )
     return observation(
-        # installed beside the code, so that a response stays one file with one path
+        # installed beside the code: one file with one path
         Path(__file__).parents[1] / "data" / EMBEDDED[key],
         pointing=pointing,
         livetime=3600.0 * hours if livetime is None else livetime,
@@ -53,8 +53,8 @@ def ctao(
         offset_max=offset_max,
         exclusion=exclusion,
         obs_id=obs_id,
-        # every energy dispersion in them integrates to 0.01, see gammajax/data/README.md; the three-Gaussian
-        # point spread functions hold 1 / (2 pi sigma) for the scale
+        # no warnings: the energy dispersions in these files integrate to 0.01 (gammajax/data/README.md), and the
+        # three-Gaussian point spread functions have 1 / (2 pi sigma) as scale
         warn=False,
     )
 
@@ -72,13 +72,13 @@ def observation(
     fov_angle=None,
     warn: bool = True,
 ) -> Observation:
-    """Observation with the response of a GADF file, see [`read_irf`][], to simulate events with.
+    """Observation with the response of a GADF file, see [`read_irf`][], for simulations.
 
     - `pointing`: (lon, lat) [deg] in `frame` ("icrs" or "galactic"), or a `SkyCoord`.
     - `livetime` [s], `energy_range` of reconstructed energies [TeV], `offset_max` [deg]: numbers or quantities.
     - `exclusion`: excluded sky, see [`exclusion_map`][].
-    - `fov_angle` [deg]: position angle (east of the frame's north) of the field-of-view latitude axis; by default
-      that of celestial north for backgrounds with FOVALIGN = RADEC. Needed for ALTAZ.
+    - `fov_angle` [deg]: position angle (east of the frame's north) of the field-of-view latitude axis. The default is
+      celestial north for backgrounds with FOVALIGN = RADEC; ALTAZ needs a value.
 
     Observations of one file share one `Response`. Raises `ValueError` for wrong values, and as `read_irf` does.
     """

@@ -33,25 +33,25 @@ def read_cube(
 ) -> Source:
     """Source from a FITS cube of differential flux per solid angle at several true energies.
 
-    Read are cubes as Fermi-LAT distributes its models of the Galaxy (planes and a table ENERGIES, such as gll_iem),
-    maps of gammapy with an axis `energy_true`, and HEALPix cubes of Fermi-LAT, GALPROP and the gamma-astro-data-formats
-    (a column for each energy, or one of vectors, with a table ENERGIES, EBOUNDS or BANDS). The source's morphology is a
-    [`gammajax.TemplateCube`][], its spectrum a [`gammajax.TabulatedSpectrum`][] of the flux on the grid, so that
-    together they are the file's values, interpolated log-log in energy. Multiply the spectrum to scale or tilt it,
-    `2.0 * source.spectrum` or `source.spectrum * gj.PowerLaw(tilt, norm)`; replace it to keep the morphology alone.
+    Formats are cubes of Fermi-LAT's models of the Galaxy (planes and a table ENERGIES, for example gll_iem),
+    gammapy maps with an axis `energy_true`, and HEALPix cubes of Fermi-LAT, GALPROP and the gamma-astro-data-formats
+    (one column per energy, or one column of vectors, with a table ENERGIES, EBOUNDS or BANDS). The source's morphology
+    is a [`gammajax.TemplateCube`][], its spectrum a [`gammajax.TabulatedSpectrum`][] of the flux on the grid. Their
+    product is the file's values, interpolated log-log in energy. Multiply the spectrum to scale or tilt it,
+    `2.0 * source.spectrum` or `source.spectrum * gj.PowerLaw(tilt, norm)`; replace it to keep only the morphology.
 
     **Arguments:**
 
-    - `frame`, `lon`, `lat`, `radius`, `step`: the equal-area grid and the part of the sky, as in
-      [`gammajax.io.read_template`][], by which every plane is sampled; also what happens when it ends inside a field.
-    - `unit`: that of the values, in place of the file's. gammapy takes Fermi's files with a celestial projection as
-      cm-2 s-1 MeV-1 sr-1; HEALPix maps of GALPROP are in that unit too, but do not say so.
-    - `energy_range` [TeV]: beyond the energies of the file and within this range the flux goes on as the power law
-      through the outer two planes, with the morphology of the outermost: for Fermi's files, which end at 0.5 to 0.9
-      TeV, that is most of what a Cherenkov telescope sees. Planes far outside the range are left out. None: the flux is
-      zero beyond the file.
+    - `frame`, `lon`, `lat`, `radius`, `step`: equal-area grid and part of the sky, for the sampling of every plane, as
+      in [`gammajax.io.read_template`][], with the same error for a map that ends inside a field.
+    - `unit` of the values, instead of the file's. gammapy reads Fermi's files with a celestial projection in
+      cm-2 s-1 MeV-1 sr-1; HEALPix maps of GALPROP are in this unit too, but do not state it.
+    - `energy_range` [TeV]: beyond the energies of the file and within this range the flux continues as the power law
+      through the two outermost planes, with the morphology of the outermost plane. Fermi's files end at 0.5 to 0.9 TeV,
+      so this covers most energies of a Cherenkov telescope. Planes far outside the range are left out. None: the flux
+      is zero beyond the file.
 
-    Raises `ValueError` for a file that is no such cube, for values that are no flux per solid angle, and as
+    Raises `ValueError` for a file of another kind, for values in another unit than flux per solid angle, and as
     [`gammajax.io.read_template`][].
     """
     path = existing_map(path, frame)
@@ -80,9 +80,9 @@ def read_isotropic(
 ) -> Source:
     """Isotropic source from a text file of Fermi-LAT: columns energy [MeV] and flux [cm^-2 s^-1 MeV^-1 sr^-1].
 
-    Further columns (the uncertainty) are ignored. The source is a [`gammajax.Constant`][] about (`lon`, `lat`) [deg],
-    near the observations for fast simulations; its spectrum is 4 pi times the flux per solid angle. `energy_range` as
-    in [`gammajax.io.read_cube`][]. Raises `ValueError` for a file that is no such table.
+    Further columns (the uncertainty) are ignored. The source is a [`gammajax.Constant`][] about (`lon`, `lat`) [deg]:
+    choose a direction near the observations for fast simulations. Its spectrum is 4 pi times the flux per solid angle.
+    `energy_range` as in [`gammajax.io.read_cube`][]. Raises `ValueError` for a file of another format.
     """
     path = expand(path)
     if not path.is_file():
@@ -118,7 +118,7 @@ def _check_energies(energy, energy_range) -> None:
 
 
 def needed_planes(energy, energy_range) -> slice:
-    """Nodes within a range of energies, the next on either side, and two at least."""
+    """Nodes within a range of energies and the next on either side; at least two."""
     if energy_range is None:
         return slice(0, energy.size)
     low, high = energy_range
@@ -127,7 +127,7 @@ def needed_planes(energy, energy_range) -> slice:
 
 
 def flux_table(cube: TemplateCube, flux, energy_range) -> TabulatedSpectrum:
-    """Spectrum that with a cube makes the maps whose planes have these fluxes, interpolated log-log pixel by pixel."""
+    """Spectrum for a cube: spectrum times cube interpolates planes of these fluxes log-log, pixel by pixel."""
     log_nodes = np.asarray(cube.log_nodes, float)
     log_flux = np.interp(log_nodes, np.asarray(cube.axis.nodes, float), np.log(flux))
     table = np.exp(log_nodes), np.exp(log_flux + np.asarray(cube.log_norm, float))
@@ -135,7 +135,7 @@ def flux_table(cube: TemplateCube, flux, energy_range) -> TabulatedSpectrum:
 
 
 def continued(energy, flux, energy_range, nodes=None):
-    """Energies and fluxes with one more at either end of a range, on the power laws through the outer two `nodes`."""
+    """Energies and fluxes extended to both ends of a range, by power laws through the two outermost `nodes`."""
     at, value = map(np.log, (energy, flux) if nodes is None else nodes)
 
     def beyond(end, outer, inner):

@@ -16,14 +16,14 @@ from gammajax.files import replacing
 from gammajax.io.files import expand
 from gammajax.observation import as_tuple
 
-PER_DECADE = 10  # energies of a map whose geometry has none
+PER_DECADE = 10  # energies per decade for a geometry without energies
 
 
 class Exposure(NamedTuple):
     """Exposure maps [cm^2 s] of [`exposure`][], `gammapy.maps.WcsNDMap` over `energy_true` and the sky.
 
-    - `total`: sum of all observations; `observations`: map of each, in their order.
-    - `masks`: image of each, true where directions are selected; `pointings`: SkyCoord of each.
+    - `total`: sum of all observations; `observations`: one map per observation, in their order.
+    - `masks`: one image per observation, true for selected directions; `pointings`: one SkyCoord per observation.
     """
 
     total: Any
@@ -43,11 +43,11 @@ class Exposure(NamedTuple):
         )
 
     def write(self, path, overwrite: bool = False) -> Path:
-        """Write a FITS file, first under a temporary name, so that it is never half there.
+        """Write a FITS file, first under a temporary name, so that `path` is never incomplete.
 
-        HDUs in gammapy's format (`gammapy.maps.Map.read(path, hdu="EXPOSURE")`): EXPOSURE is the total, EXPOSURE_0 and
-        MASK_0 (1 where selected) belong to the first observation, whose name is OBS_ID in the header, and so on.
-        Raises `FileExistsError` when the file is there and `overwrite` is false.
+        HDUs are in gammapy's format (`gammapy.maps.Map.read(path, hdu="EXPOSURE")`): EXPOSURE is the total, EXPOSURE_0
+        and MASK_0 (1 for selected pixels) belong to the first observation, with OBS_ID in the header, and so on.
+        Raises `FileExistsError` if the file exists and `overwrite` is false.
         """
         from astropy.io import fits
         from gammapy.maps import Map
@@ -67,9 +67,9 @@ class Exposure(NamedTuple):
         return path
 
     def plot(self, energy: float | int = 1.0):
-        """Draw the total at the true energy next to `energy` [TeV], and exposures against energy; returns the figure.
+        """Draw the total at the true energy nearest to `energy` [TeV], and exposures by energy; returns the figure.
 
-        Crosses are pointings, circles their `offset_max`. Curves are for the direction of the largest total exposure.
+        Crosses are pointings, circles their `offset_max`. Curves are in the direction of the largest total exposure.
         """
         from astropy import units as u
         from matplotlib.figure import Figure
@@ -105,7 +105,7 @@ class Exposure(NamedTuple):
         curves.set(xscale="log", yscale="log", xlabel="true energy [TeV]", ylabel="exposure [cm$^2$ s]")
         place = self.total.geom.to_image().pix_to_coord((x, y))
         curves.set_title(f"where it is largest: {place[0].to_value('deg'):.2f}, {place[1].to_value('deg'):.2f} deg")
-        curves.set_ylim(1e-4 * value.max(), 2.0 * value.max())  # below, files hold noise
+        curves.set_ylim(1e-4 * value.max(), 2.0 * value.max())  # files contain noise below
         curves.grid(True, alpha=0.3, lw=0.6)
         curves.legend(frameon=False)
         return figure
@@ -114,13 +114,13 @@ class Exposure(NamedTuple):
 def exposure(observations, geom, *, masked: bool = True) -> Exposure:
     """Exposure t A(E, offset) [cm^2 s] of one or several observations at the pixel centres of a gammapy `WcsGeom`.
 
-    `geom` is an image, or has one axis `energy_true`, at whose centres the effective area is taken; an image gets ten
-    energies per decade over the energies of all responses.
+    `geom` is an image, or has one axis `energy_true`; the effective area is evaluated at the centres of its bins. An
+    image gets ten energies per decade over the energies of all responses.
 
-    The selection is one of reconstructed directions and energies. Maps take the true direction for the reconstructed:
-    a pixel beyond `offset_max`, or whose centre lies in an excluded region, has no exposure, as gammapy has it in
-    stacked data sets. `masked=False` gives the exposure of the whole field, which is that of photons that a source
-    outside scatters into the selection, too; the masks come along. Energies are not selected.
+    The selection is in reconstructed directions and energies. Maps apply it to true directions: a pixel beyond
+    `offset_max`, or with its centre in an excluded region, has no exposure, as in gammapy's stacked data sets.
+    `masked=False` gives the exposure of the whole field, also for photons that a source outside scatters into the
+    selection; masks are returned in both cases. There is no selection in energy.
 
     Raises `ValueError` for any other geometry.
     """
@@ -142,7 +142,7 @@ def exposure(observations, geom, *, masked: bool = True) -> Exposure:
     maps, masks, pointings = [], [], []
     for observation in observations:
         at: Any = centres.transform_to(observation.frame).spherical
-        # pixels outside of an all-sky projection have no direction
+        # pixels outside an all-sky projection have no direction
         known = np.isfinite(at.lon.deg)
         lon, lat = (jnp.asarray(np.where(known, np.asarray(angle.deg), 0.0)) for angle in (at.lon, at.lat))
         value, selected = map(np.asarray, _exposure(observation, jnp.asarray(energy), lon, lat))

@@ -1,4 +1,4 @@
-"""Models of gammapy as components of gammajax, and back: the bridge between the two."""
+"""Conversion of gammapy models to gammajax components, and back."""
 
 # astropy and gammapy carry no types
 # pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
@@ -25,16 +25,17 @@ from gammajax.spectra import ProductSpectrum
 
 
 class GammapyModels:
-    """Components made of gammapy models, and the model function of their free parameters.
+    """Components from gammapy models, and the model function of their free parameters.
 
     - `components`: name -> [`gammajax.Source`][] or [`gammajax.InstrumentBackground`][] with gammapy's values.
     - `parameters`: name -> value of the free parameters, in TeV, cm, s and deg. Names are gammapy's
-      `parameters_unique_names`, such as "crab.spectral.index"; parameters that are linked there are one here.
-    - `bounds`: name -> (min, max) of gammapy, infinite where it has none.
-    - `priors`: name -> numpyro distribution: gammapy's prior where the parameter has one, else uniform between its
-      bounds, else broad about its value, on the side of a bound that it has. They are a place to start from: replace
-      what is known better. A value with a unit that is not positive has no scale: it gets no prior but a note.
-    - `notes`: sentences on what was tabulated, frozen or left out.
+      `parameters_unique_names`, for example "crab.spectral.index"; linked parameters become one parameter.
+    - `bounds`: name -> (min, max) of gammapy, infinite if it has none.
+    - `priors`: name -> numpyro distribution: gammapy's prior if the parameter has one, else uniform between its
+      bounds, else broad about its value, on the allowed side of a single bound. They are a starting point: replace
+      them by your own knowledge. A value with a unit that is not positive has no scale: it gets a note instead of a
+      prior.
+    - `notes`: sentences on tabulated, frozen and omitted models.
 
     `model(p)` is a [`gammajax.Mixture`][] of absolute fluxes, differentiable in `p`, for [`gammajax.Posterior`][].
     """
@@ -57,7 +58,7 @@ class GammapyModels:
         self.parameters, self.bounds, self.priors, self._units = {}, {}, {}, {}
         for name in dict.fromkeys(names.values()):
             if name not in read:
-                continue  # known to a table only
+                continue  # used by a table only
             parameter, unit = read[name]
             scale = float(parameter.unit.to(unit))
             low, high = (float(limit) * scale for limit in (parameter.min, parameter.max))
@@ -72,7 +73,7 @@ class GammapyModels:
                 self.priors[name] = prior
 
     def model(self, parameters: Mapping[str, Any]) -> Mixture:
-        """Mixture of absolute fluxes with these parameters; those not given keep gammapy's value.
+        """Mixture of absolute fluxes with these parameters; other parameters keep gammapy's values.
 
         Raises `ValueError` for names that are not free parameters.
         """
@@ -82,9 +83,9 @@ class GammapyModels:
         return Mixture(**self._build(parameters)[0])
 
     def to_gammapy(self, parameters: Mapping[str, Any] = MappingProxyType({})):
-        """`Models` of gammapy of the same kind with these values, as from a fit; positions are in `frame`.
+        """The gammapy `Models` with these values, for example from a fit; positions are in `frame`.
 
-        Unlike [`to_gammapy`][gammajax.io.to_gammapy] this keeps what gammapy alone has: parameters, links, bounds.
+        Unlike [`to_gammapy`][gammajax.io.to_gammapy] this keeps gammapy's own parameters, links and bounds.
         """
         from astropy import units as u
         from gammapy.modeling.models import Models
@@ -121,28 +122,29 @@ class GammapyModels:
 
 
 def from_gammapy(models, *, frame: str = "icrs", geom=None, energy_range=ENERGY_RANGE) -> GammapyModels:
-    """Components of gammapy models: natively where gammajax has the model, as tables and maps where not.
+    """Components from gammapy models: native if gammajax has the model, otherwise tables and maps.
 
-    Native are all parametric spectra of gammapy, its norm models and absorption as factors, their sums, differences and
-    products, and point, Gaussian, generalised Gaussian, disk, shell, constant and template morphologies, those that
-    change with energy included: a [`gammajax.TemplateCube`][], and the integral of its map on the spectrum. Any other
-    spectrum becomes a [`gammajax.TabulatedSpectrum`][], any other spatial model a [`gammajax.TemplateMap`][], with a
-    note on what that freezes.
+    Native models are all parametric spectra of gammapy, its norm models and absorption as factors, their sums,
+    differences and products, and point, Gaussian, generalised Gaussian, disk, shell, constant and template
+    morphologies. A template that changes with energy becomes a [`gammajax.TemplateCube`][], with the integral of its
+    map as a factor on the spectrum. Any other spectrum becomes a [`gammajax.TabulatedSpectrum`][], any other spatial
+    model a [`gammajax.TemplateMap`][], with a note on the frozen parameters.
 
     **Arguments:**
 
     - `models`: a gammapy `SkyModel`, `FoVBackgroundModel`, `Models`, `DatasetModels` or list of them; or YAML, as text
       or as the path of a file.
-    - `frame`: "icrs" or "galactic", that of the observations. Positions and position angles, free ones included, are
+    - `frame`: frame of the observations, "icrs" or "galactic". Positions and position angles, free or not, are
       converted to it.
-    - `geom`: a gammapy `WcsGeom` for the centre, size and pixels of what becomes a map; by default those of the model.
-    - `energy_range` [TeV] of what becomes a table: it should hold the true energies of the observations.
+    - `geom`: a gammapy `WcsGeom` with centre, size and pixels of maps; by default those of the model.
+    - `energy_range` [TeV] of tables: it should contain the true energies of the observations.
 
-    Brightness agrees with gammapy's to the order of the squared extent in rad, where gammapy's own formulae are flat
-    or gammajax's use chords. Constant models and templates that do not integrate to one scale the spectrum.
+    Brightness agrees with gammapy's to the order of the squared extent in rad, because some of gammapy's formulae are
+    for a flat sky and some of gammajax's use chords. Constant models and templates that do not integrate to one scale
+    the spectrum.
 
-    Raises `ValueError` for a model without spatial part, one other than a template that changes with energy, one whose
-    response is not applied, and for YAML that cannot be read; `FileNotFoundError` for a missing file.
+    Raises `ValueError` for a model without spatial part, a model other than a template that changes with energy, a
+    model without the response applied, and for unreadable YAML; `FileNotFoundError` for a missing file.
     """
     if frame not in ("icrs", "galactic"):
         raise ValueError(f"frame must be 'icrs' or 'galactic', not {frame!r}")
@@ -247,7 +249,7 @@ def _prior(parameter, unit, scale, value, bounds) -> dist.Distribution | None:
         family = dist.Uniform if kind == "UniformPrior" else dist.LogUniform
         return family(prior.min.value * scale, prior.max.value * scale)
     if parameter.name not in ("lon_0", "lat_0") and np.isfinite(low) and np.isfinite(high):
-        # not at the very ends, where some shapes are not defined
+        # not at the exact ends, where some shapes are undefined
         return dist.Uniform(low + 0.01 * (high - low), high - 0.01 * (high - low))
     value = float(np.clip(value, low, high))
     if parameter.name in ("lon_0", "lat_0"):
@@ -272,24 +274,24 @@ def to_gammapy(
     dataset_name: str = "gammajax",
     overwrite: bool = False,
 ):
-    """`Models` of gammapy for components with absolute fluxes, and their YAML.
+    """Gammapy `Models` for components with absolute fluxes, and their YAML.
 
-    Each spectrum and morphology becomes its counterpart in gammapy with the same parameters. Where there is none, a
-    spectrum (dark matter) becomes a `TemplateSpectralModel` and a morphology (halo, ring) a `TemplateSpatialModel`; a
-    monochromatic line becomes a Gaussian as wide as the spline that stands for it.
+    Each spectrum and morphology becomes its counterpart in gammapy with the same parameters. Without a counterpart, a
+    spectrum (dark matter) becomes a `TemplateSpectralModel` and a morphology (halo, ring) a `TemplateSpatialModel`. A
+    monochromatic line becomes a Gaussian with the width of its spline.
 
     **Arguments:**
 
     - `components`: a [`gammajax.Mixture`][] without weights, a dict of components by name, or the result of
       [`from_gammapy`][].
-    - `frame`: "icrs" or "galactic", that of the components.
-    - `path`: YAML file to write, with FITS files of template maps beside it, each complete or not at all.
+    - `frame`: frame of the components, "icrs" or "galactic".
+    - `path`: YAML file to write, with FITS files of template maps beside it; each file is written atomically.
     - `geom`: `WcsGeom` for the centre, size and pixels of the maps of morphologies without counterpart;
       `energy_range` [TeV] of tables.
     - `dataset_name` for the background. `overwrite`: replace existing files.
 
-    Raises `ValueError` for a mixture with weights, which says nothing about fluxes (give its `components` if their own
-    fluxes are meant), and for a morphology that needs `geom`; `FileExistsError` for an existing file.
+    Raises `ValueError` for a mixture with weights, which has no absolute fluxes (give its `components` to use their own
+    fluxes), and for a morphology that needs `geom`; `FileExistsError` for an existing file.
     """
     from gammapy.modeling.models import Models
 
@@ -346,7 +348,7 @@ def _write(models, path: Path, overwrite: bool) -> None:
 
     for file, template in templates.items():
         complete(file, lambda at, sky=template.map: sky.write(at, overwrite=True))
-        # by its name alone in the file, so that the folder can be moved
+        # only the file name in the YAML, so that the folder can be moved
         template.filename = file.name
     models.update_link_label()
     text = to_yaml({"components": [model.to_dict() for model in models]})

@@ -12,7 +12,7 @@ from gammajax.darkmatter.yields import channels as embedded_channels
 from gammajax.io.files import UNREADABLE, expand, one_line, read_text
 
 GEV_PER_TEV = 1e3
-# how DarkSUSY and micrOMEGAs write final states
+# notation of DarkSUSY and micrOMEGAs for final states
 FINAL_STATES = {
     "nuenue": "nu_e", "numunumu": "nu_mu", "nutaunutau": "nu_tau",
     "e+e-": "e", "mu+mu-": "mu", "tau+tau-": "tau", "eE": "e", "mM": "mu", "lL": "tau",
@@ -31,13 +31,13 @@ def read_particle_model(
 ) -> ParticleModel:
     """Cross sections of a particle model over a grid of its parameters, from CSV or HDF5.
 
-    - `axes`: columns or datasets that hold the parameters, by the name of the parameter:
-      `{"mass": "mS [GeV]", "coupling": "lahS"}`. Those named `mass` or `mass_...` are in `unit`, "GeV" or "TeV".
-    - `channels`: channel of each final state, where the names of DarkSUSY and micrOMEGAs do not say it; "invisible" for
-      one without photons, None to leave a column out.
-    - `group`: group of an HDF5 file with the final states, such as one initial state of a model with two components.
+    - `axes`: columns or datasets of the parameters, by name of the parameter:
+      `{"mass": "mS [GeV]", "coupling": "lahS"}`. Parameters named `mass` or `mass_...` are in `unit`, "GeV" or "TeV".
+    - `channels`: channel of each final state with other names than in DarkSUSY and micrOMEGAs; "invisible" for a final
+      state without photons, None to leave a column out.
+    - `group`: group of an HDF5 file with the final states, for example one initial state of a two-component model.
 
-    CSV files have one row per point in any order, names of columns in the first line, separated by commas, spaces or
+    CSV files have one row per point in any order, and column names in the first line, separated by commas, spaces or
     tabs. HDF5 files have one dataset per parameter, with one value per point, and datasets of final states in the
     group. Columns without a name, and final states that are zero everywhere, are left out.
 
@@ -128,7 +128,7 @@ def _hdf5(path, axes, group):
             raise ValueError(f"no group {group!r}; there are {[n for n in file if isinstance(file[n], h5py.Group)]}")
         place: Any = file if group is None else file[group]
         datasets = {name: data for name, data in place.items() if isinstance(data, h5py.Dataset) and name not in axes}
-        if group is None:  # what else is there, such as units
+        if group is None:  # skip other datasets, for example units
             datasets = {name: data for name, data in datasets.items() if data.size == parameters[0].size}
         return parameters, {name: np.asarray(data, float).ravel() for name, data in datasets.items()}
 

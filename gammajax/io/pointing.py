@@ -1,4 +1,4 @@
-"""Directions and quantities given by people, and the orientation of the field of view."""
+"""Directions and quantities from user input, and the orientation of the field of view."""
 
 # astropy and gammapy carry no types
 # pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
@@ -8,7 +8,7 @@ import warnings
 
 
 def plain(value, unit: str):
-    """Number in `unit` of a `Quantity`; plain numbers are taken to be in `unit` already."""
+    """Value of a `Quantity` in `unit`; plain numbers are in `unit` already."""
     return value.to_value(unit) if hasattr(value, "to_value") else value
 
 
@@ -19,7 +19,7 @@ def plain_pair(values, unit: str) -> tuple[float, float]:
 
 
 def direction(pointing, frame: str) -> tuple[float, float]:
-    """Longitude and latitude [deg] in `frame` of a pair [deg], already in that frame, or of any `SkyCoord`."""
+    """Longitude and latitude [deg] in `frame`, from a pair [deg] in that frame or from any `SkyCoord`."""
     if hasattr(pointing, "transform_to"):
         pointing = pointing.transform_to(frame).spherical
         return float(pointing.lon.deg), float(pointing.lat.deg)
@@ -54,7 +54,7 @@ def fov_angle(lon: float, lat: float, frame: str, alignment: str | None, locatio
         from astropy.utils.exceptions import AstropyWarning
         from erfa import ErfaWarning
 
-        # works without network: the Earth's rotation is then known to a second, far better than needed
+        # without network the Earth's rotation is known to a second, far better than needed
         with (
             iers.conf.set_temp("auto_download", False),
             iers.conf.set_temp("auto_max_age", None),

@@ -1,4 +1,4 @@
-"""Maps of the sky in files, images and cubes: with a celestial projection (read by gammapy) and HEALPix maps."""
+"""Sky maps in files, images and cubes: with a celestial projection (read by gammapy), and HEALPix maps."""
 
 # astropy and gammapy carry no types
 # pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
@@ -13,7 +13,7 @@ import numpy as np
 
 from gammajax.io.files import UNREADABLE, expand, one_line, quiet
 
-NO_DATA = -1.6375e30  # what the HEALPix standard writes where nothing is known
+NO_DATA = -1.6375e30  # missing value of the HEALPix standard
 
 
 class WcsPixels:
@@ -27,7 +27,7 @@ class WcsPixels:
         self.frame, self.shape = wcs_to_celestial_frame(geom.wcs), geom.data_shape[-2:]
         solid_angle = np.asarray(self.geom.solid_angle().to_value("sr")).ravel()
         self.step = math.degrees(math.sqrt(np.nanmedian(solid_angle)))
-        self.solid_angle = np.nan_to_num(solid_angle)  # beyond the edge of the sky there is none
+        self.solid_angle = np.nan_to_num(solid_angle)  # zero beyond the edge of the sky
 
     def directions(self, pixel):
         """Longitudes and latitudes [deg] of the middles of pixels."""
@@ -35,7 +35,7 @@ class WcsPixels:
         return tuple(c.to_value("deg").ravel()[pixel] for c in (coordinates.lon, coordinates.lat))
 
     def find(self, lon, lat):
-        """Numbers of the pixels in directions [deg], -1 outside."""
+        """Indices of the pixels in directions [deg], -1 outside."""
         from astropy import units as u
 
         x, y = self.geom.coord_to_idx((lon * u.deg, lat * u.deg))
@@ -61,7 +61,7 @@ class HealpixPixels:
         return lon.to_value("deg"), lat.to_value("deg")
 
     def find(self, lon, lat):
-        """As [`WcsPixels.find`][]; no direction is outside."""
+        """As [`WcsPixels.find`][]; every direction has a pixel."""
         from astropy import units as u
 
         return self.pixels.lonlat_to_healpix(lon * u.deg, lat * u.deg)
@@ -71,8 +71,8 @@ class HealpixPixels:
 class SkyMap:
     """Values on pixels of the sky, of one image or of planes at several energies.
 
-    `data` [pixel] or [plane, pixel], not finite where nothing is known; `energy` [TeV] of the planes; `unit` of
-    astropy; `axes`: names of the axes besides the sky's.
+    `data` [pixel] or [plane, pixel] is not finite for missing values; `energy` [TeV] of the planes; astropy `unit`;
+    `axes`: names of the axes other than those of the sky.
     """
 
     data: np.ndarray
@@ -88,17 +88,17 @@ class SkyMap:
 
     @property
     def step(self) -> float:
-        """Side of a square [deg] as large as a pixel."""
+        """Side [deg] of a square with the area of a pixel."""
         return self.pixels.step
 
     @property
     def kind(self) -> str:
-        """What the map is called in messages."""
+        """Name of the kind of map, for messages."""
         return "HEALPix map" if isinstance(self.pixels, HealpixPixels) else "map with a celestial projection"
 
     @property
     def flux(self) -> np.ndarray:
-        """Integral over the sky of what is known, of the image or of each plane."""
+        """Integral of the known values over the sky, of the image or of each plane."""
         known = np.nan_to_num(self.data, posinf=0.0, neginf=0.0)
         return np.asarray((known * self.pixels.solid_angle).sum(-1))
 
@@ -114,7 +114,7 @@ class SkyMap:
 
 
 def read_map(path) -> SkyMap:
-    """Map in a FITS file; raises `ValueError` for what is none."""
+    """Map in a FITS file; raises `ValueError` for other files."""
     from astropy.io import fits
 
     try:
@@ -129,7 +129,7 @@ def read_map(path) -> SkyMap:
 
 
 def existing_map(path, frame) -> Path:
-    """Path of a map that exists, expanded, after a look at the frame."""
+    """Expanded path of an existing map; also checks the frame."""
     path = expand(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such map")
@@ -139,7 +139,7 @@ def existing_map(path, frame) -> Path:
 
 
 def from_gammapy_map(sky) -> SkyMap:
-    """A map of gammapy."""
+    """Sky map from a gammapy map."""
     geom, data, axes = sky.geom, np.asarray(sky.data), sky.geom.axes.names
     energy = geom.axes[0].center.to_value("TeV") if axes in (["energy_true"], ["energy"]) else None
     if geom.is_hpx:
@@ -212,9 +212,9 @@ def _unit(text, strict=True):
 
 
 def _read_healpix(hdus, hdu) -> SkyMap:
-    """Map in a table: a pixel per row, its number in a column PIX or that of the row, and a column per plane.
+    """Map in a table with one pixel per row (its index from a column PIX or the row) and one column per plane.
 
-    Also one column of vectors, whose elements are the planes if there are energies for them and otherwise consecutive
+    A single column may hold vectors: their elements are planes if the file has energies for them, otherwise consecutive
     pixels. Energies are in a table of the same file: BANDS (GADF), EBOUNDS or ENERGIES (Fermi-LAT, GALPROP).
     """
     header = hdu.header
@@ -261,7 +261,7 @@ def _read_healpix(hdus, hdu) -> SkyMap:
 
 
 def _whole_sky(data, known, count) -> np.ndarray:
-    """Values of all pixels, unknown but for those with the numbers `known`."""
+    """Values of all pixels; only the pixels with indices `known` have values."""
     if known.size == count and np.array_equal(known, np.arange(count)):
         return data
     whole = np.full((*data.shape[:-1], count), np.nan, data.dtype)

@@ -21,20 +21,20 @@ from gammajax.sky import Grid
 from gammajax.spectra import TabulatedSpectrum
 from gammajax.templates import TemplateCube, TemplateMap
 
-FINEST, PIXELS = 0.01, 100  # deg, and pixels per radius, of a raster when no geom is given
+FINEST, PIXELS = 0.01, 100  # finest pixels [deg], and pixels per radius, of a raster without geom
 CUT_OFF = "the map ends while it is bright; beyond there is nothing, as in gammapy"
-ORDER = 8  # points per side of a pixel when a morphology is drawn on a map
+ORDER = 8  # points per side of a pixel for a map of a morphology
 
 
 def to_frame(model, frame: str, done: set) -> None:
-    """Move position and position angle of a gammapy spatial model to `frame`, in place.
+    """Convert position and position angle of a gammapy spatial model to `frame`, in place.
 
-    `done` holds the parameters already moved: models may share them. A position of which one coordinate is free is
-    free in both, and bounds and priors of the old coordinates are dropped.
+    `done` holds the parameters already converted: models may share them. If one coordinate of a position is free, both
+    become free, and bounds and priors of the old coordinates are dropped.
     """
     from astropy.coordinates import SkyCoord
 
-    template = type(model).__name__ == "TemplateSpatialModel"  # its frame is that of its map
+    template = type(model).__name__ == "TemplateSpatialModel"  # its frame is fixed by its map
     if "lon_0" not in model.parameters.names or model.frame == frame or template:
         return
     lon, lat = model.lon_0, model.lat_0
@@ -56,9 +56,9 @@ def to_frame(model, frame: str, done: set) -> None:
 
 
 def morphology_from_gammapy(model, read: Reader, frame: str, geom=None) -> tuple[Morphology, Any]:
-    """Morphology of a gammapy spatial model in `frame`, and the factor on the spectrum that makes the flux the same.
+    """Morphology of a gammapy spatial model in `frame`, and the factor on the spectrum that keeps the flux.
 
-    The factor is None for models whose integral over the sky is one, and a table for those that change with energy.
+    The factor is None for models that integrate to one over the sky, and a table for models that change with energy.
     """
     kind = type(model)
     name, ours = kind.__name__, kind.__module__.startswith("gammapy.")
@@ -67,7 +67,7 @@ def morphology_from_gammapy(model, read: Reader, frame: str, geom=None) -> tuple
     if ours and name == "ConstantSpatialModel":
         return Constant(), 4.0 * math.pi * read(model.value, "sr-1")
     if ours and name in ("ConstantFluxSpatialModel", "TemplateNDSpatialModel"):
-        raise ValueError(f"{read.prefix}: {name} has no counterpart; it is no function of the direction alone")
+        raise ValueError(f"{read.prefix}: {name} has no counterpart; it is not a function of the direction alone")
     if name == "TemplateSpatialModel" and ours and model.is_energy_dependent:
         return read.table(model, lambda: _cube(model, read, frame, geom))
     if model.is_energy_dependent:
@@ -94,7 +94,7 @@ def _raster(model, read, frame, geom):
         read.note_frozen(model, f"a map of {grid.size} x {grid.size} pixels of {grid.step:.3g} deg")
     flux = values.sum() * grid.solid_angle
     if own is not None and geom is None:
-        # what the map itself says; resampling keeps it to 1e-3 or so
+        # the flux of the map itself; resampling keeps it to about 1e-3
         flux = float(own.flux)
     try:
         return TemplateMap(grid, values), None if abs(flux - 1.0) < 1e-5 else float(flux)
@@ -103,7 +103,7 @@ def _raster(model, read, frame, geom):
 
 
 def _cube(model, read, frame, geom):
-    """Cube of a template of gammapy, and the table of its integral over the sky: a flux or without unit, as the map."""
+    """Cube of a gammapy template, and the table of its integral over the sky: a flux or dimensionless, like the map."""
     name, sky = f"{read.prefix}: {type(model).__name__}", model.map
     if model.position.separation(model.map_center).deg > 1e-6:
         raise ValueError(f"{name} changes with energy and is moved from the centre of its map; move the map itself")
@@ -125,7 +125,7 @@ def _cube(model, read, frame, geom):
         read.note_frozen(
             model, f"a cube of {energy.size} maps of {grid.size} x {grid.size} pixels of {grid.step:.3g} deg"
         )
-    # gammapy goes on to the ends of the outer bins
+    # gammapy extends the map to the ends of the outer bins
     low, high = axis.edges.to_value("TeV")[[0, -1]]
     if low > read.energy_range[0] or high < read.energy_range[1]:
         read.note(f"nothing below {low:.3g} and above {high:.3g} TeV, as gammapy has it: the energies of its map")
@@ -153,7 +153,7 @@ def _place(geom, frame):
 
 
 class _ModelSky:
-    """Any gammapy spatial model, to be drawn on a grid."""
+    """Any gammapy spatial model, for sampling on a grid."""
 
     def __init__(self, model, prefix, place):
         self.model, self.frame, self.prefix = model, model.frame, prefix
@@ -164,7 +164,7 @@ class _ModelSky:
         self.step = place["step"] if place else max(FINEST, self.extent / PIXELS)
 
     def bright(self):
-        """A cross as wide as the model."""
+        """A cross with the width of the model."""
         position = self.model.position.transform_to(self.frame)
         ends = position.directional_offset_by([0, 90, 180, 270] * _degree(), self.extent * _degree()).spherical
         return ends.lon.deg, ends.lat.deg
@@ -181,7 +181,7 @@ def _degree():
 
 
 def _own_grid(geom, frame) -> Grid | None:
-    """The grid whose pixels are those of an equal-area map, as [`morphology_to_gammapy`][] writes it, or None."""
+    """The grid of an equal-area map written by [`morphology_to_gammapy`][], or None for other maps."""
     if geom.is_hpx or geom.frame != frame or geom.projection != "ZEA":
         return None
     geom = geom.to_image()
@@ -228,16 +228,16 @@ NATIVE: dict[str, Callable[[Any, Reader], Morphology]] = {
 
 
 def morphology_to_gammapy(morphology: Morphology, frame: str, geom, energy_range, name: str) -> tuple[Any, Any]:
-    """Spatial model of gammapy for a morphology in `frame`, and the factor on the spectrum or None.
+    """Gammapy spatial model for a morphology in `frame`, and the factor on the spectrum or None.
 
-    What has no counterpart becomes a map with the centre, size and pixels of `geom`, of the flux in each pixel. Cubes
-    reach as far as `energy_range` [TeV].
+    A morphology without counterpart becomes a map of the flux in each pixel, with the centre, size and pixels of
+    `geom`. Cubes cover `energy_range` [TeV].
     """
     from astropy import units as u
     from gammapy.modeling import models as gp
 
     if isinstance(morphology, Constant):
-        # gammapy does not write another value than 1 sr-1
+        # gammapy writes no other value than 1 sr-1
         return gp.ConstantSpatialModel(), 0.25 / math.pi
     place = {"lon_0": number(morphology.lon) * u.deg, "lat_0": number(morphology.lat) * u.deg, "frame": frame}
     if isinstance(morphology, Point):
@@ -286,7 +286,7 @@ def _map_to_gammapy(grid, frame, values, axes=()):
 
 
 def _cube_to_gammapy(cube, frame, energy_range):
-    """Template with the end planes once more at the ends of the range, and one over the norm, which gammapy lacks."""
+    """Template with the outer planes repeated at the ends of the range, and 1 / norm, which gammapy lacks."""
     from gammapy.maps import MapAxis
     from gammapy.modeling.models import TemplateSpatialModel
 

@@ -1,4 +1,4 @@
-"""Spectra of gammapy as spectra of gammajax, and back."""
+"""Conversion of gammapy spectra to gammajax spectra, and back."""
 
 # astropy and gammapy carry no types
 # pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
@@ -33,16 +33,16 @@ from gammajax.spectra import (
 
 FLUX = "cm-2 s-1 TeV-1"
 ENERGY_RANGE = (0.005, 500.0)  # TeV, of tables
-PER_DECADE = 200  # nodes of a table: a power law between them is off by 2e-4 ten cut-off energies up
-SMALLEST = 1e-25  # of the maximum of a table; less counts as zero at its ends
+PER_DECADE = 200  # nodes of a table: power laws between them are off by 2e-4 at ten times a cut-off energy
+SMALLEST = 1e-25  # of the maximum of a table; smaller values at its ends count as zero
 TINY = 1e-36  # single precision ends at 1e-38
 
 
 class Reader:
-    """Numbers of gammapy's parameters: of the free ones those given by name, of the others their own.
+    """Values of gammapy parameters: given by name for free parameters, gammapy's own for the others.
 
-    `free` collects what has been read: name -> (parameter, unit). A parameter that only a table knows is never read,
-    and is frozen by that. `tables` keeps what does not depend on any, `notes` what a user must be told.
+    `free` collects the parameters that were read: name -> (parameter, unit). A parameter used only by a table is never
+    read, which freezes it. `tables` caches objects that depend on no parameter; `notes` are messages to the user.
     """
 
     def __init__(self, names, values, tables, energy_range, prefix=""):
@@ -61,7 +61,7 @@ class Reader:
         return float(parameter.quantity.to_value(unit))
 
     def table(self, model, make: Callable[[], Any]):
-        """What `make` gives, made once per gammapy model."""
+        """Result of `make`, called once per gammapy model."""
         if id(model) not in self.tables:
             self.tables[id(model)] = make()
         return self.tables[id(model)]
@@ -71,16 +71,16 @@ class Reader:
         self.notes.append(f"{self.prefix}: {text}")
 
     def note_frozen(self, model, text: str) -> None:
-        """[`note`][] on what `model` became, and which of its free parameters that froze."""
+        """[`note`][] on the replacement of `model`, and on its free parameters that are now frozen."""
         frozen = [parameter.name for parameter in model.parameters if id(parameter) in self.names]
         end = f"; frozen: {', '.join(frozen)}" if frozen else ""
         self.note(f"{type(model).__name__} is {text}{end}")
 
 
 def spectrum_from_gammapy(model, read: Reader) -> Any:
-    """Spectrum, or factor on a spectrum, of a gammapy spectral model: native where there is one, else its table."""
+    """Spectrum, or factor on a spectrum, from a gammapy spectral model: native if there is one, else a table."""
     kind = type(model)
-    # a class of the same name elsewhere is another model
+    # a class of the same name from elsewhere is another model
     native = NATIVE.get(kind.__name__) if kind.__module__.startswith("gammapy.") else None
     result = None if native is None else native(model, read)
     return _tabulated(model, read) if result is None else result
@@ -114,7 +114,7 @@ def evaluate(model, energy):
 
 
 def positive_table(energy, value, name) -> TabulatedSpectrum:
-    """Table without the ends where it is zero; zeros in between become the smallest number that counts."""
+    """Table without zeros at its ends; zeros in between become the smallest value that counts."""
     least = max(SMALLEST * np.nanmax(value, initial=0.0), TINY)
     some = np.flatnonzero(value > least)
     if some.size < 2 or not np.all(np.isfinite(value)):
@@ -127,7 +127,7 @@ def _template(model, read):
     def make():
         low, high = read.energy_range
         nodes = np.asarray(model.energy.to_value("TeV"), float)
-        # gammapy continues its outer intervals
+        # gammapy extrapolates the outer intervals
         ends = [e for e in (low, high) if not nodes[0] <= e <= nodes[-1]]
         nodes = np.unique(np.append(nodes, ends))
         table = positive_table(nodes, evaluate(model, nodes), f"{read.prefix}: {type(model).__name__}")
@@ -137,7 +137,7 @@ def _template(model, read):
         same = np.allclose(np.asarray(table(jnp.asarray(between)), float), expected, rtol=1e-4, atol=TINY)
         return table if same else None
 
-    # interpolated in another way: as any other model
+    # other interpolations are tabulated like any other model
     return read.table(model, make) if len(model.energy) > 1 else None
 
 
@@ -175,7 +175,7 @@ def _cutoff_3fgl(model, read):
 
 
 def _pulsar_dr3(model, read):
-    """In 4FGL-DR3 the index and the strength d of the cut-off are those at the reference energy."""
+    """In 4FGL-DR3 the index and the strength d of the cut-off are defined at the reference energy."""
     amplitude, reference = read(model.amplitude, FLUX), read(model.reference, "TeV")
     index, d, power = read(model.index_1), read(model.expfactor), read(model.index_2)
     if model.index_2.frozen and abs(model.index_2.value) < 1e-3:
@@ -277,12 +277,12 @@ NATIVE: dict[str, Callable[[Any, Reader], Any]] = {
 
 
 def number(leaf) -> float:
-    """Plain number of a scalar leaf, as short as single precision allows: 2.3, not 2.29999995."""
+    """Plain number of a scalar leaf, with the fewest digits of its precision: 2.3, not 2.29999995."""
     return float(str(np.asarray(leaf)[()]))
 
 
 def spectrum_to_gammapy(spectrum: Spectrum, energy_range):
-    """Spectral model of gammapy: the counterpart, or a table over `energy_range` [TeV] where there is none."""
+    """Gammapy spectral model: the counterpart, or a table over `energy_range` [TeV] if there is none."""
     model = _counterpart(spectrum, energy_range)
     return _table_to_gammapy(spectrum, energy_range) if model is None else model
 
@@ -295,7 +295,7 @@ def _counterpart(spectrum, energy_range) -> Any:
         flux = np.asarray(spectrum.flux, float) * float(spectrum.norm)
         return _closed_template(np.asarray(spectrum.energy, float), flux, u.Unit(FLUX))
     if isinstance(spectrum, Line):
-        # as wide as the spline that stands for the line
+        # the width of the line's spline
         spectrum = GaussianLine(spectrum.amplitude, spectrum.energy, 0.5 * PROFILE * spectrum.energy)
     if isinstance(spectrum, SumSpectrum):
         first, *rest = [spectrum_to_gammapy(part, energy_range) for part in spectrum.parts]
@@ -320,7 +320,7 @@ def _factor_to_gammapy(factor) -> Any:
 
     if not callable(factor):
         model = gp.PowerLawNormSpectralModel(norm=number(factor))
-        model.norm.frozen = True  # it and the amplitude would be one parameter twice
+        model.norm.frozen = True  # it is degenerate with the amplitude
         return model
     if isinstance(factor, Absorption):
         depth = np.asarray(factor.optical_depth, float)
@@ -360,7 +360,7 @@ def _values(spectrum, energy):
 
 
 def _closed_template(energy, flux, unit):
-    """Template that falls to nothing outside its nodes, where gammapy would continue it."""
+    """Template that falls to zero outside its nodes; gammapy would extrapolate it."""
     from astropy import units as u
     from gammapy.modeling.models import TemplateSpectralModel
 
@@ -370,7 +370,7 @@ def _closed_template(energy, flux, unit):
     return TemplateSpectralModel(energy * u.TeV, flux * unit)
 
 
-# fields and units of the classes that gammapy has with the same parameters
+# fields and units of classes with the same parameters in gammapy
 COUNTERPARTS: dict[type, tuple[str, dict[str, str]]] = {
     PowerLaw: ("PowerLawSpectralModel", {"index": "", "amplitude": FLUX, "reference": "TeV"}),
     BrokenPowerLaw: (
@@ -392,7 +392,7 @@ COUNTERPARTS: dict[type, tuple[str, dict[str, str]]] = {
     LogParabola: ("LogParabolaSpectralModel", {"amplitude": FLUX, "reference": "TeV", "alpha": "", "beta": ""}),
     GaussianLine: ("GaussianSpectralModel", {"amplitude": "cm-2 s-1", "mean": "TeV", "sigma": "TeV"}),
 }
-# of those that gammapy also has as factors: the class, and the names that differ
+# gammapy classes for the same spectra as factors, with the names that differ
 FACTORS: dict[type, tuple[str, dict[str, str]]] = {
     PowerLaw: ("PowerLawNormSpectralModel", {"amplitude": "norm", "index": "tilt"}),
     ExponentialCutoffPowerLaw: ("ExpCutoffPowerLawNormSpectralModel", {"amplitude": "norm"}),

@@ -1,4 +1,4 @@
-"""Simulated events written as a GADF folder, and read back exactly."""
+"""Writing simulated events as a GADF folder, and reading them back exactly."""
 
 # astropy and gammapy carry no types
 # pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
@@ -16,7 +16,7 @@ GADF = {
     "HDUDOC": "https://github.com/open-gamma-ray-astro/gamma-astro-data-formats",
     "HDUVERS": "0.3",
 }
-# simulated runs start at this time; the times of the events are not simulated
+# start of simulated runs; times of events are not simulated
 TIME = {"MJDREFI": 51544, "MJDREFF": 0.5, "TIMEUNIT": "s", "TIMESYS": "TT", "TIMEREF": "LOCAL"}
 WHOLE = ("event_id", "component")
 TRUTH = {"energy_true": ("ENERGY_TRUE", "TeV"), "component": ("MC_ID", "")}
@@ -25,12 +25,12 @@ TRUTH = {"energy_true": ("ENERGY_TRUE", "TeV"), "component": ("MC_ID", "")}
 def write_events(path, events: Events, observations, overwrite: bool = False) -> None:
     """Write a folder with one file per observation (`EVENTS`, `GTI`) and the two index files of GADF.
 
-    Any GADF reader, such as gammapy's `DataStore`, can open it; response functions are not written. The true
+    Any GADF reader can open it, for example gammapy's `DataStore`; response functions are not written. The true
     energies, directions and components of simulated events are kept (`ENERGY_TRUE`, `RA_TRUE`, `DEC_TRUE`, `MC_ID`).
-    Files are written under a temporary name and renamed when complete. Observations whose `obs_id` are not distinct
-    whole numbers are numbered in the order of the list.
+    Files are written under a temporary name and renamed when complete. If the `obs_id` are not distinct whole numbers,
+    observations are numbered in the order of the list.
 
-    Raises `FileExistsError` when a file is there already and `overwrite` is false.
+    Raises `FileExistsError` if a file exists and `overwrite` is false.
     """
     from astropy.io import fits
 
@@ -104,7 +104,7 @@ def _hdus(events, number, observation, obs_id):
     times = {"TSTART": 0.0, "TSTOP": livetime, "ONTIME": livetime, "LIVETIME": livetime, "TELAPSE": livetime}
     header = fits.Header({**GADF, "HDUCLAS1": "EVENTS", "OBS_ID": obs_id, **TIME, **times, "DEADC": 1.0})
     header.update({"RA_PNT": ra, "DEC_PNT": dec, "OBS_MODE": "POINTING", "RADECSYS": "ICRS", "EQUINOX": 2000.0})
-    # needed by gammapy; simulated runs have no site
+    # gammapy needs these keywords; simulated runs have no site
     header.update({key: (0.0, "not simulated") for key in ("GEOLON", "GEOLAT", "ALTITUDE")})
     header.update({"EUNIT": "TeV", "CREATOR": "gammajax", "TELESCOP": "", "OBJECT": "simulation"})
     intervals = [_fits_column("START", np.zeros(1), "s"), _fits_column("STOP", np.full(1, livetime), "s")]
@@ -163,7 +163,7 @@ def _fits_column(name, values, unit=""):
 
 
 def _directions(lon, lat, frame, suffix):
-    """RA and DEC columns, and for the galactic frame the columns that hold the directions unchanged."""
+    """RA and DEC columns; for the galactic frame also columns with the unchanged directions."""
     ra, dec = _radec(lon, lat, frame)
     columns = {"RA": ra, "DEC": dec} if frame == "icrs" else {"RA": ra, "DEC": dec, "GLON": lon, "GLAT": lat}
     return [_fits_column(f"{name}{suffix}", values, "deg") for name, values in columns.items()]
@@ -187,7 +187,7 @@ def _distance(first, second):
 
 
 def _numbers(observations) -> list[int]:
-    """OBS_ID of every observation: its own when these are distinct whole numbers, else its place in the list."""
+    """OBS_ID of every observation: its own if all are distinct whole numbers, else its index in the list."""
     names = [o.obs_id for o in observations]
     if len(set(names)) == len(names) and all(name.isdecimal() for name in names):
         return [int(name) for name in names]

@@ -1,4 +1,4 @@
-"""Templates from files, and how maps of the sky are brought onto the equal-area grids of gammajax."""
+"""Templates from files, and resampling of sky maps onto equal-area grids."""
 
 import math
 from typing import Any
@@ -12,9 +12,9 @@ from gammajax.sky import Grid, deproject, project
 from gammajax.templates import Edge, TemplateMap
 
 OVERSAMPLE = 4  # points per side of a pixel of the map or the grid, whichever is smaller
-LARGEST = 2000  # pixels per side of the grid; larger ones are asked for by mistake
+LARGEST = 2000  # pixels per side of the grid; larger grids are most likely a mistake
 SKY = math.degrees(2.0)  # radius [deg] of the projected sky
-BRIGHT = 0.05  # of the mean brightness: a map that ends there is cut off
+BRIGHT = 0.05  # of the mean brightness: a map with brighter pixels at its end is cut off
 
 
 def read_template(
@@ -27,23 +27,22 @@ def read_template(
 ) -> TemplateMap:
     """Template from a FITS image or HEALPix map of surface brightness, in any unit per solid angle.
 
-    Every pixel of an equal-area grid gets the mean of the map over it, the map being constant in its own pixels, so
-    that photons are conserved; the template is then normalised to one *on the grid*. Pixels that are not finite count
-    as empty. Counts per pixel must be divided by the solid angle first, unless all pixels of the map are equal-area.
+    Every pixel of an equal-area grid gets the mean of the map, which is constant within its own pixels: this conserves
+    photons. The template is then normalised to one *on the grid*. Pixels that are not finite count as empty. Divide
+    counts per pixel by the solid angle first, unless all pixels of the map have equal area.
 
-    Where the part that is read, or the map itself, ends while it is still bright, with 5 % of the mean brightness or
-    more, the template remembers its edge. An observation with that edge in its field is an error: the flux beyond would
-    be missing. For a source that does end there: `TemplateMap(template.grid, template.values)`.
+    If the map, or the part that is read, ends while it is still bright (5 % of the mean brightness or more), the
+    template stores this edge. An observation with that edge in its field is an error: the flux beyond would be missing.
+    For a source that really ends there use `TemplateMap(template.grid, template.values)`.
 
     **Arguments:**
 
-    - `frame`: "icrs" or "galactic", that of the observations; the map's own is in the file.
+    - `frame`: frame of the observations, "icrs" or "galactic"; the file gives the map's own frame.
     - `lon`, `lat` [deg]: centre of the grid in `frame`, by default the middle of the map's bright pixels.
-    - `radius` [deg]: half the side of the grid, by default what holds all bright pixels.
-    - `step` [deg]: side of the pixels of the grid, by default that of the map's.
+    - `radius` [deg]: half the side of the grid, by default large enough for all bright pixels.
+    - `step` [deg]: side of the pixels of the grid, by default the side of the map's pixels.
 
-    Raises `ValueError` for a file that is neither, for a cube, a negative brightness, and a grid above 2000 pixels a
-    side.
+    Raises `ValueError` for other files, for a cube, a negative brightness, and a grid above 2000 pixels a side.
     """
     path = existing_map(path, frame)
     sky = read_map(path)
@@ -57,10 +56,10 @@ def read_template(
 
 
 def resample(sky, name, frame, lon=None, lat=None, radius=None, step=None) -> tuple[Grid, np.ndarray, Edge | None]:
-    """Equal-area grid, the means over its pixels of `sky`, [y, x] or [plane, y, x], and the edge where it is cut off.
+    """Equal-area grid, means of `sky` over its pixels, [y, x] or [plane, y, x], and the edge if the map is cut off.
 
     `sky` is a [`gammajax.io.skymap.SkyMap`][] or has its `frame`, `step`, `bright` and `values_at`. The other arguments
-    are those of [`read_template`][]; `name` is used in messages.
+    are those of [`read_template`][]; `name` is for messages.
     """
     from astropy.coordinates import SkyCoord
 
@@ -103,7 +102,7 @@ def resample(sky, name, frame, lon=None, lat=None, radius=None, step=None) -> tu
 
 
 def _edge(grid, values, known, name) -> Edge | None:
-    """Unknown pixels next to bright ones, also those just outside the grid."""
+    """Unknown pixels next to bright pixels, also just outside the grid."""
     known, values = (a.reshape(-1, *a.shape[-2:]) for a in (known, values))
     mean = values.sum((1, 2), keepdims=True) / np.maximum(known.sum((1, 2), keepdims=True), 1)
     bright = np.any(known & (values > BRIGHT * mean), axis=0)

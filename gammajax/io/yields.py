@@ -9,7 +9,7 @@ from gammajax.io.files import UNREADABLE, expand, one_line, read_text
 
 GEV_PER_TEV = 1e3
 MASS, LOG10_X = ("mDM", "DM"), ("Log[10,x]", "Log10[x]")  # PPPC4DMID, CosmiXs
-# names of columns where they are not those of the channels; Mathematica wrote those of PPPC4DMID
+# column names that differ from the channel names; PPPC4DMID has Mathematica's notation
 CHANNELS = {
     **{f"{name}{side}": f"{name}_{side}" for name in ("e", "mu", "tau") for side in "LR"},
     **{f"{name}{side}": f"{name}_{side}" for name in "WZ" for side in "LT"},
@@ -24,13 +24,13 @@ def read_yields(path) -> Yields:
 
     - PPPC4DMID (Cirelli et al. 2011, arXiv:1012.4515): `AtProduction_gammas.dat` with electroweak corrections,
       `AtProductionNoEW_gammas.dat` without.
-    - CosmiXs (Arina et al. 2024, arXiv:2312.01153): `AtProduction-Gamma.dat`, which has channels `u`, `d`, `s`, `aZ`
-      and `HZ` too, and none named `q`.
+    - CosmiXs (Arina et al. 2024, arXiv:2312.01153): `AtProduction-Gamma.dat`, which also has channels `u`, `d`, `s`,
+      `aZ` and `HZ`, but no `q`.
 
-    Both are text: names of the columns in the first line, masses in GeV, log10 of x = E / mass, and dN/dlog10(x) for
+    Both are text: column names in the first line, masses in GeV, log10 of x = E / mass, and dN/dlog10(x) for
     each channel. Channels are named as in [`gammajax.darkmatter.channels`][].
 
-    Raises `ValueError` for a file that is not such a table or is not a full grid of increasing masses and log10 x.
+    Raises `ValueError` for other files, and for a table that is not a full grid of increasing masses and log10 x.
     """
     path = expand(path)
     if not path.is_file():
@@ -61,7 +61,7 @@ def read_yields(path) -> Yields:
 
 
 def channel(column: str) -> str:
-    r"""Name of a channel from that of its column, as `\[Tau]L` and `dNdLog10x[tauL]`."""
+    r"""Name of a channel from its column, for example `\[Tau]L` or `dNdLog10x[tauL]`."""
     inner = re.fullmatch(r"dNdLog10x\[(.*)\]", column)
     plain = inner[1] if inner else re.sub(r"\\\[(\w+)\]", lambda greek: greek[1].lower(), column)
     return CHANNELS.get(plain, plain)

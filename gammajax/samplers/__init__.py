@@ -1,6 +1,6 @@
-"""Samplers: how a posterior is explored. Each is `sampler(key, posterior, *, options) -> Result`.
+"""Samplers of a posterior. Each is `sampler(key, posterior, *, options) -> Result`.
 
-A sampler sees a posterior through its pure methods only. Adding one is one file and a row here.
+A sampler uses only the pure methods of a posterior. A new sampler is one file and a row here.
 """
 
 from gammajax.samplers.laplace import laplace as laplace

@@ -1,7 +1,7 @@
-"""Checkpoints: the state of a sampler in a file, and what it belongs to.
+"""Checkpoints: the state of a sampler in a file, with the identity of its run.
 
-A checkpoint holds the arrays of the sampler's state, to the bit, and digests of all that decides how it goes on: model,
-events, options, key, versions, machine. It continues a run only where all of them are the same.
+A checkpoint holds the exact arrays of the sampler's state, and digests of everything that determines its course: model,
+events, options, key, versions, machine. It continues a run only if all of them are equal.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ PROBES = 8
 
 
 class Checkpoint(NamedTuple):
-    """Arrays of a run between two steps: how it was prepared, its state and what it has recorded; and seconds spent."""
+    """Arrays of a run between two steps (preparation, state, record), and seconds spent."""
 
     prepared: dict[str, np.ndarray]
     state: list[np.ndarray]
@@ -34,10 +34,10 @@ class Checkpoint(NamedTuple):
 
 
 def identity(posterior, key, method: str, options: dict) -> dict[str, Any]:
-    """What a checkpoint belongs to, by what a person would call it."""
+    """Identity of the run of a checkpoint, under readable names."""
     device, shared = jax.devices()[0], distributed.spans(posterior)
     data = distributed.digest(eqx.filter(posterior, eqx.is_array_like))
-    if shared:  # that of every process's share, in the order of the processes
+    if shared:  # digest of the shares of all processes, in their order
         data = hashlib.blake2b(b"".join(distributed.gather(data)), digest_size=16).digest()
     return {
         "method": method,
@@ -52,20 +52,20 @@ def identity(posterior, key, method: str, options: dict) -> dict[str, Any]:
 
 @eqx.filter_jit
 def _probe(posterior):
-    """Log-density at some draws of the prior: what a model is, as far as a sampler sees it."""
+    """Log-density at some draws of the prior: a fingerprint of the model."""
     x = prior_draws(posterior, jax.random.key(0), PROBES)
     return jax.lax.map(lambda one: log_prior(posterior, one) + log_likelihood(posterior, one), x)
 
 
 def _equal(name, there, here) -> bool:
     if name == "model" and isinstance(there, list) and len(there) == len(here):
-        # another process may add in another order
+        # processes may add in another order
         return bool(np.allclose(there, here, rtol=1e-5, atol=1e-5))
     return there == here
 
 
 def write(path: Path, belongs_to: dict, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint; the one before it stays until this one is whole."""
+    """Write a checkpoint; the previous one stays until the new one is complete."""
     arrays: dict[str, Any] = {f"prepared {name}": value for name, value in checkpoint.prepared.items()}
     arrays |= {f"state {i}": value for i, value in enumerate(checkpoint.state)}
     arrays |= {f"record {i}": value for i, value in enumerate(checkpoint.record)}
@@ -75,9 +75,9 @@ def write(path: Path, belongs_to: dict, checkpoint: Checkpoint) -> None:
 
 
 def read(path: Path, belongs_to: dict, data: bytes | None = None) -> Checkpoint:
-    """Read a checkpoint, or take what was read as `data`.
+    """Read a checkpoint from `path`, or from its bytes `data`.
 
-    Raises `ValueError` when it is none, or belongs to something else, and says to what.
+    Raises `ValueError` for another kind of file, and for a checkpoint of another run, with the difference.
     """
     try:
         with np.load(path if data is None else io.BytesIO(data), allow_pickle=False) as file:
@@ -97,7 +97,7 @@ def read(path: Path, belongs_to: dict, data: bytes | None = None) -> Checkpoint:
 
 
 def _change(there, here) -> str:
-    """What differs, where a person can read it."""
+    """The difference in words, if it is readable."""
     if isinstance(there, dict) and isinstance(here, dict):
         names = [name for name in here if there.get(name) != here[name]]
         return ": " + ", ".join(f"{name} {there.get(name)}, now {here[name]}" for name in names)

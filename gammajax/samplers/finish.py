@@ -1,4 +1,4 @@
-"""From a finished run to a result."""
+"""The result of a finished run."""
 
 import json
 import warnings
@@ -13,9 +13,9 @@ from gammajax.samplers.labels import element_labels
 
 
 def finish(run: Run, sampler: Sampler, key, samples: dict, messages=(), **more) -> Result:
-    """Result of equal-weight `samples` [chain, draw, ...] with what every run keeps; `more` as `Result.from_samples`.
+    """Result of equally weighted `samples` [chain, draw, ...] with the metadata of the run.
 
-    `messages` are given as warnings too.
+    `more` as in `Result.from_samples`; `messages` are raised as warnings too.
     """
     result = Result.from_samples(
         samples,
@@ -26,7 +26,7 @@ def finish(run: Run, sampler: Sampler, key, samples: dict, messages=(), **more) 
         fractions=sample_fractions(run.posterior, samples),
         timings=run.timings,
         seed=int(np.asarray(jax.random.key_data(key)).ravel()[-1]),
-        events=getattr(run.posterior, "total", None),  # a log-likelihood written by hand has none
+        events=getattr(run.posterior, "total", None),  # a handwritten log-likelihood has no number of events
         **more,
     )
     say(result, messages)
@@ -34,7 +34,7 @@ def finish(run: Run, sampler: Sampler, key, samples: dict, messages=(), **more) 
 
 
 def say(result: Result, messages) -> None:
-    """Keep messages with the result, and warn."""
+    """Add messages to the result, and warn."""
     result.tree.attrs["messages"] = json.dumps(result.messages + list(messages))
     for message in messages:
         warnings.warn(message, stacklevel=4)

@@ -7,16 +7,16 @@ import numpy as np
 
 
 def sample_fractions(posterior, samples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Fractions by path of the node, of the leading shape [chain, draw] of the samples.
+    """Fractions [chain, draw] by path of the node.
 
-    Empty for a posterior that is no [`gammajax.Posterior`][], such as a log-likelihood written by hand.
+    Empty for other objects than a [`gammajax.Posterior`][], for example a handwritten log-likelihood.
     """
     if not hasattr(posterior, "fractions"):
         return {}
     shape = np.shape(next(iter(samples.values())))[:2]
     draws = {name: jnp.asarray(values).reshape(-1, *np.shape(values)[2:]) for name, values in samples.items()}
     found = _fractions(posterior, draws)
-    mixture = posterior.model(posterior.reference_parameters)  # for the order: jit sorts dictionaries
+    mixture = posterior.model(posterior.reference_parameters)  # for the order of names: jit sorts dicts
     names = mixture.node_fractions(dict.fromkeys(mixture.components, jnp.ones(())))
     return {name: np.asarray(found[name]).reshape(shape) for name in names}
 

@@ -1,4 +1,4 @@
-"""Importance weights: how far draws of an approximation are from the posterior, and how to mend them."""
+"""Importance weights: quality and correction of draws from an approximation of the posterior."""
 
 import math
 from typing import NamedTuple
@@ -7,17 +7,17 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-LEAST = 25  # draws: a fifth of them is the tail, which needs five
-NOTHING = 700.0  # a logarithm of a ratio that double precision rounds to none
-TAILS = 5.0  # degrees of freedom of proposals: tails heavier than those of posteriors
-K_HAT_MAX = 0.7  # Vehtari et al. 2024 (arXiv:1507.02646): above, importance weights are not to be trusted
+LEAST = 25  # draws: the tail is a fifth of them and needs five
+NOTHING = 700.0  # log ratio at which double precision rounds the smaller number to zero
+TAILS = 5.0  # degrees of freedom of proposals: their tails are heavier than those of posteriors
+K_HAT_MAX = 0.7  # Vehtari et al. 2024 (arXiv:1507.02646): importance weights are unreliable above
 
 
 def smooth(log_weight: Float[np.ndarray, " draw"]) -> tuple[Float[np.ndarray, " draw"], float]:
-    """Pareto-smoothed log-weights, which add up to one, and k-hat, the shape of their tail (arXiv:1507.02646).
+    """Logarithms of normalised Pareto-smoothed weights, and k-hat, the shape of their tail (arXiv:1507.02646).
 
-    The mean of weights has a finite variance where k-hat is below 0.5. Equal weights have no tail (minus infinity),
-    and of too few it is not known (NaN); these are not smoothed. Where no tail fits k-hat is infinite.
+    The mean of weights has a finite variance if k-hat is below 0.5. k-hat is minus infinity for equal weights, which
+    have no tail, and NaN for too few weights; neither are smoothed. It is infinite if no tail fits.
     """
     from arviz_stats.base.array import array_stats
 
@@ -30,7 +30,7 @@ def smooth(log_weight: Float[np.ndarray, " draw"]) -> tuple[Float[np.ndarray, " 
     tail = np.sort(log_weight[some])[-int(min(0.2 * count, 3.0 * math.sqrt(count))) - 1 :]
     if np.ptp(tail) < 1e-6:
         return plain, -math.inf
-    # it takes log-likelihoods left out, of which weights are the inverse
+    # the function takes leave-one-out log-likelihoods; weights are their inverse
     with np.errstate(all="ignore"):
         smoothed, k_hat = array_stats.psislw(-log_weight[some])
     if not (np.all(np.isfinite(smoothed)) and np.isfinite(k_hat)):
@@ -40,7 +40,7 @@ def smooth(log_weight: Float[np.ndarray, " draw"]) -> tuple[Float[np.ndarray, " 
 
 
 class Weighing(NamedTuple):
-    """What draws of an approximation say of a density: weights that add up to one, k-hat, evidence, draws to keep."""
+    """Normalised weights of draws from an approximation, k-hat, evidence, and indices of the draws to keep."""
 
     log_weight: Float[np.ndarray, " draw"]
     k_hat: float
@@ -50,15 +50,15 @@ class Weighing(NamedTuple):
 
 
 def weigh(key: Array, log_ratio: Float[np.ndarray, " draw"]) -> Weighing:
-    """Weigh draws by the logarithm of density over proposal; `chosen` are as many of them as the weights are worth.
+    """Weigh draws by the logarithm of density over proposal; the number of `chosen` draws is the effective size.
 
-    The evidence is the mean of the smoothed weights. Its error holds how far the smoothing moved it: of a heavy tail
-    the spread of the weights that were drawn says too little.
+    The evidence is the mean of the smoothed weights. Its error includes the shift from the smoothing: for a heavy tail
+    the spread of the drawn weights is too small an error.
     """
     log_ratio = np.asarray(log_ratio, np.float64)
     log_weight, k_hat = smooth(log_ratio)
     some = np.isfinite(log_weight)
-    # smoothing leaves all but the tail, a fifth at most: there the difference is the logarithm of the sum
+    # smoothing changes only the tail, at most a fifth: the median difference is the logarithm of the sum
     log_sum = float(np.median(log_ratio[some] - log_weight[some]))
     plain = float(np.logaddexp.reduce(log_ratio))
     spread = np.exp(log_weight).std(ddof=1) * math.sqrt(log_weight.size)
@@ -73,7 +73,7 @@ def effective_size(log_weight: Float[np.ndarray, " draw"]) -> float:
 
 
 def resample(key: Array, log_weight: Float[np.ndarray, " draw"], size: int) -> np.ndarray:
-    """Indices of `size` draws in proportion to their weights, systematically and in random order."""
+    """Indices of `size` draws in proportion to their weights, by systematic resampling, in random order."""
     key_place, key_order = jax.random.split(key)
     log_weight = np.asarray(log_weight, np.float64)
     chosen = systematic(
@@ -83,5 +83,5 @@ def resample(key: Array, log_weight: Float[np.ndarray, " draw"], size: int) -> n
 
 
 def systematic(weights: Float[np.ndarray, " draw"], number: int, place: float = 0.5) -> np.ndarray:
-    """Indices of so many draws, each taken number x weight times up to rounding; weights add up to one."""
+    """Indices of `number` draws, each repeated number x weight times up to rounding; weights add up to one."""
     return np.minimum(np.searchsorted(np.cumsum(weights), (np.arange(number) + place) / number), len(weights) - 1)

@@ -1,4 +1,4 @@
-"""Names of the numbers in vector parameters, as the model says them."""
+"""Names of the elements of vector parameters, from the model."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -11,16 +11,16 @@ import numpy as np
 from gammajax.darkmatter.flux import Emission
 from gammajax.mixture import InstrumentBackground, Mixture
 
-DRAWS = 16  # of the prior, at which numbers that are the same agree
+DRAWS = 16  # draws of the prior for the comparison of parameters with named numbers of the model
 
 
 def element_labels(posterior) -> dict[str, list[str]]:
-    """Labels of the numbers of every vector parameter that is one with something in the model that has names.
+    """Labels of the elements of every vector parameter that equals named numbers in the model.
 
-    That is the weights of a mixture (by component), branching ratios (by channel), norm or tilt of the background (by
-    observation), and the numbers of one object (by argument, as `lon` and `lat` of a position). They are one where they
-    agree, number by number, at draws of the prior; whatever agrees with nothing has no labels.
-    Empty for a posterior that is no [`gammajax.Posterior`][], such as a log-likelihood written by hand.
+    Named numbers are the weights of a mixture (by component), branching ratios (by channel), norm or tilt of the
+    background (by observation), and the numbers of one object (by argument, as `lon` and `lat` of a position). A vector
+    equals them if all elements agree at draws of the prior; other vectors have no labels.
+    Empty for other objects than a [`gammajax.Posterior`][], for example a handwritten log-likelihood.
     """
     if not hasattr(posterior, "fractions"):
         return {}
@@ -36,7 +36,7 @@ def element_labels(posterior) -> dict[str, list[str]]:
         numbers = np.asarray(draws[vector])
         for labels, several in zip(names, values, strict=True):
             same = np.isclose(numbers[:, :, None], np.asarray(several)[:, None, :], rtol=1e-5, atol=0.0).all(0)
-            # each number has one place, and each place one number
+            # a one-to-one match
             if np.all(same.sum(1) == 1) and np.all(same.sum(0) <= 1):
                 found[vector] = [labels[place] for place in same.argmax(1)]
                 break
@@ -44,7 +44,7 @@ def element_labels(posterior) -> dict[str, list[str]]:
 
 
 def _named(part, ids) -> Iterator[tuple[tuple[str, ...], jax.Array]]:
-    """Names and numbers of all that has several with different names, from the outside inwards."""
+    """Names and values of all groups of differently named numbers, from the outside inwards."""
     if not isinstance(part, eqx.Module):
         return
     if isinstance(part, Mixture) and part.fractions is not None:

@@ -1,7 +1,7 @@
 """Laplace approximation: the Gaussian about the maximum of a posterior, corrected by importance weights.
 
-The quickest answer; the Gaussian is exact for many events and parameters far from their bounds (Tierney & Kadane 1986),
-and weights mend what it misses elsewhere about this one peak. The search for the maximum is that of [`gammajax.fit`][].
+The fastest method. The Gaussian is exact for many events and parameters far from their bounds (Tierney & Kadane 1986);
+otherwise weights correct it near this one peak. The search for the maximum is that of [`gammajax.fit`][].
 """
 
 from functools import lru_cache
@@ -39,16 +39,16 @@ def laplace(
 ) -> Result:
     """Draw about the maximum, in the unconstrained space, and weight with the posterior itself.
 
-    - `draws` of a Student t with the centre and covariance of the Gaussian, whose tails are heavier than those of
-      posteriors; the result holds as many of equal weight as their weights are worth, and all of them with
-      weights (`weighted`).
-    - `initial`: parameters near the maximum; by default they are searched for.
+    - `draws` from a Student t with the centre and covariance of the Gaussian; its tails are heavier than those of
+      posteriors. The result has equally weighted draws, as many as the effective size of the weights, and all draws
+      with weights (`weighted`).
+    - `initial`: parameters near the maximum; by default a search finds them.
     - the others as in [`gammajax.nuts`][].
 
-    Evidence is the mean weight. The Gaussian's own is kept as `log_evidence_gaussian` in `Result.tree.attrs`:
-    log density at the maximum + d/2 log 2 pi + 1/2 log det C, with the covariance C of d numbers. Where the weights
-    have no finite variance, a Pareto k-hat above 0.5 (arXiv:1507.02646), the error of the evidence holds the distance
-    of the two; above 0.7 the posterior is no such Gaussian, which `Result.messages` say.
+    The evidence is the mean weight. `log_evidence_gaussian` in `Result.tree.attrs` is the evidence of the Gaussian:
+    log density at the maximum + d/2 log 2 pi + 1/2 log det C, with the covariance C of d numbers. If the weights
+    have no finite variance, a Pareto k-hat above 0.5 (arXiv:1507.02646), the error of the evidence includes the
+    difference of the two. Above 0.7 the posterior is not close to a Gaussian, and `Result.messages` has a message.
     Raises `ValueError` for fewer than 25 draws, and as [`gammajax.fit`][] does.
     """
     if draws < LEAST:
@@ -86,7 +86,7 @@ def laplace(
         error = float(np.hypot(error, own - weighing.log_evidence))
     messages = []
     if not run.prepared["converged"]:
-        messages.append("the maximum was not found: the Gaussian about it means little")
+        messages.append("the maximum was not found: the Gaussian approximation is unreliable")
     if not k_hat < K_HAT_MAX:
         messages.append(
             f"the posterior is no Gaussian: Pareto k-hat {k_hat:.2f}, above {K_HAT_MAX}; sample it, by nuts or nested"

@@ -1,8 +1,8 @@
-"""Nested slice sampling: live points climb through ever smaller prior volume, moved by slices.
+"""Nested slice sampling: live points move by slices through shrinking prior volumes of rising likelihood.
 
-Skilling 2006 (doi:10.1214/06-BA127), in the form of Yallup, Kroupa & Handley 2026 (arXiv:2601.23252), by blackjax but
-for the slices, [`gammajax.samplers.slices`][]. Gives the evidence with its error and finds peaks wherever the live
-points cover the prior: the method of choice when there may be several, and the judge of the others.
+Skilling 2006 (doi:10.1214/06-BA127), in the form of Yallup, Kroupa & Handley 2026 (arXiv:2601.23252), by blackjax,
+with the slices of [`gammajax.samplers.slices`][]. It gives the evidence with its error and finds peaks wherever the
+live points cover the prior: the method of choice for several peaks, and the reference for the other methods.
 """
 
 from functools import lru_cache, partial
@@ -55,17 +55,17 @@ def nested(
     """Draw from a posterior and compute its evidence, from live points drawn from the prior.
 
     - `live` points; the error of log Z is about the square root of information / live.
-    - `delete`: points replaced together, by default a tenth: they move side by side.
-    - `slices` to move a new point from a live one, by default three per dimension of two and five of six or more;
-      with too few log Z comes out too high.
-    - `precision`: it ends when the live points hold less than this part of the evidence, or after `steps`.
-    - `batch`: points moved together; memory grows with it, results do not change but for rounding.
+    - `delete`: points replaced together, by default a tenth of the live points; they move in parallel.
+    - `slices` from a live point to a new point, by default three per dimension for two dimensions and five for six or
+      more; too few slices make log Z too high.
+    - `precision`: the run ends when the live points hold less than this fraction of the evidence, or after `steps`.
+    - `batch`: points moved together; memory grows with it, results change only by rounding.
     - the others as in [`gammajax.nuts`][].
 
-    The result keeps all dead points with weights, their likelihoods and those of their birth (`weighted`), and as many
-    draws of equal weight as the weights are worth. The error of log Z is its spread over drawn prior volumes.
-    A run that ends early and new points that crowd among the live ones are said in `Result.messages`.
-    Raises `ValueError` for numbers that are out of range; after SIGTERM exits with status 75.
+    The result keeps all dead points with weights, likelihoods and likelihoods at birth (`weighted`), and equally
+    weighted draws, as many as the effective size of the weights. The error of log Z is its spread over drawn prior
+    volumes. `Result.messages` reports a run that ended early, and new points that crowd among the live points.
+    Raises `ValueError` for numbers out of range; after SIGTERM exits with status 75.
     """
     numbers = dimension(posterior)
     delete = max(1, live // 10) if delete is None else delete
@@ -84,7 +84,7 @@ def nested(
         return {"x": best, "live": x}
 
     def left(record):
-        """Logarithm of the part of the evidence that the live points hold."""
+        """Logarithm of the fraction of the evidence in the live points."""
         live_part = float(record["log_z_live"][-1])
         return live_part - np.logaddexp(live_part, float(record["log_z"][-1]))
 
@@ -92,13 +92,13 @@ def nested(
         part = left(record)
         if part < np.log(precision) or blocks * BLOCK >= steps:
             return 1.0, "done"
-        # by volume: the run ends a few e-foldings after the live points began to lose
+        # by volume: the run ends a few e-foldings after the evidence of the live points begins to fall
         return 0.9 * float(np.clip(part / np.log(precision), 0.0, 1.0)), (
             f"-log X {-record['log_volume'][-1]:.1f}, log Z within {part:.2g}"
         )
 
     def over(state):
-        """Whether there is nothing to climb: the rest of the volume has one likelihood."""
+        """Whether the remaining volume has a single likelihood, so that points cannot climb."""
         height = np.asarray(state.nested.particles.loglikelihood)
         return bool(height.min() == height.max())
 
@@ -163,7 +163,7 @@ def _weights(key, points) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     log_z = np.logaddexp.reduce(drawn, axis=0)
     mean = np.logaddexp.reduce(drawn, axis=1) - np.log(VOLUMES)
     shells = np.logaddexp.reduce(weight, axis=1) - np.log(VOLUMES)
-    # volume above each point: all shells from it on
+    # volume above each point: the sum of all later shells
     log_volume = np.logaddexp.accumulate(shells[::-1])[::-1]
     return mean, log_volume, log_z
 
@@ -193,12 +193,12 @@ class _Kernel(NamedTuple):
 
 @lru_cache(maxsize=16)
 def _kernel(live, delete, slices, batch) -> _Kernel:
-    """Functions of one setting, kept so that other posteriors of the same shape need no compilation."""
-    # importing blackjax starts the device, which importing gammajax may not
+    """Functions of one setting, cached so that other posteriors of the same shape need no compilation."""
+    # importing blackjax starts the device, which importing gammajax must not do
     from blackjax.ns import adaptive, base, nss
 
     def make(posterior):
-        """The state of a particle, from its place."""
+        """The state of a particle, from its position."""
 
         def state(x, loglikelihood_birth=jnp.nan):
             return base.init_state_strategy(
@@ -234,7 +234,7 @@ def _kernel(live, delete, slices, batch) -> _Kernel:
             fresh = after.particles.loglikelihood_birth == info.particles.loglikelihood.max()
             height = jnp.where(fresh, jnp.inf, after.particles.loglikelihood)
             new = jax.lax.top_k(fresh.astype(jnp.int32), delete)[1]
-            # where each new point falls among those that stayed
+            # rank of each new point among the points that stayed
             below = (height[None, :] < after.particles.loglikelihood[new][:, None]).sum(1)
             spread = jax.random.uniform(jax.random.fold_in(here, 1), (delete,))
             record = {

@@ -1,8 +1,8 @@
 """NUTS: Hamiltonian Monte Carlo that chooses its path lengths (Hoffman & Gelman 2014, arXiv:1111.4246).
 
-The method of choice for smooth posteriors with one peak. The kernel is numpyro's. The posterior travels as an argument
-of the compiled step, never as a constant inside it. On accelerators all chains move together, so that one pass over
-the events serves all of them; on a CPU one after the other, which saves them from waiting for the longest path.
+The method of choice for smooth posteriors with one peak. The kernel is numpyro's. The posterior is an argument
+of the compiled step, never a constant inside it. On accelerators all chains move together, so that one pass over
+the events serves all of them. On a CPU they move one after the other, so that none waits for the longest path.
 """
 
 from functools import lru_cache
@@ -26,13 +26,13 @@ GRADIENTS = 7  # per step, typical of a posterior near a Gaussian
 BLOCK = 25  # steps between two reports of progress
 # Vehtari et al. 2021 (arXiv:1903.08008): R-hat below 1.01 and 100 effective draws per chain
 R_HAT_MAX, ESS_PER_CHAIN = 1.01, 100
-# a chain this far below the best one after half of the warm-up, beyond what one number in `d` explains, is in a peak
-# without weight: e^-5 of the posterior at most
+# a chain that is further below the best chain than this plus the dimension, after half of the warm-up, is in a peak of
+# negligible weight: at most e^-5 of the posterior
 SIDE_PEAK = 5.0
 
 
 class Chains(NamedTuple):
-    """Chains between two blocks of steps; `kept` are those that stayed where they started."""
+    """Chains between two blocks of steps; `kept` masks chains that were not moved to the best chain."""
 
     moving: Any
     kept: jax.Array
@@ -58,15 +58,15 @@ def nuts(
     """Draw from a posterior, with chains scattered about its peak.
 
     - `draws` kept per chain after `warmup` steps, in which step size and (dense) mass matrix adapt.
-    - `initial`: parameters near the peak; by default they are searched for.
+    - `initial`: parameters near the peak; by default a search finds them.
     - `start`: chains start from the Laplace approximation, or by Pathfinder (Zhang et al. 2022, arXiv:2108.03782) from
       draws of the prior, which may spread them over several peaks.
     - `truths`, `units`: kept with the result, for tables and plots.
     - `checkpoint`: path of a file that is written every `checkpoint_every` seconds. The same call with the
-      same file goes on from there, to the bit; a finished one gives its result at once. Delete it to start anew.
+      same file resumes with bit-identical results; a finished run returns at once. Delete the file to start again.
 
-    A chain that sits in a peak of no weight after half the warm-up goes on from the place of the best one.
-    Chains that disagree, too few effective draws and divergences are said in `Result.messages` and as warnings.
+    After half the warm-up, a chain in a peak of negligible weight moves to the position of the best chain.
+    `Result.messages` and warnings report chains that disagree, too few effective draws and divergences.
     Raises `ValueError` for numbers of draws or chains that are not positive, and as [`gammajax.fit`][] does; after
     SIGTERM it writes the checkpoint and exits with status 75.
     """
@@ -133,7 +133,7 @@ def nuts(
 
 
 def _out_of_side_peaks(chains: Chains, record) -> Chains:
-    """Put chains that are far below the best one where that one is."""
+    """Move chains far below the best chain to its position."""
     height = np.asarray(record[1]["lp"]).mean(0)
     best, dimension = int(np.argmax(height)), chains.moving.z.shape[-1]
     kept = jnp.asarray(height > height[best] - SIDE_PEAK - dimension)
@@ -150,7 +150,7 @@ class _Kernel(NamedTuple):
 
 @lru_cache(maxsize=16)
 def _kernel(warmup, target_accept, max_tree_depth) -> _Kernel:
-    """Functions of one setting, kept so that other posteriors of the same shape need no compilation."""
+    """Functions of one setting, cached so that other posteriors of the same shape need no compilation."""
 
     def potential(posterior):
         return lambda x: -log_density(posterior, x, True)

@@ -1,7 +1,7 @@
 """Best fit: the maximum of likelihood x prior, and the Gaussian (Laplace) approximation about it.
 
-L-BFGS in the unconstrained space finds the neighbourhood; Newton steps with the exact Hessian finish, each with the
-likelihood taken relative to the point itself, so that single precision does not limit where the maximum is found.
+L-BFGS in the unconstrained space finds the neighbourhood; Newton steps with the exact Hessian finish. Each step takes
+the likelihood relative to the current point, so that single precision does not limit the position of the maximum.
 """
 
 import warnings
@@ -33,23 +33,24 @@ from gammajax.samplers.space import (
 )
 
 CANDIDATES = 64  # the prior median and draws of the prior
-STARTS = 8  # half the best of them, half any: masses have several peaks, and the best draws may all sit at a wrong one
-SCANS, SCANNED = 3, 256  # times that a higher peak is looked for, and at how many points
-HIGHER = 0.5  # in log density
+STARTS = 8  # half the best candidates, half any: masses have several peaks, and the best may all be at a wrong one
+SCANS, SCANNED = 3, 256  # number of scans for a higher peak, and points of a scan
+HIGHER = 0.5  # least difference of log density of a higher peak
 ITERATIONS = 200
 NEWTON_STEPS = 40
 # estimated distance to the maximum, in standard deviations of the Laplace approximation
 FINISHED, CONVERGED = 1e-4, 0.05
-# information that is none: relative to the square of a prior's width; of a combination, to that of its numbers alone
+# negligible information, relative to the square of a prior's width; of a combination, relative to its numbers alone
 FLAT, DEGENERATE = 1e-8, {np.dtype(np.float32): 3e-7, np.dtype(np.float64): 1e-10}
-CORRELATED, WIDE = 1e-3, 10.0  # a combination of numbers that correlate, known to so many widths of the priors only
-AWAY = 5.0  # from the middle of a prior, in the unconstrained space: starts at the edge of a support begin there
-EDGE, OUT = 1e-2, 20.0  # change of log density up to an edge that is next to none; how far out the edge itself is
+# a combination of correlated numbers is degenerate if known to WIDE widths of the priors only
+CORRELATED, WIDE = 1e-3, 10.0
+AWAY = 5.0  # largest distance of starts from the middle of a prior, in the unconstrained space
+EDGE, OUT = 1e-2, 20.0  # negligible change of log density up to an edge; unconstrained coordinate of the edge
 HALF = 0.5  # fall of the log density at a one-sided error
 
 
 class NotFinite(ValueError):
-    """The posterior is not finite where a search would start."""
+    """The posterior is not finite at the start of a search."""
 
 
 class Fit(eqx.Module):
@@ -58,15 +59,15 @@ class Fit(eqx.Module):
     - `parameters`; `standard_deviations` of the same structure.
     - `names`, `covariance`: of all numbers in the parameters, in the order of `names` (the Hessian's inverse, carried
       to the parameters by the delta method).
-    - `unconstrained_mean`, `unconstrained_covariance`: the same in the space where samplers move; a number at an end of
-      its support is far out there, without a width.
+    - `unconstrained_mean`, `unconstrained_covariance`: the same in the unconstrained space of samplers; a number at an
+      end of its support is far out, without a width.
     - `log_posterior`: log L + log prior, not normalised.
     - `converged`; `gradient_norm`: sqrt(g C g), the estimated distance to the maximum in standard deviations.
-    - `messages`: what to know about the fit, in words.
+    - `messages` about the fit, in words.
 
-    A maximum at an end of the support has a one-sided error: the distance from there to where the density, maximised
-    over all other numbers, has fallen by 1/2 in its logarithm. At zero, as of half of all searches without a signal,
-    that is a normal result. Along what the data say nothing of, standard deviations are those of the priors.
+    A maximum at an end of the support has a one-sided error: the distance at which the log density, maximised over all
+    other numbers, has fallen by 1/2. A maximum at zero is a normal result: half of all searches without a signal have
+    it. In directions without information in the data, standard deviations are those of the priors.
     """
 
     parameters: dict[str, Float[Array, "..."]]
@@ -90,11 +91,11 @@ class Fit(eqx.Module):
 
 
 class Peak(NamedTuple):
-    """Maximum found in the unconstrained space; `posterior` takes its likelihood relative to it.
+    """Maximum in the unconstrained space; the likelihood of `posterior` is relative to it.
 
-    The columns of `others` are directions in which the density does not fall, by widths of the priors; `rising` tells
-    whether it rises there, `degenerate` whether it falls along each of their numbers alone. `edges` is -1 or 1 for
-    numbers that are highest where they go to minus or plus infinity, at an end of the support.
+    The columns of `others` are directions without a fall of the density, in widths of the priors. `rising`: whether the
+    density rises along them; `degenerate`: whether it falls along each of their numbers alone. `edges` is -1 or 1 for
+    numbers with their maximum at minus or plus infinity, at an end of the support.
     """
 
     posterior: eqx.Module
@@ -115,14 +116,14 @@ class Peak(NamedTuple):
     def converged(self) -> bool:
         """Whether this is a maximum, to a small part of its own width.
 
-        At the edge of a support, as without a signal, other numbers may have no meaning.
+        At the edge of a support other numbers may be undefined, for example without a signal.
         """
         excused = bool(self.edges.any()) and not (self.rising or self.degenerate)
         return (self.curved or excused) and self.distance < CONVERGED
 
     @property
     def highest(self) -> bool:
-        """Whether nothing near is higher: a maximum, or a place in a valley of degenerate numbers."""
+        """Whether no point nearby is higher: a maximum, or a point in a valley of degenerate numbers."""
         return self.converged or (self.degenerate and not self.rising and self.distance < CONVERGED)
 
 
@@ -134,7 +135,7 @@ def fit(posterior, *, initial: dict | None = None, progress: bool = True) -> Fit
     A fit that did not converge says so in `messages` and by a warning; so does one that ends where a prior cuts. A
     maximum at zero, where a support ends, is a message only. `progress`: show how far a long search is.
 
-    Raises `ValueError` for unknown parameters or when the posterior is not finite at any start.
+    Raises `ValueError` for unknown parameters, or if the posterior is not finite at any start.
     """
     with Progress(progress, "fit", DELAY):
         return _fit(posterior, initial)
@@ -151,17 +152,17 @@ def _fit(posterior, initial) -> Fit:
     names, notes, raised = labels_of_space(posterior.priors), [], []
     for i in np.flatnonzero(peak.edges):
         raised.append(_beside_edge(peak, int(i)))
-        # what a shift along the profile adds; of a Gaussian this is exact
+        # covariance from a shift along the profile; exact for a Gaussian
         shift = np.asarray(ravel_pytree(constrained(posterior.priors, jnp.asarray(raised[-1].x))[0])[0] - flat, float)
         covariance = covariance + np.outer(shift, shift)
         notes.append(_edge_note(names[i], parameters, posterior.priors, peak.edges[i]))
     deviations = restore(jnp.asarray(np.sqrt(np.diag(covariance)), flat.dtype))
-    # what has no meaning at an edge has one beside it
+    # numbers undefined at an edge are defined beside it
     meaningless = peak.converged and not peak.curved and any(other.curved for other in raised)
     converged = peak.converged and (peak.curved or meaningless)
     along = dict.fromkeys(label for axis in peak.others.T for label in labels_along(names, axis))
     if meaningless:
-        notes.append((f"nothing is known of {' and '.join(along)} there, without meaning at that edge", False))
+        notes.append((f"the data do not constrain {' and '.join(along)} at that edge", False))
     elif not converged:
         if not np.isfinite(peak.distance):
             where = "its derivatives are not finite there"
@@ -190,7 +191,7 @@ def _fit(posterior, initial) -> Fit:
 
 
 def _edge_note(label, parameters, priors, side) -> tuple[str, bool]:
-    """Message about a number at the end of its support, and whether it is a warning: where a prior cuts."""
+    """Message about a number at the end of its support, and whether it is a warning (not at zero)."""
     value = dict(zip(labels(parameters), np.asarray(ravel_pytree(parameters)[0]), strict=True))[label]
     error = "its error is one-sided, to where the profile falls by 1/2"
     if value == 0 or (side < 0 and priors[label.split("[")[0]].support is simplex):
@@ -201,7 +202,7 @@ def _edge_note(label, parameters, priors, side) -> tuple[str, bool]:
 def find_peak(posterior, initial: dict | None = None, *, jacobian: bool, climb: bool = True) -> Peak:
     """Maximum of the density in the parameters, or with `jacobian` in the unconstrained space; raises as `fit` does.
 
-    Without `climb` Newton steps start at once, for an `initial` that is near.
+    Without `climb` Newton steps start at once, for an `initial` point near the maximum.
     """
     say("compiling, and searching for starts")
     climbed = starts = _starts(posterior, initial, jacobian)
@@ -217,7 +218,7 @@ def find_peak(posterior, initial: dict | None = None, *, jacobian: bool, climb: 
         peak = _newton(posterior, climbed[i], jacobian)
         if best is None or peak.converged:
             best = peak
-        # another start would end elsewhere in the same valley
+        # other starts would end elsewhere in the same valley
         if best.highest:
             break
     assert best is not None  # there is a start
@@ -225,9 +226,9 @@ def find_peak(posterior, initial: dict | None = None, *, jacobian: bool, climb: 
 
 
 def _out_of_side_peak(posterior, peak: Peak, jacobian) -> Peak:
-    """The peak, or a higher one that a scan of each number over its prior finds, the others held.
+    """The peak, or a higher one from a scan of each number over its prior with the others fixed.
 
-    Masses have several: of lines and edges that starts elsewhere in the prior do not see.
+    Masses have several peaks, from lines and edges that other starts in the prior miss.
     """
     size, each = peak.x.size, max(SCANNED // peak.x.size, 1)
     draws = prior_draws(posterior, jax.random.key(1), 1024)
@@ -236,7 +237,7 @@ def _out_of_side_peak(posterior, peak: Peak, jacobian) -> Peak:
         say(f"scan {scan + 1} for a higher peak")
         points = np.tile(peak.x, (-(-size * each // CANDIDATES) * CANDIDATES, 1))
         points[np.arange(size * each), np.repeat(np.arange(size), each)] = places
-        # in batches of the size that is compiled already
+        # in batches of the size that is already compiled
         batches = jnp.split(jnp.asarray(points), len(points) // CANDIDATES)
         values = np.ravel([_values(posterior, x, jacobian) for x in batches])
         best = int(np.argmax(np.where(np.isnan(values), -np.inf, values)))
@@ -256,7 +257,7 @@ def _starts(posterior, initial, jacobian):
         given = unconstrained(posterior.priors, rounded_in(posterior.priors, initial))
         middle, _ = _spread(posterior)
         low, high = (jnp.asarray(side) for side in ends(posterior.priors))
-        # at an edge the density is flat in this space: begin a little inside, or there if that is finite and better
+        # at an edge the density is flat in this space: start inside, or at the edge if it is finite and better
         inside = jnp.where(low, jnp.maximum(given, middle - AWAY), given)
         inside = jnp.where(high, jnp.minimum(inside, middle + AWAY), inside)
         starts = [x for x in (inside, given) if np.all(np.isfinite(x)) and np.isfinite(_value(posterior, x, jacobian))]
@@ -278,7 +279,7 @@ def _starts(posterior, initial, jacobian):
 
 @eqx.filter_jit
 def _climb(posterior, start, jacobian: bool):
-    """Best point that L-BFGS finds; it ends when steps bring nothing more at this precision."""
+    """Best point of L-BFGS, which ends when steps no longer improve at this precision."""
 
     def objective(x):
         return -log_density(posterior, x, jacobian)
@@ -295,7 +296,7 @@ def _climb(posterior, start, jacobian: bool):
         x = x + updates
         reached = optax.tree.get(state, "value").astype(lowest.dtype)
         better = reached < lowest
-        # Newton steps follow: a hundredth in log L is near enough
+        # Newton steps follow: a hundredth in log L is close enough
         stalled = jnp.where(reached < lowest - 0.01, 0, stalled + 1)
         best = jnp.where(better, x, best)
         return x, state, best, jnp.where(better, reached, lowest), stalled, count + 1
@@ -309,18 +310,18 @@ def _climb(posterior, start, jacobian: bool):
 
 
 def _newton(posterior, x, jacobian, edges=None) -> Peak:
-    """Newton steps, damped and uphill also where the density is not yet concave; `edges` are numbers that stay.
+    """Damped Newton steps, uphill also where the density is not yet concave; `edges` are numbers that stay.
 
-    Derivatives are taken along the directions of the last curvature, each a standard deviation long: so they round
-    relative to each direction, however different the widths and however strong the correlation.
+    Derivatives are along the directions of the last curvature, each one standard deviation long. Rounding is then
+    relative to each direction, for any widths and correlations.
     """
     x = np.asarray(x)
     middle, width = (np.asarray(of, np.float64) for of in _spread(posterior))
     sides = ends(posterior.priors)
     edges = np.zeros(x.size, int) if edges is None else np.array(edges)
-    closed = np.full(x.size, jacobian)  # no way to an edge
+    closed = np.full(x.size, jacobian)  # numbers that cannot be at an edge
     peak = unknowable = Peak(posterior, x, np.diag(width**2), np.inf, np.eye(x.size), False, False, edges)
-    basis, turned, stuck, trusted = None, False, False, None  # distance and place before a trusted step
+    basis, turned, stuck, trusted = None, False, False, None  # trusted: distance and position before a trusted step
     for _ in range(NEWTON_STEPS):
         free = np.flatnonzero(edges == 0)
         if basis is None:
@@ -345,7 +346,7 @@ def _newton(posterior, x, jacobian, edges=None) -> Peak:
             trial, inside = x.copy(), x.copy()
             trial[i], inside[i] = x[i] + out * OUT, middle[i]
             high, low = (float(_value(posterior, jnp.asarray(at), jacobian)) for at in (trial, inside))
-            # it falls from the end; else the number is one of which nothing is known
+            # the density falls from the end; otherwise the data do not constrain the number
             if high > float(value) - HALF and not low > high - EDGE:
                 edges[i], x, basis = out, trial, None
                 continue
@@ -360,7 +361,7 @@ def _newton(posterior, x, jacobian, edges=None) -> Peak:
         none = np.abs(relative) <= np.maximum(unknown, mixed)
         rising, degenerate = (relative < 0) & ~none, none & (alone > 1e3 * unknown)
         others = directions / width[:, None] / np.sqrt(reach)
-        # what is flat is as wide as the prior
+        # flat directions are as wide as the prior
         of_priors = others[:, none].T @ (basis / width[:, None])
         relative, directions = _principal(curvature + of_priors.T @ of_priors, basis, width)
         size = np.maximum(np.abs(relative), FLAT * ((directions / width[:, None]) ** 2).sum(0))
@@ -369,9 +370,9 @@ def _newton(posterior, x, jacobian, edges=None) -> Peak:
         along = np.linalg.solve(basis[free], directions[free]).T @ gradient
         step, distance = directions @ along, float(np.sqrt(along @ along))
         covariance = directions @ directions.T
-        if trusted is not None and distance > 0.9 * trusted[0]:  # no nearer: the gradient's own rounding
+        if trusted is not None and distance > 0.9 * trusted[0]:  # no closer: rounding of the gradient
             x, stuck = (trusted[1], True) if distance > trusted[0] else (x, True)
-        # what cancels in a combination weighs alike by what is known of each number alone
+        # terms that cancel in a combination have equal weight in units of each number's own error
         weight = np.ones((x.size, others.shape[1]))
         weight[np.ix_(free, degenerate)] = (width[free] * np.sqrt(np.abs(single)))[:, None]
         failing = (weight * others)[:, none | rising]
@@ -384,7 +385,7 @@ def _newton(posterior, x, jacobian, edges=None) -> Peak:
             continue
         step *= min(1.0, 3.0 / max(np.abs(step / width).max(), 1e-30))
         if distance < 1.0 and not np.any(rising):
-            # gradients are exact where differences of values are no longer
+            # gradients are still exact when differences of values are not
             trusted, x = (distance, x), (x + step).astype(x.dtype)
             continue
         for shrink in 0.5 ** np.arange(12):
@@ -392,15 +393,15 @@ def _newton(posterior, x, jacobian, edges=None) -> Peak:
             if float(_value(posterior, jnp.asarray(trial), jacobian)) > float(value):
                 x = trial
                 break
-        else:  # nothing higher at this precision
+        else:  # no higher point at this precision
             stuck = True
     return peak
 
 
 def _principal(curvature, basis, width):
-    """Directions of the eigenvectors of the curvature along `basis`, each of its columns scaled to a curvature of one.
+    """Curvatures and directions of the eigenvectors along `basis`, with columns scaled to a curvature of one.
 
-    The curvature along each direction comes with it, next to one unless directions correlate.
+    The curvatures are close to one unless directions correlate.
     """
     length = ((basis / width[:, None]) ** 2).sum(0)
     own = np.sqrt(np.maximum(np.abs(np.diag(curvature)), FLAT * length))
@@ -409,17 +410,17 @@ def _principal(curvature, basis, width):
 
 
 def _ends_there(slope, second):
-    """Whether the density is highest at the end of the support, or nowhere higher within 1/100 of its width.
+    """Whether the density is highest at the end of the support, or not higher within 1/100 of its width.
 
-    `slope` and `second` derivative along coordinates of the unconstrained space, in which the distance d to the end is
-    exp(-|x|): d f' and d f' + d^2 f'' of the log density f(d).
+    `slope` and `second` are derivatives along coordinates of the unconstrained space, in which the distance d to the
+    end is exp(-|x|): d f' and d f' + d^2 f'' of the log density f(d).
     """
     curvature = second - slope
     return (np.abs(slope) + np.abs(curvature) < EDGE) & (slope - curvature <= 0.01 * np.sqrt(np.abs(curvature)))
 
 
 def _beside_edge(peak: Peak, number: int) -> Peak:
-    """The highest point where a number at an edge is so far from it that the density has fallen by `HALF`."""
+    """The highest point with a number at the distance from its edge where the log density has fallen by `HALF`."""
     middle, _ = (np.asarray(of, np.float64) for of in _spread(peak.posterior))
     side, top = peak.edges[number], float(_value(peak.posterior, jnp.asarray(peak.x), False))
     x, beside = peak.x.copy(), peak
@@ -429,7 +430,7 @@ def _beside_edge(peak: Peak, number: int) -> Peak:
         beside = _newton(peak.posterior, x, False, peak.edges)
         x = beside.x.copy()
         fallen = top - float(_value(peak.posterior, jnp.asarray(x), False))
-        # falls as the distance or its square, of which the place is the logarithm
+        # the fall goes with the distance or its square, and the coordinate is the logarithm of the distance
         short = np.log(max(fallen, 1e-4) / HALF) if np.isfinite(fallen) else 2.0
         if abs(short) < 3e-3 or (short < 0 and side * (place - middle[number]) < -AWAY):
             break
@@ -438,20 +439,20 @@ def _beside_edge(peak: Peak, number: int) -> Peak:
 
 
 def at_ends(priors, parameters: dict, edges: np.ndarray) -> dict:
-    """Parameters with numbers that are at an edge at the very end of their supports."""
+    """Parameters with numbers at an edge moved to the exact end of their supports."""
     result, first = {}, 0
     for name in sorted(priors):
         value = result[name] = parameters[name]
         size = dimension_of(priors[name])
         part, first = edges[first : first + size], first + size
         low, high = (np.broadcast_to(end, np.shape(value)) for end in bounds(priors[name]))
-        if not part.any() or size != value.size:  # of fractions an end is approached
+        if not part.any() or size != value.size:  # fractions only approach an end
             continue
         part = part.reshape(np.shape(value))
         low = np.where(np.isfinite(low), low, high)
         ended = jnp.where(part < 0, low, jnp.where(part > 0, high, value)).astype(value.dtype)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # numpyro's, for ends that are no part of the support
+            warnings.simplefilter("ignore")  # numpyro warns about ends outside the support
             finite = np.all(np.isfinite(priors[name].log_prob(ended)))
         if finite:
             result[name] = ended
@@ -475,7 +476,7 @@ def _local(posterior, x, basis, jacobian: bool):
         value, slope = jax.value_and_grad(lambda u: log_density(posterior, x + basis @ u, jacobian))(u)
         return slope, (value, slope)
 
-    # forward over reverse, in one pass with what it differentiates
+    # forward over reverse, in one pass with value and gradient
     hessian, (value, slope) = jax.jacfwd(gradient, has_aux=True)(jnp.zeros_like(x))
     return posterior, value, slope, hessian
 

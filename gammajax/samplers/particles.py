@@ -1,6 +1,6 @@
-"""Many points at once: what samplers with particles share.
+"""Likelihoods of many points, for samplers with particles.
 
-Likelihoods are computed some points at a time, so that memory does not grow with points times events.
+They are computed in batches of points, so that memory does not grow with points times events.
 """
 
 import equinox as eqx
@@ -12,13 +12,13 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from gammajax.samplers.space import dimension, log_likelihood, prior_draws
 
-ROOM, ROOM_ELSEWHERE = 2**26, 2**31  # bytes held at a time: on a CPU in its caches
+ROOM, ROOM_ELSEWHERE = 2**26, 2**31  # bytes of a batch: a CPU is fastest within its caches
 
 
 def batch_size(posterior, count: int, gradient: bool = False) -> int:
-    """How many of `count` likelihoods, or gradients, to compute at once: as many as fit, and on a CPU in its caches.
+    """Number of likelihoods, or gradients, to compute at once: as many as fit in memory, on a CPU in its caches.
 
-    A divisor of the count: a remainder would be compiled, and computed, apart.
+    It divides `count`: a remainder would need a separate compilation.
     """
     room = ROOM if jax.default_backend() == "cpu" else ROOM_ELSEWHERE
     each = working_size(posterior, gradient)
@@ -26,10 +26,10 @@ def batch_size(posterior, count: int, gradient: bool = False) -> int:
 
 
 def working_size(posterior, gradient: bool = False) -> int:
-    """Bytes that one likelihood, or its gradient, holds at a time, from the program traced for it.
+    """Working memory [bytes] of one likelihood, or its gradient, from its traced program.
 
-    The compiler fuses steps that are separate here, and its transforms take room of their own: they differ by a factor
-    of up to three.
+    The compiler fuses steps that are separate here, and its Fourier transforms need extra memory: the true size differs
+    by a factor of up to three.
     """
 
     def function(x):
@@ -40,7 +40,7 @@ def working_size(posterior, gradient: bool = False) -> int:
 
 
 def _most_alive(program: Jaxpr) -> int:
-    """Most bytes of intermediate results that are needed at the same time."""
+    """Largest size [bytes] of intermediate results that are needed at the same time."""
     last = {var: number for number, step in enumerate(program.eqns) for var in step.invars if not _is_literal(var)}
     last |= {var: len(program.eqns) for var in program.outvars if not _is_literal(var)}
     alive, most = {}, 0
@@ -80,7 +80,7 @@ def log_likelihoods(posterior, x: Float[Array, "particle dimension"], batch: int
 def prior_particles(
     posterior, key: PRNGKeyArray, size: int, batch: int
 ) -> tuple[Float[Array, "particle dimension"], Float[Array, " dimension"]]:
-    """Draws of the prior, and the one of highest likelihood."""
+    """Draws of the prior, and the draw of highest likelihood."""
     x = _draws(posterior, key, size)
     return x, x[np.argmax(np.asarray(log_likelihoods(posterior, x, batch)))]
 

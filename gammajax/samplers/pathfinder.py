@@ -1,7 +1,7 @@
 """Pathfinder: Gaussian approximations along paths of L-BFGS (Zhang et al. 2022, arXiv:2108.03782), by blackjax.
 
-The best approximation of each path, by its evidence lower bound, is drawn from; draws are weighted with the density
-itself, over all paths together. Several paths may end in several peaks.
+Draws come from the best approximation of each path by its evidence lower bound; they are weighted with the density
+over all paths together. Paths may end in different peaks.
 """
 
 from typing import Any
@@ -18,7 +18,7 @@ PATHS, DRAWS, CANDIDATES = 8, 200, 64
 
 
 def paths(posterior, key, count: int) -> dict[str, np.ndarray]:
-    """Starting points for `count` chains with the covariance of all weighted draws, and the best of them as "x"."""
+    """Starting points for `count` chains, the covariance of all weighted draws, and the best draw as "x"."""
     key_prior, key_path, key_draw = jax.random.split(key, 3)
     x = _starts(posterior, key_prior)
     draws, log_density, log_proposal = (np.asarray(a, np.float64) for a in _paths(posterior, key_path, x))
@@ -30,7 +30,7 @@ def paths(posterior, key, count: int) -> dict[str, np.ndarray]:
     chosen = resample(key_draw, log_weight, count)
     weight = np.exp(log_weight)
     covariance = np.atleast_2d(np.cov(draws.T, aweights=weight / weight.sum()))
-    # few effective draws leave directions without width
+    # with few effective draws some directions have no width
     spread, axes = np.linalg.eigh(covariance)
     covariance = (axes * np.maximum(spread, 1e-6 * spread.max())) @ axes.T
     best = draws[np.argmax(log_density[finite])]
@@ -48,7 +48,7 @@ def _starts(posterior, key):
 
 @eqx.filter_jit
 def _paths(posterior, key, x):
-    from blackjax.vi.multipathfinder import multi_approximate  # importing it starts the device, so not before
+    from blackjax.vi.multipathfinder import multi_approximate  # import late: it starts the device
 
     state, _ = multi_approximate(key, lambda one: log_density(posterior, one, True), x, DRAWS)
     samples: Any = state.samples

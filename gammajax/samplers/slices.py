@@ -1,10 +1,9 @@
-"""Moves of nested sampling: slices through the live points, every point at its own pace.
+"""Moves of nested sampling: slices through the live points, with an independent pace for every point.
 
 Hit-and-run slices (Neal 2003, doi:10.1214/aos/1056562461) along orthogonal directions in the metric of the live points,
-a new set of directions for every sweep (Handley, Hobson & Lasenby 2015, arXiv:1506.00171). Many points move side by
-side on one device. Slice by slice they would wait for the one whose interval must be cut most often; here each goes on
-to its next slice as soon as it can, and the next point takes its place when it is there, so that it is only at the end
-that some wait.
+with new directions for every sweep (Handley, Hobson & Lasenby 2015, arXiv:1506.00171). Many points move in parallel on
+one device. If they moved slice by slice, all would wait for the point whose interval shrinks most often. Instead, each
+point starts its next slice at once, and a finished point is replaced by the next point: points wait only at the end.
 """
 
 from collections.abc import Callable
@@ -16,11 +15,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 WIDTH = 4.0  # of the first interval, in standard deviations of the live points: few slices are wider
-TRIES = 100  # in one slice; then the point stays where it is
+TRIES = 100  # in one slice; after them the point does not move
 
 
 class Walk(NamedTuple):
-    """A point on its way: how many slices it has behind it, and the interval of the one it is in."""
+    """A moving point, with its number of finished slices and the interval of the current slice."""
 
     key: PRNGKeyArray
     point: Any
@@ -33,10 +32,10 @@ class Walk(NamedTuple):
 
 
 def replace(make: Callable, slices: int, batch: int, delete: int) -> Callable:
-    """Blackjax's inner kernel: `delete` new points that start from live ones above the threshold, `batch` at a time.
+    """Inner kernel for blackjax: `delete` new points, started from live points above the threshold, `batch` at a time.
 
-    `make(x, loglikelihood_birth)` is the state of a particle; it gives the new particles and the likelihoods computed
-    for each.
+    `make(x, loglikelihood_birth)` is the state of a particle. The kernel returns the new particles and the number of
+    likelihoods computed for each.
     """
 
     def inner_kernel(key, state, threshold, covariance_factor):
@@ -50,7 +49,7 @@ def replace(make: Callable, slices: int, batch: int, delete: int) -> Callable:
 
         def all_try(carry):
             walks, at, waiting = carry
-            # beyond the last there is nobody: what is gathered for it is not written
+            # indices beyond the last point gather arbitrary values, which are not written
             tried = jax.vmap(partial(_try, make, threshold))(*jax.tree.map(lambda a: a[at], (walks, directions)))
             walks = jax.tree.map(lambda a, new: a.at[at].set(new, mode="drop"), walks, tried)
             there = tried.slices >= slices
@@ -65,7 +64,7 @@ def replace(make: Callable, slices: int, batch: int, delete: int) -> Callable:
 
 
 def _start(slices, factor, key, point) -> tuple[Walk, Float[Array, "slice dimension"]]:
-    """Before the first slice, and the directions of all."""
+    """The state before the first slice, and the directions of all slices."""
     numbers = factor.shape[0]
     key, key_directions, key_first = jax.random.split(key, 3)
     sweeps = -(-slices // numbers)
@@ -83,7 +82,7 @@ def _interval(key, point):
 
 
 def _try(make, threshold, walk, directions) -> Walk:
-    """One place in the interval: the point goes there, or the interval is cut. One likelihood."""
+    """Try one position in the interval (one likelihood): move the point there, or shrink the interval."""
     key, key_place, key_next = jax.random.split(walk.key, 3)
     t = walk.low + (walk.high - walk.low) * jax.random.uniform(key_place, (), walk.low.dtype)
     to = make(walk.point.position + t * directions[walk.slices], threshold)

@@ -1,8 +1,8 @@
-"""Sequential Monte Carlo: particles carried from the prior to the posterior through tempered likelihoods.
+"""Sequential Monte Carlo: particles move from the prior to the posterior through tempered likelihoods.
 
-Del Moral, Doucet & Jasra 2006 (doi:10.1111/j.1467-9868.2006.00553.x); temperatures are chosen so that the weights keep
-a given effective size (Jasra et al. 2011), by blackjax. Gives the evidence, copes with several peaks as long as the
-particles find them, and does most of its work on many particles at once: the method of choice on accelerators.
+Del Moral, Doucet & Jasra 2006 (doi:10.1111/j.1467-9868.2006.00553.x), by blackjax. Temperatures keep the effective size
+of the weights at a given value (Jasra et al. 2011). The method gives the evidence, handles several peaks if the
+particles find them, and works on many particles at once: the method of choice on accelerators.
 """
 
 import math
@@ -30,11 +30,11 @@ GROUPS = 4  # of particles, which descend from other ones: they must agree as ch
 # a quarter of the period of a Gaussian at the largest step: independent of the start
 LEAPFROGS, LONGEST_STEP = 6, 0.26
 TARGET_ACCEPT = 0.8
-# part of the particles that have not moved, above which the next temperatures have more rounds of moves; so many at
-# most. Rounds until those of this temperature have moved would end when few are in the tails, and bias variances by 4 %
+# fraction of unmoved particles above which the next temperatures make more rounds of moves, and largest number of
+# rounds. Stopping once every particle has moved would stop while the tails are still empty: variances 4 % too small
 STUCK, ROUNDS = 0.01, 32
-LEFT = 0.05  # part of the particles that have not moved at the last temperature, above which it is said
-CORRELATED = 0.5  # of particles with where they started the last moves; above, they were too few
+LEFT = 0.05  # fraction of unmoved particles at the last temperature above which a warning is raised
+CORRELATED = 0.5  # correlation of particles with their start of the last moves above which the moves were too few
 FEW_ANCESTORS = 20
 
 
@@ -66,21 +66,22 @@ def smc(
     """Draw from a posterior and estimate its evidence, from draws of the prior.
 
     - `particles`: one draw of the posterior each, in four groups as chains.
-    - `kernel`: how particles move at each temperature. "independent" proposes from a Student t of the particles' mean
+    - `kernel`: moves of particles at each temperature. "independent" proposes from a Student t with the particles' mean
       and covariance, best up to some ten parameters; "hmc" and "nuts" follow gradients.
-    - `moves` at each temperature; by default 8 independent ones or 3 along gradients. The next temperatures
-      have more, up to 32 times as many, where more than 1 % of the particles have not moved at all: where few proposals
-      are accepted, as by particles in a peak much narrower than the rest. They fall again when half would do.
-    - `target_ess`: effective part of the particles that a new temperature leaves.
-    - `batch`: particles whose likelihood is computed together; memory grows with it, results do not change but for
-      rounding. By default as many as 2^27 intermediate numbers allow.
+    - `moves` at each temperature; by default 8 independent moves or 3 along gradients. If more than 1 % of the
+      particles have not moved at all, the next temperatures make more moves, up to 32 times as many. That happens if
+      few proposals are accepted, for example in a peak much narrower than the rest. The number falls again when half
+      would be enough.
+    - `target_ess`: effective fraction of the particles at a new temperature.
+    - `batch`: particles whose likelihoods are computed together; memory grows with it, results change only by rounding.
+      By default as many as fit in 64 MiB on a CPU, and in 2 GiB elsewhere.
     - the others as in [`gammajax.nuts`][].
 
-    log Z is the sum over temperatures of the logarithm of the mean weight; its error comes from how few first
-    ancestors are left (Lee & Whiteley 2018, arXiv:1509.00394) or, where larger, from the spread of the weights.
-    Moves that leave particles near where they started are said in `Result.messages`; groups that disagree show in
-    the R-hat of the summary.
-    Raises `ValueError` for numbers that are out of range; after SIGTERM exits with status 75.
+    log Z is the sum over temperatures of the logarithm of the mean weight. Its error comes from the number of remaining
+    first ancestors (Lee & Whiteley 2018, arXiv:1509.00394) or, if larger, from the spread of the weights.
+    `Result.messages` reports moves that leave particles near their start. Groups that disagree show in the R-hat of the
+    summary.
+    Raises `ValueError` for numbers out of range; after SIGTERM exits with status 75.
     """
     moves = moves if moves is not None else {"independent": 8}.get(kernel, 3)
     if kernel not in KERNELS:
@@ -175,7 +176,9 @@ def _messages(record, particles) -> list[str]:
         )
     least = float(record["ess"].min())
     if least < 0.1 * particles:
-        messages.append(f"weights degenerate: an effective size of {least:.0f} of {particles} particles; raise them")
+        messages.append(
+            f"weights degenerate: an effective size of {least:.0f} of {particles} particles; raise the number"
+        )
     ancestors = int(record["ancestors"][-1])
     if ancestors < FEW_ANCESTORS:
         messages.append(
@@ -192,13 +195,13 @@ class _Kernel(NamedTuple):
 
 @lru_cache(maxsize=16)
 def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
-    """Functions of one setting, kept so that other posteriors of the same shape need no compilation."""
-    from blackjax.smc import adaptive_tempered, base, resampling  # importing it starts the device, so not before
+    """Functions of one setting, cached so that other posteriors of the same shape need no compilation."""
+    from blackjax.smc import adaptive_tempered, base, resampling  # import late: it starts the device
 
-    most = max(STUCK, 1.5 / particles)  # one is always allowed
+    most = max(STUCK, 1.5 / particles)  # one unmoved particle is always allowed
 
     def in_rounds(rounds):
-        """Strategy of blackjax: rounds of moves, of which it keeps the last particles and what they took."""
+        """Update strategy for blackjax: rounds of moves; returns the last particles and the sums over the rounds."""
 
         def strategy(init, density, move, num_mcmc_steps, n_particles, batch_size=0):
             update, _ = base.update_and_take_last(init, density, move, num_mcmc_steps, n_particles, batch_size)
@@ -256,7 +259,7 @@ def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
         eve = state.eve[info.ancestors]
         record = {
             "temperature": tempered.tempering_param,
-            # at the last temperature nothing is left to weigh
+            # the last temperature needs no weights
             "last": state.tempered.tempering_param >= 1.0,
             "ess": 1.0 / (tempered.weights**2).sum(),
             "acceptance": acceptance,
@@ -264,13 +267,13 @@ def _kernel(particles, kernel, moves, target_ess, batch) -> _Kernel:
             "correlation": jnp.max(correlation),
             "ancestors": jnp.count_nonzero(jnp.bincount(eve, length=particles)),
             "stuck": told["stuck"],
-            # by the moves, at the start of each round, for the weights and for the next temperature
+            # likelihoods of the moves, at the start of each round, for the weights and for the next temperature
             "calls": told["steps"] + (state.rounds + 2) * particles,
         }
-        # a step in units of the particles' own width; halves or grows until trajectories are accepted as they should
+        # step size in units of the particles' width; adapts until the acceptance is right
         change = jnp.exp(jnp.clip(2.0 * (acceptance - TARGET_ACCEPT), -0.7, 0.3))
         longest = LONGEST_STEP if kernel == "hmc" else 1.0
-        # if each round leaves the same part of them where they are, with as much again to spare
+        # if each round leaves the same fraction unmoved, with a margin of a factor of two
         stuck = jnp.clip(told["stuck"], 1e-9, 1.0 - 1e-6)
         more = jnp.clip(jnp.ceil(2.0 * state.rounds * jnp.log(most) / jnp.log(stuck)), 1, ROUNDS).astype(int)
         half = (state.rounds + 1) // 2
@@ -301,6 +304,6 @@ def _moves(kernel, mean, covariance, step_size):
 
 
 def _sums(kernel, info):
-    """Likelihoods that a round of moves took, and the mean acceptance."""
+    """Number of likelihoods of a round of moves, and the mean acceptance."""
     steps = jnp.size(info.acceptance_rate) if kernel == "independent" else info.num_integration_steps.sum()
     return {"steps": jnp.asarray(steps, int), "acceptance": info.acceptance_rate.mean()}

@@ -1,7 +1,7 @@
 """Unconstrained space: one flat vector of all parameters, each mapped to the whole real line.
 
 The map of a parameter is numpyro's `biject_to` of its prior's support. The vector holds parameters in the order of
-their sorted names, which is the one jax gives to dicts.
+their sorted names, because jax sorts dicts.
 """
 
 import math
@@ -37,15 +37,15 @@ def constrained(
 
 
 def labels_along(names: Sequence[str], direction: Float[np.ndarray, " dimension"]) -> list[str]:
-    """Labels of the numbers that a direction is mostly made of."""
+    """Labels of the numbers with the largest parts in a direction."""
     size = np.abs(direction)
     return [name for name, part in zip(names, size, strict=True) if part > 0.3 * size.max()]
 
 
 def unconstrained(priors: Priors, parameters: dict) -> Float[Array, " dimension"]:
-    """The vector of given parameters; infinite where one is at the edge of its prior.
+    """The vector of given parameters; infinite for a parameter at the edge of its prior.
 
-    Raises `ValueError` when the names are not those of the priors.
+    Raises `ValueError` if the names do not match the priors.
     """
     if set(parameters) != set(priors):
         raise ValueError(f"the parameters are {sorted(priors)}, not {sorted(parameters)}")
@@ -54,7 +54,7 @@ def unconstrained(priors: Priors, parameters: dict) -> Float[Array, " dimension"
 
 
 def rounded_in(priors: Priors, parameters: dict) -> dict:
-    """Parameters with those moved inside that rounding alone has put at an end of the support, or beyond."""
+    """Parameters moved back inside the support, if only rounding has put them at its end or beyond."""
     result = dict(parameters)
     for name, prior in priors.items():
         if name not in parameters:
@@ -80,7 +80,7 @@ def parameters_at(posterior, x: Float[Array, "point dimension"]) -> dict[str, Fl
 
 @eqx.filter_jit
 def referred(posterior, parameters: dict):
-    """The posterior with log-likelihood ratios relative to `parameters`; compiled alone, for the same bits always."""
+    """The posterior with log-likelihood ratios relative to `parameters`; compiled separately, for identical bits."""
     return posterior.with_reference(parameters)
 
 
@@ -101,7 +101,7 @@ def log_density(posterior, x: Float[Array, " dimension"], jacobian: bool) -> Flo
 
 
 def labels_of_space(priors: Priors) -> list[str]:
-    """Labels of the numbers of the vector; of fractions that add up to one the last is missing."""
+    """Labels of the numbers of the vector; the last of fractions that add up to one is missing."""
     return labels({name: np.zeros(_transform(prior)[1]) for name, prior in priors.items()})
 
 
@@ -111,19 +111,19 @@ def dimension(posterior) -> int:
 
 
 def dimension_of(prior: Distribution) -> int:
-    """Numbers that a parameter takes in the vector."""
+    """Length of a parameter in the vector."""
     return math.prod(_transform(prior)[1])
 
 
 def ends(priors: Priors) -> tuple[np.ndarray, np.ndarray]:
-    """Whether the support ends where a number of the vector goes to minus, and to plus infinity."""
+    """Whether the support ends for a number of the vector at minus, and at plus infinity."""
     low, high = [], []
     for name in sorted(priors):
         prior, size = priors[name], dimension_of(priors[name])
         if prior.support is simplex:
             ended = np.ones((2, size), bool)
         else:
-            # what has one end only approaches it towards minus infinity
+            # a support with a single end approaches it at minus infinity
             bound = np.isfinite(np.broadcast_arrays(*bounds(prior)))
             one, both = bound.any(0), bound.all(0)
             ended = [np.broadcast_to(part, _transform(prior)[1]).ravel() for part in (one, both)]
@@ -147,12 +147,12 @@ def prior_draws(posterior, key: PRNGKeyArray, size: int) -> Float[Array, "size d
     """Draws of the prior in the unconstrained space."""
     draws = jax.vmap(posterior.sample_prior)(jax.random.split(key, size))
     x = jax.vmap(lambda parameters: unconstrained(posterior.priors, parameters))(draws)
-    # a draw at the very edge, one in 1e7 in single precision, has no finite place
+    # a draw exactly at the edge, one in 1e7 in single precision, has no finite position
     return jnp.where(jnp.isfinite(x), x, 0.0)
 
 
 def _finite(value):
-    """A number to compare and to multiply by zero, also where there is no density."""
+    """A finite number for comparisons and products with zero, also if the density is zero."""
     return jnp.maximum(jnp.where(jnp.isnan(value), -jnp.inf, value), LOWEST)
 
 

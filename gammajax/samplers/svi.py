@@ -2,8 +2,8 @@
 
 Numpyro's stochastic variational inference (Hoffman et al. 2013, arXiv:1206.7051) with a Gaussian of any covariance or
 with inverse autoregressive flows (Kingma et al. 2016, arXiv:1606.04934), in coordinates in which the Laplace
-approximation is the unit Gaussian. The weights (Yao et al. 2018, arXiv:1802.02538) say how good the fit is, mend what
-it lacks, and give the evidence.
+approximation is the unit Gaussian. The weights (Yao et al. 2018, arXiv:1802.02538) measure the quality of the fit,
+correct it, and give the evidence.
 """
 
 from functools import lru_cache
@@ -59,14 +59,15 @@ def svi(
 ) -> Result:
     """Fit a distribution to a posterior, draw from it, and weight the draws with the posterior itself.
 
-    - `guide`: "flow" bends, which takes at least two numbers; "gaussian" has a covariance of its own.
+    - `guide`: "flow" fits bent posteriors and needs at least two numbers; "gaussian" has a free covariance.
     - `steps` of Adam at a `learning_rate` that falls to zero, with `particles` draws for each gradient.
-    - `draws` of the fitted distribution; the result holds as many of equal weight as their weights are worth, and all
-      of them with weights (`weighted`).
-    - `initial`: parameters near the maximum; by default they are searched for.
+    - `draws` of the fitted distribution; the result has equally weighted draws, as many as the effective size of the
+      weights, and all draws with weights (`weighted`).
+    - `initial`: parameters near the maximum; by default a search finds them.
     - the others as in [`gammajax.nuts`][].
 
-    A Pareto k-hat above 0.7 (arXiv:1507.02646) says that the fit misses part of the posterior, in `Result.messages`.
+    A Pareto k-hat above 0.7 (arXiv:1507.02646) means that the fit misses part of the posterior; `Result.messages`
+    reports it.
     Raises `ValueError` for numbers that are too small, for a flow of one number, and as [`gammajax.fit`][] does.
     """
     for name, value, least in (("steps", steps, 1), ("draws", draws, LEAST), ("particles", particles, 1)):
@@ -130,8 +131,8 @@ class _Kernel(NamedTuple):
 
 @lru_cache(maxsize=16)
 def _kernel(guide, steps, particles, learning_rate, numbers, precision) -> _Kernel:
-    """Functions of one setting, kept so that other posteriors of the same shape need no compilation."""
-    del precision  # arrays of the guide have it
+    """Functions of one setting, cached so that other posteriors of the same shape need no compilation."""
+    del precision  # only a cache key: arrays of the guide depend on it
 
     def model(posterior, peak, factor):
         z = numpyro.sample("z", ImproperUniform(constraints.real_vector, (), (numbers,)))
@@ -146,8 +147,8 @@ def _kernel(guide, steps, particles, learning_rate, numbers, precision) -> _Kern
     else:
         fitted = AutoMultivariateNormal(shape, init_loc_fn=at_peak, init_scale=1.0)
     with seed(rng_seed=0), jax.ensure_compile_time_eval():
-        fitted()  # it takes its shape at the first call, which must not be one that is traced
-    # falls to zero, so that the last steps average the noise of the gradients
+        fitted()  # the first call sets its shape and must not be traced
+    # the rate falls to zero, so that the last steps average the noise of the gradients
     rate = optim.optax_to_numpyro(optax.adam(optax.cosine_decay_schedule(learning_rate, steps)))
     inference = SVI(model, fitted, rate, Trace_ELBO(num_particles=particles, vectorize_particles=False))
 

@@ -86,7 +86,7 @@ def test_mass_outside_the_table(channel, mass):
 
 
 def test_threshold_of_a_pair():
-    # the lightest mass is the first in the table above that of the particle (80 and 173 GeV)
+    # the lightest mass is the first in the table above the particle's mass (80 and 173 GeV)
     assert 0.08 <= np.exp(yield_table("W").log_mass[0]) <= 0.1
     assert 0.17 <= np.exp(yield_table("t").log_mass[0]) <= 0.2
 

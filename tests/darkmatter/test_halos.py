@@ -13,7 +13,7 @@ from gammajax.darkmatter.halos import CM_PER_KPC
 from gammajax.morphology import pixel_fractions
 from gammajax.sky import Grid
 
-# halos with all parameters away from their defaults, and their density in units of rho_s written once more
+# halos with all parameters away from their defaults, and an independent formula of their density in units of rho_s
 HALOS = {
     "Einasto": (gj.Einasto(alpha=0.22, r_s=19.0), lambda x: np.exp(-2.0 / 0.22 * (x**0.22 - 1.0))),
     "NFW": (gj.NFW(r_s=21.0), lambda x: 1.0 / x / (1.0 + x) ** 2),
@@ -50,7 +50,7 @@ def sight(name, power, theta):
 
 
 def within(name, power, radius):
-    """Total within a radius [deg]: panels of ln theta, down to where what is left is below a part in 1e5."""
+    """Total within a radius [deg]: panels of ln theta, down to a remainder below a part in 1e5."""
     nodes, weights = np.polynomial.legendre.leggauss(6)
     edges = np.linspace(np.log(1e-14), np.log(np.radians(radius)), 41)
     half, middle = 0.5 * np.diff(edges), 0.5 * (edges[1:] + edges[:-1])
@@ -140,7 +140,7 @@ def test_against_gammapy(name):
     offset = geom.separation(geom.center_skydir).deg
     pixels = np.where((offset > 0.2) & (offset < 0.5) & (np.arange(21) % 3 == 0))
 
-    class Ring:  # what JFactory asks of a geometry
+    class Ring:  # the geometry for JFactory
         center_skydir = geom.center_skydir
         separation = staticmethod(lambda _: geom.separation(geom.center_skydir)[pixels])
 
@@ -204,7 +204,7 @@ def test_pixels_hold_the_flux_of_the_cusp(halo, lon, lat):
     halo = halo(lon, lat, **({"gamma": 1.3} if halo is gj.GeneralizedNFW else {}))
     grid = Grid(0.0, 0.0, 0.1, 1.5)
     fractions = np.asarray(pixel_fractions(halo, grid), np.float64)
-    # the pixels whose centres lie in a disk, and its flux less what they lack of it and reach out of it
+    # pixels with centres in a disk: the flux of the disk, corrected at its edge for missing and extra parts of pixels
     radius, edges = 0.75, np.linspace(0.67, 0.83, 401)
     x, y = np.meshgrid(*2 * [np.asarray(grid.coordinates, float)])
     chosen = np.hypot(x - lon, y - lat) < radius
@@ -318,7 +318,7 @@ def test_plots():
     image = halo.plot(width=4.0).collections[0]
     assert image.colorbar.ax.get_ylabel() == r"$dJ/d\Omega$ [GeV$^2$ cm$^{-5}$ deg$^{-2}$]"
     values = np.asarray(image.get_array(), float)
-    # within the square and hence more than in the disk it holds
+    # the square contains the disk, and more
     total = values.sum() * 0.01**2
     assert float(halo.j_factor(2.0)) * 0.9 < total < 1.1 * float(halo.j_factor(2.0 * np.sqrt(2.0)))
     plt.close("all")

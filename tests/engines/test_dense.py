@@ -63,7 +63,7 @@ def test_mass_posterior_of_gammabayes(reference, marginals):
 def test_marginal_against_a_plain_sum():
     random = np.random.default_rng(0)
     spread, dispersion = random.uniform(0.1, 1.0, (2, 3, 4)), random.uniform(0.1, 1.0, (2, 5, 4))
-    dispersion[:, :, 2] = 0.0  # a true position from which no energy is reached
+    dispersion[:, :, 2] = 0.0  # a true position with no reconstructed energy
     prior, spectrum = random.uniform(0.1, 1.0, (2, 4)), random.uniform(0.1, 1.0, (2, 6))
     energy = np.array([1.0, 2.0])
     solid_angle, width, weight = (
@@ -147,7 +147,7 @@ def test_between_nodes(dense, kernel):
     nodes = np.exp(np.asarray(dense("nearest").axes[0].nodes))
     mass = nodes[20] * (nodes[21] / nodes[20]) ** 0.4
     nearest, linear, exact = (evaluate(engine, halo(mass)) for engine in (dense("nearest"), dense("linear"), kernel))
-    # GammaBayes: the density of the node; normalised to what is expected
+    # GammaBayes: the density of the node, normalised to the expected counts
     node = evaluate(kernel, halo(nodes[20]))
     np.testing.assert_allclose(nearest[0] / nearest[1], node[0] / node[1], rtol=1e-5)
     seen = np.asarray(exact[0]) > 1e-4 * np.asarray(exact[0]).max()
@@ -264,7 +264,7 @@ def test_errors(observation, rows):
 
 
 def test_a_number_that_is_not_tabulated_must_not_change(observation):
-    """Seen neither at the ends of the prior nor at its draws: no table has it."""
+    """A change that shows neither at the ends of the prior nor at its draws is in no table."""
 
     def model(p):
         index = jnp.where(jnp.abs(p["x"] - 0.123) < 1e-3, 3.0, 2.0)

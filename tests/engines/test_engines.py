@@ -14,7 +14,7 @@ SPECTRUM = gj.PowerLaw(2.3, 1e-11)
 
 
 def narrowing_cube():
-    """A Gaussian whose width falls with energy; pixels of 0.05 deg are small against the point spread function."""
+    """A Gaussian with a width that falls with energy; pixels of 0.05 deg are smaller than the point spread function."""
     grid = Grid(0.3, 0.2, 0.05, 1.2)
     x, y = np.meshgrid(grid.coordinates, grid.coordinates)
     sigma = np.array([0.35, 0.3, 0.22, 0.18])[:, None, None]
@@ -22,7 +22,7 @@ def narrowing_cube():
 
 
 def template():
-    """A Gaussian off the centre of 0.2 deg pixels: wider ones than the point spread function."""
+    """A Gaussian off the centre of 0.2 deg pixels, which are wider than the point spread function."""
     grid = Grid(0.3, 0.2, 0.2, 0.5)
     x, y = np.meshgrid(grid.coordinates, grid.coordinates)
     return gj.TemplateMap(grid, np.exp(-0.5 * (x**2 + (y - 0.1) ** 2) / 0.2**2))
@@ -234,7 +234,7 @@ def test_gradient_in_position_extension_and_index(engine, make_observation):
         gradient = eqx.filter_jit(eqx.filter_grad(lambda p, ready: log_likelihood(ready, p)))(at, ready)
         evaluate = eqx.filter_jit(log_likelihood)
         for i in range(4):
-            # wider than where the nodes of an event at the centre turn with its direction
+            # a larger step than the region where the nodes rotate with the direction of an event at the centre
             step = 3e-4 * np.eye(4)[i]
             expected = (evaluate(ready, at + step) - evaluate(ready, at - step)) / 6e-4
             assert float(gradient[i]) == pytest.approx(float(expected), rel=1e-4)
@@ -307,7 +307,7 @@ def test_errors(observation, response):
 
 @pytest.mark.parametrize("engine", EXACT)
 def test_an_observation_without_events_changes_nothing(engine, make_observation):
-    """As a run of which none are left after cuts."""
+    """As in a run without events after cuts."""
     pair = [make_observation(lon=lon, energy_min=1.0, energy_max=3.0) for lon in (0.0, 0.5)]
     made = events("point")
     both, one = (gj.intensity(source("point"), o, made, engine, per_decade=PER_DECADE) for o in (pair, pair[:1]))

@@ -71,10 +71,10 @@ def test_free_sizes(name, near, point):
     for size in [*SMALL, 0.02, 0.15]:
         density, counts = both(jnp.asarray(size))
         density = np.asarray(density, float)[np.asarray(posterior.count) > 0][rows][order]
-        # pixels about the pointing, of shapes whose prior fills the field, hold a cusp between them to 0.25 %
+        # if the prior fills the field, pixels about the pointing resolve a cusp between them to 0.25 %
         assert density @ weight == pytest.approx(float(counts), rel=3e-3), size
         assert float(counts) == pytest.approx(total, rel=5e-3), size
-        if size in SMALL:  # ln L of 1000 events of a point: a difference of a tenth is none
+        if size in SMALL:  # ln L of 1000 events of a point: a tenth is negligible
             share, other = source * weight / (source @ weight), density / (density @ weight)
             seen = share > 0
             apart = share[seen] @ np.log((source / (source @ weight))[seen] / np.maximum(other[seen], 1e-30))
@@ -97,7 +97,7 @@ def test_small_shapes_of_the_direct_engine_are_points(name, near, point):
 @pytest.mark.parametrize("engine", ["kernel", "fold"])
 @pytest.mark.parametrize("size", [30.0, 60.0])
 def test_the_largest(engine, size, near):
-    """The brightness is even over the field: N is that of the isotropic sky times the brightness at the pointing."""
+    """The brightness is uniform over the field: N is that of the isotropic sky, scaled by the brightness."""
     observation, _, _ = near
     shape = gj.Gaussian(0.0, 0.0, size)
     found = float(gj.expected_counts(gj.Source(SPECTRUM, shape), observation, engine, per_decade=10.0))
@@ -120,7 +120,7 @@ SPECTRA = {
 
 @pytest.mark.parametrize("shape", ["Point", "Gaussian"])
 def test_free_positions_with_other_spectra_than_at_the_start(shape, near):
-    """Engines are prepared with one spectrum and asked for others: those of the kernel engine, which knows none."""
+    """Engines prepared with one spectrum agree for others with the kernel engine, which needs no spectrum."""
     observation, events, _ = near
     some = events[np.arange(0, len(events), 7)]
     start = gj.PowerLaw(2.5, 1e-11)
@@ -146,7 +146,7 @@ MOVING = {
 
 @pytest.mark.parametrize("name", MOVING)
 def test_gradients_in_position_and_size(name, make_observation):
-    """Of intensities and counts, against finite differences, for a source whose circle of counts crosses the field."""
+    """Slopes of intensities and counts against finite differences, for a source that crosses the edge of the field."""
     observation = make_observation(energy_min=1.0, energy_max=4.0, offset_max=0.9)
     rng = np.random.default_rng(1)
     events = gj.Events(rng.uniform(1.1, 3.9, 24), rng.uniform(0.3, 0.7, 24), rng.uniform(-0.1, 0.3, 24))

@@ -8,7 +8,7 @@ from toys import build, counting, gaussian_toy
 
 @pytest.fixture(autouse=True)
 def quick_compilation():
-    """Samplers of toys compile longer than they run: to optimise them takes more than it saves."""
+    """Samplers of toys compile longer than they run: optimisation costs more time than it saves."""
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

@@ -1,4 +1,4 @@
-"""Prior draw, simulation, inference, rank of the truth: the whole chain, as `benchmarks.calibration` at its size."""
+"""The whole chain: prior draw, simulation, inference, rank of the truth; a small `benchmarks.calibration`."""
 
 import warnings
 

@@ -17,7 +17,7 @@ from gammajax.samplers.driver import PREEMPTED, Preempted
 
 
 class Killed(BaseException):
-    """The end of a process, as far as the code in it knows."""
+    """Stands for the end of a process."""
 
 
 def sample(name, toy=None, key=5, **options):
@@ -27,7 +27,7 @@ def sample(name, toy=None, key=5, **options):
 
 
 def kill_after(monkeypatch, writes):
-    """Let a run end right after so many checkpoints; what it tries to write after that is lost."""
+    """End a run right after a number of checkpoints; later writes are lost."""
     write, done = checkpoints.write, []
 
     def counted(*arguments):
@@ -55,7 +55,7 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path, monkeypatch, name):
         kill_after(patch, 2)
         sample(name, checkpoint=path, checkpoint_every=0.0)
     same(sample(name, checkpoint=path), run(name))
-    # a finished one gives its result again
+    # a finished run returns its result again
     before = path.stat().st_mtime_ns
     same(sample(name, checkpoint=path), run(name))
     assert path.stat().st_mtime_ns == before

@@ -1,4 +1,4 @@
-"""Samplers of others drive a posterior by its pure functions."""
+"""Other packages' samplers use the pure functions of a posterior."""
 
 import equinox as eqx
 import jax
@@ -30,7 +30,7 @@ def posterior(make_observation):
 
 @pytest.fixture(scope="module")
 def functions(posterior):
-    """Log-likelihood of points and the transform of a point of the unit cube, on arrays of numpy."""
+    """Log-likelihood of points and the transform of a point of the unit cube, on numpy arrays."""
 
     @eqx.filter_jit
     def log_likelihood(posterior, x):
@@ -42,7 +42,7 @@ def functions(posterior):
 
     def numpy(function, block=64):
         def call(x):
-            # batches of one size: another would be compiled again
+            # batches of one size: each size is compiled
             x = np.atleast_2d(x)
             padded = np.resize(x, (-(-len(x) // block) * block, x.shape[1])).reshape(-1, block, x.shape[1])
             parts = [np.asarray(function(posterior, jnp.asarray(part)), float) for part in padded]
@@ -87,7 +87,7 @@ def test_dynesty(functions, truth):
 def test_ultranest(functions, truth):
     ultranest = pytest.importorskip("ultranest")
     log_likelihood, transform = functions
-    np.random.seed(0)  # it has no generator of its own
+    np.random.seed(0)  # the sampler uses numpy's global generator
     sampler = ultranest.ReactiveNestedSampler(
         list(NAMES), log_likelihood, transform=transform, vectorized=True, ndraw_min=32, ndraw_max=32
     )

@@ -1,4 +1,4 @@
-"""Names of the numbers in vector parameters: found where the model has them, kept by results."""
+"""Names of the elements of vector parameters: from the model, kept by results."""
 
 from types import SimpleNamespace
 
@@ -66,7 +66,7 @@ CASES = {
 
 
 class Model:
-    """What is asked of a posterior, without events."""
+    """The interface of a posterior, without events."""
 
     def __init__(self, model, priors):
         self.model, self.priors = model, priors
@@ -142,7 +142,7 @@ def test_wrong_labels(labels, message):
 
 
 def test_every_sampler_ends_with_them(observation):
-    """All end with `finish`: of a mixture with Dirichlet weights the numbers have the names of its components."""
+    """All samplers end with `finish`: elements of Dirichlet weights have the names of the components."""
 
     def model(p):
         tilts = {"W": 0.0, "b": 1.0, "tau": -1.0}

@@ -1,4 +1,4 @@
-"""No events are data: ln L = -N, with closed forms for a flux with a prior that falls exponentially."""
+"""An empty list of events is valid data: ln L = -N, with closed forms for a flux with an exponential prior."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def posterior(observation):
 
 @pytest.fixture(scope="module")
 def counts(posterior):
-    """Expected of a flux of one, and of the background."""
+    """Expected counts of a flux of one, and of the background."""
     expected = posterior.expected_counts({"flux": jnp.asarray(1.0)})
     return float(expected["source"].sum()), float(expected["sky"].sum())
 

@@ -32,7 +32,7 @@ def test_moments_of_a_gaussian(gaussian):
 
 
 def test_bounded_parameters(on_off):
-    # a fine grid is the judge
+    # reference: a fine grid
     result = nuts(jax.random.key(2), on_off, **SHORT)
     signal, background = np.meshgrid(np.linspace(0.5, 200, 400), np.linspace(30, 100, 300), indexing="ij")
     log = 120 * np.log(signal + background) - signal - background + 300 * np.log(5 * background) - 5 * background
@@ -52,7 +52,7 @@ def test_same_key_same_draws(on_off):
 
 
 def test_bad_chains_are_said(make_toy):
-    # a funnel, whose neck no step size fits, and far too few draws
+    # a funnel, too narrow for any step size, and far too few draws
     def funnel(p, _):
         return -0.5 * (p["x"] / jnp.exp(p["scale"])) ** 2 - p["scale"]
 

@@ -39,7 +39,7 @@ def test_counts_and_their_errors(wide):
 
 
 def test_rounded_values_do_not_end_the_search(make_toy):
-    # as differences of large expected counts are, in single precision; their gradients are not
+    # rounded like differences of large expected counts in single precision; gradients are exact
     def rounded(p, _):
         value = -0.5 * ((p["x"] - 1.0) / 0.1) ** 2
         return value + jax.lax.stop_gradient(jnp.round(value, 2) - value)
@@ -109,7 +109,7 @@ def test_a_direction_that_is_flat_is_said(make_toy):
         assert not fit(toy).converged
 
 
-# how much better one direction is known than the other, and how they are turned
+# ratio of the errors along two directions, and their rotation
 DECADES = [(ratio, angle) for ratio in (1.0, 1e3, 1e6) for angle in (0.0, 0.3, np.pi / 4.0)]
 
 
@@ -127,13 +127,13 @@ def test_errors_over_six_decades(wide):
             best = fit(Toy(gaussian, priors, {"x": jnp.asarray(1.0), "y": jnp.asarray(1.0)}, precision))
             exact = np.linalg.inv(np.asarray(precision, np.float64) + 1e-6 * np.eye(2))
             found = [best.standard_deviations["x"], best.standard_deviations["y"]]
-            # single precision knows the smaller eigenvalue to its rounding of the larger
+            # single precision gives the smaller eigenvalue to the rounding of the larger
             np.testing.assert_allclose(found, np.sqrt(np.diag(exact)), rtol=1e-5 if wide else 0.03)
             assert best.converged and best.messages == ()
 
 
 def relative(p, data):
-    """On and off counts as `counting`, off counts of ten times the background, each relative to what is expected.
+    """On and off counts as `counting`, off counts of ten times the background, each relative to its expectation.
 
     The signal is in units of `data[2]`, as cross sections are.
     """
@@ -146,7 +146,7 @@ def relative(p, data):
 
 @pytest.mark.parametrize("wide", [False, True])
 def test_a_weak_signal_among_many_events(wide):
-    # deficits, nothing, and excesses from a hundredth of a standard deviation on, against the exact profile
+    # deficits, zero, and excesses from a hundredth of a standard deviation on, against the exact profile
     with jax.enable_x64(wide):
         for count, excess, unit in [
             (1e2, -1.0, 1.0),
@@ -188,7 +188,7 @@ def test_a_weak_signal_among_many_events(wide):
 
 
 def test_what_has_no_meaning_without_a_signal(make_toy):
-    # a line of unknown place, where there is less than the background
+    # a line at an unknown position, where counts are below the background
     x = np.linspace(0.0, 10.0, 50)
 
     def line(p, data):
@@ -198,7 +198,7 @@ def test_what_has_no_meaning_without_a_signal(make_toy):
     priors = {"signal": dist.Uniform(0.0, 20.0), "mass": dist.Uniform(0.0, 10.0)}
     best = fit(make_toy(line, priors, {"signal": 5.0, "mass": 5.0}, np.full(50, 0.7)))
     assert best.converged and best.parameters["signal"] == 0.0 and best.standard_deviations["signal"] > 0
-    assert "nothing is known of mass there" in best.messages[-1]
+    assert "the data do not constrain mass at that edge" in best.messages[-1]
 
 
 def test_identical_sources_are_degenerate(make_toy):
@@ -210,7 +210,7 @@ def test_identical_sources_are_degenerate(make_toy):
     toy = make_toy(twins, priors, {"a": 20.0, "b": 20.0}, [90.0])
     with pytest.warns(UserWarning, match="(a and b|b and a) are degenerate, the fit has not converged"):
         best = fit(toy)
-    # what is not known is as wide as the prior
+    # unconstrained numbers are as wide as the prior
     assert 10.0 < best.standard_deviations["a"] < 100.0
 
 

@@ -1,4 +1,4 @@
-"""Batches of particles: sized by what one likelihood needs, whatever the engine."""
+"""Batches of particles: sized by the memory of one likelihood, for every engine."""
 
 import jax
 import jax.numpy as jnp

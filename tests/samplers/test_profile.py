@@ -27,13 +27,13 @@ def counts(toy, on, off):
 def test_profile_of_a_gaussian_is_its_marginal(gaussian):
     toy, _, _ = gaussian
     found = gj.profile(toy, "position[1]", constraints=[])
-    # the prior is no part of it: mean and covariance of the likelihood
+    # without the prior: mean and covariance of the likelihood
     mean, deviation = float(CENTRE[1]), COVARIANCE[1, 1] ** 0.5
     np.testing.assert_allclose(found.fall, ((found.values - mean) / deviation) ** 2, atol=2e-4)
     np.testing.assert_allclose(found.interval(), [mean - deviation, mean + deviation], atol=1e-3 * deviation)
     np.testing.assert_allclose(found.upper_limit(), mean + 1.6449 * deviation, atol=1e-3 * deviation)
     assert found.messages == ()
-    # the others follow their regression on the number held
+    # the others follow their regression on the fixed number
     size = float(CENTRE[2]) + COVARIANCE[1, 2] / COVARIANCE[1, 1] * (found.values - mean)
     np.testing.assert_allclose(found.parameters["size"], size, atol=1e-3)
     values = [-2.5, -2.0, -1.9]
@@ -99,7 +99,7 @@ def test_distribution_at_the_boundary(on_off):
 LOGIT = dist.TransformedDistribution(
     dist.Normal(0.0, 0.3), [transforms.SigmoidTransform(), transforms.AffineTransform(0.0, 2.0)]
 )
-# prior, its term but for a constant, and where that is highest; each is a measurement of what is about one
+# prior, its term up to a constant, and the maximum of the term; each is a measurement of a number near one
 TERMS = {
     "normal": (dist.Normal(1.0, 0.2), lambda v: -0.5 * ((v - 1.0) / 0.2) ** 2, 1.0),
     "truncated": (dist.TruncatedNormal(1.0, 0.2, low=0.2), lambda v: -0.5 * ((v - 1.0) / 0.2) ** 2, 1.0),
@@ -153,7 +153,7 @@ def test_correlated_constraint_terms():
 
 
 def nuisances(p, data):
-    """Counts of a signal with an uncertain acceptance over a background with a part for each other nuisance."""
+    """Counts of a signal with an uncertain acceptance over a background, with one part for each other nuisance."""
     parts = sum(p[name].sum() for name in sorted(p) if name not in ("signal", "acceptance"))
     mean = p["signal"] * p["acceptance"] + 20.0 * parts
     return data[0] * jnp.log(mean / data[0]) - mean + data[0]
@@ -161,7 +161,7 @@ def nuisances(p, data):
 
 @pytest.fixture(scope="module")
 def uncertain():
-    """A signal whose nuisances have priors of several kinds, and what scipy finds of it."""
+    """A signal with nuisances of several kinds of priors, against scipy."""
     from toys import build
 
     chosen = ["truncated", "vector", "counts"]
@@ -199,7 +199,7 @@ def test_profiles_with_constrained_nuisances(uncertain):
 
 
 def test_the_end_of_a_prior_is_no_limit(make_toy):
-    # signal times acceptance is all that is known: of a constraint on the latter depends what is known of the former
+    # only signal times acceptance is measured: a constraint on the acceptance is needed for the signal
     def product(p, data):
         return -0.5 * ((p["signal"] * p["j"] - 5.0) / data[0]) ** 2
 
@@ -222,7 +222,7 @@ def test_the_end_of_a_prior_is_no_limit(make_toy):
     bare.plot()
     with pytest.raises(ValueError, match=r"constraints must be a list of parameters out of \['j', 'signal'\]"):
         gj.profile(toy, "signal", constraints=["k"])
-    # named ones count in full, what is profiled among them
+    # named priors count in full, also of the profiled number
     both = Conditional.init(toy, ["signal", "j"], ["signal"])
     assert sorted(both.counted) == ["j", "signal"] and sorted(Conditional.init(toy, None, ["signal"]).counted) == ["j"]
 

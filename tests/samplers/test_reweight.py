@@ -53,7 +53,7 @@ def test_of_another_model_is_the_closed_form(run, posterior_of, prior_sd, data):
     for i in range(2):
         row = table.loc[f"x[{i}]"]
         assert row["mean"] == pytest.approx(mean[i], abs=4.0 * sd / effective**0.5)
-        # the old draws, of which the weights are a function, add to the error of a variance
+        # the weights are functions of the old draws, which adds to the error of a variance
         assert row["sd"] == pytest.approx(sd, rel=5.0 / effective**0.5)
         assert made.samples["x"][:, i].mean() == pytest.approx(mean[i], abs=5.0 * sd / effective**0.5)
     value, error = made.log_evidence
@@ -127,7 +127,7 @@ def test_wrong_parameters(run, make_toy, posterior_of):
 
 
 def test_information_loss_is_the_divergence_of_estimated_gaussians():
-    """Expected divergence of a Gaussian from those with moments of 200 draws, by simulation."""
+    """Expected divergence of a Gaussian from Gaussians with the moments of 200 draws, by simulation."""
     generator, size, d = np.random.default_rng(3), 200, 3
     losses = []
     for _ in range(400):

@@ -1,4 +1,4 @@
-"""What every sampler must do, on posteriors whose answers are closed forms."""
+"""Laws of every sampler, on posteriors with closed forms."""
 
 import warnings
 from functools import lru_cache, partial
@@ -85,7 +85,7 @@ def test_weights_mend_a_wrong_shape(make_toy, method):
 
 
 def test_what_has_no_weights_is_said(make_toy):
-    """A funnel, of which nearly all draws of a Gaussian miss: words, and an error as large as what is not known."""
+    """Nearly all draws of a Gaussian miss a funnel: a message, and an error as large as the uncertainty."""
 
     def funnel(p, _):
         return -0.5 * (p["y"] ** 2).sum() * jnp.exp(-4.0 * p["s"]) - 2.0 * 12 * p["s"]
@@ -109,11 +109,11 @@ def test_same_key_same_draws(gaussian, name):
 
 @pytest.mark.parametrize("name", ["smc", "nested"])
 def test_size_of_batches_changes_nothing(name):
-    # in double precision, as rounding, of which slices make much, may depend on it
+    # in double precision: slices amplify rounding, which may depend on the batch
     method = {"smc": gj.smc, "nested": gj.nested}[name]
     options = {"smc": {"particles": 40, "moves": 1}, "nested": {"live": 20, "delete": 4, "steps": 20}}[name]
     with jax.enable_x64(True), warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # so few points are not enough
+        warnings.simplefilter("ignore", UserWarning)  # there are too few points
         toy, *_ = gaussian_toy()
         one, two = (method(jax.random.key(5), toy, progress=False, batch=n, **options) for n in (1, 2))
     np.testing.assert_allclose(one.samples["position"], two.samples["position"], rtol=1e-9)
@@ -122,7 +122,7 @@ def test_size_of_batches_changes_nothing(name):
 
 @pytest.mark.parametrize(("name", "error"), [("smc", 0.4), ("nested", 1.2)])
 def test_information(gaussian, name, error):
-    """Of a Gaussian within a much wider one: the difference of their entropies and second moments."""
+    """For a Gaussian within a much wider one: the difference of their entropies and second moments."""
     _, mean, covariance = gaussian
     prior, posterior = 100.0 * np.eye(3), np.asarray(covariance)
     ratio = np.linalg.solve(prior, posterior)
@@ -152,12 +152,12 @@ def test_two_peaks(name):
     # integral 3 x 2 pi 0.09 of the peaks, each under its prior
     prior = np.exp(-0.5 * 17.0 / 100.09) / (2.0 * np.pi * 100.09)
     assert abs(value - np.log(3.0 * 2.0 * np.pi * 0.09 * prior)) < 4.0 * error
-    # binomial about the share that some of the prior's draws gave each peak
+    # binomial scatter about the share of each peak among draws of the prior
     assert np.mean(result.samples["position"][:, 0] > 0) == pytest.approx(2.0 / 3.0, abs=0.25)
 
 
 def test_a_narrow_peak_within_a_wide_one(make_toy):
-    """Half of the mass has a twentieth of the width: particles in there are seldom proposed to leave."""
+    """Half of the mass has a twentieth of the width: proposals for particles in it are seldom accepted."""
 
     def slab_and_spike(p, _):
         wide, narrow = (-0.5 * (p["x"] ** 2).sum() / width**2 - 2.0 * jnp.log(width) for width in (1.0, 0.05))
@@ -180,7 +180,7 @@ def test_no_data_give_the_prior(name):
     ess = result.summary()["ess_bulk"]
     columns = dict(zip(ess.index, [*result.samples["position"].T, result.samples["size"]], strict=True))
     for label, values in columns.items():
-        # correlated draws: as many as they are worth
+        # correlated draws: their effective number
         thin = values[:: max(1, round(len(values) / ess[label]))]
         assert kstest(thin, norm(0.0, 10.0).cdf).pvalue > 0.01, label
     if name != "nuts":

@@ -44,7 +44,7 @@ def test_new_points_follow_the_prior_above_the_threshold(live):
     assert float(moved.loglikelihood.min()) > -4.0
     assert np.all(np.asarray(moved.loglikelihood_birth) == -4.0)
     assert 40 <= float(calls.mean()) < 120
-    # in the metric of the ellipse a disk of radius two; the prior exp(-2 y) of its first axis is that of a chord
+    # in the metric of the ellipse, a disk of radius two with the prior exp(-2 y) along its first axis
     y = np.sort(np.asarray(jax.vmap(_white)(moved.position))[:, 0])
     grid = np.linspace(-2.0, 2.0, 4001)
     cumulative = np.cumsum(np.exp(-2.0 * grid) * np.sqrt(4.0 - grid**2))
@@ -52,7 +52,7 @@ def test_new_points_follow_the_prior_above_the_threshold(live):
 
 
 def test_size_of_batches_changes_nothing(live):
-    # also where it divides the number of points not, and where it is larger
+    # also a batch that does not divide the number of points, and a larger one
     one, *others = (
         replace(make, 4, size, 10)(jax.random.key(2), live, jnp.asarray(-3.0), FACTOR) for size in (1, 3, 16)
     )

@@ -1,4 +1,4 @@
-"""Posteriors with known answers, with the methods that samplers use."""
+"""Posteriors with known answers, with the interface for samplers."""
 
 import equinox as eqx
 import jax
@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 
 
 class Toy(eqx.Module):
-    """A log-likelihood written out by hand."""
+    """A handwritten log-likelihood."""
 
     function: object = eqx.field(static=True)
     priors: dict
@@ -45,7 +45,7 @@ def quadratic(p, _):
 
 
 def switched(p, share):
-    """`share[0]` of the Gaussian and `share[1]` of two peaks: one function, which is compiled once."""
+    """`share[0]` of the Gaussian and `share[1]` of two peaks: one function, compiled once."""
     x = p["position"]
     # a third of the mass about (-4, -1), the rest about (4, 1)
     near, far = (-0.5 * ((x - sign * jnp.array([4.0, 1.0])) ** 2).sum() / 0.3**2 for sign in (-1.0, 1.0))
@@ -64,7 +64,7 @@ def build(function, priors, start, data=()):
 
 
 def gaussian_toy(share=(1.0, 0.0)):
-    """Posterior whose mean and precision are closed forms: priors of sd 10 add 1/100 to the precision."""
+    """Posterior with closed forms of mean and precision: priors of sd 10 add 1/100 to the precision."""
     priors = {"size": dist.Normal(0.0, 10.0), "position": dist.Normal(jnp.zeros(2), 10.0).to_event(1)}
     toy = build(switched, priors, {"position": jnp.zeros(2), "size": 0.0}, share)
     precision = PRECISION + jnp.eye(3) / 100.0
