@@ -16,6 +16,8 @@ from jaxtyping import Array, Float, Integer
 LEAST_COUNTS = 1e-18
 
 
+# each compiled as a whole, also where nothing around it is: step by step it would be a hundred programs
+@jax.jit
 def mixture_density(
     intensities: Sequence[Float[Array, " row"]] | Float[Array, "component row"],
     counts: Float[Array, " component"],
@@ -31,6 +33,7 @@ def mixture_density(
     return functools.reduce(operator.add, (scale * row for scale, row in zip(scales, intensities, strict=True)))
 
 
+@jax.jit
 def sum_of_logs(
     density: Float[Array, " row"], reference: Float[Array, " row"], count: Integer[Array, " row"]
 ) -> Float[Array, ""]:
@@ -44,6 +47,7 @@ def sum_of_logs(
 
 
 @jax.custom_jvp
+@jax.jit
 def accurate_sum(values: Float[Array, " row"]) -> Float[Array, ""]:
     """Sum in double precision if x64 is on, otherwise in a tree with compensation (Knuth's two-sum)."""
     if jnp.result_type(float) == jnp.float64:

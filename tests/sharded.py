@@ -1,7 +1,6 @@
-"""Values, gradients and fits with the events on several devices, one line of JSON each; run by test_sharding.py."""
+"""Values, gradients and draws with the events on so many devices, a line of JSON each; run by test_sharding.py."""
 
 import json
-import sys
 import warnings
 
 import equinox as eqx
@@ -32,10 +31,10 @@ def free(p):
 
 HALO = gj.Point(0.2, 0.1)
 PRIORS = {
-    "index": dist.Uniform(1.5, 3.5),
-    "halo": dist.Uniform(0.0, 0.8),
-    "lon": dist.Uniform(0.1, 0.4),
-    "tilt": dist.Normal(0.0, 0.2),
+    "index": (dist.Uniform, 1.5, 3.5),
+    "halo": (dist.Uniform, 0.0, 0.8),
+    "lon": (dist.Uniform, 0.1, 0.4),
+    "tilt": (dist.Normal, 0.0, 0.2),
 }
 POINT = {"index": 2.5, "halo": 0.25, "lon": 0.25, "tilt": 0.05}
 MODELS = {"fixed": (fixed, ("index", "halo")), "free": (free, ("lon", "tilt"))}
@@ -62,22 +61,22 @@ def draws(posterior, names: list[str]) -> dict:
     return found
 
 
-def report(posterior, samplers: list[str]) -> dict:
+def values(posterior) -> dict:
     point = {name: jnp.asarray(POINT[name]) for name in posterior.names}
     value, gradient = eqx.filter_jit(lambda q, p: jax.value_and_grad(q.log_likelihood_ratio)(p))(posterior, point)
     counts = eqx.filter_jit(lambda q, p: q.expected_counts(p)["halo"].sum())(posterior, point)
     count = posterior.count
-    found = {
+    return {
         "value": float(value),
         **{f"gradient {name}": float(g) for name, g in gradient.items()},
         "counts": float(counts),
         "devices": len(count.sharding.device_set),
         "part": count.addressable_shards[0].data.shape[0] / count.shape[0],
     }
-    return found | draws(posterior, samplers)
 
 
-def main(name: str, meshes: list[int], samplers: list[str]):
+def posteriors(name: str, meshes: list[int]):
+    """Posteriors of a model without a mesh (0) and with meshes of so many devices."""
     model, names = MODELS[name]
     selection = {"energy_range": (0.8, 4.0), "offset_max": 0.8, "frame": "galactic", "livetime": 3600.0}
     observations = [gj.io.ctao("South", pointing=(lon, 0.0), **selection) for lon in (0.0, 0.4)]
@@ -87,12 +86,28 @@ def main(name: str, meshes: list[int], samplers: list[str]):
     if name == "free":  # which compiles for each observation
         observations, number, lon, lat = observations[:1], number[:99] * 0, lon[:99], lat[:99]
     events = gj.Events(random.uniform(0.8, 4.0, number.size), lon, lat, number)
+    priors = {name: kind(*numbers) for name, (kind, *numbers) in PRIORS.items() if name in names}
     for devices in meshes:
         mesh = jax.make_mesh((devices,), ("events",), devices=jax.devices()[:devices]) if devices else None
-        priors = {name: PRIORS[name] for name in names}
-        posterior = gj.Posterior(model, priors, observations, events, per_decade=12.0, mesh=mesh, dtype=float)
-        print(json.dumps(report(posterior, samplers)), flush=True)
+        yield devices, gj.Posterior(model, priors, observations, events, per_decade=12.0, mesh=mesh, dtype=float)
+
+
+def say(task: str, found: dict):
+    print(json.dumps([task, found]), flush=True)
+
+
+def main():
+    with jax.enable_x64(True):
+        for devices, posterior in posteriors("fixed", [0, 1, 2, 4, 8]):
+            found = values(posterior)
+            say("double", found)
+            if devices in (0, 4):
+                say("samplers", found | draws(posterior, list(SAMPLERS)))
+    for _, posterior in posteriors("fixed", [0, 4]):
+        say("single", values(posterior) | draws(posterior, ["nuts"]))
+    for _, posterior in posteriors("free", [0, 8]):
+        say("free", values(posterior))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], [int(devices) for devices in sys.argv[2].split(",")], sys.argv[3:])
+    main()

@@ -9,18 +9,23 @@ from pathlib import Path
 import pytest
 
 
-def run(model, meshes, *options, **environment):
-    """Output of tests/sharded.py without a mesh (0) and for meshes of some of eight virtual devices."""
+@pytest.fixture(scope="module")
+def printed():
+    """Output of tests/sharded.py for no mesh (0) and meshes of some of eight virtual devices, by task.
+
+    One process for all of them: starting one and making its posteriors takes longer than what is compared.
+    """
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     made = subprocess.run(
-        [sys.executable, Path(__file__).parent / "sharded.py", model, ",".join(map(str, meshes)), *options],
-        env={**os.environ, "XLA_FLAGS": flags, **environment},
+        [sys.executable, Path(__file__).parent / "sharded.py"],
+        env={**os.environ, "XLA_FLAGS": flags},
         capture_output=True,
         text=True,
         check=False,
     )
     assert made.returncode == 0, made.stderr
-    return [json.loads(line) for line in made.stdout.splitlines() if line.startswith("{")]
+    found = [json.loads(line) for line in made.stdout.splitlines() if line.startswith("[")]
+    return lambda task: [values for name, values in found if name == task]
 
 
 def assert_same(found, alone, relative, absolute):
@@ -28,22 +33,22 @@ def assert_same(found, alone, relative, absolute):
         assert found[name] == pytest.approx(alone[name], rel=relative, abs=absolute), name
 
 
-def test_the_same_on_every_number_of_devices():
-    meshes = [0, 1, 2, 4, 8]
-    alone, *shared = run("fixed", meshes, JAX_ENABLE_X64="1")
-    for found, devices in zip(shared, meshes[1:], strict=True):
+def test_the_same_on_every_number_of_devices(printed):
+    alone, *shared = printed("double")
+    for found, devices in zip(shared, [1, 2, 4, 8], strict=True):
         assert found["devices"] == devices and found["part"] == 1.0 / devices
         assert_same(found, alone, 1e-9, 1e-9)
 
 
-def test_samplers_draw_the_same():
-    alone, shared = run("fixed", [0, 4], "nuts", "smc", "nested", "svi", JAX_ENABLE_X64="1")
-    assert len(alone) == 6 + 3 * 4
+def test_samplers_draw_the_same(printed):
+    alone, shared = printed("samplers")
+    assert len(alone) == 6 + 3 * 4 and shared["devices"] == 4
     assert_same(shared, alone, 1e-6, 1e-6)
 
 
-def test_samplers_and_single_precision():
-    alone, shared = run("fixed", [0, 4], "nuts", JAX_ENABLE_X64="0")
+def test_samplers_and_single_precision(printed):
+    alone, shared = printed("single")
+    assert shared["devices"] == 4
     for found in (alone, shared):  # few draws of a fraction of about one half, known to 0.05
         halo, *_ = (found.pop(f"nuts {what}") for what in ("halo", "index", "evidence"))
         assert len(halo) == 10 and 0.3 < sum(halo) / 10 < 0.7
@@ -51,7 +56,7 @@ def test_samplers_and_single_precision():
     assert_same(shared, alone, 1e-6, 2e-4)
 
 
-def test_a_free_morphology_on_several_devices():
-    alone, shared = run("free", [0, 8], JAX_ENABLE_X64="0")
+def test_a_free_morphology_on_several_devices(printed):
+    alone, shared = printed("free")
     assert shared["devices"] == 8
     assert_same(shared, alone, 1e-5, 2e-4)

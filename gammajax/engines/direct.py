@@ -78,6 +78,7 @@ class DirectEngine(Engine):
             rows.index.size,
         )
 
+    @eqx.filter_jit
     def intensity(self, source: Source) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""
         flux = self.nodes.flux(source.spectrum)
@@ -113,6 +114,7 @@ class DirectEngine(Engine):
         project = jax.lax.dynamic_slice(self.nodes.project, (start, start * SUB_BINS), (self.band, bins))
         return project @ table.density(energy, sub[:, None], table.profile.axes[1].nodes[None, :])
 
+    @eqx.filter_jit
     def expected_counts(self, source: Source) -> Float[Array, " observation"]:
         """Expected counts in the selection of every observation."""
         exposure = jnp.stack([part(source.morphology, self.nodes) for part in self.acceptance])

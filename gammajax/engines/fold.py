@@ -105,6 +105,7 @@ class FoldEngine(Engine):
             rows.total,
         )
 
+    @eqx.filter_jit
     def intensity(self, source: Source) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""
         flux = self.nodes.flux(source.spectrum)
@@ -120,6 +121,7 @@ class FoldEngine(Engine):
                 result = result.at[members].set(jnp.where(values < 0.0, 0.0, values).astype(result.dtype))
         return result
 
+    @eqx.filter_jit
     def expected_counts(self, source: Source) -> Float[Array, " observation"]:
         """Expected counts in the selection of every observation."""
         exposure = jnp.stack([part(source.morphology, self.nodes) for part in self.acceptance])

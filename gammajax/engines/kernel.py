@@ -64,6 +64,7 @@ class KernelEngine(Engine):
         kernel, exposure = evaluate(responses, rows)
         return cls(rows.nodes, kernel, rows.place(rows.start), exposure)
 
+    @eqx.filter_jit
     def intensity(self, source: Source) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""
         flux = self.nodes.flux(source.spectrum).astype(self.kernel.dtype)
@@ -73,10 +74,12 @@ class KernelEngine(Engine):
         # not maximum: its derivative at a flux of zero is one half
         return jnp.where(values < 0.0, 0.0, values)
 
+    @eqx.filter_jit
     def expected_counts(self, source: Source) -> Float[Array, " observation"]:
         """Expected counts in the selection of every observation."""
         return self.exposure @ self.nodes.flux(source.spectrum)
 
+    @eqx.filter_jit
     def counts_between(self, reference: Source, source: Source) -> Float[Array, " observation"]:
         """Expected counts of `source` minus those of `reference`."""
         return self.exposure @ (self.nodes.flux(source.spectrum) - self.nodes.flux(reference.spectrum))

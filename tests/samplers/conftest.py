@@ -1,17 +1,8 @@
 """Fixtures of the tests of samplers."""
 
-import jax
 import numpyro.distributions as dist
 import pytest
 from toys import build, counting, gaussian_toy
-
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Samplers of toys compile longer than they run: optimisation costs more time than it saves."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="session")
