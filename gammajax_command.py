@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}
-# s after a signal; batch systems kill half a minute after theirs
-GRACE, GRACE_IN_SAMPLING = 3.0, 25.0
+# s after a signal; docs/cluster.md has batch systems send theirs two minutes before the end
+GRACE, GRACE_IN_SAMPLING = 3.0, 100.0
 DONE = "done"
 
 
@@ -30,7 +30,7 @@ class Stopped(SystemExit):
 
 
 class _Run:
-    """What the process is doing: its step, whether that cleans up, its checkpoint, and whether it must go on."""
+    """State of the process: its step, whether that cleans up, its checkpoint, and whether signals must wait."""
 
     step = "start"
     cleans = False
@@ -40,7 +40,7 @@ class _Run:
 
 
 def step(name: str, cleans: bool = False) -> None:
-    """Name what is being done from here on, for messages; `cleans`: an exception lets it save or remove files.
+    """Name the current step for messages; `cleans`: an exception lets the step save or remove files.
 
     Other steps end at once: extensions that are being imported do not survive exceptions from nowhere.
     """
@@ -70,7 +70,7 @@ def held() -> Iterator[None]:
 
 
 def farewell(number: int) -> str:
-    """Line that says what a signal stopped, and how to go on."""
+    """Line with the step that a signal stopped, and the way to resume."""
     begun = f"stopped by {signal.Signals(number).name} in step {_Run.step!r}"
     if _Run.step == DONE:
         return f"stopped by {signal.Signals(number).name}; the run is complete"

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+import textwrap
 import time
 import traceback
 import warnings
@@ -31,6 +32,7 @@ app = typer.Typer(
 # files and pipes have no width of their own
 console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 80)
 BAD_INPUT, UNWRITTEN = 2, 74  # EX_IOERR of sysexits.h
+MARGIN = 22  # columns before the words of a step
 NAMES = 20  # columns of a table that long names have at least
 
 
@@ -112,7 +114,7 @@ def version() -> None:
 def _is_complete(out: Path, checkpoint: Path, overwrite: bool, resume: bool) -> bool:
     """Whether nothing is left to do; a checkpoint that is to be dropped is dropped.
 
-    Raises `ValueError` for what is there and may neither be replaced nor gone on with.
+    Raises `ValueError` for results or a checkpoint that the options neither replace nor resume.
     """
     if out.exists() and resume and not checkpoint.exists():
         return True
@@ -204,7 +206,7 @@ def _run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> N
 
 
 def _plots(posterior, result, key, out: Path, method: str, shared: bool) -> dict[str, str]:
-    """Draw the plots of a run into its folder; returns the errors of those that failed."""
+    """Draw the plots of a run into its folder; returns errors by the name of the plot."""
     from gammajax import distributed as hosts
     from gammajax.files import replacing
     from gammajax.plot import plot_counts
@@ -224,7 +226,7 @@ def _plots(posterior, result, key, out: Path, method: str, shared: bool) -> dict
                 with replacing(out / f"{name}.png") as temporary:
                     figure.savefig(temporary, dpi=160)
         except Exception as error:
-            if name == "corner" and isinstance(error, ValueError):  # few draws, as the message says
+            if name == "corner" and isinstance(error, ValueError):  # too few draws
                 warnings.warn(f"no corner plot: {error}", stacklevel=1)
             elif shared and name == "counts":  # the others would wait
                 raise
@@ -296,8 +298,8 @@ class Unwritten(Exception):
 def _data(config, model, key, progress, part):
     """Events, or cells that hold them, and observations of a configuration; and whether these are all of the events.
 
-    `part`: number of this process and of all, of which each reads its share of a list of events. Simulated events and
-    cells are cheap to make or have to be made together: every process has all of them at first.
+    `part`: index of this process and number of processes; each reads its share of a list of events. All processes make
+    all simulated events and all cells, because they are cheap or must be counted together.
     """
     import jax.numpy as jnp
 
@@ -344,7 +346,7 @@ def _publish(folder: Path, out: Path) -> None:
 
 @contextlib.contextmanager
 def _step(name: str, timings: dict):
-    """Print a step when it starts and what it did and how long it took when it ends."""
+    """Print a step when it starts, and its result and duration when it ends."""
     notes: list[str] = []
     begin = time.perf_counter()
     command.step(name, cleans=name in ("sampling", "plots"))
@@ -352,7 +354,10 @@ def _step(name: str, timings: dict):
         console.print(f"[bold]{name}[/] ...", end="\r")
     yield notes.append
     timings[name] = round(time.perf_counter() - begin, 2)
-    console.print(f"[bold]{name:10s}[/] {timings[name]:6.1f} s   {escape('; '.join(notes))}", highlight=False)
+    # long lists of components wrap below their first line
+    words = textwrap.wrap("; ".join(notes), max(console.width - MARGIN, 40)) or [""]
+    lines = escape(f"\n{' ' * MARGIN}".join(words))
+    console.print(f"[bold]{name:10s}[/] {timings[name]:6.1f} s   {lines}", highlight=False)
 
 
 @contextlib.contextmanager
@@ -376,7 +381,7 @@ def _print_error(message: str) -> None:
 
 @contextlib.contextmanager
 def _with_others(distributed: bool, checkpoint: Path):
-    """End at once where another process is gone, or where this one alone fails: else some would wait for others."""
+    """Exit at once if another process is gone or only this one fails: the others would wait."""
     try:
         yield
     except Exception as error:
@@ -396,13 +401,13 @@ def _with_others(distributed: bool, checkpoint: Path):
 
 
 def _leave(status: int):
-    """End without the exchange of farewells that a process that is gone takes no part in."""
+    """Exit without the shutdown barrier, which would wait for the lost process."""
     from gammajax import distributed as hosts
 
     sys.stdout.flush()
     sys.stderr.flush()
     if hosts.is_first():
-        time.sleep(2.0)  # the runtime of the others ends them without a word once this process is gone
+        time.sleep(2.0)  # the runtime ends the other processes silently once this one is gone
     os._exit(status)
 
 

@@ -1,4 +1,4 @@
-"""Configuration of a run: what a YAML file may say, and the model function and priors that it stands for."""
+"""Configuration of a run: the sections of a YAML file, and the model function and priors that they define."""
 
 import difflib
 import inspect
@@ -63,7 +63,7 @@ HIGHEST = 1000.0  # TeV, beyond the responses of Cherenkov telescopes
 
 
 class Strict(BaseModel):
-    """A section whose keys are all known."""
+    """A section with known keys only."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -163,7 +163,7 @@ class GadfObservations(Strict):
 
 
 class Simulation(Strict):
-    """Events to simulate at the true values of the parameters: a number, or true for what the fluxes give."""
+    """Events to simulate at the true parameters: a number, or true for the number that the fluxes predict."""
 
     simulate: Events
 
@@ -191,11 +191,11 @@ def _yields(path):
     return None if path is None else _read(io.read_yields, path=path)
 
 
-# The functions below are what a file cannot say by the arguments of a class: tables, and what is read from files.
+# The functions below take arguments that a file can give and a class cannot: tables, and paths of files.
 # Arguments with an annotation are as it says, all others a number or the name of a parameter.
 
 Numbers = Mapping[str, Any]
-# annotations of arguments with several of them, and what a file may say there
+# annotations of arguments that hold several parameters, and their form in a file
 SEVERAL: dict[Any, Any] = {Numbers: dict[str, Value], str | Numbers: str | dict[str, Value]}
 
 
@@ -235,7 +235,7 @@ def particle_model(
 ) -> darkmatter.DarkMatter:
     """Annihilation by a table for [`gammajax.io.read_particle_model`][] at a `point` of its axes.
 
-    `mass` is the axis that holds the mass of what annihilates.
+    `mass` is the axis that holds the mass of the annihilating particle.
     """
     table = _read(io.read_particle_model, path=path, axes=axes, channels=channels, group=group, unit=unit)
     if mass not in point:
@@ -261,7 +261,7 @@ def absorption(path: str, redshift, alpha_norm=1.0) -> Absorption:
     return Absorption(table.energy, table.redshift_grid, table.optical_depth, redshift, alpha_norm)
 
 
-# what `type:` may say; the keys of each section are the arguments of the class or function
+# values of `type:`; the keys of each section are the arguments of the class or function
 SPECTRA: dict[str, Callable] = {
     "power-law": spectra.PowerLaw,
     "log-parabola": spectra.LogParabola,
@@ -303,7 +303,7 @@ class Part(Strict):
     """Section that stands for an object of the model."""
 
     type: str
-    words: ClassVar[frozenset[str]] = frozenset()  # keys whose text is no name of a parameter
+    words: ClassVar[frozenset[str]] = frozenset()  # keys with text that is not the name of a parameter
     fixed: ClassVar[frozenset[str]] = frozenset()  # keys with no names of parameters at all
     units: ClassVar[dict[str, str]] = {}  # of the keys that have one
 
@@ -326,7 +326,7 @@ class Part(Strict):
         return [(key, name, unit) for key, name, unit in named if isinstance(name, str)]
 
     def _with(self, put: Callable[[str], Any], keys: Iterable[str]) -> dict[str, Any]:
-        """Arguments of these keys, with what `put` makes of the names of parameters."""
+        """Arguments of these keys, with `put` applied to the names of parameters."""
 
         def filled(name, value):
             if isinstance(value, dict) and name not in self.fixed:
@@ -337,7 +337,7 @@ class Part(Strict):
 
 
 def _part(tag: str, kind: Callable, default: Any = ..., *, units: Mapping[str, str]) -> type[Part]:
-    """Section whose keys are the arguments of a class or function, and `type`; `units` by name of the argument."""
+    """Section with the arguments of a class or function as keys, and `type`; `units` by name of the argument."""
     fields: dict[str, Any] = {"type": (Literal[tag], default)}  # pyright: ignore[reportInvalidTypeForm]
     words, fixed = set(), set()
     for name, argument in inspect.signature(kind).parameters.items():

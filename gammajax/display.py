@@ -1,6 +1,6 @@
-"""How objects print: what it is and its main numbers with units, in a few lines of a terminal, never arrays.
+"""Text of objects: their kind and main numbers with units, in a few lines of a terminal, never arrays.
 
-Anything may stand in the place of a number: what a transformation traces, None or a shape from `jax.tree.map`, an array
+Anything may stand in the place of a number: a tracer of a transformation, None or a shape from `jax.tree.map`, an array
 that is gone. All functions here say so and never raise. They read scalars and short vectors, and compute nothing on a
 device. Objects also print inside error messages.
 """
@@ -31,7 +31,7 @@ def described(self) -> str:
 
 
 def words(say: Callable[[Any], str]) -> Callable[[Any], str]:
-    """A `__repr__` of its own words, or `described` where they cannot be said: what they need is traced or gone."""
+    """A `__repr__` in own words, or `described` if the numbers it needs are traced or deleted."""
 
     @functools.wraps(say)
     def shown(self) -> str:
@@ -44,12 +44,12 @@ def words(say: Callable[[Any], str]) -> Callable[[Any], str]:
 
 
 def document(self, **_) -> wadler_lindig.AbstractDoc:
-    """What equinox prints where an object is inside another, such as a bound method: what it prints by itself."""
+    """Text that equinox prints for an object inside another, such as a bound method: its own `repr`."""
     return wadler_lindig.TextDoc(repr(self))
 
 
 def block(head: str, *details: str) -> str:
-    """Lines of a head and of details below it, wrapped; what is beyond the last line is left out."""
+    """Lines of a head and of details below it, wrapped; further lines are left out."""
     lines = _wrapped(head, "", "    ")
     for detail in details:
         lines += _wrapped(detail, "  ", "      ")
@@ -78,7 +78,7 @@ def number_of(count: int | str, noun: str) -> str:
 
 
 def text(value: Any, unit: str = "") -> str:
-    """A value in words: a number with its unit, the extent of a vector, the shape of an array, or what stands there."""
+    """A value in words: a number with its unit, extent of a vector, shape of an array, or the object in its place."""
     if isinstance(value, Tracer):
         return "traced" if value.ndim == 0 else f"traced {_shape(value.shape)}"
     if isinstance(value, np.ndarray | np.generic | jax.Array):
@@ -147,7 +147,7 @@ def plain_unit(unit: str) -> str:
 
 
 def length(value: Any, axis: int = 0) -> str:
-    """Size of an array along an axis, "?" for what has none."""
+    """Size of an array along an axis, "?" if it has none."""
     shape = getattr(value, "shape", None)
     return str(shape[axis]) if isinstance(shape, tuple) and len(shape) > axis else "?"
 
@@ -204,7 +204,7 @@ def _array(value, unit: str) -> str:
 
 
 def _on_host(value, fetched: int = FETCHED) -> np.ndarray | None:
-    """An array whose numbers can be looked at without much ado, or None."""
+    """An array with numbers that are cheap to read, or None."""
     if isinstance(value, np.ndarray | np.generic):
         return np.asarray(value) if value.size <= LOOKED_THROUGH else None
     if not isinstance(value, jax.Array) or isinstance(value, Tracer) or value.is_deleted() or value.size > fetched:
@@ -219,7 +219,7 @@ def _shape(shape) -> str:
 
 
 def _distribution(prior) -> str:
-    """Name and arguments, those of the distribution that it is made of first."""
+    """Name and arguments; arguments of the base distribution come first."""
     given, base = vars(prior), vars(prior).get("base_dist")
     shape = f" x {_shape(prior.batch_shape)}" if prior.batch_shape else ""
     if isinstance(prior, Independent):

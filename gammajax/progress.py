@@ -1,6 +1,6 @@
 """Progress of long work: how far, how fast and how long it will take.
 
-Work inside of work reports to the outermost: [`say`][] and an inner [`Progress`][] change the words of the outer one.
+Nested work reports to the outermost one: [`say`][] and an inner [`Progress`][] change the words of the outer one.
 """
 
 import contextlib
@@ -84,7 +84,7 @@ class Progress(contextlib.AbstractContextManager):
             self._report()
 
     def say(self, words: str) -> None:
-        """Show what is being done, where nothing tells how much of it is left."""
+        """Show the work being done when its remaining part is unknown."""
         if self.outer is not None:
             self.outer.say(f"{self.name}, {words}")
             return

@@ -1,6 +1,6 @@
-"""Values of a configuration: numbers with units, angles, names of parameters, and those that are refused.
+"""Values of a configuration: numbers with units, angles and names of parameters.
 
-Each function takes a value of a YAML file and returns the plain one, or raises `ValueError` that says what would be
+Each function takes a value of a YAML file and returns a plain one, or raises `ValueError` with the form that would be
 right.
 """
 
@@ -84,7 +84,7 @@ def latitude(value) -> float:
 
 
 def or_name(value, read) -> Any:
-    """The name of a parameter as it is, and what `read` makes of anything else."""
+    """The name of a parameter unchanged, and `read` of anything else."""
     return value if is_name(value) else read(value)
 
 
@@ -108,7 +108,7 @@ def count(value) -> int:
 def seed(value, precision: int) -> int:
     """Seed of random numbers that `jax.random.key` takes as it is.
 
-    It takes 63 bits, of which it drops all but 32 where single precision is the widest.
+    It takes 63 bits, and silently drops all but 32 in single precision.
     """
     bits = 63 if precision == 64 else 32
     valid = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**bits
@@ -142,7 +142,7 @@ def pair(value):
 
 
 def increasing(value):
-    """Pair of which the second is above the first."""
+    """Pair in increasing order."""
     low, high = value
     if not low < high:
         raise ValueError(f"must increase, as in [0.5, 50.0], not [{low:g}, {high:g}]")

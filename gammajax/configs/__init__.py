@@ -19,7 +19,7 @@ def builtin(name: str) -> str:
 def load(source: str) -> Config:
     """Configuration from the path of a YAML file or the name of a built-in one.
 
-    Raises `FileNotFoundError`, or `ValueError` in one line that says where and what is wrong.
+    Raises `FileNotFoundError`, or `ValueError` in one line with the place and the mistake.
     """
     files = [file.name for file in resources.files("gammajax.configs").iterdir()]
     names = [name.removesuffix(".yaml") for name in files if name.endswith(".yaml")]
@@ -42,7 +42,7 @@ def load(source: str) -> Config:
 
 
 def parse(text: str, name: str = "configuration") -> Config:
-    """Configuration from YAML text; `name` is what errors call it. Raises `ValueError` as [`load`][] does."""
+    """Configuration from YAML text; `name` is its name in errors. Raises `ValueError` as [`load`][] does."""
     try:
         values = document.values(text)
         if not isinstance(values, dict):
@@ -77,7 +77,7 @@ def _shortened(line: str) -> str:
 
 
 def _one_line(error: ValidationError) -> str:
-    """The first problem of a configuration: where, what."""
+    """The first problem of a configuration, with its place."""
     problem = error.errors(include_url=False)[0]
     tags = {*SPECTRA, *MORPHOLOGIES, "background", "source", "mixture", "ctao", "response", "gadf"}
     tags |= {"nuts", "smc", "nested", "svi", "laplace"}

@@ -42,7 +42,7 @@ def decode(data: bytes) -> str:
 def values(text: str) -> Any:
     """Values of the one document in `text`.
 
-    Raises `ValueError` in one line, with the number of the line, for what is not valid YAML, repeated keys, tags and
+    Raises `ValueError` in one line, with the number of the line, for invalid YAML, repeated keys, tags and
     other versions of YAML.
     """
     version = re.search(r"^%YAML\s+(\S+)", text, re.MULTILINE)
@@ -78,7 +78,7 @@ def dump(values: Any) -> str:
 
 
 def _check(node, above: tuple, sizes: dict) -> int:
-    """Refuse what has no plain meaning, and make a date the text that it is; the number of values of a node."""
+    """Refuse nodes without a plain meaning, and keep dates as text; returns the number of values of a node."""
     line = node.start_mark.line + 1
     if node in above:
         raise ValueError(f"line {line}: the anchor &{node.anchor} holds itself")
@@ -105,13 +105,13 @@ def _check(node, above: tuple, sizes: dict) -> int:
             lines[name] = line
             size += _check(value, (*above, node), sizes)
     if size > MOST:
-        raise ValueError(f"line {line}: anchors make more than {MOST} values of this; write out what is meant")
+        raise ValueError(f"line {line}: anchors make more than {MOST} values of this; write the values out")
     sizes[node] = size
     return size
 
 
 def _problem(error, text: str) -> str:
-    """The first problem of a document: line, and what is wrong in it."""
+    """The first problem of a document, with its line."""
     problem, context = getattr(error, "problem", None), getattr(error, "context", None) or ""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None or problem is None:

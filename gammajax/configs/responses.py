@@ -14,7 +14,7 @@ from gammajax.observation import Observation
 from gammajax.posterior import explore_priors
 from gammajax.priors import centre, check_priors
 
-TAILS = 1.0  # deg, about what a point spread function adds to the reach of a pointing
+TAILS = 1.0  # deg, about the width that a point spread function adds to the reach of a pointing
 ABOVE = 2.0  # times the highest energy of a response: reconstructed energies go that far
 GEV_PER_TEV = 1000.0
 CUSP = 20.0  # deg from the centre of a halo, which nobody points at for its cusp
@@ -23,7 +23,7 @@ OTHER = {"icrs": "galactic", "galactic": "icrs"}
 
 
 def check(config: Config, observations: list[Observation]) -> None:
-    """Check what a configuration says about energies, offsets and directions against `observations`, and its model.
+    """Check energies, offsets and directions of a configuration against `observations`, and check its model.
 
     Raises `ValueError` (`FileNotFoundError` for a file of the model) in one line that names the key and what would be
     right. A pointing that sees no source and a cut-off that no photon shows are warnings.

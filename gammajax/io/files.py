@@ -1,4 +1,4 @@
-"""Opening files: paths, damaged files and what astropy says about files that bend the standard."""
+"""Opening files: paths, damaged files, and warnings of astropy about files that bend the standard."""
 
 import contextlib
 import os

@@ -10,7 +10,7 @@ from jaxtyping import Float
 def separations(
     first: Float[np.ndarray, "first 2"], frame: str, second: Float[np.ndarray, "second 2"], other: str
 ) -> Float[np.ndarray, "first second"]:
-    """Separations [deg] between directions (lon, lat) [deg] in `frame` and those in the frame `other`."""
+    """Separations [deg] between directions (lon, lat) [deg] in `frame` and directions in the frame `other`."""
     from astropy.coordinates import SkyCoord
 
     first_sky = SkyCoord(*first.T[:, :, None], unit="deg", frame=frame)

@@ -54,8 +54,8 @@ class Data(NamedTuple):
 class Run(NamedTuple):
     """A gammapy observation, its events, pointing and times.
 
-    `start`, `stop`: good time intervals [s] after `epoch`, without overlaps. `on_time`, `livetime` [s] are those of the
-    intervals. `where` names the HDU of the events in messages.
+    `start`, `stop`: good time intervals [s] after `epoch`, without overlaps. `on_time`, `livetime` [s]: total of the
+    intervals, and its part without dead time. `where` names the HDU of the events in messages.
     """
 
     observation: Any
@@ -71,7 +71,7 @@ class Run(NamedTuple):
 
 
 class Instrument(NamedTuple):
-    """What the response files of a run say: alignment of the background, energies [TeV] of its table, safe energies."""
+    """Response of a run, alignment of its background, energies [TeV] of the background table, and safe energies."""
 
     response: Response
     alignment: str | None
@@ -145,7 +145,7 @@ def from_gammapy_observations(
     """Events and observations of gammapy `Observations` in memory (or of one, or a list), under one selection for both.
 
     The arguments are those of [`read_gadf`][], and so is the result for observations that gammapy has read from a data
-    store. Observations cut in time or in phase keep the livetime of what is left.
+    store. Observations cut in time or in phase keep the livetime of the rest.
 
     Raises `ValueError` as [`read_gadf`][] does, and for observations without events or with filters on events, which
     the expected counts would not know: select by `energy_range`, `offset_max` and `exclusion`.
@@ -166,7 +166,7 @@ def from_gammapy_observations(
 
 
 def _data(runs, origin, offset_max, energy_range, exclusion, frame, labels, warn, part=(0, 1)) -> Data:
-    """What all readers share: `runs` are pairs of a name for messages and a gammapy observation."""
+    """The part that all readers share: `runs` are pairs of a name for messages and a gammapy observation."""
     offset_max = float(plain(offset_max, "deg"))
     energy_range = None if energy_range is None else plain_pair(energy_range, "TeV")
     cache, observations, columns, seen, given = {}, [], [], 0, {}
@@ -351,7 +351,7 @@ def _site(run: Run):
 
 
 def _check_once(given: dict, run: Run) -> None:
-    """Refuse a run whose events are already there: all of them, or some of a run of the same name."""
+    """Refuse a run that repeats all events of another one, or some events of a run of the same name."""
     table = run.events.table
     if len(table) == 0:
         return

@@ -45,13 +45,13 @@ CLASSES = {
 # only ratios of SCALE matter, and files of the first CTA data challenge give it no unit
 NEEDS_NO_UNIT = {"SCALE": "sr-1"}
 NOT_NEGATIVE = ("EFFAREA", "BKG", "BGD", "THETA", "RAD")
-# the first reads what the format recommends; the others read spellings such as 1/s/TeV/sr
+# the first is the format's own; the others read spellings such as 1/s/TeV/sr
 SPELLINGS = ("fits", "generic", "cds", "ogip", "vounit")
 
 
 @contextlib.contextmanager
 def opened(path, name=None):
-    """The HDUs of a file; raises `ValueError` with its path, or `name`, for whatever cannot be read."""
+    """The HDUs of a file; raises `ValueError` with its path, or `name`, if it cannot be read."""
     from astropy.io import fits
     from astropy.io.fits.verify import VerifyError
 
@@ -68,7 +68,7 @@ def opened(path, name=None):
 
 
 class Refused(ValueError):
-    """Error whose message names file, HDU and what is wrong with it."""
+    """Error with a message that names the file, the HDU and the mistake."""
 
 
 def find(hdus, name: str, file):

@@ -35,7 +35,7 @@ NEEDED = {
     "edisp": "energy dispersion (EDISP_2D)",
     "psf": "point spread function (PSF_3GAUSS, PSF_KING or PSF_TABLE)",
 }
-# alignments whose field-of-view longitude grows eastwards; in `Observation` it grows against the sky's longitude
+# in these alignments the field-of-view longitude grows eastwards; in `Observation` it grows westwards
 EASTWARD = ("ALTAZ", "REVERSE_LON_RADEC")
 
 
@@ -276,7 +276,7 @@ def _axis(axis, unit) -> Axis:
 
 
 def _unit_scale(unit, target, otherwise) -> float:
-    """Factor from `unit` to `target`; `otherwise` is the unit of what has none."""
+    """Factor from `unit` to `target`; `otherwise` replaces a missing unit."""
     from astropy import units
 
     unit = units.Unit(unit)

@@ -201,7 +201,7 @@ def parse_ds9(text: str, origin: str) -> list:
                 frame = statement.lower()
             elif re.match(r"global\b", statement, re.IGNORECASE):
                 if re.search(r"\binclude\s*=\s*0", line):
-                    raise ValueError(f"{place} must not exclude all regions: write - before those that are excluded")
+                    raise ValueError(f"{place} must not exclude all regions: write - before each excluded region")
             else:
                 found += [(region, place) for region in _parse_shape(statement, properties, frame, place)]
     return found

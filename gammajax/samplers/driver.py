@@ -1,8 +1,8 @@
 """The loop that all samplers share: steps, progress, checkpoints.
 
-A sampler says how it is prepared, started and moved on. The driver moves it until it is done, shows how far it is,
-and writes a [`checkpoint`][gammajax.samplers.checkpoint] now and then, when it is interrupted and when it ends, from
-which the same call goes on to the same result.
+A sampler defines its preparation, start and step. The driver repeats the step until the sampler is done
+and shows progress. It writes a [`checkpoint`][gammajax.samplers.checkpoint] regularly, when it is interrupted and when
+it ends; the same call resumes from there to the same result.
 """
 
 import contextlib
@@ -33,13 +33,13 @@ PREEMPTED = 75  # exit status after SIGTERM: EX_TEMPFAIL of sysexits.h, "try aga
 
 
 class Sampler(NamedTuple):
-    """What the driver needs of a method.
+    """The parts of a method that the driver needs.
 
     - `prepare(posterior, key)`: arrays by name, on the host; "x" is a good point of the unconstrained space, relative
       to which the likelihood is taken from then on.
     - `start(posterior, key, prepared)`: the state, a pytree of arrays.
-    - `step(posterior, state)`: the next state and a record, a pytree of arrays whose first axis grows. The sampler
-      compiles both and keeps them for its next run.
+    - `step(posterior, state)`: the next state and a record, a pytree of arrays that grow along their first axis. The
+      sampler compiles both and keeps them for its next run.
     - `done(state, record, steps)`: part of the work that is done, one when finished, and a few words, from the last
       record and the number of steps.
     - `over(state)`: optional, whether there is nothing to do.
@@ -62,7 +62,7 @@ class Sampler(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What a finished run leaves: the posterior with its reference, state, all records, and seconds by part."""
+    """Result of a finished run: the posterior with its reference, state, all records, and seconds by part."""
 
     posterior: Any
     prepared: dict[str, np.ndarray]
@@ -116,7 +116,7 @@ def _drive(sampler, posterior, key, checkpoint, checkpoint_every, bar: Progress,
     bar.say("compiling the sampler")
 
     def form(state):
-        """What a record looks like."""
+        """Shapes of a record."""
         return eqx.filter_eval_shape(sampler.step, posterior, state)[1]
 
     records: list[Any] = []
@@ -187,7 +187,7 @@ def _estimate(sampler: Sampler, posterior, x) -> None:
 
 
 def _bytes(path) -> bytes | None:
-    """What a checkpoint holds, if there is one."""
+    """Content of the checkpoint, if there is one."""
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path.parent}: no such folder to write the checkpoint in")
     return path.read_bytes() if path.exists() else None
