@@ -48,7 +48,7 @@ def optimised():
     """Compile with what optimisation `XLA_FLAGS` leaves: for files whose functions run longer than they compile."""
     import jax
 
-    before = jax.config.jax_disable_most_optimizations
+    before = jax.config.values["jax_disable_most_optimizations"]
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", before)

@@ -31,10 +31,10 @@ def free(p):
 
 HALO = gj.Point(0.2, 0.1)
 PRIORS = {
-    "index": (dist.Uniform, 1.5, 3.5),
-    "halo": (dist.Uniform, 0.0, 0.8),
-    "lon": (dist.Uniform, 0.1, 0.4),
-    "tilt": (dist.Normal, 0.0, 0.2),
+    "index": dist.Uniform(1.5, 3.5),
+    "halo": dist.Uniform(0.0, 0.8),
+    "lon": dist.Uniform(0.1, 0.4),
+    "tilt": dist.Normal(0.0, 0.2),
 }
 POINT = {"index": 2.5, "halo": 0.25, "lon": 0.25, "tilt": 0.05}
 MODELS = {"fixed": (fixed, ("index", "halo")), "free": (free, ("lon", "tilt"))}
@@ -86,7 +86,7 @@ def posteriors(name: str, meshes: list[int]):
     if name == "free":  # which compiles for each observation
         observations, number, lon, lat = observations[:1], number[:99] * 0, lon[:99], lat[:99]
     events = gj.Events(random.uniform(0.8, 4.0, number.size), lon, lat, number)
-    priors = {name: kind(*numbers) for name, (kind, *numbers) in PRIORS.items() if name in names}
+    priors = {name: PRIORS[name] for name in names}
     for devices in meshes:
         mesh = jax.make_mesh((devices,), ("events",), devices=jax.devices()[:devices]) if devices else None
         yield devices, gj.Posterior(model, priors, observations, events, per_decade=12.0, mesh=mesh, dtype=float)
@@ -96,13 +96,15 @@ def say(task: str, found: dict):
     print(json.dumps([task, found]), flush=True)
 
 
-def main():
-    with jax.enable_x64(True):
-        for devices, posterior in posteriors("fixed", [0, 1, 2, 4, 8]):
-            found = values(posterior)
-            say("double", found)
-            if devices in (0, 4):
-                say("samplers", found | draws(posterior, list(SAMPLERS)))
+def double():
+    for devices, posterior in posteriors("fixed", [0, 1, 2, 4, 8]):
+        found = values(posterior)
+        say("double", found)
+        if devices in (0, 4):
+            say("samplers", found | draws(posterior, list(SAMPLERS)))
+
+
+def single():
     for _, posterior in posteriors("fixed", [0, 4]):
         say("single", values(posterior) | draws(posterior, ["nuts"]))
     for _, posterior in posteriors("free", [0, 8]):
@@ -110,4 +112,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    double() if jax.config.jax_enable_x64 else single()

@@ -118,7 +118,7 @@ NO_FUNCTIONS = {
     "nothing": (None, "must be a function .* not a NoneType"),
     "returns a source": (lambda p: SOURCE, r"must return a gammajax.Mixture, not Source; return Mixture\(source=...\)"),
     "returns nothing": (lambda p: None, "must return a gammajax.Mixture, not NoneType"),
-    "asks for more": (lambda p: model({"flux": p["norm"]}), "asks for 'norm'; the priors are of flux"),
+    "asks for more": (lambda p: model({"flux": p["norm"]}), "reads parameter 'norm', which has no prior; known: flux"),
 }
 
 

@@ -15,7 +15,7 @@ from gammajax.cli import app
 from gammajax.config import Config, dark_matter, dark_matter_decay
 from gammajax.configs import builtin, check, dump, load, parse
 from gammajax.io.ctao import EMBEDDED
-from gammajax.mixture import evaluate
+from gammajax.mixture import mixture_of
 
 # what is changed in the template, and what the one line of the error must say
 MISTAKES = {
@@ -701,9 +701,9 @@ def test_a_parameter_that_is_missing():
         model({"index": 2.0})
     table = {"a": 1.0}
     with pytest.raises(KeyError, match="typo"):  # not of a parameter: the user's own
-        evaluate(lambda p: table[p["name"]], {"name": "typo", "typo": 1.0})
+        mixture_of(lambda p: table[p["name"]], {"name": "typo", "typo": 1.0})
     with pytest.raises(ValueError, match="the model reads parameter 'mass', which has no prior; known: index, norm"):
-        evaluate(lambda p: p["mass"], {"index": 1.0, "norm": 2.0})
+        mixture_of(lambda p: p["mass"], {"index": 1.0, "norm": 2.0})
 
 
 @pytest.mark.parametrize(

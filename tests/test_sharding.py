@@ -9,16 +9,15 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(scope="module")
-def printed():
-    """Output of tests/sharded.py for no mesh (0) and meshes of some of eight virtual devices, by task.
+def printed(**environment):
+    """`printed(task)`: output of tests/sharded.py for a task, for no mesh and meshes of some of eight virtual devices.
 
-    One process for all of them: starting one and making its posteriors takes longer than what is compared.
+    One process for all tasks of a precision, which share posteriors.
     """
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
     made = subprocess.run(
         [sys.executable, Path(__file__).parent / "sharded.py"],
-        env={**os.environ, "XLA_FLAGS": flags},
+        env={**os.environ, "XLA_FLAGS": flags, **environment},
         capture_output=True,
         text=True,
         check=False,
@@ -28,26 +27,36 @@ def printed():
     return lambda task: [values for name, values in found if name == task]
 
 
+@pytest.fixture(scope="module")
+def double():
+    return printed(JAX_ENABLE_X64="1")
+
+
+@pytest.fixture(scope="module")
+def single():
+    return printed(JAX_ENABLE_X64="0")
+
+
 def assert_same(found, alone, relative, absolute):
     for name in alone.keys() - {"devices", "part"}:
         assert found[name] == pytest.approx(alone[name], rel=relative, abs=absolute), name
 
 
-def test_the_same_on_every_number_of_devices(printed):
-    alone, *shared = printed("double")
+def test_the_same_on_every_number_of_devices(double):
+    alone, *shared = double("double")
     for found, devices in zip(shared, [1, 2, 4, 8], strict=True):
         assert found["devices"] == devices and found["part"] == 1.0 / devices
         assert_same(found, alone, 1e-9, 1e-9)
 
 
-def test_samplers_draw_the_same(printed):
-    alone, shared = printed("samplers")
+def test_samplers_draw_the_same(double):
+    alone, shared = double("samplers")
     assert len(alone) == 6 + 3 * 4 and shared["devices"] == 4
     assert_same(shared, alone, 1e-6, 1e-6)
 
 
-def test_samplers_and_single_precision(printed):
-    alone, shared = printed("single")
+def test_samplers_and_single_precision(single):
+    alone, shared = single("single")
     assert shared["devices"] == 4
     for found in (alone, shared):  # few draws of a fraction of about one half, known to 0.05
         halo, *_ = (found.pop(f"nuts {what}") for what in ("halo", "index", "evidence"))
@@ -56,7 +65,7 @@ def test_samplers_and_single_precision(printed):
     assert_same(shared, alone, 1e-6, 2e-4)
 
 
-def test_a_free_morphology_on_several_devices(printed):
-    alone, shared = printed("free")
+def test_a_free_morphology_on_several_devices(single):
+    alone, shared = single("free")
     assert shared["devices"] == 8
     assert_same(shared, alone, 1e-5, 2e-4)

@@ -8,8 +8,6 @@ import gammajax as gj
 from gammajax.engines import ENGINES, BackgroundEngine, Rows
 from gammajax.sky import Grid, deproject, displace, separation
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 PER_DECADE = 15.0
 EXACT = [name for name in ENGINES if name != "dense"]  # test_dense.py has the tables
 SPECTRUM = gj.PowerLaw(2.3, 1e-11)

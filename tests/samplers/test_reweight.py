@@ -107,7 +107,10 @@ def test_weighted_points_serve(posterior_of):
     ("new", "message"),
     [
         ({"new_posterior": (1.0, (3.5, 0.0))}, "reweighting loses too much: .* sample the new posterior"),
-        ({"log_prior": lambda p: -jnp.inf * jnp.ones(())}, "no draw has a density under the new posterior"),
+        (
+            {"log_prior": lambda p: -jnp.inf * jnp.ones(())},
+            "no draw has a positive, finite density under the new posterior",
+        ),
         ({}, "give either new_posterior or log_prior"),
     ],
 )
