@@ -2,7 +2,8 @@
 
 A run can be stopped at any moment: SIGTERM ends it with status 75 (EX_TEMPFAIL of sysexits.h, "try again"), which batch
 systems requeue, and SIGINT with 130. Set-up is cheap to repeat; samplers write their checkpoint first. Python handles
-signals between two of its instructions, and a compilation is one of them: a thread ends the process after a grace time.
+signals between two of its instructions, and a compilation is one of them: a thread ends the process after a grace time,
+or at a second SIGINT.
 """
 
 import contextlib
@@ -17,7 +18,7 @@ from pathlib import Path
 
 STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}
 # s after a signal; docs/cluster.md has batch systems send theirs two minutes before the end
-GRACE, GRACE_IN_SAMPLING = 3.0, 100.0
+GRACE, GRACE_IN_SAMPLING = 3.0, {signal.SIGTERM: 100.0, signal.SIGINT: 15.0}
 DONE = "done"
 
 
@@ -122,8 +123,14 @@ def _watch() -> None:
             number = signal.Signals(read.recv(1)[0])
             if number not in STATUS:
                 continue
+            # a sampler has put its own handler there, to finish its step
             sampling = signal.getsignal(signal.SIGTERM) is not _stop and not _Run.held
-            time.sleep(GRACE_IN_SAMPLING if sampling and number == signal.SIGTERM else GRACE)
+            end = time.monotonic() + (GRACE_IN_SAMPLING[number] if sampling else GRACE)
+            again = None
+            while again != signal.SIGINT and (left := end - time.monotonic()) > 0:
+                read.settimeout(left)
+                with contextlib.suppress(TimeoutError):
+                    again = read.recv(1)[0]
             while _Run.held:
                 time.sleep(0.1)
             _leave(number)
