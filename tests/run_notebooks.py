@@ -8,7 +8,7 @@ import pytest
 from nbclient import NotebookClient
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-# what is replaced, each at least once: events, draws and chains
+# replacements, each at least once: fewer events, draws and chains, smaller fields and sources
 SMALL = {
     "galactic_centre": {
         r"events=30_000": "events=1_000",
@@ -18,6 +18,9 @@ SMALL = {
     },
     "paper_2401_13876": {
         r"EVENTS = 100_000_000": "EVENTS = 100_000",
+        r"ridge\(\), catalogue": "gj.Source(gj.PowerLaw(2.6, 1e-11), gj.Gaussian(0.0, 0.0, 0.3)), catalogue",
+        r"observations\(hours=525.0\)": "[gj.io.ctao(pointing=(0.0, 0.3), hours=50, livetime=1.9e6, frame='galactic', "
+        "energy_range=(0.5, 20.0), offset_max=1.0)]",
         r"events=100_000\)": "events=5_000)",
         r"draws=500, chains=4": "draws=100, warmup=100, chains=2",
         r"key\(3\), p, progress": "key(3), p, draws=500, progress",

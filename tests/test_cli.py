@@ -48,6 +48,8 @@ def test_run(invoke, small, tmp_path):
         answer = invoke("run", small, "--no-progress", "--seed", 3)
     assert answer.exit_code == 0, answer.output
     assert "300 events in 1 observations" in answer.output and "done in" in answer.output
+    lines = answer.output.splitlines()  # one for each step, without a progress bar too
+    assert [line.split()[0] for line in lines[:4]] == ["events", "response", "sampling", "plots"]
     assert sorted(file.name for file in out.iterdir()) == FILES
     assert [file.name for file in out.parent.iterdir()] == ["small"]  # nothing temporary is left
     result = Result.load(out / "posterior.nc")
