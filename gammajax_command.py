@@ -18,7 +18,7 @@ from pathlib import Path
 
 STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}
 # s after a signal; docs/cluster.md has batch systems send theirs two minutes before the end
-GRACE, GRACE_IN_SAMPLING = 3.0, {signal.SIGTERM: 100.0, signal.SIGINT: 15.0}
+GRACE, GRACE_IN_SAMPLING = 3.0, 100.0
 DONE = "done"
 
 
@@ -96,6 +96,9 @@ def main() -> None:
         app()
     except Stopped as stopped:
         _leave(stopped.number)
+    finally:
+        for number in STATUS:  # nothing is left to stop
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _stop(number, _):
@@ -125,7 +128,7 @@ def _watch() -> None:
                 continue
             # a sampler has put its own handler there, to finish its step
             sampling = signal.getsignal(signal.SIGTERM) is not _stop and not _Run.held
-            end = time.monotonic() + (GRACE_IN_SAMPLING[number] if sampling else GRACE)
+            end = time.monotonic() + (GRACE_IN_SAMPLING if sampling else GRACE)
             again = None
             while again != signal.SIGINT and (left := end - time.monotonic()) > 0:
                 read.settimeout(left)
@@ -141,6 +144,8 @@ def _watch() -> None:
 def _leave(number: int):
     """End at once: neither exit handlers nor other threads may keep the process."""
     with contextlib.suppress(BaseException):
+        if os.isatty(1):
+            os.write(1, b"\r\x1b[K\x1b[?25h")  # a progress bar hides the cursor
         os.write(2, f"{farewell(number)}\n".encode())
         sys.stdout.flush()
     os._exit(STATUS[signal.Signals(number)])

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import textwrap
@@ -61,6 +62,7 @@ def run(
     Exit status 75: stopped by SIGTERM, run again with --resume; 130: by SIGINT; 2: wrong input; 74: the results could
     not be written; 69: another process of a distributed run is gone; 1: a plot failed, or a bug.
     """
+    os.environ["MPLBACKEND"] = "agg"  # plots go to files
     with _one_line_errors():
         from gammajax.io.files import expand
 
@@ -82,8 +84,8 @@ def run(
             config = load(configuration)
         if seed is not None:
             config = config.with_seed(seed)
-        if hosts.from_first(partial(_is_complete, out, checkpoint, overwrite, resume), distributed):
-            console.print(f"{escape(str(out))} is already complete")
+        if hosts.from_first(partial(_is_complete, config, out, checkpoint, overwrite, resume), distributed):
+            _tell(f"{escape(str(out))} is already complete")
             return
         hosts.from_first(partial(_check_writable, out), distributed)
         _run(config, out, progress, checkpoint, distributed)
@@ -100,7 +102,7 @@ def init(path: Annotated[Path, typer.Argument(help="File to write.")] = Path("ga
         if not path.parent.is_dir():
             raise FileNotFoundError(f"{path.parent}: no such folder")
         path.write_text(builtin("template"), encoding="utf-8")
-    console.print(f"wrote [bold]{escape(str(path))}[/]; run it with: gammajax run {escape(str(path))}")
+    _tell(f"wrote [bold]{escape(str(path))}[/]; run it with: gammajax run {escape(str(path))}")
 
 
 @app.command()
@@ -108,23 +110,40 @@ def version() -> None:
     """Print the version."""
     from gammajax import __version__
 
-    console.print(__version__, highlight=False)
+    _tell(__version__, highlight=False)
 
 
-def _is_complete(out: Path, checkpoint: Path, overwrite: bool, resume: bool) -> bool:
+def _is_complete(config, out: Path, checkpoint: Path, overwrite: bool, resume: bool) -> bool:
     """Whether nothing is left to do; a checkpoint that is to be dropped is dropped.
 
-    Raises `ValueError` for results or a checkpoint that the options neither replace nor resume.
+    Raises `ValueError` for results or a checkpoint that the options neither replace nor resume, and for a path that
+    holds anything else than results.
     """
-    if out.exists() and resume and not checkpoint.exists():
+    there = out.is_dir() and any(out.iterdir())
+    ours = (out / "posterior.nc").is_file()
+    if (there and not ours) or (out.exists() and not out.is_dir()):
+        raise ValueError(f"{out} is there and holds no results of gammajax; choose another folder with --out")
+    if there and resume and not checkpoint.exists():
+        if not _is_of(config, out):
+            raise ValueError(f"{out} holds the results of another configuration; choose another --out, or --overwrite")
         return True
-    if out.exists() and not overwrite and not resume:
+    if there and not overwrite and not resume:
         raise ValueError(f"{out} is already there; choose another folder with --out, or pass --overwrite")
     if checkpoint.exists() and not resume:
         if not overwrite:
             raise ValueError(f"{checkpoint} is that of an interrupted run; pass --resume, or --overwrite to drop it")
         checkpoint.unlink()
     return False
+
+
+def _is_of(config, out: Path) -> bool:
+    """Whether a folder holds the results of a configuration."""
+    from gammajax.configs import load
+
+    try:
+        return load(str(out / "config.yaml")) == config
+    except (ValueError, FileNotFoundError):
+        return False
 
 
 def _run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> None:
@@ -151,7 +170,7 @@ def _run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> N
     first = not shared or hosts.is_first()
     part = (jax.process_index(), jax.process_count()) if shared else (0, 1)
     if shared:
-        console.print(
+        _tell(
             f"{part[1]} processes with {jax.device_count()} devices; should one be lost, the run goes on from "
             f"{escape(str(checkpoint))} with --resume"
         )
@@ -176,33 +195,36 @@ def _run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> N
             known = {"truths": config.truths, "units": config.units}
             try:
                 result = method(keys[1], posterior, progress=progress, checkpoint=checkpoint, **known, **settings)
-            except Preempted as error:
-                console.print(f"[yellow]{escape(str(error))}[/]; pass --resume")
+            except Preempted:
+                if first:
+                    print(command.farewell(signal.SIGTERM), file=sys.stderr, flush=True)
                 raise
             say(f"{config.sampler.method}, {len(next(iter(result.samples.values())))} draws")
         result.tree.attrs["seed"] = config.seed
         result.tree.attrs["timings"] = _json({**timings, **result.timings})
         # whatever fails from here on, the posterior is on the disk
-        hosts.from_first(partial(_write, config, result, out, checkpoint), shared)
+        unwritten = hosts.from_first(partial(_write, config, result, out, checkpoint), shared)
+        if unwritten:
+            raise Unwritten(unwritten)
         with _step("plots", timings):
             failed = _plots(posterior, result, keys[2], out, config.sampler.method, shared)
     for message in dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)):
-        console.print(f"[yellow]warning:[/] {escape(message)}")
+        _tell(f"[yellow]warning:[/] {escape(message)}")
     seconds = time.perf_counter() - started
     result.tree.attrs["timings"] = _json({**timings, **result.timings, "total": round(seconds, 2)})
     # the others wait until all is written
-    hosts.from_first(partial(_end, result, out, checkpoint, failed), shared)
-    command.step(command.DONE)
+    failed |= hosts.from_first(partial(_end, result, out, checkpoint, failed), shared)
     if not first:
         return
     _show(result.summary(), result.units)
     if result.log_evidence is not None:
-        console.print("log evidence {:.3f} +- {:.3f}".format(*result.log_evidence), highlight=False)
+        _tell("log evidence {:.3f} +- {:.3f}".format(*result.log_evidence), highlight=False)
     for name, error in failed.items():
-        _print_error(f"the plot {name} failed ({error}); --resume tries it again. The posterior is in {out}")
+        again = "; --resume tries it again" if checkpoint.exists() else ""
+        _print_error(f"the plot {name} failed ({error}){again}. The posterior is in {out}")
     if failed:
         raise typer.Exit(1)
-    console.print(f"[green]done[/] in {seconds:.0f} s: {escape(str(out))}/ holds {', '.join(sorted(os.listdir(out)))}")
+    _tell(f"[green]done[/] in {seconds:.0f} s: {escape(str(out))}/ holds {', '.join(sorted(os.listdir(out)))}")
 
 
 def _plots(posterior, result, key, out: Path, method: str, shared: bool) -> dict[str, str]:
@@ -220,6 +242,7 @@ def _plots(posterior, result, key, out: Path, method: str, shared: bool) -> dict
             plots["run"] = result.plot_run
     failed = {}
     for name, draw in plots.items():
+        figure = None
         try:
             figure = draw()
             if first:
@@ -228,7 +251,7 @@ def _plots(posterior, result, key, out: Path, method: str, shared: bool) -> dict
         except Exception as error:
             if name == "corner" and isinstance(error, ValueError):  # too few draws
                 warnings.warn(f"no corner plot: {error}", stacklevel=1)
-            elif shared and name == "counts":  # the others would wait
+            elif shared and figure is None and name == "counts":  # the others would wait
                 raise
             else:
                 failed[f"{name}.png"] = " ".join(f"{type(error).__name__}: {error}".split())
@@ -247,8 +270,8 @@ def _check_writable(out: Path) -> None:
         ) from error
 
 
-def _write(config, result, out: Path, checkpoint: Path) -> None:
-    """Write all but the plots into a folder that takes its name when it is complete."""
+def _write(config, result, out: Path, checkpoint: Path) -> str | None:
+    """Write all but the plots into a folder that takes its name when complete; returns what failed, in words."""
     from gammajax.configs import dump
 
     result.tree.attrs["config"] = dump(config)
@@ -264,7 +287,7 @@ def _write(config, result, out: Path, checkpoint: Path) -> None:
             _publish(folder, out)
         except OSError as error:
             kept = f"--resume goes on from {checkpoint}" if checkpoint.exists() else _rescue(result)
-            raise Unwritten(f"{out} cannot be written ({error.strerror or error}); {kept}") from error
+            return f"{out} cannot be written ({error.strerror or error}); {kept}"
         finally:
             if folder is not None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -280,15 +303,20 @@ def _rescue(result) -> str:
     return f"the posterior is in {path}"
 
 
-def _end(result, out: Path, checkpoint: Path, failed: dict) -> None:
-    """Write the log of the whole run, and drop the checkpoint where all is done."""
+def _end(result, out: Path, checkpoint: Path, failed: dict) -> dict[str, str]:
+    """Write the log of the whole run, and drop the checkpoint if all is done; returns what failed, as `_plots` does."""
     from gammajax.files import replacing
 
     with command.held():
-        with replacing(out / "run.log") as temporary:
-            temporary.write_text(_log(result), encoding="utf-8")
+        try:
+            with replacing(out / "run.log") as temporary:
+                temporary.write_text(_log(result), encoding="utf-8")
+        except OSError as error:
+            return {"run.log": f"{error.strerror or error}"}
         if not failed:
             checkpoint.unlink(missing_ok=True)
+            command.step(command.DONE)
+    return {}
 
 
 class Unwritten(Exception):
@@ -351,13 +379,13 @@ def _step(name: str, timings: dict):
     begin = time.perf_counter()
     command.step(name, cleans=name in ("sampling", "plots"))
     if console.is_terminal:
-        console.print(f"[bold]{name}[/] ...", end="\r")
+        _tell(f"[bold]{name}[/] ...", end="\r")
     yield notes.append
     timings[name] = round(time.perf_counter() - begin, 2)
     # long lists of components wrap below their first line
     words = textwrap.wrap("; ".join(notes), max(console.width - MARGIN, 40)) or [""]
     lines = escape(f"\n{' ' * MARGIN}".join(words))
-    console.print(f"[bold]{name:10s}[/] {timings[name]:6.1f} s   {lines}", highlight=False)
+    _tell(f"[bold]{name:10s}[/] {timings[name]:6.1f} s   {lines}", highlight=False)
 
 
 @contextlib.contextmanager
@@ -372,6 +400,14 @@ def _one_line_errors():
     except Unwritten as error:
         _print_error(str(error))
         raise typer.Exit(UNWRITTEN) from error
+
+
+def _tell(*words, **options) -> None:
+    """Print; a pipe that is closed or a log on a full disk does not stop a run."""
+    try:
+        console.print(*words, **options)
+    except OSError:
+        console.quiet, sys.stdout = True, open(os.devnull, "w")  # noqa: SIM115
 
 
 def _print_error(message: str) -> None:
@@ -394,7 +430,7 @@ def _with_others(distributed: bool, checkpoint: Path):
             way = f"--resume goes on from {checkpoint}" if left else "there is no checkpoint yet: run again"
             _print_error(f"process {jax.process_index()}: another process of this run is gone; {way} ({error})")
             _leave(hosts.LOST)
-        if distributed and not isinstance(error, (ValueError, FileNotFoundError)):
+        if distributed and not isinstance(error, (ValueError, FileNotFoundError, Unwritten, typer.Exit)):
             traceback.print_exc()
             _leave(1)
         raise
@@ -440,7 +476,7 @@ def _show(summary, units) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for row in zip(map(escape, names), *shown.values(), strict=True):
         table.add_row(*row)
-    console.print(table, width=width + numbers, soft_wrap=False, crop=False)
+    _tell(table, width=width + numbers, soft_wrap=False, crop=False)
 
 
 def _log(result) -> str:

@@ -25,6 +25,7 @@ from gammajax.absorption import Absorption
 from gammajax.io.ctao import EMBEDDED
 from gammajax.io.text import same_unit
 from gammajax.observation import Observation
+from gammajax.priors import check_names
 from gammajax.samplers.importance import LEAST
 from gammajax.settings import (
     LINE_UNITS,
@@ -403,6 +404,10 @@ class Background(_part("background", mixture.InstrumentBackground, units=SPECTRU
         return mixture.InstrumentBackground(**self.arguments(parameters))
 
 
+# keys that are proportional to the flux, and the least factor that is no logarithm
+SCALES, LEAST_FACTOR = ("amplitude", "norm", "sigma_v", "j_factor", "decay_rate", "d_factor"), 1e6
+
+
 class Tree(Strict):
     """Components by name, and their weights when they are fractions of the events.
 
@@ -430,6 +435,13 @@ class Tree(Strict):
         elif weights is not None:
             weights = {k: parameters[v] if isinstance(v, str) else v for k, v in weights.items()}
         return mixture.Mixture(weights=weights, **{name: c.build(parameters) for name, c in self.components.items()})
+
+    def trees(self, where: str = "model.") -> list[tuple[str, "Tree"]]:
+        """This mixture and the mixtures in it, with their keys."""
+        inner = {name: component for name, component in self.components.items() if isinstance(component, Tree)}
+        return [(where, self)] + [
+            found for name, tree in inner.items() for found in tree.trees(f"{where}components.{name}.")
+        ]
 
     def leaves(self) -> dict[str, Any]:
         """Sources and backgrounds by path."""
@@ -615,6 +627,8 @@ class Config(Strict):
     @model_validator(mode="after")
     def _consistent(self):
         self._check_names()
+        self._check_scales()
+        self._check_sampler()
         self._check_frames()
         self._check_units()
         if self.observations.kind == "gadf":
@@ -628,6 +642,7 @@ class Config(Strict):
     def _check_names(self):
         used = self.model.references()
         for name in self.parameters:
+            check_names([name])
             if not is_name(name):
                 raise ValueError(f"parameters: {name!r} reads as a number or an angle; begin the name with a letter")
         for key, name in used:
@@ -640,6 +655,43 @@ class Config(Strict):
         for name in self.parameters:
             if name not in {name for _, name in used}:
                 raise ValueError(f"parameters.{name}: parameter {name!r} is not used in the model")
+
+    def _check_scales(self):
+        """Refuse fluxes that cannot be, and free ones that the weights cancel."""
+        for path, component in self.model.leaves().items():
+            where = f"model.components.{path.replace('/', '.components.')}"
+            part: Any = getattr(component, "spectrum", component)
+            for key in (*SCALES, "reference"):
+                value = getattr(part, key, None)
+                if isinstance(value, (int, float)) and (value < 0 or (key == "reference" and value == 0)):
+                    raise ValueError(f"{where}: {key} is {value:g}; it must be positive")
+                if key in ("j_factor", "d_factor") and isinstance(value, (int, float)) and 0 < value < LEAST_FACTOR:
+                    raise ValueError(
+                        f"{where}: {key} is {value:g}; is this its logarithm? write 1e{value:g} as a number"
+                    )
+        used = [name for _, name in self.model.references()]
+        for where, tree in self.model.trees():
+            for name, component in tree.components.items() if tree.weights is not None else ():
+                for key, parameter in component.references() if not isinstance(component, Tree) else ():
+                    if key.split(".")[-1] in SCALES and used.count(parameter) == 1:
+                        raise ValueError(
+                            f"{where}components.{name}.{key}: the weights fix the counts of {name!r}, so that parameter "
+                            f"{parameter!r} has no effect; give a number, or leave out the weights"
+                        )
+
+    def _check_sampler(self):
+        """Refuse settings that a sampler would refuse after a long set-up."""
+        if isinstance(self.sampler, Nested):
+            size = sum(len(p.concentration) - 1 if p.concentration else 1 for p in self.parameters.values())
+            if self.sampler.live < 2 * (size + 1):
+                raise ValueError(
+                    f"sampler.live: {self.sampler.live} is below {2 * (size + 1)}, twice the dimensions plus two"
+                )
+            if not self.sampler.precision < 1.0:
+                raise ValueError(
+                    f"sampler.precision: {self.sampler.precision:g} is that of the evidence and must be below 1; that of "
+                    "numbers is the key precision of the whole configuration"
+                )
 
     def _check_frames(self):
         """Refuse templates of another frame, hours in the galactic one, and halos at a centre of another frame."""

@@ -23,6 +23,9 @@ from gammajax.mixture import stick_breaking
 BISECTIONS = 60
 
 
+SMALL = 1e-4  # probability beyond which tails do not count
+
+
 def shape(prior: Distribution) -> tuple[int, ...]:
     """Shape of the parameter."""
     return prior.batch_shape + prior.event_shape
@@ -69,8 +72,16 @@ def from_cube(prior: Distribution, u: Float[Array, " number"]) -> Float[Array, "
         ) from error
 
 
+def check_names(names) -> None:
+    """Raise `ValueError` for names of parameters that a result cannot hold: those of its own axes, and paths."""
+    for name in names:
+        if name in ("chain", "draw") or "/" in str(name):
+            raise ValueError(f"a parameter cannot be called {name!r}: results use that; choose a name without '/'")
+
+
 def check_priors(priors: dict[str, Any]) -> None:
     """Raise `ValueError` naming a prior that is not a numpyro distribution, has a unit or NaN, or no finite range."""
+    check_names(priors)
     for name, prior in priors.items():
         if not isinstance(prior, Distribution):
             raise ValueError(
@@ -105,7 +116,11 @@ def extremes(prior: Distribution) -> list[Float[Array, "..."]]:
         return [jnp.broadcast_to(jnp.asarray(corner, float), shape(prior)) for corner in corners]
     if prior.event_shape:
         return list(jnp.asarray(prior.sample(jax.random.key(0), (8,))))
-    return [quantile(prior, 0.0), quantile(prior, 1.0)]
+    ends = [quantile(prior, 0.0), quantile(prior, 1.0)]
+    # an end that does not belong to the support, as zero of a log-normal, is never reached
+    near = [quantile(prior, SMALL), quantile(prior, 1.0 - SMALL)]
+    inside = [prior.support is None or bool(np.all(np.asarray(prior.support(end)))) for end in ends]
+    return [end if belongs else close for end, belongs, close in zip(ends, inside, near, strict=True)]
 
 
 def bounds(prior: Distribution) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +136,7 @@ def quantile(prior: Distribution, probability: float) -> Float[Array, "..."]:
         bound = bounds(prior)[int(probability)]
         if np.all(np.isfinite(bound)):
             return jnp.broadcast_to(jnp.asarray(bound, float), shape(prior))
-    probability = min(max(probability, 1e-4), 1.0 - 1e-4)
+    probability = min(max(probability, SMALL), 1.0 - SMALL)
     try:
         return jnp.asarray(from_cube(prior, jnp.full(math.prod(shape(prior)), probability)), float)
     except ValueError:  # some distributions can only be sampled

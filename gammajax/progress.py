@@ -15,6 +15,12 @@ DELAY = 5.0  # s after which work that is usually short shows how far it is
 _current: ContextVar["Progress | None"] = ContextVar("progress", default=None)
 
 
+def tell(line: str) -> None:
+    """Print a line; output that is gone is no reason to stop."""
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
+
+
 def say(words: str) -> None:
     """Tell the work in progress in this thread, if there is any, how far it is."""
     current = _current.get()
@@ -75,7 +81,7 @@ class Progress(contextlib.AbstractContextManager):
             else:
                 self.outer.say(f"{self.name}, {words}")
             return
-        if self.first is None:
+        if self.first is None or self.part is None or part < self.part:  # the next part of the work begins
             self.first = part, time.perf_counter()  # compiled by now
         self.part, self.words = part, words
         if self.bar:
@@ -88,9 +94,9 @@ class Progress(contextlib.AbstractContextManager):
         if self.outer is not None:
             self.outer.say(f"{self.name}, {words}")
             return
-        self.words = words
+        self.part, self.words = None, words
         if self.bar:
-            self.bar.update(self.task, description=f"  {self.name}: {words}")
+            self.bar.update(self.task, total=None, description=f"  {self.name}: {words}")
 
     def _watch(self):
         if self.bar:
@@ -105,15 +111,16 @@ class Progress(contextlib.AbstractContextManager):
     def _report(self):
         """A line, if none has come for a minute."""
         now = time.perf_counter()
-        if not self.shown or now - self.reported <= REPORT_EVERY or (self.part or 0.0) >= 1.0:
-            return
-        self.reported = now
+        with self.lock:
+            if not self.shown or now - self.reported <= REPORT_EVERY or (self.part or 0.0) >= 1.0:
+                return
+            self.reported = now
         if self.part is None or self.first is None:
-            print(f"  {self.name}: {self.words or 'working'}, {now - self.begun:.0f} s so far", flush=True)
+            tell(f"  {self.name}: {self.words or 'working'}, {now - self.begun:.0f} s so far")
             return
         rate = (self.part - self.first[0]) / max(now - self.first[1], 1e-9)
         left = f", about {duration((1.0 - self.part) / rate)} left" if rate > 0 else ""
-        print(f"  {self.name}: {100.0 * self.part:.0f} %, {self.words}{left}", flush=True)
+        tell(f"  {self.name}: {100.0 * self.part:.0f} %, {self.words}{left}")
 
 
 def duration(seconds: float) -> str:

@@ -383,8 +383,10 @@ class Result:
 
     def save(self, path) -> Path:
         """Write a NetCDF file, first under a temporary name so that `path` is never incomplete."""
+        # HDF5 does not survive a full disk: it writes to memory
+        data = self.tree.to_netcdf(engine="h5netcdf")
         with replacing(path) as temporary:
-            self.tree.to_netcdf(temporary, engine="h5netcdf")
+            temporary.write_bytes(data)
         return Path(path)
 
     @classmethod

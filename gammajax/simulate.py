@@ -105,6 +105,8 @@ def simulate_cells(
     the same `ValueError`.
     """
     whole, rest = divmod(int(events), at_once)
+    if not events >= 1:
+        raise ValueError(f"events must be at least one, not {events}")
     sizes = [at_once] * whole + ([rest] if rest else [])
     cells, begun = None, time.perf_counter()
     with Progress(progress, "simulate") as bar:

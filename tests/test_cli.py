@@ -5,9 +5,9 @@ import pandas
 import pytest
 from typer.testing import CliRunner
 
-from gammajax import __version__, cli, plot
+from gammajax import __version__, cli, plot, progress
 from gammajax.cli import app
-from gammajax.configs import builtin, document, load
+from gammajax.configs import builtin, document, dump, load
 from gammajax.result import Result
 from gammajax.samplers import driver
 
@@ -168,6 +168,45 @@ def test_whatever_fails_after_sampling_the_posterior_is_on_disk(invoke, small, t
     again = Result.load(out / "posterior.nc")
     assert all((first.samples[name] == again.samples[name]).all() for name in first.samples)
     assert "time for plots" in (out / "run.log").read_text()
+
+
+def test_only_results_are_replaced_or_complete(invoke, small, tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(cli, "_run", lambda config, out, *_: called.append(out))
+    precious, empty = tmp_path / "precious", tmp_path / "empty"
+    for folder in (precious, empty):
+        folder.mkdir()
+    (precious / "thesis.tex").write_text("text")
+    for out in (precious, small):
+        for option in ("--overwrite", "--resume"):
+            answer = invoke("run", small, "--out", out, option)
+            assert answer.exit_code == 2 and "holds no results of gammajax" in answer.stderr
+    assert (precious / "thesis.tex").exists() and small.is_file() and not called
+    assert invoke("run", small, "--out", empty, "--resume").exit_code == 0 and called == [empty]
+    # results of another configuration are not those of this one
+    (empty / "posterior.nc").write_text("")
+    for seed, expected in ((0, 0), (99, 2)):
+        (empty / "config.yaml").write_text(dump(load(str(small)).with_seed(seed)))
+        answer = invoke("run", small, "--out", empty, "--resume")
+        assert answer.exit_code == expected, answer.output
+        assert ("already complete" if expected == 0 else "results of another configuration") in answer.output
+
+
+def test_output_that_is_gone_does_not_stop_a_run(monkeypatch):
+    class Gone:
+        encoding = "utf-8"
+
+        def write(self, _):
+            raise BrokenPipeError
+
+        flush = isatty = lambda self: False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli, "console", cli.Console(file=Gone()))
+        patch.setattr(cli.sys, "stdout", Gone())
+        cli._tell("line")
+        cli._tell("line")
+        progress.tell("line")
 
 
 def test_errors_are_one_red_line(invoke, small, tmp_path, monkeypatch):

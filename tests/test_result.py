@@ -1,4 +1,5 @@
 import json
+import resource
 import subprocess
 from pathlib import Path
 
@@ -285,3 +286,19 @@ def test_anesthetic_agrees(tmp_path):
     # one live point leaves an error of one in ln X at each step: compare only the written numbers
     np.testing.assert_allclose(np.sort(samples["x"].to_numpy()), np.sort(x))
     assert np.all(samples.nlive == 1)
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path):
+    """HDF5 itself would write zeros, or crash."""
+    rng = np.random.default_rng(0)
+    result = Result.from_samples({"x": rng.normal(size=(2, 4000))}, method="nuts")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError):
+            result.save(tmp_path / "posterior.nc")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
+    again = Result.load(result.save(tmp_path / "posterior.nc"))
+    assert (again.samples["x"] == result.samples["x"]).all()

@@ -32,7 +32,10 @@ def expand(path) -> Path:
     unset = re.search(r"\$\{?(\w+)", expanded)
     if unset:
         raise FileNotFoundError(f"{path}: the environment variable {unset[1]} is not set")
-    return Path(expanded).expanduser()
+    try:
+        return Path(expanded).expanduser()
+    except RuntimeError as error:  # a user that is not there
+        raise FileNotFoundError(f"{path}: {error}") from error
 
 
 def read_text(path) -> str:

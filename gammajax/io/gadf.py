@@ -6,6 +6,7 @@
 
 import contextlib
 import warnings
+from collections import Counter
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -23,6 +24,7 @@ from gammajax.io.hdu import (
     read_event_list,
     read_good_time,
     read_response,
+    reference,
 )
 from gammajax.io.irf import NEEDED, fov_alignment, response_from_gammapy
 from gammajax.io.pointing import fov_angle, plain, plain_pair
@@ -30,6 +32,7 @@ from gammajax.observation import Observation
 from gammajax.response import Background, Response
 from gammajax.table import Table
 
+HALF = 0.5  # fraction without dead time, below which a header is suspicious
 IRFS = ("aeff", "edisp", "psf", "bkg")
 # attributes of gammapy's observation that have another name than the part they hold
 PIECES = {"events": "_events", "gti": "_gti", "bkg": "_bkg", "meta": "_meta"}
@@ -55,7 +58,8 @@ class Run(NamedTuple):
     """A gammapy observation, its events, pointing and times.
 
     `start`, `stop`: good time intervals [s] after `epoch`, without overlaps. `on_time`, `livetime` [s]: total of the
-    intervals, and its part without dead time. `where` names the HDU of the events in messages.
+    intervals, and its part without dead time. `where` names the HDU of the events in messages. `shifted`: EVENTS and
+    GTI count time from different references.
     """
 
     observation: Any
@@ -68,6 +72,7 @@ class Run(NamedTuple):
     on_time: float
     livetime: float
     pointing: Any
+    shifted: bool
 
 
 class Instrument(NamedTuple):
@@ -116,10 +121,14 @@ def read_gadf(
     response functions, and files, columns, units and keywords that cannot be used.
     """
     store, available, folder = _open(path)
-    obs_ids = available if obs_ids is None else [int(i) for i in np.atleast_1d(obs_ids)]
+    obs_ids = available if obs_ids is None else _whole(obs_ids)
     unknown = [i for i in obs_ids if i not in available]
     if unknown or not obs_ids:
         raise ValueError(f"{folder}: no observations {unknown}; available: {', '.join(map(str, available))}")
+
+    twice = [i for i, count in Counter(obs_ids).items() if count > 1]
+    if twice:
+        raise ValueError(f"{folder}, run {twice[0]} is given twice")
 
     def runs():
         for obs_id in obs_ids:
@@ -154,6 +163,9 @@ def from_gammapy_observations(
     if not observations:
         raise ValueError("the list of observations is empty")
     runs = [(f"observation {run.obs_id}", run) for run in observations]
+    if len({id(run) for run in observations}) < len(observations):
+        twice = next(run for run in observations if sum(run is other for other in observations) > 1)
+        raise ValueError(f"observation {twice.obs_id} is given twice")
     for name, run in runs:
         if "events" not in run.available_hdus:
             raise ValueError(f"{name} has no events")
@@ -169,11 +181,12 @@ def _data(runs, origin, offset_max, energy_range, exclusion, frame, labels, warn
     """The part that all readers share: `runs` are pairs of a name for messages and a gammapy observation."""
     offset_max = float(plain(offset_max, "deg"))
     energy_range = None if energy_range is None else plain_pair(energy_range, "TeV")
-    cache, observations, columns, seen, given = {}, [], [], 0, {}
+    cache, observations, columns, seen, given = {}, [], [], 0, _Given({}, {})
     for index, (name, run) in enumerate(runs):
         loaded = _load(run, name)
         _check_once(given, loaded)
-        files = _response_files(run)
+        # the header of the events tells the orientation of some backgrounds
+        files = *_response_files(run), _is_old_hess(loaded.events.table.meta)
         if files not in cache:
             cache[files] = _read_instrument(loaded, warn)
         # rounded, so that runs of one file share one response
@@ -221,6 +234,18 @@ def _open(path):
             return store, [int(i) for i in store.hdu_table.obs_id_unique], folder
     except UNREADABLE as error:
         raise ValueError(f"{folder}: the index files cannot be read ({one_line(error)})") from error
+
+
+def _whole(obs_ids) -> list[int]:
+    """Numbers of runs as a list of int."""
+    numbers = list(obs_ids) if isinstance(obs_ids, (set, frozenset, range)) else np.atleast_1d(obs_ids).ravel().tolist()
+    try:
+        result = [int(number) for number in numbers]
+        if all(float(number) == whole for number, whole in zip(numbers, result, strict=True)):
+            return result
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"obs_ids must be whole numbers, not {obs_ids!r}")
 
 
 def _warn_of_several(store, obs_id, name):
@@ -281,9 +306,15 @@ def _load(run, name) -> Run:
     if at is None and run.pointing is None:
         raise ValueError(f"{name}: no pointing")
     pointing = _pointing(header, where) if at is not None else run.pointing.fixed_icrs
+    shifted = at is not None and _differ(reference(header, where), gti.time_ref)
     if pointing is None:
         raise ValueError(f"{name}: drift scans are not supported, the pointing must be fixed on the sky")
-    return Run(run, name, where, events, epoch, start, stop, on_time, live * on_time, pointing)
+    return Run(run, name, where, events, epoch, start, stop, on_time, live * on_time, pointing, shifted)
+
+
+def _differ(one, other) -> bool:
+    """Whether two reference times are apart, or of different scales."""
+    return one.scale != other.scale or bool(abs((one - other).to_value("s")) > 1e-3)
 
 
 def _merged(gti, epoch) -> tuple[np.ndarray, np.ndarray]:
@@ -313,6 +344,10 @@ def _live_fraction(header, meta, whole, where) -> float:
             raise
         warnings.warn(f"{error}; the livetime is DEADC = {given:g} of the good time", stacklevel=2)
     if ratio is not None and not 0.0 < ratio <= 1.001:
+        if given is None:
+            message = f"LIVETIME / ONTIME is {ratio:.3g}, which is no fraction; the livetime is all of the good time"
+            warnings.warn(f"{where}: {message}", stacklevel=2)
+            return 1.0
         ratio = None
     if given is None and ratio is None:
         if meta is None:
@@ -322,7 +357,12 @@ def _live_fraction(header, meta, whole, where) -> float:
     if given is not None and ratio is not None and abs(given - ratio) > 0.01:
         message = f"DEADC is {given:.3g} but LIVETIME / ONTIME is {ratio:.3g}; DEADC is taken"
         warnings.warn(f"{where}: {message}", stacklevel=2)
-    return min(ratio, 1.0) if given is None else given
+    live_part = min(ratio, 1.0) if given is None else given
+    if live_part < HALF:
+        warnings.warn(
+            f"{where}: only {live_part:.3g} of the good time is free of dead time; are all times in s?", stacklevel=2
+        )
+    return live_part
 
 
 def _pointing(header, where):
@@ -350,33 +390,43 @@ def _site(run: Run):
     return run.observation.observatory_earth_location if vars(run.observation).get("_meta") is not None else None
 
 
-def _check_once(given: dict, run: Run) -> None:
+class _Given(NamedTuple):
+    """Runs read so far: names by digest of the events, and events by obs_id where an obs_id comes again."""
+
+    digests: dict[int, str]
+    events: dict[str, list[np.ndarray]]
+
+
+def _check_once(given: _Given, run: Run) -> None:
     """Refuse a run that repeats all events of another one, or some events of a run of the same name."""
     table = run.events.table
     if len(table) == 0:
         return
     events = np.asarray(table["ENERGY"], float) + 1j * np.asarray(table["RA"], float)
-    same = given.setdefault(("events", hash(events.tobytes())), run.name)
-    if same is run.name:
-        for other in given.setdefault(("run", str(run.observation.obs_id)), []):
-            if np.intersect1d(other, events).size:
-                same = f"another of the same name, {run.observation.obs_id}"
-        given["run", str(run.observation.obs_id)].append(events)
-    if same is not run.name:
-        raise ValueError(f"{run.name} is given twice: it has the events of {same}")
+    digest, name = hash(events.tobytes()), str(run.observation.obs_id)
+    if digest in given.digests:
+        raise ValueError(f"{run.name} is given twice: it has the events of {given.digests[digest]}")
+    if any(np.intersect1d(other, events).size for other in given.events.get(name, ())):
+        raise ValueError(f"{run.name} is given twice: it has events of another run of that name")
+    given.digests[digest] = run.name
+    # runs of a data store have different names, and cuts of one run in memory the same
+    if _location(run.observation, "events") is None or run.observation.obs_filter.time_filter is not None:
+        given.events.setdefault(name, []).append(events)
 
 
 def _read_instrument(run: Run, warn) -> Instrument:
+    from gammapy.irf import FoVAlignment
+
     aeff, edisp, psf, bkg = (_part(run.observation, irf, run.name) for irf in IRFS)
     missing = [NEEDED[irf] for irf, table in zip(IRFS, (aeff, edisp, psf), strict=False) if table is None]
     if missing:
         raise ValueError(f"{run.name}: no {', no '.join(missing)}")
     at = _location(run.observation, "aeff")
     name = run.name if at is None else str(at.path())
-    if _location(run.observation, "bkg") is not None:
-        _mirror_old_hess(bkg, run.events.table.meta)
-    else:
+    if _location(run.observation, "bkg") is None:
         bkg = run.observation.bkg
+    elif _is_old_hess(run.events.table.meta):
+        bkg._fov_alignment = FoVAlignment.REVERSE_LON_RADEC
     edges = (aeff.axes["energy_true"] if bkg is None else bkg.axes["energy"]).edges.to_value("TeV")
     where = name if at is None else f"{name}, HDU {at.hdu_name}"
     return Instrument(
@@ -387,12 +437,9 @@ def _read_instrument(run: Run, warn) -> Instrument:
     )
 
 
-def _mirror_old_hess(bkg, header):
-    """Files of this writer have the other sign of longitude; gammapy knows them in the same way."""
-    from gammapy.irf import FoVAlignment
-
-    if header.get("CREATOR") == "SASH FITS::EventListWriter" and header.get("HDUVERS") == "0.2":
-        bkg._fov_alignment = FoVAlignment.REVERSE_LON_RADEC
+def _is_old_hess(header) -> bool:
+    """Whether backgrounds have the other sign of longitude, as of this writer; gammapy knows it in the same way."""
+    return header.get("CREATOR") == "SASH FITS::EventListWriter" and header.get("HDUVERS") == "0.2"
 
 
 def _safe_range(header, where) -> tuple[float, float]:
@@ -467,6 +514,9 @@ def _selected(run: Run, observation, number, labels):
         span = f"{time.min():.6g} to {time.max():.6g} s after their start"
         message = f"no event is in the good time intervals ({span}); compare MJDREFI, MJDREFF of EVENTS and GTI"
         warnings.warn(f"{run.name}: {message}", stacklevel=2)
+    elif run.shifted and not good.all():
+        message = f"{np.sum(~good)} of {energy.size} events are outside the good time intervals"
+        warnings.warn(f"{run.name}: {message}; EVENTS and GTI differ in MJDREFI, MJDREFF or TIMESYS", stacklevel=2)
     keep = good & (energy > observation.energy_min) & (energy < observation.energy_max)
     keep &= np.asarray(_inside(observation, lon, lat))
     if labels and "MC_ID" not in table.colnames:

@@ -9,8 +9,13 @@ one line with the file, the HDU, its name, and a value that would be right. Gamm
 # pyright: reportOptionalSubscript=false, reportOperatorIssue=false, reportIndexIssue=false, reportCallIssue=false
 
 import contextlib
+import gzip
+import io
 import math
 import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +50,7 @@ CLASSES = {
 # only ratios of SCALE matter, and files of the first CTA data challenge give it no unit
 NEEDS_NO_UNIT = {"SCALE": "sr-1"}
 NOT_NEGATIVE = ("EFFAREA", "BKG", "BGD", "THETA", "RAD")
+BLOCK = 2880  # bytes; FITS files are a multiple
 # the first is the format's own; the others read spellings such as 1/s/TeV/sr
 SPELLINGS = ("fits", "generic", "cds", "ogip", "vounit")
 
@@ -56,7 +62,7 @@ def opened(path, name=None):
     from astropy.io.fits.verify import VerifyError
 
     try:
-        with quiet(), fits.open(path, memmap=False) as hdus:
+        with quiet(), fits.open(_complete(path), memmap=False) as hdus:
             len(hdus)  # reads all headers
             yield hdus
     except FileNotFoundError as error:
@@ -67,13 +73,25 @@ def opened(path, name=None):
         raise ValueError(f"{name or path}: not a readable FITS file ({one_line(error)})") from error
 
 
+def _complete(path):
+    """Content of a file, plain or by gzip; raises for one that is cut off, of which astropy reads the first HDUs."""
+    data = Path(path).read_bytes()
+    if data[:2] == b"\x1f\x8b":
+        data = gzip.decompress(data)
+    elif data[:6] != b"SIMPLE":
+        return path  # astropy knows other kinds of compression
+    if len(data) % BLOCK:
+        raise OSError("the file is cut off")
+    return io.BytesIO(data)
+
+
 class Refused(ValueError):
     """Error with a message that names the file, the HDU and the mistake."""
 
 
 def find(hdus, name: str, file):
     """The table of that name. Raises `Refused` when there is none."""
-    names = [hdu.name for hdu in hdus]
+    names = [hdu.name.upper() for hdu in hdus]
     if name.upper() not in names:
         raise Refused(f"{file}: no HDU {name}; the file has {', '.join(filter(None, names[1:])) or 'no tables'}")
     return hdus[names.index(name.upper())]
@@ -108,7 +126,7 @@ def read_response(hdu, where: str, given: str = ""):
         columns[name] = _array(hdu, name, shape, where, either_order=kind.startswith("bkg"))
     table = Table(
         {name: Column(value[None], unit=VALUES.get(name, AXES.get(name[:-3], ""))) for name, value in columns.items()},
-        meta={key: value for key, value in hdu.header.items() if key not in ("COMMENT", "HISTORY", "")},
+        meta=dict(_once(hdu.header, where)),
     )
     if kind.startswith("bkg"):
         table.meta["HDUCLAS2"] = "BKG"
@@ -127,12 +145,15 @@ def read_event_list(hdu, where: str):
     from astropy.table import Table
     from gammapy.data import EventList
 
-    columns = {name: column(hdu, name, unit, where) * units.Unit(unit) for name, unit in EVENTS.items()}
-    columns["TIME"] = _reference(hdu.header, where) + _times(hdu, "TIME", where) * units.s
+    columns = {name: rows(hdu, name, unit, where) * units.Unit(unit) for name, unit in EVENTS.items()}
+    columns["TIME"] = reference(hdu.header, where) + _times(hdu, "TIME", where) * units.s
     table = Table.read(hdu)
-    table.remove_columns([name for name in table.colnames if name.upper() in columns])
+    table.remove_columns([name for name in table.colnames if name.upper() in (*columns, "MC_ID")])
     for name, values in columns.items():
         table[name] = values
+    if "MC_ID" in _names(hdu):
+        table["MC_ID"] = whole_rows(hdu, "MC_ID", where)
+    table.meta = dict(_once(hdu.header, where))
     return EventList(table)
 
 
@@ -147,7 +168,7 @@ def read_good_time(hdu, where: str):
     if not np.all(stop >= start):
         row = int(np.argmin(stop >= start))
         raise Refused(f"{where}, row {row}: STOP is before START ({stop[row]:g} s, {start[row]:g} s)")
-    return GTI.create(start * units.s, stop * units.s, _reference(hdu.header, where))
+    return GTI.create(start * units.s, stop * units.s, reference(hdu.header, where))
 
 
 def column(hdu, name: str, unit: str, where: str, otherwise: str | None = None) -> np.ndarray:
@@ -160,10 +181,12 @@ def column(hdu, name: str, unit: str, where: str, otherwise: str | None = None) 
     if name not in names:
         raise Refused(f"{where}: no column {name}; the table has {', '.join(names) or 'none'}")
     values = hdu.data[name]
+    if len(values) == 0 and values.dtype.kind == "O":
+        return np.zeros(0)
     if values.dtype.kind == "O":  # arrays of variable length
         if len({np.shape(one) for one in values}) > 1:
             raise Refused(f"{where}: the rows of {name} differ in length")
-        values = np.stack(list(values)) if len(values) else np.zeros((0, 0))
+        values = np.stack(list(values))
     if values.dtype.kind not in "fiu":
         raise Refused(f"{where}: the column {name} does not hold numbers, its format is {hdu.columns[name].format}")
     text = str(hdu.columns[name].unit or "").strip()
@@ -191,7 +214,7 @@ def optional_number(header, keyword: str, where: str, right: str) -> float | Non
     """As [`number`][], None for a keyword that is missing or has no value."""
     from astropy.io.fits.card import Undefined
 
-    value = header.get(keyword)
+    value = dict(_once(header, where)).get(keyword)
     if value is None or isinstance(value, Undefined) or (isinstance(value, str) and not value.strip()):
         return None
     try:
@@ -201,6 +224,18 @@ def optional_number(header, keyword: str, where: str, right: str) -> float | Non
     if math.isnan(result):
         raise Refused(f"{where}: {keyword} is {value!r}, which is not a number; {right}")
     return result
+
+
+def _once(header, where: str) -> Iterator[tuple[str, Any]]:
+    """Keywords with their values; a keyword that is there twice must have one value."""
+    values: dict[str, Any] = {}
+    for key, value in header.items():
+        if key in ("COMMENT", "HISTORY", ""):
+            continue
+        if key in values and repr(values[key]) != repr(value):
+            raise Refused(f"{where}: the keyword {key} is there twice, as {values[key]!r} and {value!r}")
+        values[key] = value
+    yield from values.items()
 
 
 def _scale(text: str, unit: str, name: str, where: str) -> float:
@@ -213,7 +248,8 @@ def _scale(text: str, unit: str, name: str, where: str) -> float:
     found = _parse(text)
     if found is None:
         raise Refused(f"{where}: the unit {text!r} of {name} cannot be read; right would be {unit!r}")
-    for counted in (units.dimensionless_unscaled, units.ct, units.ph):
+    linear = not isinstance(found, units.function.FunctionUnitBase) and found not in (units.mag, units.dex, units.dB)
+    for counted in (units.dimensionless_unscaled, units.ct, units.ph) if linear else ():
         if (found / counted).is_equivalent(wanted):
             return float((found / counted).to(wanted))
     raise Refused(f"{where}: {name} is in {text!r}; its unit must be convertible to {unit!r}")
@@ -282,26 +318,52 @@ def _array(hdu, name, shape, where, either_order) -> np.ndarray:
     """Array of a response function; FITS has the axes in the other order, and some backgrounds in this one."""
     values = column(hdu, name, VALUES[name], where, otherwise=NEEDS_NO_UNIT.get(name))[0]
     if values.size == np.prod(shape) and values.ndim != len(shape):
+        if either_order and sum(size > 1 for size in shape) > 1:
+            raise Refused(f"{where}: the column {name} needs a TDIM; without one the order of its axes is not known")
         values = values.reshape(shape[::-1])  # axes of one bin are left out by some writers
     if values.shape != shape[::-1] and not (either_order and values.shape == shape):
         raise Refused(f"{where}: the column {name} has the shape {values.shape}; its axes have {shape[::-1]} bins")
     if not np.any(np.isfinite(values)):
         raise Refused(f"{where}: the column {name} has no finite value")
+    if np.any(np.isinf(values)):
+        raise Refused(f"{where}: the column {name} has infinite values, the first at {_place(np.isinf(values))}")
     # smoothed areas of real runs undershoot by 1e-4 of their maximum
     if name in NOT_NEGATIVE and np.nanmin(values) < -0.01 * np.nanmax(values):
         raise Refused(f"{where}: the column {name} must not be negative")
     return values
 
 
+def rows(hdu, name: str, unit: str, where: str, otherwise: str | None = None) -> np.ndarray:
+    """Column with one number in each row; raises as [`column`][] does."""
+    values = column(hdu, name, unit, where, otherwise)
+    if values.size != len(values):
+        raise Refused(f"{where}: the column {name} has {values.shape[1:]} numbers in each row; it must have one")
+    return values.reshape(len(values))
+
+
+def whole_rows(hdu, name: str, where: str) -> np.ndarray:
+    """Column of whole numbers, one in each row."""
+    values = rows(hdu, name, "", where)
+    if not np.all(np.abs(values) < 2**31) or np.any(values != np.round(values)):
+        row = int(np.argmin((np.abs(values) < 2**31) & (values == np.round(values))))
+        raise Refused(f"{where}, row {row}: {name} is {values[row]:g}; it must be a whole number below 2^31")
+    return values.astype(np.int64)
+
+
+def _place(mask) -> tuple[int, ...]:
+    """Index of the first true element."""
+    return tuple(int(i) for i in np.argwhere(mask)[0])
+
+
 def _times(hdu, name, where) -> np.ndarray:
     """Times of a column [s] since the reference of the header."""
-    values = column(hdu, name, "s", where, otherwise=str(hdu.header.get("TIMEUNIT") or "s"))
+    values = rows(hdu, name, "s", where, otherwise=str(hdu.header.get("TIMEUNIT") or "s"))
     if not np.all(np.isfinite(values)):
         raise Refused(f"{where}, row {int(np.argmin(np.isfinite(values)))}: {name} is not finite")
     return values
 
 
-def _reference(header, where):
+def reference(header, where):
     """Reference time of a header, MJDREFI and MJDREFF, or MJDREF of the FITS standard, in the scale TIMESYS."""
     from astropy.time import Time
 
@@ -313,6 +375,7 @@ def _reference(header, where):
     else:
         part = 0.0
     scale = str(header.get("TIMESYS") or "tt").strip().lower()
-    if scale not in Time.SCALES:
-        raise Refused(f"{where}: TIMESYS is {scale!r}; it must be one of {', '.join(Time.SCALES)}")
+    scales = [name for name in Time.SCALES if name != "local"]
+    if scale not in scales:
+        raise Refused(f"{where}: TIMESYS is {scale!r}; it must be one of {', '.join(scales)}")
     return Time(whole, part, format="mjd", scale=scale)

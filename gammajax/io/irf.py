@@ -35,6 +35,8 @@ NEEDED = {
     "edisp": "energy dispersion (EDISP_2D)",
     "psf": "point spread function (PSF_3GAUSS, PSF_KING or PSF_TABLE)",
 }
+# values of HDUCLAS2, and names of HDUs, of response functions
+GROUPS, BACKGROUNDS = ("EFF_AREA", "EDISP", "RPSF", "PSF", "BKG"), ("BACKGROUND", "BKG")
 # in these alignments the field-of-view longitude grows eastwards; in `Observation` it grows westwards
 EASTWARD = ("ALTAZ", "REVERSE_LON_RADEC")
 
@@ -64,7 +66,8 @@ def _load_irf(path: Path, modified: int, warn: bool) -> tuple[Response, str | No
     with opened(path) as hdus:
         for hdu in hdus:
             header = hdu.header
-            if str(header.get("HDUCLAS1", "")).strip().upper() != "RESPONSE":
+            group = str(header.get("HDUCLAS2", "")).strip().upper()
+            if group not in GROUPS and hdu.name.upper() not in BACKGROUNDS and header.get("HDUCLAS2") != "RAD_MAX":
                 continue
             if header.get("HDUCLAS3") == "POINT-LIKE" or header.get("HDUCLAS2") == "RAD_MAX":
                 raise Refused(f"{path}: point-like response (RAD_MAX); the full-enclosure response is needed")
@@ -72,7 +75,7 @@ def _load_irf(path: Path, modified: int, warn: bool) -> tuple[Response, str | No
             kind = response_class(header).split("_")[0]
             if kind in functions:
                 warnings.warn(f"{path}: a second {classes[-1]} in HDU {hdu.name} is left out", stacklevel=2)
-            elif kind:
+            else:  # refuses an unknown class: without its background a response is another one
                 functions[kind] = read_response(hdu, f"{path}, HDU {hdu.name}")
     for key, needed in NEEDED.items():
         if key not in functions:

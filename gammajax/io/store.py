@@ -67,7 +67,14 @@ def read_events(path, observations) -> Events:
         with hdu.opened(file) as hdus:
             table, where = hdu.find(hdus, "EVENTS", file), f"{file}, HDU EVENTS"
             pointing = [hdu.number(table.header, key, where, "it is in deg") for key in ("RA_PNT", "DEC_PNT")]
+            if str(table.header.get("OBS_NAME", observation.obs_id)) != observation.obs_id:
+                raise ValueError(
+                    f"{file}: the events are of observation {table.header['OBS_NAME']}, not {observation.obs_id}"
+                )
             part = _read_columns(table, observation.frame, where)
+            if parts and set(part) != set(parts[0]) - {"observation"}:
+                missing = set(part) ^ (set(parts[0]) - {"observation"})
+                raise ValueError(f"{where}: the files differ in the columns of {', '.join(sorted(missing))}")
         if _distance(pointing, _radec(observation.lon, observation.lat, observation.frame)) > 1e-3:
             raise ValueError(f"{file}: the pointing is not that of observation {observation.obs_id}")
         parts.append({**part, "observation": np.full(part["event_id"].size, number)})
@@ -82,9 +89,12 @@ def _read_columns(table, frame, where):
     lon, lat = ("RA", "DEC") if frame == "icrs" else ("GLON", "GLAT")
     needed = {"event_id": ("EVENT_ID", ""), "energy": ("ENERGY", "TeV"), "lon": (lon, "deg"), "lat": (lat, "deg")}
     truth = {**TRUTH, "lon_true": (f"{lon}_TRUE", "deg"), "lat_true": (f"{lat}_TRUE", "deg")}
-    present = {field: at for field, at in truth.items() if at[0] in table.columns.names}
-    columns = {field: hdu.column(table, name, unit, where) for field, (name, unit) in {**needed, **present}.items()}
-    return {field: values.astype(int) if field in WHOLE else values for field, values in columns.items()}
+    names = [name.upper() for name in table.columns.names]
+    columns = {**needed, **{field: at for field, at in truth.items() if at[0] in names}}
+    return {
+        field: hdu.whole_rows(table, name, where) if field in WHOLE else hdu.rows(table, name, unit, where)
+        for field, (name, unit) in columns.items()
+    }
 
 
 def _hdus(events, number, observation, obs_id):
@@ -102,7 +112,9 @@ def _hdus(events, number, observation, obs_id):
     livetime = float(observation.livetime)
     ra, dec = map(float, _radec(observation.lon, observation.lat, observation.frame))
     times = {"TSTART": 0.0, "TSTOP": livetime, "ONTIME": livetime, "LIVETIME": livetime, "TELAPSE": livetime}
-    header = fits.Header({**GADF, "HDUCLAS1": "EVENTS", "OBS_ID": obs_id, **TIME, **times, "DEADC": 1.0})
+    header = fits.Header(
+        {**GADF, "HDUCLAS1": "EVENTS", "OBS_ID": obs_id, "OBS_NAME": observation.obs_id, **TIME, **times, "DEADC": 1.0}
+    )
     header.update({"RA_PNT": ra, "DEC_PNT": dec, "OBS_MODE": "POINTING", "RADECSYS": "ICRS", "EQUINOX": 2000.0})
     # gammapy needs these keywords; simulated runs have no site
     header.update({key: (0.0, "not simulated") for key in ("GEOLON", "GEOLAT", "ALTITUDE")})
@@ -189,6 +201,8 @@ def _distance(first, second):
 def _numbers(observations) -> list[int]:
     """OBS_ID of every observation: its own if all are distinct whole numbers, else its index in the list."""
     names = [o.obs_id for o in observations]
-    if len(set(names)) == len(names) and all(name.isdecimal() for name in names):
-        return [int(name) for name in names]
+    if all(name.isascii() and name.isdecimal() and len(name) < 19 for name in names):
+        numbers = [int(name) for name in names]
+        if len(set(numbers)) == len(numbers):
+            return numbers
     return list(range(len(names)))

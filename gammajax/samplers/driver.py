@@ -22,7 +22,7 @@ import numpy as np
 
 from gammajax import distributed
 from gammajax.priors import shape
-from gammajax.progress import Progress, duration
+from gammajax.progress import Progress, duration, tell
 from gammajax.result import check_labels
 from gammajax.samplers import checkpoint as checkpoints
 from gammajax.samplers.space import log_density, parameters_at, referred
@@ -97,10 +97,10 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
     shared = distributed.spans(posterior)
     first = not shared or distributed.is_first()
     with Progress(progress and first, sampler.name) as bar:
-        return _drive(sampler, posterior, key, checkpoint, checkpoint_every, bar, shared, first)
+        return _drive(sampler, posterior, key, checkpoint, checkpoint_every, bar, progress, shared, first)
 
 
-def _drive(sampler, posterior, key, checkpoint, checkpoint_every, bar: Progress, shared: bool, first: bool) -> Run:
+def _drive(sampler, posterior, key, checkpoint, checkpoint_every, bar: Progress, progress, shared, first) -> Run:
     begun, spent, steps, stop = time.perf_counter(), 0.0, 0, False
     path = None if checkpoint is None else Path(checkpoint)
     belongs_to, found = {}, None
@@ -111,8 +111,9 @@ def _drive(sampler, posterior, key, checkpoint, checkpoint_every, bar: Progress,
     prepared = found.prepared if found else {n: np.asarray(a) for n, a in sampler.prepare(posterior, key).items()}
     at = jnp.asarray(prepared["x"])
     posterior = referred(posterior, {name: value[0] for name, value in parameters_at(posterior, at[None]).items()})
-    if time.perf_counter() - begun > SLOW and bar.shown:
-        _estimate(sampler, posterior, at)
+    # all processes compute a shared likelihood, or none
+    if distributed.over(shared, np.max, progress and time.perf_counter() - begun > SLOW):
+        _estimate(sampler, posterior, at, first)
     bar.say("compiling the sampler")
 
     def form(state):
@@ -173,17 +174,17 @@ def _drive(sampler, posterior, key, checkpoint, checkpoint_every, bar: Progress,
     return Run(posterior, prepared, state, _join(records), timings)
 
 
-def _estimate(sampler: Sampler, posterior, x) -> None:
+def _estimate(sampler: Sampler, posterior, x, first: bool) -> None:
     """Say how long a run with slow likelihoods will take, before it begins."""
     height = eqx.filter_jit(log_density)
     jax.block_until_ready(height(posterior, x, True))
     begun = time.perf_counter()
     jax.block_until_ready(height(posterior, x, True))
     seconds = time.perf_counter() - begun
-    if seconds > SLOW_LIKELIHOOD and sampler.values:
+    if first and seconds > SLOW_LIKELIHOOD and sampler.values:
         total = duration(seconds * sampler.values)
         words = f"one likelihood takes {seconds:.2g} s, and {sampler.values:.1g} of them some {total}"
-        print(f"  {sampler.name}: {words}", flush=True)
+        tell(f"  {sampler.name}: {words}")
 
 
 def _bytes(path) -> bytes | None:
