@@ -102,13 +102,13 @@ def quoted(result, posterior, truth) -> gj.Result:
     def sigma_v(p):
         return SIGMA_V * posterior.flux_scales(p)["signal"]
 
-    units = {"sigma_v": "cm$^3$ s$^{-1}$", "mass": "TeV"}
+    units = {"sigma_v": "cm$^3$ s$^{-1}$"}
     derived = result.derive(sigma_v=sigma_v, signal_events=lambda p: p["signal"] * total, units=units)
     return gj.Result.from_samples(
         {name: derived.tree["posterior"][name].to_numpy() for name in PUBLISHED},
         method="nuts",
         truths={"mass": MASS, "sigma_v": float(sigma_v(truth)), "signal_events": SIGNAL * total},
-        units=units,
+        units={**units, "mass": "TeV"},
     )
 
 

@@ -30,8 +30,17 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+class _Console(Console):
+    """Console that leaves a closed pipe to `_tell`; rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704
+
+
 # files and pipes have no width of their own
-console = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 80)
+console = _Console(soft_wrap=True, width=None if sys.stdout.isatty() else 80)
 BAD_INPUT, UNWRITTEN = 2, 74  # EX_IOERR of sysexits.h
 MARGIN = 22  # columns before the words of a step
 NAMES = 20  # columns of a table that long names have at least

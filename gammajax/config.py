@@ -657,7 +657,7 @@ class Config(Strict):
                 raise ValueError(f"parameters.{name}: parameter {name!r} is not used in the model")
 
     def _check_scales(self):
-        """Refuse fluxes that cannot be, and free ones that the weights cancel."""
+        """Refuse fluxes that cannot be."""
         for path, component in self.model.leaves().items():
             where = f"model.components.{path.replace('/', '.components.')}"
             part: Any = getattr(component, "spectrum", component)
@@ -669,15 +669,20 @@ class Config(Strict):
                     raise ValueError(
                         f"{where}: {key} is {value:g}; is this its logarithm? write 1e{value:g} as a number"
                     )
+
+    def without_effect(self) -> list[str]:
+        """Sentences about free fluxes that weights cancel."""
         used = [name for _, name in self.model.references()]
-        for where, tree in self.model.trees():
-            for name, component in tree.components.items() if tree.weights is not None else ():
-                for key, parameter in component.references() if not isinstance(component, Tree) else ():
-                    if key.split(".")[-1] in SCALES and used.count(parameter) == 1:
-                        raise ValueError(
-                            f"{where}components.{name}.{key}: the weights fix the counts of {name!r}, so that parameter "
-                            f"{parameter!r} has no effect; give a number, or leave out the weights"
-                        )
+        return [
+            f"{where}components.{name}.{key}: the weights fix the counts of {name!r}, so that parameter {parameter!r} "
+            "has no effect; give a number, or leave out the weights"
+            for where, tree in self.model.trees()
+            if tree.weights is not None
+            for name, component in tree.components.items()
+            if not isinstance(component, Tree)
+            for key, parameter in component.references()
+            if key.split(".")[-1] in SCALES and used.count(parameter) == 1
+        ]
 
     def _check_sampler(self):
         """Refuse settings that a sampler would refuse after a long set-up."""
@@ -689,8 +694,8 @@ class Config(Strict):
                 )
             if not self.sampler.precision < 1.0:
                 raise ValueError(
-                    f"sampler.precision: {self.sampler.precision:g} is that of the evidence and must be below 1; that of "
-                    "numbers is the key precision of the whole configuration"
+                    f"sampler.precision: {self.sampler.precision:g} must be below 1, the precision of the evidence; "
+                    "the precision of numbers is a key of the whole configuration"
                 )
 
     def _check_frames(self):

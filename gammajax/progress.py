@@ -94,9 +94,9 @@ class Progress(contextlib.AbstractContextManager):
         if self.outer is not None:
             self.outer.say(f"{self.name}, {words}")
             return
-        self.part, self.words = None, words
+        self.words = words
         if self.bar:
-            self.bar.update(self.task, total=None, description=f"  {self.name}: {words}")
+            self.bar.update(self.task, description=f"  {self.name}: {words}")
 
     def _watch(self):
         if self.bar:

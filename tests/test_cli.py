@@ -202,11 +202,12 @@ def test_output_that_is_gone_does_not_stop_a_run(monkeypatch):
         flush = isatty = lambda self: False
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "console", cli.Console(file=Gone()))
+        patch.setattr(cli, "console", cli._Console(file=Gone()))
         patch.setattr(cli.sys, "stdout", Gone())
         cli._tell("line")
         cli._tell("line")
         progress.tell("line")
+        cli.sys.stdout.close()
 
 
 def test_errors_are_one_red_line(invoke, small, tmp_path, monkeypatch):

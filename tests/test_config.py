@@ -1,5 +1,6 @@
 import codecs
 import inspect
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -730,3 +731,34 @@ def test_a_run_is_refused_before_it_simulates(changes, arguments, message, tmp_p
     jax.config.update("jax_enable_x64", wide)
     assert answer.exit_code == 2 and message in answer.stderr and answer.stderr.count("\n") == 1, answer.output
     assert [file.name for file in tmp_path.iterdir()] == ["my.yaml"]
+
+
+def test_free_fluxes_that_weights_cancel_are_a_warning():
+    text = builtin("template").replace("index: index}", "index: 2.3, amplitude: index}")
+    config = parse(text)
+    with pytest.warns(
+        UserWarning, match=r"signal.spectrum.amplitude: the weights fix the counts .* 'index' has no effect"
+    ):
+        check(config, config.observations.make())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("index: index}", "index: index, amplitude: -1e-12}", "amplitude is -1e-12; it must be positive"),
+        ("index: index}", "index: index, reference: 0}", "reference is 0; it must be positive"),
+        ("method: nuts", "method: nested, live: 1", "sampler.live: 1 is below 6, twice the dimensions plus two"),
+        ("method: nuts", "method: nested, precision: 64", "sampler.precision: 64 must be below 1"),
+        ("  index: {prior", "  chain: {prior", "a parameter cannot be called 'chain'"),
+        ("  index: {prior", "  i/j: {prior", "a parameter cannot be called 'i/j'"),
+    ],
+)
+def test_numbers_and_names_that_cannot_be(old, new, message):
+    text = builtin("template")
+    assert old in text
+    text = text.replace(old, new)
+    if "method" in new:
+        head, tail = text.split("sampler:")
+        text = f"{head}sampler: {{{new}}}\n" + tail[tail.index("precision: 64 ") :]
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse(text)

@@ -215,7 +215,10 @@ def test_git_state():
     [
         ({"log_evidence": (np.nan, 0.1)}, "must be a finite number"),
         ({"weighted": {"samples": {"x": np.ones(3)}, "log_weight": np.ones(2)}}, "must be of one length"),
-        ({"weighted": {"samples": {"x": np.ones(2)}, "log_weight": np.full(2, -np.inf)}}, "one at least is finite"),
+        (
+            {"weighted": {"samples": {"x": np.ones(2)}, "log_weight": np.full(2, -np.inf)}},
+            "at least one of them",
+        ),
     ],
 )
 def test_wrong_evidence_and_weights(wrong, message):

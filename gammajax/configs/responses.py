@@ -26,7 +26,8 @@ def check(config: Config, observations: list[Observation]) -> None:
     """Check energies, offsets and directions of a configuration against `observations`, and check its model.
 
     Raises `ValueError` (`FileNotFoundError` for a file of the model) in one line that names the key and what would be
-    right. A pointing that sees no source and a cut-off that no photon shows are warnings.
+    right. A pointing that sees no source, a cut-off that no photon
+    shows and a free flux that weights cancel are warnings.
     """
     axes = [observation.response.effective_area.axes for observation in observations]
     if not axes:
@@ -44,6 +45,8 @@ def check(config: Config, observations: list[Observation]) -> None:
     except ValueError as error:
         raise ValueError(f"parameters: {error}") from error
     _check_directions(config, mixture, observations)
+    for sentence in config.without_effect():
+        warnings.warn(sentence, stacklevel=2)
 
 
 def _build(config, parameters, at: str):
