@@ -530,3 +530,25 @@ def test_hess_in_memory(gammapy_data):
     observations = DataStore.from_dir(gammapy_data / "hess-dl3-dr1").get_observations([23523, 23526])
     read = read_gadf(gammapy_data / "hess-dl3-dr1", [23523, 23526], offset_max=1.5)
     assert_same(from_gammapy_observations(observations, offset_max=1.5), read)
+
+
+def test_runs_of_ids_that_differ_in_zeros_and_of_others(tmp_path):
+    pair = [ctao(pointing=(40.0, lat), frame="galactic", obs_id=name) for lat, name in ((0.0, "07"), (0.3, "7"))]
+    events = scatter(pair)
+    write_events(tmp_path / "zeros", events, pair)
+    np.testing.assert_array_equal(read_events(tmp_path / "zeros", pair).energy, events.energy)
+    named = [ctao(pointing=(40.0, 0.0), frame="galactic", obs_id=name) for name in ("a", "b")]
+    write_events(tmp_path / "named", scatter(named), named)
+    with pytest.raises(ValueError, match="the events are of observation a, not b"):
+        read_events(tmp_path / "named", named[1:])
+
+
+def test_time_references_that_differ(store):
+    rewrite(store / "obs_11.fits.gz", "GTI", start=[300.0], stop=[1800.0], MJDREFF=0.5 - 1.0 / 864.0)
+    with pytest.warns(
+        UserWarning, match="of .* events are outside the good time intervals; EVENTS and GTI differ|no event is"
+    ):
+        read_gadf(store, [11])
+    with pytest.raises(ValueError, match="obs_ids must be whole numbers"):
+        read_gadf(store, [11.5])
+    assert len(read_gadf(store, {12}).observations) == 1

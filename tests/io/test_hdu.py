@@ -291,3 +291,81 @@ def test_files(tmp_path):
         assert reader.find(hdus, "gti", "a.fits").name == "GTI"
         with pytest.raises(ValueError, match="^a.fits: no HDU EVENTS; the file has GTI$"):
             reader.find(hdus, "EVENTS", "a.fits")
+
+
+@pytest.mark.parametrize("unit", ["[TeV]", "dex(TeV)", "mag(TeV)", "dex", "dB"])
+def test_logarithmic_units_are_refused(unit):
+    with pytest.raises(ValueError, match=f"^{WHERE}: .*ENERGY.*'TeV'$"):
+        reader.read_event_list(edited(events(), "ENERGY", unit=unit), WHERE)
+
+
+def test_one_number_in_each_row():
+    one = fits.Column("ENERGY", "1D", "TeV", dim="(1)", array=np.array([[1.0], [3.0]]))
+    two = fits.Column("ENERGY", "2D", "TeV", array=np.ones((2, 2)))
+    others = [column for column in events().columns if column.name != "ENERGY"]
+    header = fits.Header(HEADER)
+    found = reader.read_event_list(fits.BinTableHDU.from_columns([*others, one], header=header), WHERE)
+    np.testing.assert_array_equal(found.table["ENERGY"].value, [1.0, 3.0])
+    with pytest.raises(ValueError, match=r"the column ENERGY has \(2,\) numbers in each row; it must have one"):
+        reader.read_event_list(fits.BinTableHDU.from_columns([*others, two], header=header), WHERE)
+
+
+@pytest.mark.parametrize("label", [1.7, 2.0**32 + 1.0, np.nan])
+def test_labels_are_whole_numbers(label):
+    with pytest.raises(ValueError, match="row 0: MC_ID is .*; it must be a whole number below"):
+        reader.read_event_list(edited(events(), "MC_ID", np.array([label, 1.0]), format="D"), WHERE)
+
+
+def test_a_keyword_that_is_there_twice():
+    same, other = events(), events()
+    same.header.append(("MJDREFI", 51544))
+    other.header.append(("MJDREFI", 51545))
+    assert len(reader.read_event_list(same, WHERE).table) == 2
+    with pytest.raises(ValueError, match="the keyword MJDREFI is there twice, as 51544 and 51545"):
+        reader.read_event_list(other, WHERE)
+
+
+def test_a_background_needs_the_order_of_its_axes(make_hdu):
+    hdu = make_hdu("bkg_3d")
+    flat = fits.Column("BKG", f"{hdu.data['BKG'].size}D", reader.RATE, array=hdu.data["BKG"].reshape(1, -1))
+    columns = [column for column in hdu.columns if column.name != "BKG"]
+    table = fits.BinTableHDU.from_columns([*columns, flat], name="BACKGROUND")
+    table.header.update({"HDUCLAS2": "BKG", "HDUCLAS4": "BKG_3D"})
+    with pytest.raises(ValueError, match="the column BKG needs a TDIM"):
+        reader.read_response(table, WHERE)
+    infinite = np.asarray(hdu.data["BKG"], float).copy()
+    infinite[0, 1, 2, 3] = np.inf
+    with pytest.raises(ValueError, match=r"the column BKG has infinite values, the first at \(1, 2, 3\)"):
+        reader.read_response(edited(hdu, "BKG", infinite), WHERE)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("part", [0.5, 0.8, 0.95, 0.99])
+def test_a_file_that_is_cut_off(tmp_path, write, suffix, part):
+    whole = write(tmp_path / f"whole.fits{suffix}", "aeff", "edisp", "psf_king", "bkg_3d")
+    assert read_irf(whole).background is not None
+    data = whole.read_bytes()
+    cut = tmp_path / f"cut.fits{suffix}"
+    cut.write_bytes(data[: int(part * len(data)) // 7 * 7 + 1])
+    with pytest.raises(ValueError, match=f"cut.fits{suffix}: not a readable FITS file"):
+        read_irf(cut)
+
+
+@pytest.mark.parametrize("changes", [{"HDUCLAS4": "BKG3D"}, {"HDUCLAS4": None}, {"HDUCLAS4": ""}])
+def test_a_background_of_an_unknown_class_is_not_left_out(tmp_path, write, changes):
+    def change(hdu):
+        if hdu.name == "BACKGROUND":
+            for key, value in changes.items():
+                hdu.header.remove(key)
+                if value is not None:
+                    hdu.header[key] = value
+        return hdu
+
+    with pytest.raises(ValueError, match="HDU BACKGROUND: HDUCLAS4 is .*; it must be one of .*BKG_2D, BKG_3D"):
+        read_irf(write(tmp_path / "irf.fits", "aeff", "edisp", "psf_king", "bkg_3d", change=change))
+
+
+def test_names_of_hdus_in_lower_case():
+    hdu = events()
+    hdu.header["EXTNAME"] = "events"
+    assert reader.find(fits.HDUList([fits.PrimaryHDU(), hdu]), "EVENTS", "a.fits") is not None
