@@ -392,7 +392,7 @@ def circle(radius, lon=83.6):
         ("icrs; circle(83.6, 22, 720)", 'radius of 720 deg must be at most 180 deg .*30"'),
         ("icrs; # -composite(83.6, 22, 0) || composite=1\ncircle(83.6, 22, 1)", None),
         ("icrs\n# -composite(83.6, 22, 0) || composite=1\ncircle(83.6, 22, 1)", "line 2 .*negate the shapes"),
-        ("global include=0\nicrs; circle(83.6, 22, 1)", "line 1 .*write - before those"),
+        ("global include=0\nicrs; circle(83.6, 22, 1)", "line 1 .*write - before each excluded region"),
         (circle(181.0), "region 1 of the exclusion, a CircleSkyRegion, .*radius of 181 deg"),
         ([circle(1.0), circle(np.inf)], "region 2 of the exclusion, .*radius of inf deg"),
         (circle(1.0, lon=np.nan), "region 1 .*must be finite"),
