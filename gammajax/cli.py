@@ -156,7 +156,7 @@ def _is_of(config, out: Path) -> bool:
 
 
 def _run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> None:
-    """Every step of a run, in a folder that takes its name only when it is complete.
+    """Every step of a run.
 
     All processes of a shared run do this; the first alone writes.
     """
@@ -214,7 +214,7 @@ def _run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> N
         # whatever fails from here on, the posterior is on the disk
         unwritten = hosts.from_first(partial(_write, config, result, out, checkpoint), shared)
         if unwritten:
-            raise Unwritten(unwritten)
+            raise Unwritten(unwritten, told=shared)
         with _step("plots", timings):
             failed = _plots(posterior, result, keys[2], out, config.sampler.method, shared)
     for message in dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)):
@@ -329,7 +329,11 @@ def _end(result, out: Path, checkpoint: Path, failed: dict) -> dict[str, str]:
 
 
 class Unwritten(Exception):
-    """Results that cannot be written; the message says where the posterior is."""
+    """Results that cannot be written; the message says where the posterior is. `told`: all processes raise it."""
+
+    def __init__(self, message: str, told: bool):
+        super().__init__(message)
+        self.told = told
 
 
 def _data(config, model, key, progress, part):
@@ -378,7 +382,7 @@ def _publish(folder: Path, out: Path) -> None:
         out.rename(old)
     folder.rename(out)
     if old is not None:
-        shutil.rmtree(old) if old.is_dir() else old.unlink()
+        shutil.rmtree(old)
 
 
 @contextlib.contextmanager
@@ -402,13 +406,10 @@ def _one_line_errors():
     """Show wrong input as one red line; anything else is a bug and keeps its traceback."""
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, Unwritten) as error:
         if not (console.quiet and getattr(error, "told", False)):
             _print_error(str(error))
-        raise typer.Exit(BAD_INPUT) from error
-    except Unwritten as error:
-        _print_error(str(error))
-        raise typer.Exit(UNWRITTEN) from error
+        raise typer.Exit(UNWRITTEN if isinstance(error, Unwritten) else BAD_INPUT) from error
 
 
 def _tell(*words, **options) -> None:

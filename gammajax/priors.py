@@ -116,11 +116,14 @@ def extremes(prior: Distribution) -> list[Float[Array, "..."]]:
         return [jnp.broadcast_to(jnp.asarray(corner, float), shape(prior)) for corner in corners]
     if prior.event_shape:
         return list(jnp.asarray(prior.sample(jax.random.key(0), (8,))))
-    ends = [quantile(prior, 0.0), quantile(prior, 1.0)]
-    # an end that does not belong to the support, as zero of a log-normal, is never reached
-    near = [quantile(prior, SMALL), quantile(prior, 1.0 - SMALL)]
-    inside = [prior.support is None or bool(np.all(np.asarray(prior.support(end)))) for end in ends]
-    return [end if belongs else close for end, belongs, close in zip(ends, inside, near, strict=True)]
+    return [_reached(prior, 0.0, SMALL), _reached(prior, 1.0, 1.0 - SMALL)]
+
+
+def _reached(prior, end, near) -> Float[Array, "..."]:
+    """Quantile `end`, or `near` where that is no part of the support, as zero of a log-normal."""
+    value = quantile(prior, end)
+    inside = prior.support is None or np.all(np.asarray(prior.support(value)))
+    return value if inside else quantile(prior, near)
 
 
 def bounds(prior: Distribution) -> tuple[np.ndarray, np.ndarray]:

@@ -104,9 +104,9 @@ def simulate_cells(
     For more events than memory holds; otherwise like [`gammajax.simulate`][] and [`gammajax.Events.compress`][], with
     the same `ValueError`.
     """
-    whole, rest = divmod(int(events), at_once)
     if not events >= 1:
         raise ValueError(f"events must be at least one, not {events}")
+    whole, rest = divmod(int(events), at_once)
     sizes = [at_once] * whole + ([rest] if rest else [])
     cells, begun = None, time.perf_counter()
     with Progress(progress, "simulate") as bar:
@@ -115,8 +115,7 @@ def simulate_cells(
             cells = part if cells is None else cells + part
             rate = cells.total / (time.perf_counter() - begun)
             bar.update((number + 1) / len(sizes), f"{cells.total:.3g} of {events:.3g} events, {rate:.2g} per second")
-    if cells is None:
-        raise ValueError(f"events must be at least one, not {events}")
+    assert cells is not None  # there is one event at least
     return cells
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from gammajax.config import HIGHEST, Config
 from gammajax.darkmatter import Halo
-from gammajax.io.frames import separations
+from gammajax.io.pointing import separations
 from gammajax.mixture import Source
 from gammajax.observation import Observation
 from gammajax.posterior import explore_priors

@@ -11,6 +11,7 @@ from gammajax.io.files import UNREADABLE, expand, one_line, read_text
 from gammajax.io.skymap import existing_map, read_map
 from gammajax.io.spectra import ENERGY_RANGE, FLUX
 from gammajax.io.template import resample
+from gammajax.io.units import factor
 from gammajax.mixture import Source
 from gammajax.shapes import Constant
 from gammajax.spectra import MEV_PER_TEV, TabulatedSpectrum
@@ -157,11 +158,10 @@ def _flux_factor(unit, path) -> float:
     unit = u.Unit(unit)
     if isinstance(unit, u.UnrecognizedUnit):
         raise ValueError(f"{path}: the unit {str(unit)!r} of the values is not known to astropy; give unit=")
-    try:
-        # some files count photons
-        return float((unit / u.ph if u.ph in unit.bases else unit).to(BRIGHTNESS))
-    except u.UnitConversionError as error:
+    scale = factor(unit, BRIGHTNESS)
+    if scale is None:
         raise ValueError(
             f"{path}: the values are in {str(unit)!r}, which is no flux per solid angle such as 'cm-2 s-1 MeV-1 sr-1'; "
             "give their unit=, or read relative maps by gammajax.io.from_gammapy"
-        ) from error
+        )
+    return scale

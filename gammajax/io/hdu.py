@@ -13,13 +13,13 @@ import gzip
 import io
 import math
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gammajax.io.files import UNREADABLE, one_line, quiet
+from gammajax.io.units import factor, parse
 
 RATE = "s-1 MeV-1 sr-1"
 # units by column; axes have a column for each end, NAME_LO and NAME_HI
@@ -51,8 +51,6 @@ CLASSES = {
 NEEDS_NO_UNIT = {"SCALE": "sr-1"}
 NOT_NEGATIVE = ("EFFAREA", "BKG", "BGD", "THETA", "RAD")
 BLOCK = 2880  # bytes; FITS files are a multiple
-# the first is the format's own; the others read spellings such as 1/s/TeV/sr
-SPELLINGS = ("fits", "generic", "cds", "ogip", "vounit")
 
 
 @contextlib.contextmanager
@@ -126,7 +124,7 @@ def read_response(hdu, where: str, given: str = ""):
         columns[name] = _array(hdu, name, shape, where, either_order=kind.startswith("bkg"))
     table = Table(
         {name: Column(value[None], unit=VALUES.get(name, AXES.get(name[:-3], ""))) for name, value in columns.items()},
-        meta=dict(_once(hdu.header, where)),
+        meta=_once(hdu.header, where),
     )
     if kind.startswith("bkg"):
         table.meta["HDUCLAS2"] = "BKG"
@@ -153,7 +151,7 @@ def read_event_list(hdu, where: str):
         table[name] = values
     if "MC_ID" in _names(hdu):
         table["MC_ID"] = whole_rows(hdu, "MC_ID", where)
-    table.meta = dict(_once(hdu.header, where))
+    table.meta = _once(hdu.header, where)
     return EventList(table)
 
 
@@ -181,12 +179,10 @@ def column(hdu, name: str, unit: str, where: str, otherwise: str | None = None) 
     if name not in names:
         raise Refused(f"{where}: no column {name}; the table has {', '.join(names) or 'none'}")
     values = hdu.data[name]
-    if len(values) == 0 and values.dtype.kind == "O":
-        return np.zeros(0)
     if values.dtype.kind == "O":  # arrays of variable length
         if len({np.shape(one) for one in values}) > 1:
             raise Refused(f"{where}: the rows of {name} differ in length")
-        values = np.stack(list(values))
+        values = np.stack(list(values)) if len(values) else np.zeros(0)
     if values.dtype.kind not in "fiu":
         raise Refused(f"{where}: the column {name} does not hold numbers, its format is {hdu.columns[name].format}")
     text = str(hdu.columns[name].unit or "").strip()
@@ -214,7 +210,7 @@ def optional_number(header, keyword: str, where: str, right: str) -> float | Non
     """As [`number`][], None for a keyword that is missing or has no value."""
     from astropy.io.fits.card import Undefined
 
-    value = dict(_once(header, where)).get(keyword)
+    value = _once(header, where).get(keyword)
     if value is None or isinstance(value, Undefined) or (isinstance(value, str) and not value.strip()):
         return None
     try:
@@ -226,7 +222,7 @@ def optional_number(header, keyword: str, where: str, right: str) -> float | Non
     return result
 
 
-def _once(header, where: str) -> Iterator[tuple[str, Any]]:
+def _once(header, where: str) -> dict[str, Any]:
     """Keywords with their values; a keyword that is there twice must have one value."""
     values: dict[str, Any] = {}
     for key, value in header.items():
@@ -235,38 +231,20 @@ def _once(header, where: str) -> Iterator[tuple[str, Any]]:
         if key in values and repr(values[key]) != repr(value):
             raise Refused(f"{where}: the keyword {key} is there twice, as {values[key]!r} and {value!r}")
         values[key] = value
-    yield from values.items()
+    return values
 
 
 def _scale(text: str, unit: str, name: str, where: str) -> float:
     """Factor from the unit that a file names to that of the format."""
-    from astropy import units
-
-    wanted = units.Unit(unit)
     if text == unit:
         return 1.0
-    found = _parse(text)
+    found = parse(text)
     if found is None:
         raise Refused(f"{where}: the unit {text!r} of {name} cannot be read; right would be {unit!r}")
-    linear = not isinstance(found, units.function.FunctionUnitBase) and found not in (units.mag, units.dex, units.dB)
-    for counted in (units.dimensionless_unscaled, units.ct, units.ph) if linear else ():
-        if (found / counted).is_equivalent(wanted):
-            return float((found / counted).to(wanted))
-    raise Refused(f"{where}: {name} is in {text!r}; its unit must be convertible to {unit!r}")
-
-
-def _parse(text: str):
-    """Unit of a text in any of the spellings that astropy knows, None for another."""
-    from astropy import units
-
-    for spelling in SPELLINGS:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                return units.Unit(text, format=spelling)
-        except (ValueError, TypeError):
-            continue
-    return None
+    scale = factor(found, unit)
+    if scale is None:
+        raise Refused(f"{where}: {name} is in {text!r}; its unit must be convertible to {unit!r}")
+    return scale
 
 
 def _names(hdu) -> list[str]:

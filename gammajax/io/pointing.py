@@ -6,6 +6,9 @@
 
 import warnings
 
+import numpy as np
+from jaxtyping import Float
+
 
 def plain(value, unit: str):
     """Value of a `Quantity` in `unit`; plain numbers are in `unit` already."""
@@ -65,3 +68,13 @@ def fov_angle(lon: float, lat: float, frame: str, alignment: str | None, locatio
             zenith = SkyCoord(az=0.0, alt=90.0, unit="deg", frame=AltAz(location=location, obstime=time))
             up = zenith.transform_to(frame)
     return float(SkyCoord(lon, lat, unit="deg", frame=frame).position_angle(up).deg)
+
+
+def separations(
+    first: Float[np.ndarray, "first 2"], frame: str, second: Float[np.ndarray, "second 2"], other: str
+) -> Float[np.ndarray, "first second"]:
+    """Separations [deg] between directions (lon, lat) [deg] in `frame` and directions in the frame `other`."""
+    from astropy.coordinates import SkyCoord
+
+    first_sky = SkyCoord(*first.T[:, :, None], unit="deg", frame=frame)
+    return np.asarray(first_sky.separation(SkyCoord(*second.T, unit="deg", frame=other)).deg)

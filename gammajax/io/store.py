@@ -10,6 +10,7 @@ from gammajax.events import Events
 from gammajax.files import replacing
 from gammajax.io import hdu
 from gammajax.io.files import expand
+from gammajax.io.pointing import separations
 
 GADF = {
     "HDUCLASS": "GADF",
@@ -68,14 +69,15 @@ def read_events(path, observations) -> Events:
             table, where = hdu.find(hdus, "EVENTS", file), f"{file}, HDU EVENTS"
             pointing = [hdu.number(table.header, key, where, "it is in deg") for key in ("RA_PNT", "DEC_PNT")]
             if str(table.header.get("OBS_NAME", observation.obs_id)) != observation.obs_id:
-                raise ValueError(
+                raise hdu.Refused(
                     f"{file}: the events are of observation {table.header['OBS_NAME']}, not {observation.obs_id}"
                 )
             part = _read_columns(table, observation.frame, where)
             if parts and set(part) != set(parts[0]) - {"observation"}:
                 missing = set(part) ^ (set(parts[0]) - {"observation"})
-                raise ValueError(f"{where}: the files differ in the columns of {', '.join(sorted(missing))}")
-        if _distance(pointing, _radec(observation.lon, observation.lat, observation.frame)) > 1e-3:
+                raise hdu.Refused(f"{where}: the files differ in the columns of {', '.join(sorted(missing))}")
+        there = _radec(observation.lon, observation.lat, observation.frame)
+        if separations(np.array([pointing]), "icrs", np.array([there], float), "icrs")[0, 0] > 1e-3:
             raise ValueError(f"{file}: the pointing is not that of observation {observation.obs_id}")
         parts.append({**part, "observation": np.full(part["event_id"].size, number)})
     columns = set().union(*parts)
@@ -190,12 +192,6 @@ def _radec(lon, lat, frame):
 
     sky = SkyCoord(lon, lat, unit="deg", frame=frame).icrs
     return np.asarray(sky.ra.deg), np.asarray(sky.dec.deg)
-
-
-def _distance(first, second):
-    from astropy.coordinates import SkyCoord
-
-    return SkyCoord(*first, unit="deg").separation(SkyCoord(*map(float, second), unit="deg")).deg
 
 
 def _numbers(observations) -> list[int]:

@@ -10,6 +10,7 @@ from astropy.io import fits
 
 from gammajax.io import hdu as reader
 from gammajax.io import read_irf
+from gammajax.io.units import parse
 
 CLASSES = {
     "aeff": ("aeff", "aeff_2d"),
@@ -86,7 +87,7 @@ def test_columns_in_other_units(name, column, make_hdu):
     hdu, unit = make_hdu(name), unit_of(column)
     right = reader.read_response(hdu, WHERE)
     for text in OTHER[unit]:
-        factor = (u.Unit(unit) * (u.ct if text.startswith("ct") else u.one)).to(reader._parse(text))
+        factor = (u.Unit(unit) * (u.ct if text.startswith("ct") else u.one)).to(parse(text))
         values = np.asarray(hdu.data[column], float) * factor
         same(reader.read_response(edited(hdu, column, values, unit=text), WHERE), right)
         if text in ("%", "10**-2"):
@@ -170,7 +171,7 @@ def test_a_file_in_other_units(tmp_path, write):
     def change(hdu):
         for column, unit in other.items():
             if column in hdu.columns.names:
-                factor = u.Unit(unit_of(column)).to(reader._parse(unit))
+                factor = u.Unit(unit_of(column)).to(parse(unit))
                 hdu = edited(hdu, column, np.asarray(hdu.data[column], float) * factor, unit=unit)
         return hdu
 
