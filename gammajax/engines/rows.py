@@ -20,6 +20,7 @@ from gammajax.cells import Cells
 from gammajax.display import block, document, length, text, total, words
 from gammajax.energy import EnergyNodes
 from gammajax.events import Events, Points, check_events
+from gammajax.runs import Runs
 
 PER_DECADE = 40.0  # nodes of true energy
 # truncation budget of bands: LEFT_OUT Poisson errors of the total, and at most LEFT_OUT_AT_MOST of the expected events
@@ -39,6 +40,7 @@ class Rows(eqx.Module):
     """
 
     nodes: EnergyNodes
+    runs: Runs
     index: Int[np.ndarray, " row"]
     count: Integer[np.ndarray, " row"]
     data: Events | Cells
@@ -122,6 +124,7 @@ class Rows(eqx.Module):
         small = np.min_scalar_type(agree(np.max, count.max()))
         return cls(
             nodes,
+            Runs.of(tuple(observations)),
             index,
             count.astype(small),
             events,
