@@ -85,7 +85,7 @@ class Posterior(eqx.Module):
 
     model: Callable[[Parameters], Mixture] = eqx.field(static=True)
     priors: dict[str, Distribution]
-    aside: Aside = eqx.field(static=True)  # the observations
+    _aside: Aside = eqx.field(static=True)  # the observations
     data: Events | Cells  # of each row
     engines: dict[str, Engine]
     count: Integer[Array, " row"]  # events of each row, zero for padding
@@ -134,7 +134,7 @@ class Posterior(eqx.Module):
                 "argument inside"
             )
         check_priors(priors)
-        self.model, self.priors, self.aside = model, dict(priors), Aside(observations)
+        self.model, self.priors, self._aside = model, dict(priors), Aside(observations)
         self.names = tuple(priors)
         start = {name: centre(prior) for name, prior in self.priors.items()}
         mixture = mixture_of(model, start)
@@ -189,7 +189,7 @@ class Posterior(eqx.Module):
     @property
     def observations(self) -> tuple[Observation, ...]:
         """The observations."""
-        return self.aside.value
+        return self._aside.value
 
     @property
     def events(self) -> Events | Cells:

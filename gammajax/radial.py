@@ -35,7 +35,7 @@ from gammajax.psf import PSF, TablePSF
 from gammajax.runs import Runs
 from gammajax.sky import DEGREE, SQUARE_DEGREE, project, separation, separation_on_host, spline_weights
 
-OFFSET_STEP = 0.25  # deg
+OFFSET_STEP, POINT_OFFSET_STEP = 0.25, 0.125  # deg; a source with a size averages over offsets
 PADDING = 6  # spline nodes beyond the range, enough for end effects to vanish
 STEP = 0.35  # of radii, in widths of the narrowest folded source: cubic interpolation of far tails is good to 0.6 %
 POINT_STEP = 0.15  # the same for a point, whose table needs no transform
@@ -104,17 +104,16 @@ class Folded(eqx.Module):
     """A source folded with the point spread functions, at the current parameters.
 
     - `coefficients` [deg^-2]: cubic B-spline of C_jm(r), by response, radius, offset and energy.
-    - `mean` distance of true directions from the centre [radius], for photons with the point spread function of each
-      offset; `variances`: across the line from the centre [deg^2], and along it minus across it [radius^2]. Both are
-      None for a point, whose photons come from its position.
+    - `moments` of true directions, for photons with the point spread function of each offset: mean distance from the
+      centre [radius], variance across the line from the centre [deg^2], and along it minus across it [radius^2]. None
+      for a point, whose photons come from its position.
     - `linear`: whether point spread functions are linear in offset between the nodes, as tables are.
     """
 
     radii: Radii
     offsets: Float[Array, " offset"]
     coefficients: Float[Array, "response radius offset energy"]
-    mean: Float[Array, "response node offset energy"] | None
-    variances: Float[Array, "response node 2 energy"] | None
+    moments: tuple[Float[Array, "response node offset energy"], ...] | None
     linear: bool = eqx.field(static=True)
 
     def sides(
@@ -125,21 +124,19 @@ class Folded(eqx.Module):
         For photons with the point spread function of each offset node of a window from `first` on.
         """
         step = self.offsets[1] - self.offsets[0]
-        if self.mean is None or self.variances is None:
+        if self.moments is None:
             away = jnp.hypot(directions.pointing[:, 0], directions.pointing[:, 1])
             at = jnp.broadcast_to(away[:, None, None], (2, away.size, window, band))
             return (at - self.offsets[0]) / step
-        where = jnp.clip(self.radii.position(directions.rad), 0.0, self.mean.shape[1] - 1.001)
+        where = jnp.clip(self.radii.position(directions.rad), 0.0, self.moments[0].shape[1] - 1.001)
         index = where.astype(jnp.int32)
         share = (where - index)[:, None, None]
 
-        def between(table, at, size):
-            near = [_slices(table, (response, index + i, at, start), (size, band)) for i in (0, 1)]
+        def between(table):
+            near = [_slices(table, (response, index + i, first, start), (window, band)) for i in (0, 1)]
             return near[0] + share * (near[1] - near[0])
 
-        mean = between(self.mean, first, window)
-        across, stretch = jnp.moveaxis(between(self.variances, jnp.zeros_like(first), 2)[..., None], 1, 0)
-        across, stretch = jnp.swapaxes(across, 1, 2), jnp.swapaxes(stretch, 1, 2)
+        mean, across, stretch = map(between, self.moments)
         east, north = (directions.position[:, i, None, None] for i in range(2))
         # from the pointing to the mean direction
         x, y = mean * east - directions.pointing[:, :1, None], mean * north - directions.pointing[:, 1:, None]
@@ -211,9 +208,9 @@ class PointFold(eqx.Module):
         psf = np.stack([(np.asarray(t, np.float64) @ inverse * SQUARE_DEGREE).transpose(2, 1, 0) for t in tables])
         return cls(jnp.asarray(spreads.offsets), np.float64(spreads.reach), radii, _single(psf), spreads.linear)
 
-    def __call__(self, morphology: Morphology, runs: Runs) -> Folded:
+    def __call__(self, morphology: Morphology) -> Folded:
         """The tables: they do not depend on the position."""
-        return Folded(self.radii, self.offsets, self.psf, None, None, self.linear)
+        return Folded(self.radii, self.offsets, self.psf, None, self.linear)
 
 
 class RadialFold(eqx.Module):
@@ -274,40 +271,30 @@ class RadialFold(eqx.Module):
             spreads.linear,
         )
 
-    def __call__(self, morphology: Morphology, runs: Runs) -> Folded:
+    def __call__(self, morphology: Morphology) -> Folded:
         """Fold the source at its current parameters."""
         source, mean, square, stretch = shape_transforms(morphology, self.k, self.bessel, self.order)
-        coefficients = jnp.einsum("qjmk,kr->qrmj", self.psf, source[:, None] * self.value)
-        rad, radius = self._rad, morphology.radius
-        total = jnp.einsum("qjmk,kr->qrmj", self.psf, source[:, None] * self.square)
-        mean = jnp.einsum("qjmk,kr->qrmj", self.psf, mean[:, None] * self.mean)
+
+        def through(transform, matrix):
+            return jnp.einsum("qjmk,kr->qrmj", self.psf, transform[:, None] * matrix)
+
+        total = through(source, self.square)
         some = total > LEAST * total.max(1, keepdims=True)
         total = jnp.where(some, total, 1.0)
         # beyond, photons come from the near rim; these bounds hold for every source
-        near = radius / rad[:, None]
-        mean = jnp.where(some, jnp.clip(mean / total, 0.0, near), jnp.minimum(near, 1.0))
-        # variances change little with the offset: the mean over the runs of each response
-        step = self.offsets[1] - self.offsets[0]
-        away = (separation(morphology.lon, morphology.lat, runs.lon, runs.lat) - self.offsets[0]) / step
-        away = jnp.clip(away, 0.0, self.offsets.size - 1.0)
-        hat = jnp.maximum(1.0 - jnp.abs(away[:, None] - jnp.arange(self.offsets.size)), 0.0)
-        hat = jax.ops.segment_sum(hat, runs.response, self.psf.shape[0])
-        hat = jax.lax.stop_gradient(hat / hat.sum(1, keepdims=True))
-        psf = jnp.einsum("qjmk,qm->qjk", self.psf, hat)
-        square = jnp.einsum("qjk,kr->qrj", psf, square[:, None] * self.square)
-        stretch = jnp.einsum("qjk,kr->qrj", psf, stretch[:, None] * self.stretch)
-        middle, total, known = (jnp.einsum("qrmj,qm->qrj", part, hat) for part in (mean, total, some.astype(hat.dtype)))
-        known = known > 0.999
-        square = jnp.where(known, jnp.clip(square / total, 0.0, radius**2), (middle * rad) ** 2)
-        stretch = jnp.where(known, stretch / total, middle**2)
-        # square: mean of rho^2; stretch: (along - across) / r^2, before the mean is subtracted
+        rad, radius = self._rad, morphology.radius
+        near = radius / rad
+        mean = jnp.where(some, jnp.clip(through(mean, self.mean) / total, 0.0, near), jnp.minimum(near, 1.0))
+        # means of rho^2, and of the squares along minus across [radius^2]
+        square = jnp.where(some, jnp.clip(through(square, self.square) / total, 0.0, radius**2), (mean * rad) ** 2)
+        stretch = jnp.where(some, through(stretch, self.stretch) / total, mean**2)
         across = jnp.maximum(0.5 * (square - stretch * rad**2), 0.0)
-        variances = jnp.stack([across, stretch - middle**2], axis=2)
-        return Folded(self.radii, self.offsets, coefficients, mean, variances, self.linear)
+        moments = mean, across, stretch - mean**2
+        return Folded(self.radii, self.offsets, through(source, self.value), moments, self.linear)
 
     @property
     def _rad(self):
-        return jnp.maximum(self.rad, 1e-9)[:, None]
+        return jnp.maximum(self.rad, 1e-9)[:, None, None]
 
 
 class Spreads(NamedTuple):
@@ -331,7 +318,8 @@ class Spreads(NamedTuple):
         scale = min(float(m.scale) for m in morphologies)
         lon, lat = (np.array([[float(getattr(m, name))] for m in morphologies]) for name in ("lon", "lat"))
         away = separation_on_host(lon, lat, runs.lon, runs.lat)
-        offsets = offset_nodes(max(0.0, away.min() - radius), away.max() + radius, OFFSET_STEP)
+        step = POINT_OFFSET_STEP if isinstance(morphologies[0], Point) else OFFSET_STEP
+        offsets = offset_nodes(max(0.0, away.min() - radius), away.max() + radius, step)
         psfs = []
         for response, top in zip(runs.responses, runs.highest_energy, strict=True):
             e, o = np.meshgrid(np.minimum(energy, top), offsets, indexing="ij")

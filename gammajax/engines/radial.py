@@ -43,7 +43,7 @@ class RadialResponse(eqx.Module):
         """Fold; eager."""
         fold = radial_fold([morphology], runs, np.asarray(nodes.energy, np.float64))
         detector = Detector.init(runs, nodes, fold.offsets)
-        folded = _fold(fold, morphology, runs)
+        folded = _fold(fold, morphology)
         window = _window(folded, morphology, runs, nodes)
         exposure = Exposure.init(detector, runs, nodes, fold.reach)
         counted = _by_energy(exposure, morphology, runs)
@@ -155,7 +155,7 @@ class RadialSource(eqx.Module):
         fold = radial_fold(morphologies, runs, np.asarray(nodes.energy, np.float64))
         detector = Detector.init(runs, nodes, fold.offsets)
         points = rows.points()
-        near = in_reach(morphologies, points.lon, points.lat, fold.reach).any(1) & rows.valid
+        near = in_reach(morphologies, points.lon, points.lat, fold.reach).any(1)
         mine, place = rows.share(np.flatnonzero(near))
         energy, lon, lat, weight = rows.points(mine).pairs()
         each = weight.shape[1]
@@ -184,7 +184,7 @@ class RadialSource(eqx.Module):
 
     def intensity(self, morphology: Morphology, flux: Float[Array, " energy"]) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""
-        folded = self.fold(morphology, self.runs)
+        folded = self.fold(morphology)
         band = self.exact.shape[2]
         runs = self.runs
 
@@ -208,7 +208,7 @@ class RadialSource(eqx.Module):
         counts = self.exposure(morphology, flux, self.runs)
         if self.excluded is None:
             return counts
-        return counts - self.excluded(self.fold(morphology, self.runs), morphology, self.runs) @ flux
+        return counts - self.excluded(self.fold(morphology), morphology, self.runs) @ flux
 
 
 def _by_chunks(function, columns):
@@ -287,7 +287,7 @@ def _hull(fold, morphologies, runs, run, lon, lat, start, band):
 
 @eqx.filter_jit
 def _hull_of(fold, morphology, runs, columns, band: int):
-    folded = fold(morphology, runs)
+    folded = fold(morphology)
 
     def some(columns):
         run, lon, lat, start = columns
@@ -317,8 +317,8 @@ def _detected(detector, runs, nodes, band: int, window: int, run, energy, first,
 
 
 @eqx.filter_jit
-def _fold(fold, morphology, runs):
-    return fold(morphology, runs)
+def _fold(fold, morphology):
+    return fold(morphology)
 
 
 @eqx.filter_jit

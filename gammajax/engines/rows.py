@@ -243,7 +243,7 @@ def true_energy_range(observations) -> tuple[float, float]:
         raise ValueError(
             f"the selection needs true energies of {low:.4g} to {high:.4g} TeV, which the response does not cover"
         )
-    return low, high
+    return float(low), float(high)
 
 
 def _stand_in(observations) -> Events:
@@ -302,7 +302,7 @@ def _left_out(observations, nodes, edges, widths) -> list[np.ndarray]:
     worst = [np.zeros((edges.size, true.size - width + 1)) for width in widths]
     reached, seen = np.zeros(edges.size, bool), set()
     for observation in observations:
-        key = (id(observation.response), observation.offset_max)
+        key = (id(observation.response), float(observation.offset_max))
         if key in seen:
             continue
         seen.add(key)
