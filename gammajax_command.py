@@ -37,6 +37,7 @@ class _Run:
     cleans = False
     checkpoint: Path | None = None
     held = False
+    leaves: int | None = None  # the thread that ends the process
     wakeup: socket.socket | None = None  # the interpreter writes to it; None where nothing listens
 
 
@@ -141,11 +142,20 @@ def _watch() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+_leaving = threading.Lock()
+
+
 def _leave(number: int):
-    """End at once: neither exit handlers nor other threads may keep the process."""
-    with contextlib.suppress(BaseException):
-        if os.isatty(1):
-            os.write(1, b"\r\x1b[K\x1b[?25h")  # a progress bar hides the cursor
-        os.write(2, f"{farewell(number)}\n".encode())
-        sys.stdout.flush()
+    """End at once, with one line: neither exit handlers nor other threads may keep the process."""
+    if _leaving.acquire(blocking=False):
+        _Run.leaves = threading.get_ident()
+        with contextlib.suppress(BaseException):
+            if os.isatty(1):
+                os.write(1, b"\r\x1b[K\x1b[?25h")  # a progress bar hides the cursor
+            os.write(2, f"{farewell(number)}\n".encode())
+            sys.stdout.flush()
+    elif _Run.leaves == threading.get_ident():  # one signal more while this one says its line
+        return
+    else:
+        time.sleep(1.0)  # the other thread says the line
     os._exit(STATUS[signal.Signals(number)])

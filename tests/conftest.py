@@ -25,8 +25,6 @@ def pytest_configure(config):
     """
     if "XLA_FLAGS" not in os.environ:
         os.environ["XLA_FLAGS"] = " ".join(QUICK_TO_COMPILE)
-        # processes that tests start take it from here; `optimised` is for files that run longer than they compile
-        os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(config.cache.mkdir("jax"))  # before jax is imported; processes too
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
@@ -41,17 +39,6 @@ def forget_compiled():
         import jax
 
         jax.clear_caches()
-
-
-@pytest.fixture(scope="module")
-def optimised():
-    """Compile with what optimisation `XLA_FLAGS` leaves: for files whose functions run longer than they compile."""
-    import jax
-
-    before = jax.config.values["jax_disable_most_optimizations"]
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

@@ -13,8 +13,6 @@ from gammajax.engines import Rows
 from gammajax.observation import Exclusion
 from gammajax.sky import DEGREE, Grid
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 CENTRE = (0.2, 0.1)
 
 

@@ -6,8 +6,6 @@ import pytest
 
 import gammajax as gj
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 CRAB_RUNS = [23523, 23526, 23559, 23592]
 # 3-D analysis of these four runs by Mohrmann et al. 2019 (arXiv:1910.08088): at 1.45 TeV
 AMPLITUDE, AMPLITUDE_ERROR = 1.731e-11, 0.083e-11

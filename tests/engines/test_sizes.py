@@ -12,8 +12,6 @@ from gammajax.engines import FoldEngine, KernelEngine, Rows
 from gammajax.engines.acceptance import Acceptance
 from gammajax.sky import displace
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 SPECTRUM, LON, LAT = gj.PowerLaw(2.0, 1e-11), 0.5, 0.1
 SHAPES = {
     "Gaussian": lambda s: gj.Gaussian(LON, LAT, s),

@@ -64,8 +64,6 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path, monkeypatch, name):
 SCRIPT = """
 import os, signal, sys
 sys.path.insert(0, {folder!r})
-import jax
-jax.config.update("jax_disable_most_optimizations", True)
 from pathlib import Path
 from test_checkpoint import sample
 path = Path({path!r})
