@@ -35,7 +35,7 @@ def keep_compiled(wanted: bool = True) -> str | None:
     if not wanted or given in OFF:
         jax.config.update("jax_enable_compilation_cache", False)
         return None
-    if given is None and jax.config.jax_compilation_cache_dir:
+    if given is None and jax.config.values["jax_compilation_cache_dir"]:
         return None
     try:
         folder = _folder(given)
@@ -48,6 +48,7 @@ def keep_compiled(wanted: bool = True) -> str | None:
         return f"compiled programs are not kept between runs ({reason}); {VARIABLE} names another folder, or off"
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST)
+    _order_priors()
     return None
 
 
@@ -58,7 +59,7 @@ def forget_damaged(messages: Iterable[str]) -> list[str]:
     """
     import jax
 
-    folder = jax.config.jax_compilation_cache_dir
+    folder = jax.config.values["jax_compilation_cache_dir"]
     others = []
     for text in messages:
         if not re.match(COMPLAINT, text):
@@ -67,6 +68,18 @@ def forget_damaged(messages: Iterable[str]) -> list[str]:
             for path in Path(folder).glob(f"{found[1]}-*"):
                 path.unlink(missing_ok=True)
     return others
+
+
+def _order_priors() -> None:
+    """Flatten numpyro's distributions in the order of the names of their fields.
+
+    It takes that of a set, which the seed of hashes changes: the next process would look for another program.
+    """
+    from numpyro.distributions import Distribution
+
+    for name in ("gather_pytree_data_fields", "gather_pytree_aux_fields"):
+        gather = Distribution.__dict__[name].__func__
+        setattr(Distribution, name, classmethod(lambda cls, gather=gather: tuple(sorted(gather(cls)))))
 
 
 def _folder(given: str | None) -> Path:
