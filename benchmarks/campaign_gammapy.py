@@ -50,7 +50,9 @@ def made(runs, events, responses):
     for i, key in enumerate(responses):
         mine = np.asarray(events["observation"]) == i
         place = SkyCoord(runs["lon"][i], runs["lat"][i], unit="deg")
-        irfs = read[key] if isinstance(read[key], dict) else {n: getattr(key, n) for n in ("aeff", "edisp", "psf", "bkg")}
+        irfs = (
+            read[key] if isinstance(read[key], dict) else {n: getattr(key, n) for n in ("aeff", "edisp", "psf", "bkg")}
+        )
         run = Observation.create(
             pointing=FixedPointingInfo(fixed_icrs=place), obs_id=i, livetime=runs["livetime"][i] * u.s, irfs=irfs
         )
@@ -63,6 +65,12 @@ def made(runs, events, responses):
         run._events = EventList(table)
         found.append(run)
     return found
+
+
+def safe_energies(runs) -> list[tuple[float, float]]:
+    """Safe energies [TeV] of runs by the headers of their effective areas; no limit is zero, or infinity."""
+    headers = [run.aeff.meta for run in runs]
+    return [(h.get("LO_THRES", 0.0), h.get("HI_THRES", 0.0) or np.inf) for h in headers]
 
 
 def response_of(path):
