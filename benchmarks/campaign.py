@@ -298,10 +298,12 @@ def gammapy_row(options, case, stacked) -> dict:
             responses = peer.stored(options.store, [int(i) for i in runs["response"]])
         found = peer.made(runs, events, responses)
     else:
-        # the same thresholds, which gammajax takes from the files and gammapy's makers would only round to bins
+        found = peer.stored(options.store, options.obs_ids)
+        low, high = options.energy_range
+        # as gammajax takes them; gammapy's makers would round them to bins
         selections = [
-            peer.Selection(max(low, options.energy_range[0]), min(high, options.energy_range[1]), options.offset_max)
-            for low, high in peer.safe_energies(found := peer.stored(options.store, options.obs_ids))
+            peer.Selection(max(low, safe_low), min(high, safe_high), options.offset_max)
+            for safe_low, safe_high in peer.safe_energies(found)
         ]
     row = peer.analyse(problem, found, selections, stacked, options.started)
     return {**row, "peak_memory_bytes": peak()}
