@@ -16,7 +16,7 @@ from gammapy.modeling import Fit
 from gammapy.modeling import models as gammapy_models
 
 AMPLITUDE = 1e-11  # TeV^-1 cm^-2 s^-1: amplitudes are in this unit
-PER_DECADE, TRUE_PER_DECADE = 10, 20
+PER_DECADE, TRUE_PER_DECADE = 20, 20  # with 10, norm and tilt of RX J1713.7-3946 move by half an error
 # of the background in energy: gammapy takes two points for a bin otherwise; the first bin would be 9 % too low
 OVERSAMPLING = 8
 ROOM = 0.3  # of a common bin, that the first bin of a run has at least
@@ -163,8 +163,12 @@ def models_of(problem, datasets):
         **{theirs: problem.size * u.deg for theirs in sizes.values()},
     )
     for name in shape.parameters.names:
-        free = problem.free and name in ("lon_0", "lat_0", *sizes.values())
-        shape.parameters[name].frozen = not free
+        parameter = shape.parameters[name]
+        parameter.frozen = not (problem.free and name in ("lon_0", "lat_0", *sizes.values()))
+        if not parameter.frozen:  # with the first steps of one degree it leaves the field of view
+            low, high = (0.2 * problem.size, 3.0 * problem.size) if name in sizes.values() else (-0.5, 0.5)
+            middle = 0.0 if name in sizes.values() else parameter.value
+            parameter.min, parameter.max, parameter.error = middle + low, middle + high, 0.02
     backgrounds = [gammapy_models.FoVBackgroundModel(dataset_name=dataset.name) for dataset in datasets]
     for background in backgrounds:
         background.spectral_model.tilt.frozen = False
@@ -196,6 +200,9 @@ def analyse(problem, runs, selections, stacked, started) -> dict:
     datasets.stat_sum()
     value_s = time.perf_counter() - begun
     reported["index"].value -= 1e-3
+    for parameter in reported.values():  # first steps; one is far for most
+        if not parameter.error:
+            parameter.error = 0.1 * (abs(parameter.value) or 1.0)
     begun = time.perf_counter()
     best = Fit().run(datasets)
     fit_s = time.perf_counter() - begun
