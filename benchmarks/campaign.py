@@ -32,7 +32,7 @@ import numpy as np
 
 TARGET, OFF = "RX J1713.7-3946", "Off data"  # TARGET_NAME of the index of the H.E.S.S. store
 # the size is that of the Gaussian that fits best; the rest as in Mohrmann et al. 2019 (arXiv:1910.08088)
-SOURCE = {"lon": 258.3879, "lat": -39.7622, "size": 0.4, "reference": 1.15}
+SOURCE = {"lon": 258.3879, "lat": -39.7622, "size": 0.35, "reference": 1.15}
 # below 0.3 TeV the tables of the background turn over; norm and tilt (0.5) do not describe these runs there, and
 # results depend on the width of bins
 ENERGIES, OFFSET = (0.3, 40.0), 2.0

@@ -64,11 +64,12 @@ ABOUT = {
         "amplitude, norm and tilt of the background (`fixed`), position and size too (`free`), and a cut-off, norm and "
         "tilt of each run too (`per-run`); 60 runs with as many responses, and 1125 runs of 28 min of CTAO with their "
         "own pointings, livetimes and thresholds, both simulated; whole runs of the command line (`cold`). "
-        "`cold_total_s`: from the start of the process to the end of its first fit, imports and reading included, with "
-        "an empty folder of compiled programs; `warm_total_s`: with a filled one. `compile_s` and `compilations` are of "
-        "that first part, `fit_s` of a second fit. gammapy's joint fit has an energy axis for each run, which begins at "
-        "its threshold; stacked, the runs share their edges. `off_joint_errors`: gammajax minus gammapy's joint fit, in "
-        "its errors. Target: 0.5. `published`: arXiv 1910.08088, with a template of the excess as morphology.",
+        "`cold_total_s`: from the start of the process to the end of its first fit, imports and reading included, "
+        "with an empty folder of compiled programs; `warm_total_s`: with a filled one. `compile_s` and `compilations` "
+        "are of that first part, `fit_s` of a second fit. gammapy's joint fit has an energy axis for each run, which "
+        "begins at its threshold; stacked, the runs share their edges. `off_joint_errors`: gammajax minus gammapy's "
+        "joint fit, in its errors. Target: 0.5. `published`: arXiv 1910.08088, with a template of the excess as "
+        "morphology.",
     ),
     "samplers": (
         "python -m benchmarks.samplers",
