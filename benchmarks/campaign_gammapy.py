@@ -55,15 +55,20 @@ def made(runs, events, responses):
         irfs = (
             read[key] if isinstance(read[key], dict) else {n: getattr(key, n) for n in ("aeff", "edisp", "psf", "bkg")}
         )
+        # the rates of a store are per time on target; gammajax holds them per livetime
+        dead = 0.0 if isinstance(read[key], dict) else key.observation_dead_time_fraction
         run = Observation.create(
-            pointing=FixedPointingInfo(fixed_icrs=place), obs_id=i, livetime=runs["livetime"][i] * u.s, irfs=irfs
+            pointing=FixedPointingInfo(fixed_icrs=place),
+            obs_id=i,
+            livetime=runs["livetime"][i] / (1.0 - dead) * u.s,
+            deadtime_fraction=dead,
+            irfs=irfs,
         )
         columns = {"RA": "lon", "DEC": "lat", "ENERGY": "energy"}
         table = Table({name: np.asarray(events[column], float)[mine] for name, column in columns.items()})
         for name, unit in {"RA": "deg", "DEC": "deg", "ENERGY": "TeV"}.items():
             table[name].unit = unit
-        table["TIME"] = np.zeros(len(table)) * u.s
-        table.meta |= {"MJDREFI": 51544, "MJDREFF": 0.5, "TIMESYS": "tt", "TIMEREF": "local"}
+        table["TIME"] = run.tmid + np.zeros(len(table)) * u.s
         run._events = EventList(table)
         found.append(run)
     return found
