@@ -318,14 +318,18 @@ class Spreads(NamedTuple):
         scale = min(float(m.scale) for m in morphologies)
         lon, lat = (np.array([[float(getattr(m, name))] for m in morphologies]) for name in ("lon", "lat"))
         away = separation_on_host(lon, lat, runs.lon, runs.lat)
-        step = POINT_OFFSET_STEP if isinstance(morphologies[0], Point) else OFFSET_STEP
-        offsets = offset_nodes(max(0.0, away.min() - radius), away.max() + radius, step)
-        psfs = []
-        for response, top in zip(runs.responses, runs.highest_energy, strict=True):
-            e, o = np.meshgrid(np.minimum(energy, top), offsets, indexing="ij")
-            psfs.append((response.psf, jnp.asarray(e), jnp.asarray(o)))
-        narrow = min(float(psf_quantile(psf, e, o, jnp.full(e.shape, 0.393)).min()) for psf, e, o in psfs)
-        reach = max(float(psf_radius(psf, e, o).max()) for psf, e, o in psfs)
+        tops = runs.highest_energy
+        inside = np.linspace(0.0, float(runs.offset_max.max()), 5)
+        probes = [_grid(response.psf, energy, top, inside) for response, top in zip(runs.responses, tops, strict=True)]
+        narrow = min(float(psf_quantile(psf, e, o, jnp.full(e.shape, 0.393)).min()) for psf, e, o in probes)
+        reach = max(float(psf_radius(psf, e, o).max()) for psf, e, o in probes)
+        # photons from farther than this from a pointing are not selected
+        farthest = min(away.max() + radius, float(runs.offset_max.max()) + reach)
+        nearest = min(max(0.0, away.min() - radius), farthest)
+        is_point = isinstance(morphologies[0], Point)
+        step = POINT_OFFSET_STEP if is_point else _offset_step([psf for psf, *_ in probes])
+        offsets = offset_nodes(nearest, farthest, step)
+        psfs = [_grid(response.psf, energy, top, offsets) for response, top in zip(runs.responses, tops, strict=True)]
         width = math.hypot(scale, narrow)
         return cls(psfs, offsets, reach, radius, width, 3.0 * width + (0.0 if scale > 0 else radius))
 
@@ -343,6 +347,20 @@ class Spreads(NamedTuple):
         return radii, radii.nodes(count)[even], spline_filter1d(np.eye(even.size), 3, axis=1, mode="mirror")
 
 
+def _grid(psf, energy, top, offsets) -> tuple[PSF, Array, Array]:
+    """A point spread function with energies up to the end of its response, and offsets."""
+    e, o = np.meshgrid(np.minimum(energy, top), offsets, indexing="ij")
+    return psf, jnp.asarray(e), jnp.asarray(o)
+
+
+def _offset_step(psfs) -> float:
+    """Distance [deg] of offset nodes: that of tables which are linear between them, or a fixed one."""
+    if not all(isinstance(psf, TablePSF) for psf in psfs):
+        return OFFSET_STEP
+    nodes = np.concatenate([np.asarray(psf.profile.axes[1].nodes) for psf in psfs]) / (2.0 * OFFSET_STEP)
+    return 2.0 * OFFSET_STEP if np.allclose(nodes, np.rint(nodes), atol=1e-3) else OFFSET_STEP
+
+
 def radial_fold(
     morphologies: Sequence[Morphology], runs: Runs, energy: Float[np.ndarray, " energy"]
 ) -> PointFold | RadialFold:
@@ -355,7 +373,7 @@ def radial_fold(
 
 def _single(table) -> Array:
     """On the device, in its precision."""
-    return jnp.asarray(table, jnp.zeros(()).dtype)
+    return jnp.asarray(np.asarray(table, jnp.zeros(()).dtype))
 
 
 def shape_transforms(

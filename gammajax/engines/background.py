@@ -103,7 +103,7 @@ def selection_integrals(
         # without excluded sky the integral is the same for every pointing
         key = (id(observation.response), float(observation.offset_max), energy.tobytes())
         if observation.exclusion is not None or key not in known:
-            grid = Grid(observation.lon, observation.lat, STEP, observation.offset_max)
+            grid = Grid(observation.lon, observation.lat, STEP, float(observation.offset_max))
             rates = np.asarray(_rates(observation, grid, jnp.asarray(energy)), np.float64) / float(observation.livetime)
             if observation.exclusion is None:
                 known[key] = rates

@@ -21,7 +21,7 @@ from gammajax.radial import psf_rings, shape_quadrature
 from gammajax.runs import Runs
 from gammajax.sky import DEGREE, separation
 
-FINER = 8  # nodes of the table in a step of the hat functions
+FINE = 0.03125  # deg, step of the table
 ANGLES = 12  # on half a circle about the source
 PANEL = 16  # quadrature nodes between two breaks of a morphology
 
@@ -37,18 +37,19 @@ class Exposure(eqx.Module):
     def init(cls, detector: Detector, runs: Runs, nodes: EnergyNodes, reach: float) -> "Exposure":
         """Tabulate for point spread functions that end within `reach` [deg]; eager, on the host."""
         coarse = np.asarray(detector.offsets, np.float64)
-        fine = np.linspace(coarse[0], coarse[-1], FINER * (coarse.size - 1) + 1)
+        finer = round((coarse[1] - coarse[0]) / FINE)
+        fine = np.linspace(coarse[0], coarse[-1], finer * (coarse.size - 1) + 1)
         area = np.asarray(detector.exposure(runs, nodes.energy), np.float64)
         table = np.zeros((*area.shape[:2], fine.size))
         inside = {}
-        for run, response in enumerate(np.asarray(runs.response)):
-            key = int(response), float(runs.offset_max[run])
+        keys = zip(np.asarray(runs.response).tolist(), np.asarray(runs.offset_max).tolist(), strict=True)
+        for run, key in enumerate(keys):
             if key not in inside:
-                inside[key] = _inside(runs, key, nodes, coarse, fine, reach)
+                inside[key] = _inside(runs, key, nodes, coarse, fine, finer, reach)
             # each fine node lies between two hats
             for m in range(coarse.size - 1):
-                part = slice(FINER * m, FINER * (m + 1) + 1)
-                high = np.linspace(0.0, 1.0, FINER + 1)
+                part = slice(finer * m, finer * (m + 1) + 1)
+                high = np.linspace(0.0, 1.0, finer + 1)
                 between = area[run, :, m, None] * (1.0 - high) + area[run, :, m + 1, None] * high
                 table[run, :, part] = between * inside[key][m]
         dtype = jnp.zeros(()).dtype
@@ -96,7 +97,7 @@ class Exposure(eqx.Module):
         return jnp.where(beyond, 0.0, b + slopes)
 
 
-def _inside(runs, key, nodes, coarse, fine, reach) -> list[Float[np.ndarray, "energy fine"]]:
+def _inside(runs, key, nodes, coarse, fine, finer: int, reach) -> list[Float[np.ndarray, "energy fine"]]:
     """V at the fine nodes of each interval between two hats, interpolated like the intensities."""
     response, offset_max = key
     psf = runs.responses[response].psf
@@ -108,7 +109,7 @@ def _inside(runs, key, nodes, coarse, fine, reach) -> list[Float[np.ndarray, "en
     for m in range(coarse.size - 1):
         low, high = np.maximum(ring[:, m], 1e-300), np.maximum(ring[:, m + 1], 1e-300)
         columns = []
-        for share, part in zip(np.linspace(0.0, 1.0, FINER + 1), circle[FINER * m :], strict=False):
+        for share, part in zip(np.linspace(0.0, 1.0, finer + 1), circle[finer * m :], strict=False):
             between = (1.0 - share) * low + share * high
             if not isinstance(psf, TablePSF):
                 between = np.sqrt(between / ((1.0 - share) / low + share / high))

@@ -105,7 +105,7 @@ class Excluded(eqx.Module):
         solid_angle = np.where(np.arange(count) < run.size, np.resize(solid_angle, count), 0.0)
         run, lon, lat = (np.resize(column, count) for column in (run, lon, lat))
         exposure = jnp.moveaxis(detector.exposure(runs, nodes.energy), 2, 1)
-        lon, lat, solid_angle = (jnp.asarray(column, exposure.dtype) for column in (lon, lat, solid_angle))
+        lon, lat, solid_angle = (jnp.asarray(np.asarray(column, exposure.dtype)) for column in (lon, lat, solid_angle))
         return cls(jnp.asarray(run), lon, lat, solid_angle, exposure)
 
     def __call__(self, folded: Folded, morphology: Morphology, runs: Runs) -> Float[Array, "run energy"]:

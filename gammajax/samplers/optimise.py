@@ -576,7 +576,10 @@ def _curvature(density, x, basis, free) -> np.ndarray:
         size = max(size, 8.0 * np.finfo(x.dtype).eps / np.max(np.abs(direction) / np.maximum(np.abs(x), 1e-30)))
         up, down = ((x + sign * size * direction).astype(x.dtype) for sign in (1.0, -1.0))
         steps[:, i] = up.astype(np.float64) - down
-        changes[:, i] = density.at(up)[1] - density.at(down)[1]
+        with np.errstate(invalid="ignore"):
+            changes[:, i] = density.at(up)[1] - density.at(down)[1]
+    if not np.all(np.isfinite(changes)):
+        return np.full((free.size, free.size), np.nan)
     # the steps that were taken, after rounding
     taken = np.linalg.solve(basis[free], steps[free])
     curvature = -np.linalg.lstsq(taken.T, changes.T @ basis)[0]
