@@ -58,6 +58,19 @@ ABOUT = {
         "start, each run from its own safe energy. gammapy's stacked response ignores that these energies differ; the "
         "joint fit uses them.",
     ),
+    "campaign": (
+        "python -m benchmarks.campaign",
+        "A campaign of many runs, each row in a process of its own: RX J1713.7-3946 in 15 runs of H.E.S.S. with index, "
+        "amplitude, norm and tilt of the background (`fixed`), position and size too (`free`), and a cut-off, norm and "
+        "tilt of each run too (`per-run`); 60 runs with as many responses, and 1125 runs of 28 min of CTAO with their "
+        "own pointings, livetimes and thresholds, both simulated; whole runs of the command line (`cold`). "
+        "`cold_total_s`: from the start of the process to the end of its first fit, imports and reading included, "
+        "with an empty folder of compiled programs; `warm_total_s`: with a filled one. `compile_s` and `compilations` "
+        "are of that first part, `fit_s` of a second fit. gammapy's joint fit has an energy axis for each run, which "
+        "begins at its threshold; stacked, the runs share their edges. `off_joint_errors`: gammajax minus gammapy's "
+        "joint fit, in its errors. Target: 0.5. `published`: arXiv 1910.08088, with a template of the excess as "
+        "morphology.",
+    ),
     "samplers": (
         "python -m benchmarks.samplers",
         "The problem of `make demo`, 1e5 events. `largest_shift_sd`: shift of medians from dynesty, in standard "
@@ -131,11 +144,16 @@ ABOUT = {
     "simulate": ("python -m benchmarks.simulate", "Target: 3e5 events per second on two cores."),
 }
 
+PAIR = 2  # a value with its error
+
 
 def number(value) -> str:
     """Four significant digits, two decimals for a logarithm of evidence; empty for None."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {number(part)}" for name, part in value.items() if not isinstance(part, list))
+        parts = {name: part for name, part in value.items() if not isinstance(part, list) or len(part) == PAIR}
+        return ", ".join(f"{name} {number(part)}" for name, part in parts.items())
+    if isinstance(value, list):
+        return " +- ".join(map(number, value))
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.2f}"
     return "" if value is None else str(value)

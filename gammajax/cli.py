@@ -56,6 +56,9 @@ def run(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on where an interrupted run stopped, if one did.")
     ] = False,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Keep compiled programs for the next run, in $GAMMAJAX_CACHE.")
+    ] = True,
     distributed: Annotated[
         bool, typer.Option("--distributed", help="Share the events with the other processes of this job.")
     ] = False,
@@ -81,6 +84,7 @@ def run(
     command.resumes_from(checkpoint)
     with _one_line_errors(), _with_others(distributed, checkpoint):
         from gammajax import distributed as hosts
+        from gammajax.cache import keep_compiled
         from gammajax.configs import load
 
         if distributed:
@@ -89,6 +93,7 @@ def run(
             console.quiet = not hosts.is_first()
         elif any(value is not None for value in (coordinator, processes, process)):
             raise ValueError("--coordinator, --processes and --process are for a run with --distributed")
+        unkept = keep_compiled(cache)
         with hosts.together(distributed):
             config = load(configuration)
         if seed is not None:
@@ -97,6 +102,8 @@ def run(
             _tell(f"{escape(str(out))} is already complete")
             return
         hosts.from_first(partial(_check_writable, out), distributed)
+        if unkept:
+            _tell(f"[yellow]note:[/] {escape(unkept)}")
         _run(config, out, progress, checkpoint, distributed)
 
 
@@ -168,6 +175,7 @@ def _run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> N
 
     from gammajax import distributed as hosts
     from gammajax import samplers
+    from gammajax.cache import forget_damaged
     from gammajax.posterior import Posterior
     from gammajax.samplers.driver import Preempted
 
@@ -217,7 +225,8 @@ def _run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> N
             raise Unwritten(unwritten, told=shared)
         with _step("plots", timings):
             failed = _plots(posterior, result, keys[2], out, config.sampler.method, shared)
-    for message in dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning)):
+    messages = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning))
+    for message in forget_damaged(messages):
         _tell(f"[yellow]warning:[/] {escape(message)}")
     seconds = time.perf_counter() - started
     result.tree.attrs["timings"] = _json({**timings, **result.timings, "total": round(seconds, 2)})

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gammajax.display import block, described, document, extent, length, words
+from gammajax.sky import separation_on_host
 
 TRUTH = ("energy_true", "lon_true", "lat_true", "component")
 SLACK = 1e-4  # deg by which single precision may put an event on the other side of an edge
@@ -177,7 +178,7 @@ def check_events(events: Events, observations) -> None:
         if not rows.size:
             continue
         lon, lat = events.lon[rows], events.lat[rows]
-        offset = np.asarray(observation.offset(lon, lat))
+        offset = separation_on_host(lon, lat, observation.lon, observation.lat)
         if (offset > observation.offset_max + SLACK).any():
             event = rows[np.argmax(offset)]
             raise ValueError(

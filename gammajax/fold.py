@@ -205,7 +205,7 @@ def fold_plan(
     narrow = float(contained.min())
     sigma = math.hypot(scale, narrow)
     field = observation.offset_max + margin
-    wide = max(centres) + radius + margin > field and radius > 0.5 * observation.offset_max
+    wide = bool(max(centres) + radius + margin > field and radius > 0.5 * observation.offset_max)
     extent = field if wide else radius + margin
     if wide or len(morphologies) > 1:
         nearest, farthest = 0.0, field

@@ -28,6 +28,7 @@ from gammajax.quadrature import polar_nodes
 from gammajax.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, displace, project, root
 from gammajax.spectra import Scalar, is_concrete, parameter, require_finite, require_positive, scalar
 
+ROUND = 5.0  # deg, largest source that is folded as if the sky were flat
 OUTSIDE = 1e-3  # part of a generalised Gaussian that may lie outside the sky
 
 
@@ -98,6 +99,11 @@ class Morphology(eqx.Module):
         factor = jnp.maximum(spread / self.spread, 1.0)
         sizes = [getattr(self, name) * factor for name in self.sizes]
         return eqx.tree_at(lambda m: [getattr(m, name) for name in self.sizes], self, sizes)
+
+    @property
+    def is_round(self) -> bool:
+        """Whether the brightness depends on the separation from the centre only, and ends within 5 deg."""
+        return False
 
     @property
     def breaks(self) -> Float[Array, " break"]:
@@ -171,6 +177,10 @@ class Elongated(Morphology):
         """Random separations [deg] of the circular morphology."""
 
     @property
+    def is_round(self):
+        return is_concrete(self) and not np.any(np.asarray(self.e)) and float(self.radius) <= ROUND
+
+    @property
     def axis_ratio(self) -> Scalar:
         """Ratio of minor to major axis, sqrt(1 - e^2)."""
         return jnp.sqrt(1.0 - self.e**2)
@@ -205,6 +215,10 @@ class Point(Morphology):
 
     lon: Scalar = parameter("deg")
     lat: Scalar = parameter("deg")
+
+    @property
+    def is_round(self):
+        return True
 
     def brightness(self, lon, lat):
         raise TypeError("a point source has no surface brightness; use the point spread function at its position")

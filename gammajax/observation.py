@@ -11,7 +11,23 @@ from jaxtyping import Array, Bool, Float
 from gammajax.display import block, described, document, text, words
 from gammajax.response import Response, kinds
 from gammajax.sky import DEGREE, Grid, offset_coordinates, separation
-from gammajax.spectra import article
+from gammajax.spectra import article, is_concrete
+
+
+class Aside:
+    """A value beside the arrays of a module. Compilation takes all of them for equal: no compiled function uses it."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, Aside)
+
+    def __hash__(self) -> int:
+        return 0
+
+    def __repr__(self) -> str:
+        return repr(self.value)
 
 
 class Exclusion(eqx.Module):
@@ -49,13 +65,13 @@ class Observation(eqx.Module):
     lat: Float[Array, ""]
     livetime: Float[Array, ""]
     response: Response
-    energy_min: float = eqx.field(static=True)
-    energy_max: float = eqx.field(static=True)
-    offset_max: float = eqx.field(static=True)
-    fov_angle: float = eqx.field(static=True)
+    energy_min: float  # numpy's: arrays to jit, whose programs serve all observations
+    energy_max: float
+    offset_max: float
+    fov_angle: float
     exclusion: Exclusion | None
     frame: str = eqx.field(static=True)
-    obs_id: str = eqx.field(static=True)
+    label: Aside = eqx.field(static=True)  # the obs_id
     __pdoc__ = document
 
     def __init__(
@@ -90,10 +106,15 @@ class Observation(eqx.Module):
         self.lon, self.lat = jnp.asarray(lon, float), jnp.asarray(lat, float)
         self.livetime = jnp.asarray(livetime, float)
         self.response = response
-        self.energy_min, self.energy_max = float(energy_min), float(energy_max)
-        self.offset_max, self.fov_angle = float(offset_max), float(fov_angle)
+        self.energy_min, self.energy_max = np.float64(energy_min), np.float64(energy_max)
+        self.offset_max, self.fov_angle = np.float64(offset_max), np.float64(fov_angle)
         self.exclusion = exclusion
-        self.frame, self.obs_id = frame, str(obs_id)
+        self.frame, self.label = frame, Aside(str(obs_id))
+
+    @property
+    def obs_id(self) -> str:
+        """Identifier of the observation, for people."""
+        return self.label.value
 
     @words
     def __repr__(self) -> str:
@@ -118,7 +139,7 @@ class Observation(eqx.Module):
         The sign of the longitude follows gammapy's `sky_to_fov`: it increases opposite to the sky's longitude.
         """
         u, v = offset_coordinates(lon, lat, self.lon, self.lat)
-        if self.fov_angle == 0.0:
+        if is_concrete(self.fov_angle) and self.fov_angle == 0.0:
             return -u, v
         # rotate about the pointing
         distance = separation(lon, lat, self.lon, self.lat)

@@ -31,7 +31,7 @@ from gammajax.mixture import (
     or_undefined,
     require_component,
 )
-from gammajax.observation import Observation, as_tuple
+from gammajax.observation import Aside, Observation, as_tuple
 from gammajax.priors import centre, check_priors, cube_size, extremes, from_cube, shape
 from gammajax.progress import DELAY, Progress, say
 from gammajax.spectra import article, is_concrete, is_same
@@ -85,7 +85,7 @@ class Posterior(eqx.Module):
 
     model: Callable[[Parameters], Mixture] = eqx.field(static=True)
     priors: dict[str, Distribution]
-    observations: tuple[Observation, ...]
+    _aside: Aside = eqx.field(static=True)  # the observations
     data: Events | Cells  # of each row
     engines: dict[str, Engine]
     count: Integer[Array, " row"]  # events of each row, zero for padding
@@ -134,7 +134,7 @@ class Posterior(eqx.Module):
                 "argument inside"
             )
         check_priors(priors)
-        self.model, self.priors, self.observations = model, dict(priors), observations
+        self.model, self.priors, self._aside = model, dict(priors), Aside(observations)
         self.names = tuple(priors)
         start = {name: centre(prior) for name, prior in self.priors.items()}
         mixture = mixture_of(model, start)
@@ -185,6 +185,11 @@ class Posterior(eqx.Module):
                     f"cannot come from any component; {impossible.size} such {kind}s: restrict energy_range or "
                     "offset_max to where the response is defined"
                 )
+
+    @property
+    def observations(self) -> tuple[Observation, ...]:
+        """The observations."""
+        return self._aside.value
 
     @property
     def events(self) -> Events | Cells:

@@ -9,6 +9,7 @@ import numpy as np
 from jax.scipy.special import ndtr
 
 from gammajax.morphology import (
+    ROUND,
     Elongated,
     Morphology,
     angle,
@@ -107,6 +108,10 @@ class Ring(Morphology):
     def _profile(self, rad):
         return _inside(rad, self.r_0 + self.width, self.rim) - _inside(rad, self.r_0, self.rim)
 
+    @property
+    def is_round(self):
+        return is_concrete(self) and float(self.radius) <= ROUND
+
     def brightness(self, lon, lat):
         area = _area(self.r_0 + self.width, self.rim) - _area(self.r_0, self.rim)
         return self._profile(separation(lon, lat, self.lon, self.lat)) / area
@@ -150,6 +155,10 @@ class Shell(Morphology):
         if is_concrete(self.radius_in) and np.any(np.asarray(self.radius_in) < 0):
             raise ValueError(f"radius of a Shell must not be negative, it is {np.asarray(self.radius_in)}")
         _require_on_sky(self, "radius + width", self.radius_in + self.width)
+
+    @property
+    def is_round(self):
+        return is_concrete(self) and float(self.radius) <= ROUND
 
     def _chords(self):
         return chord(self.radius_in), chord(self.radius_in + self.width)

@@ -27,6 +27,7 @@ from gammajax.spectra import is_concrete
 
 BATCH, FEW = 2**16, 2**12  # proposals per batch, for many and for few events
 ENERGIES_PER_DECADE = 1000
+BINS, LAYERS = 1024, 64  # their numbers are multiples of these, for photons and background
 HOPELESS = 20_000  # proposals per event at which a component counts as hardly ever selected
 
 
@@ -227,6 +228,7 @@ class _SourceSampler(eqx.Module):
         nodes = np.asarray(axis.nodes, np.float64)
         # the area is linear between the table's nodes: if the nodes are edges, its maximum is at an edge
         log_edges = np.unique(np.concatenate([np.linspace(low, high, count), nodes[(nodes > low) & (nodes < high)]]))
+        log_edges = _padded(log_edges, BINS)
         at = np.append(
             np.clip(np.asarray(offsets.nodes), offsets.lower, offsets.upper), [0.0, offsets.lower, offsets.upper]
         )
@@ -272,8 +274,8 @@ class _BackgroundSampler(eqx.Module):
     log_edges: jax.Array
     cumulative: jax.Array
     envelope: jax.Array
-    half_width: float = eqx.field(static=True)
-    squares: int = eqx.field(static=True)
+    half_width: jax.Array
+    squares: jax.Array
     proposals: jax.Array
 
     @classmethod
@@ -286,7 +288,7 @@ class _BackgroundSampler(eqx.Module):
             raise ValueError(f"observation {observation.obs_id}: the background response does not cover the energies")
         nodes = np.asarray(axis.nodes, np.float64)
         nodes = nodes[(nodes > low) & (nodes < high)]
-        log_edges = np.unique(np.concatenate([np.arange(low, high, 0.1), [high], nodes]))
+        log_edges = _padded(np.unique(np.concatenate([np.arange(low, high, 0.1), [high], nodes])), LAYERS)
         # equal-area squares of sky, smaller than the table's cells; corners bound the linear interpolation of the log
         half_width, squares = observation.offset_max, max(8, int(np.ceil(observation.offset_max / 0.1)))
         corners = np.linspace(-half_width, half_width, 2 * squares + 1)
@@ -305,9 +307,9 @@ class _BackgroundSampler(eqx.Module):
             background,
             jnp.asarray(log_edges[::-1].copy()),
             jnp.asarray(falling / (falling[-1] if falling[-1] > 0 else 1.0)),
-            jnp.asarray(envelope.ravel()),
-            float(half_width),
-            squares,
+            jnp.asarray(np.where(rate > 0, envelope, np.inf).ravel()),
+            jnp.asarray(half_width),
+            jnp.asarray(squares),
             jnp.asarray(falling[-1]),
         )
 
@@ -358,6 +360,11 @@ def _layers(observation, background, energy, lon, lat):
         return observation.background(jnp.full(lon.shape, e), lon, lat) * background.factor(e) * e
 
     return jax.lax.map(layer, energy)
+
+
+def _padded(edges, unit):
+    """Edges with the last one repeated, so that their number is one of few: programs depend on it."""
+    return np.pad(edges, (0, -edges.size % unit), mode="edge")
 
 
 def _corner_maximum(values, step):

@@ -38,6 +38,13 @@ def separation(lon1, lat1, lon2, lat2) -> Float[Array, "..."]:
     return 2.0 / DEGREE * jnp.arcsin(jnp.minimum(root(haversine), 1.0))
 
 
+def separation_on_host(lon1, lat1, lon2, lat2) -> Float[np.ndarray, "..."]:
+    """Great-circle separation [deg] in double precision, without a device."""
+    lon1, lat1, lon2, lat2 = (np.radians(np.asarray(angle, np.float64)) for angle in (lon1, lat1, lon2, lat2))
+    haversine = np.sin(0.5 * (lat2 - lat1)) ** 2 + np.cos(lat1) * np.cos(lat2) * np.sin(0.5 * (lon2 - lon1)) ** 2
+    return np.degrees(2.0 * np.arcsin(np.sqrt(np.clip(haversine, 0.0, 1.0))))
+
+
 @jax.jit
 def displace(lon, lat, distance, angle) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Direction at `distance` from (lon, lat) along the position `angle` (east of north).

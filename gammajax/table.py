@@ -28,8 +28,8 @@ class Axis(eqx.Module):
     """
 
     nodes: Float[Array, " node"]
-    lower: float = eqx.field(static=True)
-    upper: float = eqx.field(static=True)
+    lower: float  # numpy's: arrays to jit, whose programs serve tables with other ends
+    upper: float
     uniform: bool = eqx.field(static=True)
     __pdoc__ = document
 
@@ -37,8 +37,8 @@ class Axis(eqx.Module):
         nodes = np.asarray(nodes, dtype=np.float64)
         if nodes.ndim != 1 or nodes.size == 0 or not np.all(np.isfinite(nodes)) or np.any(np.diff(nodes) <= 0):
             raise ValueError("the nodes of a table axis must be finite and strictly increasing")
-        self.lower = float(nodes[0] if lower is None else lower)
-        self.upper = float(nodes[-1] if upper is None else upper)
+        self.lower = np.float64(nodes[0] if lower is None else lower)
+        self.upper = np.float64(nodes[-1] if upper is None else upper)
         steps = np.diff(nodes)
         equal = bool(nodes.size > 2 and np.ptp(steps) < 1e-4 * steps.mean())
         self.uniform = equal if uniform is None else uniform

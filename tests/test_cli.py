@@ -5,12 +5,13 @@ import pandas
 import pytest
 from typer.testing import CliRunner
 
-from gammajax import __version__, cli, plot, progress
+from gammajax import __version__, cache, cli, plot, progress
 from gammajax.cli import app
 from gammajax.configs import builtin, document, dump, load
 from gammajax.result import Result
 from gammajax.samplers import driver
 
+CACHE = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 FILES = ["config.yaml", "corner.png", "counts.png", "fractions.csv", "posterior.nc", "run.log", "summary.csv"]
 
 
@@ -208,6 +209,26 @@ def test_output_that_is_gone_does_not_stop_a_run(monkeypatch):
         cli._tell("line")
         progress.tell("line")
         cli.sys.stdout.close()
+
+
+def test_compiled_programs_are_kept_unless_told_not_to(invoke, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "_run", lambda *_: None)
+    monkeypatch.setattr(cache, "_order_priors", lambda: None)
+    monkeypatch.setenv("GAMMAJAX_CACHE", str(tmp_path / "programs"))
+    before = {name: jax.config.values[name] for name in CACHE}
+    try:
+        assert invoke("run", small, "--no-cache").exit_code == 0
+        assert not jax.config.values["jax_enable_compilation_cache"] and not (tmp_path / "programs").exists()
+        jax.config.update("jax_enable_compilation_cache", True)
+        assert "note" not in invoke("run", small).output
+        assert jax.config.values["jax_compilation_cache_dir"].startswith(str(tmp_path / "programs"))
+        monkeypatch.setenv("GAMMAJAX_CACHE", str(small))
+        answer = invoke("run", small)
+        assert answer.exit_code == 0 and answer.output.count("\n") == 1
+        assert "note: compiled programs are not kept between runs" in answer.output
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
 
 
 def test_errors_are_one_red_line(invoke, small, tmp_path, monkeypatch):

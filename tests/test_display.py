@@ -19,6 +19,7 @@ from gammajax import cli, darkmatter, engines, io, samplers
 from gammajax.darkmatter.yields import embedded
 from gammajax.display import LINES, WIDTH, text
 from gammajax.energy import EnergyNodes
+from gammajax.engines.fold import ImageSource
 from gammajax.engines.rows import Rows
 from gammajax.observation import Exclusion
 from gammajax.predict import Prediction
@@ -238,7 +239,7 @@ MADE = {
     ),
     engines.FixedEngine: (lambda o, p: p.engines["sky"], ["MB"]),
     engines.FoldEngine: (
-        lambda o, p: engines.FoldEngine(nodes(), *(ARRAYS, ARRAYS, ARRAYS, ARRAYS, ARRAYS), 3),
+        lambda o, p: engines.FoldEngine(nodes(), ImageSource(nodes(), *(ARRAYS, ARRAYS, ARRAYS, ARRAYS, ARRAYS), 3)),
         ["MB"],
     ),
     engines.KernelEngine: (lambda o, p: p.engines["source"], ["MB"]),

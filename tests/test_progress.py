@@ -1,3 +1,4 @@
+import importlib
 import io
 import re
 import time
@@ -46,7 +47,8 @@ def test_lines_come_once_a_minute(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_set_up_says_how_far_it_is(often, capsys, make_observation):
+def test_set_up_says_how_far_it_is(often, capsys, monkeypatch, make_observation):
+    monkeypatch.setitem(importlib.import_module("gammajax.engines.kernel").CHUNK, "cpu", 256)
     pair = [make_observation(), make_observation(lon=0.5, energy_min=0.4)]
     random = np.random.default_rng(0)
     events = gj.Events(random.uniform(0.5, 5.0, 500), *random.uniform(-0.5, 0.5, (2, 500)), np.arange(500) % 2)

@@ -141,10 +141,11 @@ def field_probability(
     psf = observation.response.psf
     probe = np.full(energy.shape, 0.5 * observation.offset_max)
     margin = float(np.asarray(psf_radius(psf, jnp.asarray(energy), jnp.asarray(probe))).max())
-    grid = Grid(observation.lon, observation.lat, step, observation.offset_max + 1.2 * margin)
+    field = float(observation.offset_max) + 1.2 * margin
+    grid = Grid(observation.lon, observation.lat, step, field)
     selected = rfft2(np.asarray(selected_fractions(observation, grid), np.float64))
     offset = observation.offset(*grid.directions())
-    nodes = offset_nodes(0.0, observation.offset_max + 1.2 * margin, 0.5)
+    nodes = offset_nodes(0.0, field, 0.5)
     weight = np.asarray(hats(offset, jnp.asarray(nodes)))
     result = np.zeros((energy.size, grid.size, grid.size))
     for m, node in enumerate(nodes):

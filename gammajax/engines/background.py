@@ -15,7 +15,7 @@ from gammajax.mixture import InstrumentBackground
 from gammajax.sky import Grid
 
 ENERGIES_PER_DECADE, PANEL_POINTS, STEP = 40, 3, 0.05
-CHUNK = 2**17  # points per step of the set-up
+CHUNK, FEW = 2**17, 2**12  # points per step of the set-up, for many and for few events
 
 
 class BackgroundEngine(Engine):
@@ -39,12 +39,13 @@ class BackgroundEngine(Engine):
         source.check_observations(len(observations))
         rate = np.zeros(rows.index.size, rows.dtype)
         energy_row = np.zeros(rows.index.size, rows.dtype)
-        grids = []
+        points = math.prod(rows.order)
         for number, observation in enumerate(observations):
             mine = np.flatnonzero(rows.observation == number)
-            step = CHUNK // math.prod(rows.order)
+            # two sizes of chunks: programs do not depend on numbers of events
+            step = max((FEW if mine.size * points <= FEW else CHUNK) // points, 1)
             for first in range(0, mine.size, step):
-                chunk = mine[first : first + step]
+                chunk = np.resize(mine[first : first + step], step)
                 *columns, weight = rows.points(chunk).pairs()
                 at = np.asarray(_background(observation, *map(jnp.asarray, columns)), np.float64)
                 share = at.reshape(weight.shape) * weight
@@ -53,14 +54,7 @@ class BackgroundEngine(Engine):
                 log_energy = np.log(columns[0]).reshape(weight.shape)
                 mean = (share * log_energy).sum(1) / np.where(total > 0, total, 1.0)
                 energy_row[chunk] = np.exp(np.where(total > 0, mean, log_energy.mean(1)))
-            grids.append(selection_integral(observation))
-        # observations may cover different energies: pad to the same number of nodes
-        size = max(energy.size for energy, _ in grids)
-        padded = [
-            [np.pad(a, (0, size - a.size), mode=mode) for a, mode in zip(pair, ("edge", "constant"), strict=True)]
-            for pair in grids
-        ]
-        energy, counts = (np.stack(arrays) for arrays in zip(*padded, strict=True))
+        energy, counts = selection_integrals(observations)
         return cls(
             rows.place(rate),
             rows.place(energy_row),
@@ -88,26 +82,47 @@ class BackgroundEngine(Engine):
         return factor(jnp.arange(self.energy.shape[0]), self.energy)
 
 
-def selection_integral(observation) -> tuple[np.ndarray, np.ndarray]:
-    """Energies [TeV] and expected background counts: quadrature nodes and weights over the selected region.
+def selection_integrals(
+    observations,
+) -> tuple[Float[np.ndarray, "observation energy"], Float[np.ndarray, "observation energy"]]:
+    """Energies [TeV] and expected background counts: quadrature nodes and weights over the selected regions.
 
-    Gauss-Legendre panels in ln E' end at the nodes of the response, where its interpolation has kinks.
+    Gauss-Legendre panels in ln E' end at the nodes of the response, where its interpolation has kinks. Observations may
+    have different numbers of nodes: others have a weight of zero.
     """
+    nodes, weights = np.polynomial.legendre.leggauss(PANEL_POINTS)
+    panels = [_panels(observation) for observation in observations]
+    size = max(edges.size for edges in panels)
+    energies, counts, known = [], [], {}
+    for observation, edges in zip(observations, panels, strict=True):
+        edges = np.pad(edges, (0, size - edges.size), mode="edge")
+        half, middle = 0.5 * np.diff(edges), 0.5 * (edges[1:] + edges[:-1])
+        energy = np.exp(middle[:, None] + half[:, None] * nodes).ravel()
+        width = (half[:, None] * weights).ravel() * energy
+        energies.append(energy)
+        # without excluded sky the integral is the same for every pointing
+        key = (id(observation.response), float(observation.offset_max), energy.tobytes())
+        if observation.exclusion is not None or key not in known:
+            grid = Grid(observation.lon, observation.lat, STEP, float(observation.offset_max))
+            rates = np.asarray(_rates(observation, grid, jnp.asarray(energy)), np.float64) / float(observation.livetime)
+            if observation.exclusion is None:
+                known[key] = rates
+        else:
+            rates = known[key]
+        counts.append(rates * float(observation.livetime) * width)
+    return np.stack(energies), np.stack(counts)
+
+
+def _panels(observation) -> np.ndarray:
+    """Ends of the panels in ln E'."""
     table = observation.response.background
     if table is None:
         raise ValueError(f"observation {observation.obs_id} has no background response (BKG_2D or BKG_3D)")
     low, high = np.log(observation.energy_min), np.log(observation.energy_max)
     axis = table.log_rate.axes[0]
-    breaks = np.asarray(axis.nodes, np.float64)
-    breaks = np.concatenate([breaks, [axis.lower, axis.upper]])
+    breaks = np.concatenate([np.asarray(axis.nodes, np.float64), [axis.lower, axis.upper]])
     panels = np.linspace(low, high, 1 + int(np.ceil((high - low) * ENERGIES_PER_DECADE / np.log(10.0) / PANEL_POINTS)))
-    edges = np.unique(np.concatenate([panels, breaks[(breaks > low) & (breaks < high)]]))
-    nodes, weights = np.polynomial.legendre.leggauss(PANEL_POINTS)
-    half, middle = 0.5 * np.diff(edges), 0.5 * (edges[1:] + edges[:-1])
-    energy = np.exp(middle[:, None] + half[:, None] * nodes).ravel()
-    width = (half[:, None] * weights).ravel() * energy
-    grid = Grid(observation.lon, observation.lat, STEP, observation.offset_max)
-    return energy, np.asarray(_rates(observation, grid, jnp.asarray(energy)), np.float64) * width
+    return np.unique(np.concatenate([panels, breaks[(breaks > low) & (breaks < high)]]))
 
 
 @eqx.filter_jit

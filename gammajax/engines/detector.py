@@ -1,77 +1,115 @@
-"""Detector: effective area and energy dispersion at the true-energy nodes."""
+"""Detector: effective area and energy dispersion of all responses at the true-energy nodes."""
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gammajax.energy import SUB_BINS, EnergyNodes
-from gammajax.observation import Observation
+from gammajax.runs import Runs
 from gammajax.table import Axis
 
 
-class DetectorResponse(eqx.Module):
-    """t A_m(E_j) D_m(E'|E_j) at offset nodes m, with D projected to the nodes and tabulated in y = E'/E_j."""
+class Detector(eqx.Module):
+    """A_m(E_j) [cm^2] and D_m(E'|E_j) at offset nodes m [deg], with D projected to the nodes, in y = E'/E_j."""
 
-    area: Float[Array, "energy offset"]
-    dispersion: Float[Array, "energy y offset"]
+    offsets: Float[Array, " offset"]
+    area: Float[Array, "response energy offset"]
+    dispersion: Float[Array, "response energy y offset"]
     y: Axis
 
     @classmethod
-    def init(cls, observation: Observation, nodes: EnergyNodes, offsets: Float[Array, " offset"]):
-        """Tabulate at the offsets [deg]."""
-        migra = observation.response.energy_dispersion.profile.axes[2]
+    def init(cls, runs: Runs, nodes: EnergyNodes, offsets: Float[Array | np.ndarray, " offset"]) -> "Detector":
+        """Tabulate all responses at the offsets [deg]; eager."""
+        migra = [response.energy_dispersion.profile.axes[2] for response in runs.responses]
         # a quarter of the table's bins: linear interpolation then loses at most 3e-4; energy resolutions are at least
         # some percent, so bins finer than a percent contain only noise
-        step = max(float(jnp.diff(migra.nodes).min()), 0.01) / 4.0
+        step = max(min(float(jnp.diff(axis.nodes).min()) for axis in migra), 0.01) / 4.0
         reach = float(np.exp(2.0 * nodes.log_step))  # the projection mixes neighbouring nodes
-        low, high = migra.lower / reach, migra.upper * reach
+        low, high = min(axis.lower for axis in migra) / reach, max(axis.upper for axis in migra) * reach
         y = np.linspace(low, high, int(np.ceil((high - low) / step)) + 1)
-        return cls(*_tabulate(observation, nodes, jnp.asarray(offsets), jnp.asarray(y)), Axis(y))
+        offsets = jnp.asarray(offsets)
+        tables = [_tabulate(response, nodes, offsets, jnp.asarray(y)) for response in runs.responses]
+        area, dispersion = (jnp.stack(column) for column in zip(*tables, strict=True))
+        return cls(offsets, area, dispersion, Axis(y))
 
-    def __call__(self, energy, node, energy_true) -> Float[Array, "event band offset"]:
-        """T A D [cm^2 s TeV^-1] for events at `energy` and the nodes of their bands."""
+    def __call__(
+        self,
+        response: Int[Array, " event"],
+        energy: Float[Array, " event"],
+        node: Int[Array, "event band"],
+        energy_true: Float[Array, "event band"],
+        first: Int[Array, " event"],
+        window: int,
+    ) -> Float[Array, "event offset band"]:
+        """A D [cm^2 TeV^-1] of events at the nodes of their bands, in a window of offsets from `first` on."""
         y = energy[:, None] / energy_true
         index, fraction = self.y.locate(y)
-        below, above = self.dispersion[node, index], self.dispersion[node, index + 1]
-        density = below + fraction[..., None] * (above - below)
-        return self.area[node] * jnp.where(self.y.inside(y)[..., None], density, 0.0) / energy_true[..., None]
+        offset = (first[:, None] + jnp.arange(window))[:, :, None]
+        q, node = response[:, None, None], node[:, None, :]
+
+        def at(index):
+            return self.dispersion[q, node, index[:, None, :], offset]
+
+        density = at(index) * (1.0 - fraction)[:, None] + at(index + 1) * fraction[:, None]
+        density = jnp.where(self.y.inside(y)[:, None], density, 0.0)
+        return self.area[q, node, offset] * density / energy_true[:, None]
 
     @eqx.filter_jit
-    def exposure(self, observation: Observation, energy: Float[Array, " energy"]) -> Float[Array, "energy offset"]:
-        """T A times the integral of D over the selected energies, from the same table as the events."""
+    def exposure(self, runs: Runs, energy: Float[Array, " energy"]) -> Float[Array, "run energy offset"]:
+        """T A times the integral of D over the selected energies [cm^2 s], from the same table as the events."""
         nodes, values = self.y.nodes, self.dispersion
-        steps = 0.5 * jnp.diff(nodes)[:, None] * (values[:, 1:] + values[:, :-1])
-        cumulative = jnp.pad(jnp.cumsum(steps, 1), ((0, 0), (1, 0), (0, 0)))
+        steps = 0.5 * jnp.diff(nodes)[:, None] * (values[:, :, 1:] + values[:, :, :-1])
+        cumulative = jnp.pad(jnp.cumsum(steps, 2), ((0, 0), (0, 0), (1, 0), (0, 0)))
 
-        def below(limit):
-            y = jnp.clip(limit / energy, nodes[0], nodes[-1])
-            index, _ = self.y.locate(y)
-            row = jnp.arange(energy.size)
-            rest = y - nodes[index]
-            slope = (values[row, index + 1] - values[row, index]) / (nodes[index + 1] - nodes[index])[:, None]
-            return cumulative[row, index] + rest[:, None] * (values[row, index] + 0.5 * rest[:, None] * slope)
+        def one(run):
+            row, q = jnp.arange(energy.size), runs.response[run]
 
-        return self.area * (below(observation.energy_max) - below(observation.energy_min))
+            def below(limit):
+                y = jnp.clip(limit / energy, nodes[0], nodes[-1])
+                index, _ = self.y.locate(y)
+                rest = y - nodes[index]
+                slope = (values[q, row, index + 1] - values[q, row, index]) / (nodes[index + 1] - nodes[index])[:, None]
+                return cumulative[q, row, index] + rest[:, None] * (values[q, row, index] + 0.5 * rest[:, None] * slope)
+
+            inside = below(runs.energy_max[run]) - below(runs.energy_min[run])
+            return runs.livetime[run] * self.area[q] * inside
+
+        return jax.lax.map(one, jnp.arange(runs.response.size))
 
 
 @eqx.filter_jit
-def _tabulate(observation, nodes, offsets, y):
+def _tabulate(response, nodes, offsets, y):
     shape = (nodes.energy.size, offsets.size)
-    energy, offset = jnp.broadcast_to(nodes.energy[:, None], shape), jnp.broadcast_to(offsets, shape)
-    area = observation.livetime * observation.response.area(energy, offset)
+    area = response.area(jnp.broadcast_to(nodes.energy[:, None], shape), jnp.broadcast_to(offsets, shape))
+    profile = response.energy_dispersion.profile
+    energy_axis, offset_axis, migra_axis = profile.axes
+    # the table is linear along every axis: interpolate in energy and offset once, and in migra for every node
+    index, fraction = energy_axis.locate(jnp.log(nodes.sub_energy))
+    values = jnp.moveaxis(profile.values, 1, 2)
+    values = values[index] + fraction[:, None, None] * (values[_next(index, energy_axis)] - values[index])
     reach = 8 * SUB_BINS  # the projection falls off within a few nodes
     bins = nodes.sub_energy.size
+    near = min(2 * reach, bins)
+    at, share = offset_axis.locate(offsets)
 
     def one_node(j):
         first = jnp.clip(j * SUB_BINS - reach, 0, max(bins - 2 * reach, 0))
-        near = min(2 * reach, bins)
         sub = jax.lax.dynamic_slice(nodes.sub_energy, (first,), (near,))
-        weight = jax.lax.dynamic_slice(nodes.project, (j, first), (1, near))[0]
-        density = observation.response.energy_dispersion.density(
-            (y * nodes.energy[j])[None, :, None], sub[:, None, None], offsets[None, None, :]
-        )
-        return nodes.energy[j] * jnp.tensordot(weight, density, 1)
+        weight = jax.lax.dynamic_slice(nodes.project, (j, first), (1, near))[0] / sub
+        table = jax.lax.dynamic_slice_in_dim(values, first, near)
+        migra = y * (nodes.energy[j] / sub)[:, None]
+        index, fraction = migra_axis.locate(migra)
+        weight = jnp.where(migra_axis.inside(migra), weight[:, None], 0.0)
+        row = jnp.arange(near)[:, None]
+        density = table[row, index] * (weight * (1.0 - fraction))[..., None]
+        density += table[row, _next(index, migra_axis)] * (weight * fraction)[..., None]
+        density = density.sum(0)
+        return nodes.energy[j] * (density[:, at] + share * (density[:, _next(at, offset_axis)] - density[:, at]))
 
     return area, jax.lax.map(one_node, jnp.arange(nodes.energy.size))
+
+
+def _next(index, axis):
+    return jnp.minimum(index + 1, axis.nodes.size - 1)

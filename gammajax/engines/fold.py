@@ -28,8 +28,9 @@ from scipy.ndimage import spline_filter1d
 
 from gammajax.energy import EnergyNodes, lagrange
 from gammajax.engines.acceptance import Acceptance
-from gammajax.engines.detector import DetectorResponse
+from gammajax.engines.detector import Detector
 from gammajax.engines.engine import Engine
+from gammajax.engines.radial import RadialSource
 from gammajax.engines.rows import Rows
 from gammajax.fold import (
     FoldPlan,
@@ -37,16 +38,14 @@ from gammajax.fold import (
     fold_plan,
     hats,
     image_transform,
-    offset_nodes,
     pixel_offsets,
-    psf_quantile,
-    psf_radius,
     psf_transform,
 )
 from gammajax.mixture import Source
-from gammajax.morphology import Point, pixel_fractions
+from gammajax.morphology import Morphology, pixel_fractions
 from gammajax.observation import Observation
-from gammajax.sky import separation, spline_filter, spline_weights
+from gammajax.runs import Runs
+from gammajax.sky import spline_filter, spline_weights
 
 CHUNK = 2**15  # rows per step of the evaluation: bounds its memory
 PADDING = 6  # spline nodes beyond the range, enough for end effects to vanish
@@ -54,78 +53,6 @@ PADDING = 6  # spline nodes beyond the range, enough for end effects to vanish
 # their tails follow every change of the point spread function, linear for sources much wider than it
 FINE, COARSE = (20.0, 4), (8.0, 2)
 SMOOTH = 0.35  # grid step in widths of a smooth source: cubic interpolation of its far tails is then good to 0.6 %
-
-
-class FoldEngine(Engine):
-    """Points of the rows by observation, and the tabulated response of each observation."""
-
-    nodes: EnergyNodes
-    columns: tuple
-    members: tuple
-    corrections: tuple
-    responses: tuple
-    acceptance: tuple
-    rows: int = eqx.field(static=True)
-
-    @classmethod
-    def init(cls, source: Source, observations, rows: Rows, variants=()) -> "FoldEngine":
-        """Tabulate responses on grids for the source and all its `variants`; eager.
-
-        Raises `ValueError` for a morphology that changes with energy.
-        """
-        morphologies = [source.morphology, *(variant.morphology for variant in variants)]
-        if any(morphology.is_energy_dependent for morphology in morphologies):
-            raise ValueError(
-                "the fold engine needs a morphology that does not change with energy; use engine='kernel', or "
-                "morphology.at(energy)"
-            )
-        build = _PointFold if isinstance(source.morphology, Point) else _SkyFold
-        start = np.repeat(rows.start, rows.block)
-        columns, members, corrections, responses, acceptance = [], [], [], [], []
-        for number, observation in enumerate(observations):
-            mine, place = rows.share(np.flatnonzero(rows.observation == number))
-            members.append(rows.place(place))
-            energy, lon, lat, weight = rows.points(mine).pairs()
-            columns.append(tuple(map(rows.place, (energy, lon, lat))))
-            response, detector = build.init(morphologies, observation, rows.nodes)
-            responses.append(response)
-            acceptance.append(Acceptance.init(source.morphology, observation, rows.nodes))
-            # photons of a wide source come from near their reconstructed direction, others from their source
-            if isinstance(response, _PointFold) or not response.plan.wide:
-                lon, lat = (np.full(energy.size, float(at)) for at in (source.morphology.lon, source.morphology.lat))
-            needed = energy, lon, lat, np.repeat(start[mine], weight.shape[1])
-            corrections.append(_Correction.init(response, detector, rows, needed, weight))
-        return cls(
-            rows.nodes,
-            tuple(columns),
-            tuple(members),
-            tuple(corrections),
-            tuple(responses),
-            tuple(acceptance),
-            rows.total,
-        )
-
-    @eqx.filter_jit
-    def intensity(self, source: Source) -> Float[Array, " row"]:
-        """Intensity [TeV^-1 sr^-1] of every row."""
-        flux = self.nodes.flux(source.spectrum)
-        result = jnp.zeros(self.rows, flux.dtype)
-        for columns, members, correction, response in zip(
-            self.columns, self.members, self.corrections, self.responses, strict=True
-        ):
-            if members.size:
-                ratio = correction(response.reconstructed, flux, columns[0])
-                values = response(source.morphology, flux, *columns).reshape(ratio.shape)
-                values = (ratio * values).sum(1)
-                # transforms leave noise of either sign; not maximum: its derivative at zero is one half
-                result = result.at[members].set(jnp.where(values < 0.0, 0.0, values).astype(result.dtype))
-        return result
-
-    @eqx.filter_jit
-    def expected_counts(self, source: Source) -> Float[Array, " observation"]:
-        """Expected counts in the selection of every observation."""
-        exposure = jnp.stack([part(source.morphology, self.nodes) for part in self.acceptance])
-        return exposure @ self.nodes.flux(source.spectrum)
 
 
 class _Correction(eqx.Module):
@@ -148,9 +75,8 @@ class _Correction(eqx.Module):
         parts = [np.zeros((0, rows.band), rows.dtype)]
         for first in range(0, energy.size, size):
             chunk = [np.resize(c[first : first + size], size) for c in (energy, offset, start)]
-            dispersion = _exact(
-                detector, response.reconstructed.offsets, rows.nodes, rows.band, *map(jnp.asarray, chunk)
-            )
+            livetime, offsets = response.observation.livetime, response.reconstructed.offsets
+            dispersion = _exact(detector, livetime, offsets, rows.nodes, rows.band, *map(jnp.asarray, chunk))
             parts.append(np.asarray(dispersion, rows.dtype))
         exact = np.concatenate(parts)[: energy.size]
         return cls(*map(rows.place, (exact, start, offset, weight)))
@@ -172,9 +98,11 @@ class _Correction(eqx.Module):
 
 
 @eqx.filter_jit
-def _exact(detector, offsets, nodes, band: int, energy, offset, start):
+def _exact(detector, livetime, offsets, nodes, band: int, energy, offset, start):
     node = start[:, None] + jnp.arange(band)
-    return jnp.einsum("kjm,km->kj", detector(energy, node, nodes.energy[node]), hats(offset, offsets))
+    return livetime * jnp.einsum(
+        "kjm,km->kj", _all_offsets(detector, energy, node, nodes.energy[node]), hats(offset, offsets)
+    )
 
 
 class _Reconstructed(eqx.Module):
@@ -186,60 +114,18 @@ class _Reconstructed(eqx.Module):
     values: Float[Array, "spline energy offset"]
 
     @classmethod
-    def init(cls, detector: DetectorResponse, observation: Observation, nodes: EnergyNodes, offsets, step: float):
+    def init(cls, detector: Detector, observation: Observation, nodes: EnergyNodes, offsets, step: float):
         low, high = math.log(observation.energy_min), math.log(observation.energy_max)
         count = math.ceil((high - low) / step) + 1 + 2 * PADDING
         first = low - PADDING * step
         energy = jnp.asarray(np.exp(first + step * np.arange(count)))
-        values = np.asarray(_detected(detector, energy, nodes.energy), np.float64)
+        values = np.asarray(_detected(detector, observation.livetime, energy, nodes.energy), np.float64)
         values = spline_filter1d(values, 3, axis=0, mode="mirror")
         return cls(first, step, jnp.asarray(offsets), jnp.asarray(values, nodes.energy.dtype))
 
     def position(self, energy):
         """Spline coordinate of reconstructed energies."""
         return (jnp.log(energy) - self.first) / self.step
-
-
-class _PointFold(eqx.Module):
-    """Intensities of a point source: a spline in ln E' and in separation."""
-
-    observation: Observation
-    energy: Float[Array, " energy"]
-    reconstructed: _Reconstructed
-    inverse: Float[Array, "radius radius"]  # from values to coefficients
-    step: float = eqx.field(static=True)
-
-    @classmethod
-    def init(cls, morphologies, observation, nodes):
-        psf, energy = observation.response.psf, np.asarray(nodes.energy, np.float64)
-        e, o = (jnp.asarray(a) for a in np.meshgrid(energy, np.linspace(0.0, observation.offset_max, 5), indexing="ij"))
-        step = 0.2 * float(psf_quantile(psf, e, o, jnp.full(e.shape, 0.393)).min())
-        margin = float(psf_radius(psf, e, o).max())
-        offsets = offset_nodes(0.0, observation.offset_max + margin, 0.25)
-        detector = DetectorResponse.init(observation, nodes, jnp.asarray(offsets))
-        # a finer step than for the sky costs little
-        reconstructed = _Reconstructed.init(detector, observation, nodes, offsets, 0.5 * nodes.log_step)
-        unit = np.eye(math.ceil(margin / step) + 1 + 2 * PADDING)
-        inverse = jnp.asarray(spline_filter1d(unit, 3, axis=1, mode="mirror"), nodes.energy.dtype)
-        return cls(observation, nodes.energy, reconstructed, inverse, step), detector
-
-    def __call__(self, morphology, flux, energy, lon, lat):
-        observation, count = self.observation, self.inverse.shape[0]
-        offset = observation.offset(morphology.lon, morphology.lat)
-        detected = self.reconstructed.values @ hats(offset, self.reconstructed.offsets)
-        # mirror image beyond zero separation: the point spread function is even
-        rad = jnp.abs(jnp.arange(count) - PADDING) * self.step
-        shape = (flux.size, count)
-        spread = observation.response.psf.density(
-            jnp.broadcast_to(self.energy[:, None], shape), jnp.broadcast_to(offset, shape), jnp.broadcast_to(rad, shape)
-        )
-        coefficients = (detected * flux) @ (spread @ self.inverse)
-
-        def position(energy, lon, lat):
-            away = separation(lon, lat, morphology.lon, morphology.lat)
-            return self.reconstructed.position(energy), away / self.step + PADDING
-
-        return _evaluate(coefficients, position, energy, lon, lat)
 
 
 class _SkyFold(eqx.Module):
@@ -273,7 +159,7 @@ class _SkyFold(eqx.Module):
         step, window = plan.offsets[1] - plan.offsets[0], len(plan.offsets)
         if not plan.wide:
             window = min(math.ceil(2.0 * plan.radius / step) + 2, window)
-        detector = DetectorResponse.init(observation, nodes, jnp.asarray(plan.offsets))
+        detector = Detector.init(Runs.of((observation,)), nodes, np.asarray(plan.offsets))
         reconstructed = _Reconstructed.init(detector, observation, nodes, plan.offsets, nodes.log_step)
         dtype = nodes.energy.dtype
         response = cls(
@@ -311,6 +197,97 @@ class _SkyFold(eqx.Module):
         return _evaluate(coefficients, position, energy, lon, lat)
 
 
+class ImageSource(eqx.Module):
+    """Points of the rows by observation, and the tabulated response of each observation."""
+
+    nodes: EnergyNodes
+    columns: tuple
+    members: tuple
+    corrections: tuple
+    responses: tuple
+    acceptance: tuple
+    rows: int = eqx.field(static=True)
+
+    @classmethod
+    def init(cls, morphologies, observations, rows: Rows) -> "ImageSource":
+        """Tabulate responses on grids for the source at several values of its parameters; eager."""
+        start = np.repeat(rows.start, rows.block)
+        columns, members, corrections, responses, acceptance = [], [], [], [], []
+        for number, observation in enumerate(observations):
+            mine, place = rows.share(np.flatnonzero(rows.observation == number))
+            members.append(rows.place(place))
+            energy, lon, lat, weight = rows.points(mine).pairs()
+            columns.append(tuple(map(rows.place, (energy, lon, lat))))
+            response, detector = _SkyFold.init(morphologies, observation, rows.nodes)
+            responses.append(response)
+            acceptance.append(Acceptance.init(morphologies[0], observation, rows.nodes))
+            # photons of a wide source come from near their reconstructed direction, others from their source
+            if not response.plan.wide:
+                lon, lat = (np.full(energy.size, float(at)) for at in (morphologies[0].lon, morphologies[0].lat))
+            needed = energy, lon, lat, np.repeat(start[mine], weight.shape[1])
+            corrections.append(_Correction.init(response, detector, rows, needed, weight))
+        return cls(
+            rows.nodes,
+            tuple(columns),
+            tuple(members),
+            tuple(corrections),
+            tuple(responses),
+            tuple(acceptance),
+            rows.total,
+        )
+
+    def intensity(self, morphology: Morphology, flux: Float[Array, " energy"]) -> Float[Array, " row"]:
+        """Intensity [TeV^-1 sr^-1] of every row."""
+        result = jnp.zeros(self.rows, flux.dtype)
+        for columns, members, correction, response in zip(
+            self.columns, self.members, self.corrections, self.responses, strict=True
+        ):
+            if members.size:
+                ratio = correction(response.reconstructed, flux, columns[0])
+                values = response(morphology, flux, *columns).reshape(ratio.shape)
+                values = (ratio * values).sum(1)
+                # transforms leave noise of either sign; not maximum: its derivative at zero is one half
+                result = result.at[members].set(jnp.where(values < 0.0, 0.0, values).astype(result.dtype))
+        return result
+
+    def expected_counts(self, morphology: Morphology, flux: Float[Array, " energy"]) -> Float[Array, " run"]:
+        """Expected counts in the selection of every observation."""
+        return jnp.stack([part(morphology, self.nodes) for part in self.acceptance]) @ flux
+
+
+class FoldEngine(Engine):
+    """A source with a free morphology: round, or by images."""
+
+    nodes: EnergyNodes
+    source: RadialSource | ImageSource
+
+    @classmethod
+    def init(cls, source: Source, observations, rows: Rows, variants=()) -> "FoldEngine":
+        """Tabulate responses for the source and all its `variants`; eager.
+
+        Raises `ValueError` for a morphology that changes with energy.
+        """
+        morphologies = [source.morphology, *(variant.morphology for variant in variants)]
+        if any(morphology.is_energy_dependent for morphology in morphologies):
+            raise ValueError(
+                "the fold engine needs a morphology that does not change with energy; use engine='kernel', or "
+                "morphology.at(energy)"
+            )
+        if all(morphology.is_round for morphology in morphologies):
+            return cls(rows.nodes, RadialSource.init(morphologies, rows))
+        return cls(rows.nodes, ImageSource.init(morphologies, observations, rows))
+
+    @eqx.filter_jit
+    def intensity(self, source: Source) -> Float[Array, " row"]:
+        """Intensity [TeV^-1 sr^-1] of every row."""
+        return self.source.intensity(source.morphology, self.nodes.flux(source.spectrum))
+
+    @eqx.filter_jit
+    def expected_counts(self, source: Source) -> Float[Array, " observation"]:
+        """Expected counts in the selection of every observation."""
+        return self.source.expected_counts(source.morphology, self.nodes.flux(source.spectrum))
+
+
 def _evaluate(coefficients, position, *columns):
     """Tensor-product cubic B-spline at the positions of all rows; zero outside the coefficients."""
     sizes = jnp.asarray(coefficients.shape)
@@ -327,10 +304,18 @@ def _evaluate(coefficients, position, *columns):
 
 
 @eqx.filter_jit
-def _detected(detector, energy, energy_true):
+def _detected(detector, livetime, energy, energy_true):
     node = jnp.arange(energy_true.size)
     shape = (energy.size, energy_true.size)
-    return detector(energy, jnp.broadcast_to(node, shape), jnp.broadcast_to(energy_true, shape))
+    node, energy_true = jnp.broadcast_to(node, shape), jnp.broadcast_to(energy_true, shape)
+    return livetime * _all_offsets(detector, energy, node, energy_true)
+
+
+def _all_offsets(detector, energy, node, energy_true):
+    """A D [event, band, offset] of the only response."""
+    first = jnp.zeros(energy.shape, jnp.int32)
+    values = detector(first, energy, node, energy_true, first, detector.offsets.size)
+    return jnp.swapaxes(values, 1, 2)
 
 
 def _psf_energies(energy, log_step, per_decade: float, order: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,9 +19,9 @@ from jaxtyping import Array, Float, Int
 
 from gammajax.display import block, document, memory, number_of, text, words
 from gammajax.energy import EnergyNodes
-from gammajax.engines.acceptance import point_probability
-from gammajax.engines.detector import DetectorResponse
+from gammajax.engines.detector import Detector
 from gammajax.engines.engine import Engine
+from gammajax.engines.radial import RadialResponse
 from gammajax.engines.rows import PER_DECADE, Rows, true_energy_range
 from gammajax.fold import (
     fold_coefficients,
@@ -32,10 +32,11 @@ from gammajax.fold import (
     spline_taps,
 )
 from gammajax.mixture import Source
-from gammajax.morphology import Morphology, Point
+from gammajax.morphology import Morphology
 from gammajax.observation import Observation, as_tuple
 from gammajax.progress import DELAY, Progress
-from gammajax.sky import Grid, separation
+from gammajax.runs import Runs
+from gammajax.sky import Grid
 from gammajax.spectra import is_concrete, is_same
 
 CHUNK = {"cpu": 2**12}  # points per step of the set-up: bounds its memory
@@ -135,7 +136,7 @@ class PreparedKernel(eqx.Module):
 
 
 def folded(morphology: Morphology, observations, nodes: EnergyNodes) -> Iterator:
-    """Responses of the observations to the morphology, one at a time: responses of wide sources are large.
+    """Responses to the morphology with the runs that each serves, one at a time: those of wide sources are large.
 
     Raises `ValueError` for a traced morphology.
     """
@@ -143,8 +144,13 @@ def folded(morphology: Morphology, observations, nodes: EnergyNodes) -> Iterator
         raise ValueError(
             "the kernel engine needs a fixed morphology; for a free position or extension use engine='fold'"
         )
-    build = _PointResponse if isinstance(morphology, Point) else _FoldedResponse
-    return (build.init(morphology, observation, nodes) for observation in observations)
+    runs = Runs.of(tuple(observations))
+    if morphology.is_round:
+        return iter([(np.arange(len(observations)), RadialResponse.init(morphology, runs, nodes))])
+    return (
+        (np.array([number]), _FoldedResponse.init(morphology, observation, nodes))
+        for number, observation in enumerate(observations)
+    )
 
 
 def evaluate(
@@ -152,7 +158,7 @@ def evaluate(
 ) -> tuple[Array, Array]:
     """Kernel [block, band, row] of all rows, or intensities [block, source, row] for given fluxes; and exposures.
 
-    Values are written in place on the device, a chunk of rows and one observation at a time, without a second copy.
+    Values are written in place on the device, a chunk of rows at a time, without a second copy.
     """
     number, kind = (rows.band, "a kernel") if fluxes is None else (len(fluxes), "intensities")
     step = max(CHUNK.get(jax.default_backend(), CHUNK_ELSEWHERE) // rows.order[1], 256)
@@ -161,10 +167,10 @@ def evaluate(
         with jax.default_device(device):
             parts.append(jnp.zeros((high - low, number, rows.block), rows.dtype))
     with Progress(rows.progress, "set-up", DELAY) as bar:
-        for local in responses:  # enumerate would keep each response until the next one exists
+        for served, local in responses:  # enumerate would keep each response until the next one exists
             exposures.append(local.exposure)
             for place, (device, low, high) in enumerate(rows.shares):
-                members = rows.observation[low * rows.block : high * rows.block] == len(exposures) - 1
+                members = np.isin(rows.observation[low * rows.block : high * rows.block], served)
                 members = np.flatnonzero(members) + low * rows.block
                 size = step if members.size > step else -(-members.size // 256) * 256
                 for first in range(0, members.size, step):
@@ -172,8 +178,8 @@ def evaluate(
                     block = chunk // rows.block
                     with jax.default_device(device):
                         points = [jnp.asarray(column, float) for column in rows.points(chunk)]
-                        start = jnp.asarray(rows.start[block])
-                        values = _evaluate(local, rows.nodes, rows.band, fluxes, points, start)
+                        start, run = jnp.asarray(rows.start[block]), jnp.asarray(rows.observation[chunk])
+                        values = _evaluate(local, rows.nodes, rows.band, fluxes, run, points, start)
                         at = jnp.asarray(block - low), jnp.asarray(chunk % rows.block)
                         parts[place] = _insert(parts[place], *at, values)
                         # the host must not run ahead of the device: waiting chunks take memory
@@ -183,7 +189,7 @@ def evaluate(
                     words = f"{done:.3g} of {rows.index.size:.3g} rows of {kind}, {rate:.2g} per second"
                     bar.update(done / rows.index.size, words)
             del local  # free the memory before the next response
-    return rows.join(parts), jnp.stack(exposures)
+    return rows.join(parts), jnp.concatenate(exposures)
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -191,38 +197,15 @@ def _insert(out, block, row, values):
     return out.at[block, :, row].set(values.astype(out.dtype))
 
 
-class _PointResponse(eqx.Module):
-    detector: DetectorResponse
-    observation: Observation
-    morphology: Point
-    exposure: Float[Array, " energy"]
-
-    @classmethod
-    def init(cls, morphology, observation, nodes):
-        offset = observation.offset(morphology.lon, morphology.lat)
-        detector = DetectorResponse.init(observation, nodes, offset[None])
-        inside = point_probability(observation, nodes.energy, morphology.lon, morphology.lat)
-        exposure = detector.exposure(observation, nodes.energy)[:, 0] * inside
-        return cls(detector, observation, morphology, exposure)
-
-    def spread(self, points, node, energy_true):
-        """Point spread function [sr^-1] of the source, at the exact separation and offset."""
-        offset = jnp.full(node.shape, self.observation.offset(self.morphology.lon, self.morphology.lat))
-
-        def at(point):
-            rad = separation(*point[:2], self.morphology.lon, self.morphology.lat)[:, None]
-            density = self.observation.response.psf.density(energy_true, offset, jnp.broadcast_to(rad, node.shape))
-            return point[2][:, None] * density
-
-        return _sum_over(at, points)[..., None]
-
-
 class _FoldedResponse(eqx.Module):
-    detector: DetectorResponse
+    """Response of one run to a morphology with an image."""
+
+    detector: Detector
+    livetime: Float[Array, ""]
     grid: Grid
     stride: int = eqx.field(static=True)
     coefficients: Float[Array, "pixel fold_energy offset"]
-    exposure: Float[Array, " energy"]
+    exposure: Float[Array, "run energy"]
 
     @classmethod
     def init(cls, morphology, observation, nodes):
@@ -234,7 +217,8 @@ class _FoldedResponse(eqx.Module):
         small = grid.size <= 250 or 2.0 * float(morphology.radius) <= plan.radius
         stride = 1 if small else max(1, round(np.log(10.0) / 8.0 / nodes.log_step))
         coefficients = fold_coefficients(morphology, observation, plan, fold_energies(energy, stride))
-        detector = DetectorResponse.init(observation, nodes, jnp.asarray(plan.offsets))
+        run = Runs.of((observation,))
+        detector = Detector.init(run, nodes, np.asarray(plan.offsets))
         # integrate the same spline that is evaluated at the events
         selected = spline_integral_weights(selected_fractions(observation, grid)).ravel() * grid.solid_angle
         # in double precision: the sum has up to a million terms
@@ -244,74 +228,92 @@ class _FoldedResponse(eqx.Module):
         below = np.minimum(position.astype(int), inside.shape[0] - 2) if inside.shape[0] > 1 else position.astype(int)
         fraction = (position - below)[:, None]
         inside = inside[below] * (1.0 - fraction) + inside[np.minimum(below + 1, inside.shape[0] - 1)] * fraction
-        exposure = (detector.exposure(observation, nodes.energy) * inside).sum(-1)
-        return cls(detector, grid, stride, coefficients.astype(jnp.float32), exposure)
+        exposure = (detector.exposure(run, nodes.energy) * inside).sum(-1)
+        return cls(detector, observation.livetime, grid, stride, coefficients.astype(jnp.float32), exposure)
 
-    def spread(self, points, node, energy_true):
-        """Folded brightness [sr^-1] by offset node, linear in ln E between fold energies."""
+    def first(self, run, lon, lat, start, band: int):
+        """All offset nodes."""
+        return jnp.zeros_like(run)
+
+    def detected(self, run, first, energy, node, energy_true):
+        """T A D [cm^2 s TeV^-1] by offset node."""
+        return self.livetime * self.detector(
+            jnp.zeros_like(run), energy, node, energy_true, first, self.detector.offsets.size
+        )
+
+    def kernel(self, detected, run, first, point, start):
+        """Sum over offset nodes of the folded brightness, linear in ln E between fold energies."""
+        band = detected.shape[2]
+        node = start[:, None] + jnp.arange(band)
         count, offsets = self.coefficients.shape[1:]
         window = min((node.shape[1] - 1) // self.stride + 2, count)
-        first = jnp.minimum(node[:, 0] // self.stride, count - window)
+        lowest = jnp.minimum(node[:, 0] // self.stride, count - window)
 
         def tap(pixel, energy):
             return jax.lax.dynamic_slice(self.coefficients, (pixel, energy, 0), (1, window, offsets))[0]
 
-        def at(point):
-            index, weight = spline_taps(self.grid, *point[:2])
-            weight = (weight * point[2][:, None]).astype(self.coefficients.dtype)
-            taps = (weight[:, i, None, None] * jax.vmap(tap)(index[:, i], first) for i in range(index.shape[1]))
-            return sum(taps, start=jnp.zeros((), weight.dtype))
-
-        total = _sum_over(at, points)
+        index, weight = spline_taps(self.grid, *point)
+        weight = weight.astype(self.coefficients.dtype)
+        taps = (weight[:, i, None, None] * jax.vmap(tap)(index[:, i], lowest) for i in range(index.shape[1]))
+        total = sum(taps, start=jnp.zeros((), weight.dtype))
         if self.stride == 1:
-            position = node - first[:, None]
-            return jnp.take_along_axis(total, position[..., None], axis=1)
-        position = node / self.stride - first[:, None]
-        below = jnp.clip(position.astype(jnp.int32), 0, window - 2)
-        fraction = (position - below)[..., None].astype(total.dtype)
-        low = jnp.take_along_axis(total, below[..., None], axis=1)
-        high = jnp.take_along_axis(total, below[..., None] + 1, axis=1)
-        return low + fraction * (high - low)
+            position = node - lowest[:, None]
+            values = jnp.take_along_axis(total, position[..., None], axis=1)
+        else:
+            position = node / self.stride - lowest[:, None]
+            below = jnp.clip(position.astype(jnp.int32), 0, window - 2)
+            fraction = (position - below)[..., None].astype(total.dtype)
+            low = jnp.take_along_axis(total, below[..., None], axis=1)
+            high = jnp.take_along_axis(total, below[..., None] + 1, axis=1)
+            values = low + fraction * (high - low)
+        return jnp.einsum("rmb,rbm->rb", detected, values)
 
 
-def _sum_over(function, points):
-    """Sum of function(longitude, latitude, weight) over the points of each row [row, point], point by point."""
-    columns = tuple(column.T for column in points)
-    total = function(tuple(column[0] for column in columns))
-    if columns[0].shape[0] == 1:
-        return total
-    others = tuple(column[1:] for column in columns)
-    return jax.lax.scan(lambda total, point: (total + function(point), None), total, others)[0]
-
-
-def _evaluate(local, nodes, band: int, fluxes, points, start) -> Float[Array, "row number"]:
+def _evaluate(local, nodes, band: int, fluxes, run, points, start) -> Float[Array, "row number"]:
     """Kernel [row, band], or intensities [row, source] for given fluxes: the mean over the points of each row.
 
     The means over energy and over direction are separate, and compiled separately: a fused program would repeat their
     gathers for every offset.
     """
     energy, weight, *directions = points
-    detector = _detector(local, nodes, band, energy, weight, start)
-    return _product(fluxes, detector, _spread(local, nodes, band, directions, start), start)
+    first = _first(local, band, run, directions, start)
+    detected = _detected(local, nodes, band, run, first, energy, weight, start)
+    return _product(fluxes, _kernel(local, detected, run, first, directions, start), start)
 
 
 @eqx.filter_jit
-def _detector(local, nodes, band, energy, weight, start):
+def _first(local, band, run, directions, start):
+    return local.first(run, *directions[:2], start, band)
+
+
+@eqx.filter_jit
+def _detected(local, nodes, band, run, first, energy, weight, start):
     rows, points = energy.shape
-    node = jnp.repeat(start, points)[:, None] + jnp.arange(band)
-    values = local.detector(energy.ravel(), node, nodes.energy[node])
-    return values if points == 1 else (values.reshape(rows, points, band, -1) * weight[..., None, None]).sum(1)
-
-
-@eqx.filter_jit
-def _spread(local, nodes, band, points, start):
+    run, first, start = (jnp.repeat(column, points) for column in (run, first, start))
     node = start[:, None] + jnp.arange(band)
-    return local.spread(points, node, nodes.energy[node])
+    values = local.detected(run, first, energy.ravel(), node, nodes.energy[node])
+    if points == 1:
+        return values
+    return (values.reshape(rows, points, *values.shape[1:]) * weight[..., None, None]).sum(1)
 
 
 @eqx.filter_jit
-def _product(fluxes, detector, spread, start):
-    kernel = (detector * spread).sum(-1)
+def _kernel(local, detected, run, first, points, start):
+    """Sum over the directions of each row [row, point], one after the other."""
+
+    def at(point):
+        return point[2][:, None] * local.kernel(detected, run, first, point[:2], start)
+
+    columns = tuple(column.T for column in points)
+    total = at(tuple(column[0] for column in columns))
+    if columns[0].shape[0] == 1:
+        return total
+    others = tuple(column[1:] for column in columns)
+    return jax.lax.scan(lambda total, point: (total + at(point), None), total, others)[0]
+
+
+@eqx.filter_jit
+def _product(fluxes, kernel, start):
     if fluxes is None:
         return kernel
     window = start[:, None] + jnp.arange(kernel.shape[1])

@@ -20,6 +20,7 @@ from gammajax.cells import Cells
 from gammajax.display import block, document, length, text, total, words
 from gammajax.energy import EnergyNodes
 from gammajax.events import Events, Points, check_events
+from gammajax.runs import Runs
 
 PER_DECADE = 40.0  # nodes of true energy
 # truncation budget of bands: LEFT_OUT Poisson errors of the total, and at most LEFT_OUT_AT_MOST of the expected events
@@ -39,6 +40,7 @@ class Rows(eqx.Module):
     """
 
     nodes: EnergyNodes
+    runs: Runs
     index: Int[np.ndarray, " row"]
     count: Integer[np.ndarray, " row"]
     data: Events | Cells
@@ -122,6 +124,7 @@ class Rows(eqx.Module):
         small = np.min_scalar_type(agree(np.max, count.max()))
         return cls(
             nodes,
+            Runs.of(tuple(observations)),
             index,
             count.astype(small),
             events,
@@ -240,7 +243,7 @@ def true_energy_range(observations) -> tuple[float, float]:
         raise ValueError(
             f"the selection needs true energies of {low:.4g} to {high:.4g} TeV, which the response does not cover"
         )
-    return low, high
+    return float(low), float(high)
 
 
 def _stand_in(observations) -> Events:
@@ -299,7 +302,7 @@ def _left_out(observations, nodes, edges, widths) -> list[np.ndarray]:
     worst = [np.zeros((edges.size, true.size - width + 1)) for width in widths]
     reached, seen = np.zeros(edges.size, bool), set()
     for observation in observations:
-        key = (id(observation.response), observation.offset_max)
+        key = (id(observation.response), float(observation.offset_max))
         if key in seen:
             continue
         seen.add(key)

@@ -8,7 +8,7 @@ from toys import Toy, counting
 
 from gammajax.samplers import fit, optimise
 from gammajax.samplers.optimise import find_peak
-from gammajax.samplers.space import constrained
+from gammajax.samplers.space import constrained, log_density
 
 
 def test_gaussian_posterior_is_found_exactly(gaussian):
@@ -264,3 +264,113 @@ def test_wrong_starts(on_off):
     with pytest.raises(ValueError, match="not finite at the initial parameters"):
         fit(on_off, initial={"signal": 1.0, "background": 501.0})
     assert fit(on_off, initial={"signal": 1.0, "background": 100.0}).converged
+
+
+def banana(p, _):
+    x, y = p["x"], p["y"]
+    return -0.5 * (x**2 + ((y - 0.1 * x**2) / 0.1) ** 2)
+
+
+def correlated(p, precision):
+    x = jnp.stack([p["x"], p["y"], p["z"]]) - 0.3
+    return -0.5 * x @ precision @ x
+
+
+# likelihood, priors, start, data: the density of each is curved in another way, in the space of the search
+CURVED = {
+    "correlated": (
+        correlated,
+        {name: dist.Normal(0.0, 5.0) for name in "xyz"},
+        dict.fromkeys("xyz", 0.0),
+        np.linalg.inv([[1.0, 0.099, 0.0], [0.099, 0.01, 0.0], [0.0, 0.0, 1e-4]]),
+    ),
+    "few counts": (
+        counting,
+        {"signal": dist.Gamma(2.0, 0.1), "background": dist.Gamma(2.0, 0.1)},
+        {"signal": 10.0, "background": 5.0},
+        [9.0, 12.0],
+    ),
+    "bent": (banana, {"x": dist.Uniform(-20.0, 20.0), "y": dist.Normal(0.0, 30.0)}, {"x": 2.0, "y": 1.0}, []),
+    "shares": (
+        lambda p, n: (n * jnp.log(p["share"])).sum(),
+        {"share": dist.Dirichlet(2.0 * jnp.ones(4))},
+        {"share": jnp.ones(4) / 4.0},
+        [3.0, 20.0, 40.0, 7.0],
+    ),
+    "narrow": (
+        lambda p, at: -0.5 * (((p["place"] - at) / 1e-4) ** 2).sum(),
+        {"place": dist.Uniform(-0.5 * jnp.ones(2), 0.5).to_event(1)},
+        {"place": jnp.zeros(2)},
+        [0.1234, -0.321],
+    ),
+    "wide": (
+        lambda p, _: -0.5 * ((p["x"] - 1.0) / 8.0) ** 2 - 50.0 * (p["x"] - p["y"]) ** 2,
+        {"x": dist.LogNormal(0.0, 1.0), "y": dist.HalfNormal(3.0)},
+        {"x": 1.0, "y": 1.0},
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("jacobian", [False, True])
+@pytest.mark.parametrize("name", CURVED)
+def test_covariance_is_that_of_the_exact_hessian(make_toy, name, jacobian, wide):
+    function, priors, start, data = CURVED[name]
+    with jax.enable_x64(wide):
+        peak = find_peak(make_toy(function, priors, start, data), jacobian=jacobian)
+    with jax.enable_x64(True):
+        exact = make_toy(function, priors, start, data)
+        hessian = jax.jit(jax.hessian(lambda x: log_density(exact, x, jacobian)))(jnp.asarray(peak.x, float))
+        covariance = np.linalg.inv(-np.asarray(hessian))
+    assert peak.converged
+    deviations, expected = (np.sqrt(np.diag(of)) for of in (peak.covariance, covariance))
+    np.testing.assert_allclose(deviations, expected, rtol=0.01)
+    correlations = peak.covariance / np.outer(deviations, deviations), covariance / np.outer(expected, expected)
+    np.testing.assert_allclose(*correlations, atol=0.02)
+
+
+def test_one_program_with_the_likelihood_is_compiled(make_toy):
+    # fits, searches in the space of samplers, and other data of the same shape share it
+    traced = []
+
+    def likelihood(p, data):
+        traced.append(p)
+        return counting(p, data)
+
+    priors = {"signal": dist.Uniform(0.0, 1000.0), "background": dist.Uniform(0.0, 500.0)}
+    start = {"signal": 500.0, "background": 250.0}
+    for data in ([120.0, 300.0], [40.0, 300.0], [90.0, 100.0]):
+        toy = make_toy(likelihood, priors, start, data)
+        fit(toy)
+        find_peak(toy, jacobian=True)
+        find_peak(toy, {"signal": 50.0, "background": 60.0}, jacobian=False, climb=False)
+    assert len(traced) == 1
+
+
+def test_calls_of_a_fit(make_toy):
+    # seven correlated numbers of widths over five decades: one climb, without a second start
+    width, turn = np.geomspace(1e-3, 1e2, 7), np.linalg.qr(np.random.default_rng(0).normal(size=(7, 7)))[0]
+    root = turn * np.geomspace(1.0, 0.1, 7) @ turn.T / width[:, None] ** 0.0
+
+    def gaussian(p, root):
+        return -0.5 * ((root @ (p["x"] / width - 0.5)) ** 2).sum()
+
+    prior = dist.Uniform(jnp.asarray(-20.0 * width), jnp.asarray(20.0 * width)).to_event(1)
+    best = fit(make_toy(gaussian, {"x": prior}, {"x": np.zeros(7)}, root))
+    assert best.converged and best.calls < 180
+    np.testing.assert_allclose(best.parameters["x"] / width, 0.5, atol=0.01)
+
+
+def test_two_peaks_of_equal_width_in_each_place(make_toy):
+    # the starts lead to the lower one, for separations of a few widths and more; one number is another at each
+    def two(p, places):
+        def peak(x, y, height):
+            return height - 0.5 * (((p["x"] - x) / 0.3) ** 2 + ((p["y"] - y) / 0.5) ** 2)
+
+        return jnp.logaddexp(peak(places[0], 0.0, 5.0), peak(places[1], places[2], 8.0))
+
+    priors = {"x": dist.Uniform(-10.0, 10.0), "y": dist.Uniform(-10.0, 10.0)}
+    for low, high, beside in [(0.0, 2.0, 0.0), (0.0, -4.0, 0.3), (3.0, 8.0, 0.5), (-5.0, 7.0, -0.3)]:
+        best = fit(make_toy(two, priors, {"x": low, "y": 0.0}, [low, high, beside]))
+        assert best.converged and best.parameters["x"] == pytest.approx(high, abs=0.02)

@@ -1,0 +1,127 @@
+"""Exposure: expected counts of a source from one table by run, true energy and offset.
+
+    T_oj(offset) = t (A Dbar)_j(offset) V_j(offset)
+    N_o = Sum_j F_j Int S(Omega) T_oj(offset of Omega) dOmega - (intensity integrated over excluded sky)
+
+with the probability Dbar of the selected energies, and V_j(offset), the part of the point spread function about a
+direction at this offset that lies within `offset_max`; both between the nodes as in the intensities.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from gammajax.energy import EnergyNodes
+from gammajax.engines.detector import Detector
+from gammajax.morphology import Morphology, Point
+from gammajax.psf import TablePSF
+from gammajax.radial import psf_rings, shape_quadrature
+from gammajax.runs import Runs
+from gammajax.sky import DEGREE, separation
+
+FINE = 0.03125  # deg, step of the table
+ANGLES = 12  # on half a circle about the source
+PANEL = 16  # quadrature nodes between two breaks of a morphology
+
+
+class Exposure(eqx.Module):
+    """Exposure [cm^2 s] of directions, by run, true energy and offset from `first` [deg] on in equal steps."""
+
+    table: Float[Array, "run energy offset"]
+    first: Float[Array, ""]
+    step: Float[Array, ""]
+
+    @classmethod
+    def init(cls, detector: Detector, runs: Runs, nodes: EnergyNodes, reach: float) -> "Exposure":
+        """Tabulate for point spread functions that end within `reach` [deg]; eager, on the host."""
+        coarse = np.asarray(detector.offsets, np.float64)
+        finer = round((coarse[1] - coarse[0]) / FINE)
+        fine = np.linspace(coarse[0], coarse[-1], finer * (coarse.size - 1) + 1)
+        area = np.asarray(detector.exposure(runs, nodes.energy), np.float64)
+        table = np.zeros((*area.shape[:2], fine.size))
+        inside = {}
+        keys = zip(np.asarray(runs.response).tolist(), np.asarray(runs.offset_max).tolist(), strict=True)
+        for run, key in enumerate(keys):
+            if key not in inside:
+                inside[key] = _inside(runs, key, nodes, coarse, fine, finer, reach)
+            # each fine node lies between two hats
+            for m in range(coarse.size - 1):
+                part = slice(finer * m, finer * (m + 1) + 1)
+                high = np.linspace(0.0, 1.0, finer + 1)
+                between = area[run, :, m, None] * (1.0 - high) + area[run, :, m + 1, None] * high
+                table[run, :, part] = between * inside[key][m]
+        dtype = jnp.zeros(()).dtype
+        return cls(jnp.asarray(table, dtype), jnp.asarray(fine[0]), jnp.asarray(fine[1] - fine[0]))
+
+    def __call__(self, morphology: Morphology, flux: Float[Array, " energy"], runs: Runs) -> Float[Array, " run"]:
+        """Expected counts of every run, without regard to excluded sky."""
+        return self._over(morphology, jnp.einsum("rjo,j->ro", self.table, flux), runs)
+
+    def by_energy(self, morphology: Morphology, runs: Runs) -> Float[Array, "run energy"]:
+        """Exposure [cm^2 s] of every run and node."""
+        each = jax.vmap(lambda table: self._over(morphology, table, runs), 1, 1)
+        return each(self.table)
+
+    def _over(self, morphology, table, runs):
+        """Mean of tables [run, offset] over the source."""
+        away = separation(morphology.lon, morphology.lat, runs.lon, runs.lat)
+        if isinstance(morphology, Point):
+            return self._at(table, away[:, None])[:, 0]
+        rho, share = shape_quadrature(morphology, PANEL)
+        angle = (np.arange(ANGLES) + 0.5) * np.pi / ANGLES
+        half = jnp.sin(0.5 * DEGREE * (away[:, None, None] - rho[:, None])) ** 2
+        half = half + jnp.sin(DEGREE * away)[:, None, None] * jnp.sin(DEGREE * rho)[:, None] * jnp.asarray(
+            np.sin(0.5 * angle) ** 2
+        )
+        offset = 2.0 / DEGREE * jnp.arcsin(jnp.sqrt(jnp.clip(half, 1e-16, 1.0)))
+        values = self._at(table, offset.reshape(away.size, -1)).reshape(offset.shape)
+        return (values.mean(2) * share).sum(1)
+
+    def _at(self, table, offset):
+        """Cubic interpolation (Catmull-Rom) of tables [run, offset] at offsets [run, point]; zero beyond the table."""
+        last = table.shape[1] - 1
+        where = (offset - self.first) / self.step
+        beyond = where > last
+        where = jnp.clip(where, 0.0, last * (1.0 - 1e-6))
+        index = where.astype(jnp.int32)
+        f = where - index
+        # linear continuation at both ends
+        table = jnp.concatenate(
+            [2.0 * table[:, :1] - table[:, 1:2], table, 2.0 * table[:, -1:] - table[:, -2:-1]], axis=1
+        )
+        run = jnp.arange(table.shape[0])[:, None]
+        a, b, c, d = (table[run, index + i] for i in range(4))
+        slopes = 0.5 * f * (c - a + f * (2.0 * a - 5.0 * b + 4.0 * c - d + f * (3.0 * (b - c) + d - a)))
+        return jnp.where(beyond, 0.0, b + slopes)
+
+
+def _inside(runs, key, nodes, coarse, fine, finer: int, reach) -> list[Float[np.ndarray, "energy fine"]]:
+    """V at the fine nodes of each interval between two hats, interpolated like the intensities."""
+    response, offset_max = key
+    psf = runs.responses[response].psf
+    energy = np.minimum(np.asarray(nodes.energy, np.float64), runs.highest_energy[response])
+    energy, offset = map(jnp.asarray, np.meshgrid(energy, coarse, indexing="ij"))
+    rad, ring = psf_rings(psf, energy, offset, reach)
+    circle = _circle_inside(fine[:, None], rad, offset_max)
+    parts = []
+    for m in range(coarse.size - 1):
+        low, high = np.maximum(ring[:, m], 1e-300), np.maximum(ring[:, m + 1], 1e-300)
+        columns = []
+        for share, part in zip(np.linspace(0.0, 1.0, finer + 1), circle[finer * m :], strict=False):
+            between = (1.0 - share) * low + share * high
+            if not isinstance(psf, TablePSF):
+                between = np.sqrt(between / ((1.0 - share) / low + share / high))
+            columns.append(between @ part)
+        parts.append(np.stack(columns, axis=-1))
+    return parts
+
+
+def _circle_inside(offset, rad, offset_max):
+    """Fraction within `offset_max` of circles of radius `rad` about directions at `offset` (all deg)."""
+    r, o, big = DEGREE * rad, DEGREE * offset, DEGREE * offset_max
+    # by half angles, which keep their digits for small circles
+    sines = np.sin(o) * np.sin(r)
+    half = (np.sin(0.5 * big) ** 2 - np.sin(0.5 * (o - r)) ** 2) / np.maximum(sines, 1e-30)
+    return 2.0 / np.pi * np.arcsin(np.sqrt(np.clip(half, 0.0, 1.0)))
