@@ -40,7 +40,7 @@ PADDING = 6  # spline nodes beyond the range, enough for end effects to vanish
 STEP = 0.35  # of radii, in widths of the narrowest folded source: cubic interpolation of far tails is good to 0.6 %
 POINT_STEP = 0.15  # the same for a point, whose table needs no transform
 RING_NODES = 400  # quadrature nodes of a point spread function
-PANEL = 16  # least number of quadrature nodes between two breaks of a morphology; 2.5 for each cycle of a frequency
+PANEL = 16  # least number of quadrature nodes between two breaks of a morphology; five for each cycle of a frequency
 BESSEL_STEP = 0.05
 FLOOR = 1e-12  # deg^-2, no brightness
 LEAST = 1e-6  # part of the maximum below which the moments of true directions are noise
@@ -243,7 +243,8 @@ class RadialFold(eqx.Module):
         radii, rad, inverse = spreads.radii(STEP)
         reach = spreads.radius + spreads.reach
         highest = 1.0 / spreads.width
-        number = -(-(math.ceil(2.5 * highest * reach) + 40) // 16) * 16
+        # Gauss-Legendre nodes are sparsest in the middle, by pi / 2: more than two for each cycle at the largest radius
+        number = -(-(math.ceil(4.0 * highest * reach) + 40) // 16) * 16
         k, weight = np.polynomial.legendre.leggauss(number)
         k, weight = 0.5 * highest * (k + 1.0), 0.5 * highest * weight
         measure = (2.0 * np.pi * k * weight)[:, None]
@@ -267,7 +268,7 @@ class RadialFold(eqx.Module):
             _single(second * measure),
             jnp.asarray(rad),
             Bessel.upto(2.0 * np.pi * highest * spreads.radius * 1.05),
-            PANEL + -(-math.ceil(3.75 * highest * panel) // 16) * 16,
+            PANEL + -(-math.ceil(5.0 * highest * panel) // 16) * 16,
             spreads.linear,
         )
 
