@@ -7,7 +7,7 @@ import pytest
 from scipy.special import jv
 
 import gammajax as gj
-from gammajax.radial import PADDING, Bessel, radial_fold
+from gammajax.radial import PADDING, Bessel, RadialFold, radial_fold
 from gammajax.runs import Runs
 
 ENERGY = np.geomspace(0.1, 30.0, 12)[3:9]  # nodes of the response
@@ -23,6 +23,7 @@ def test_bessel_functions():
 @pytest.mark.parametrize("lon", [0.2, 1.7])
 def test_gaussians(make_observation, sigma, lon):
     fold = radial_fold([gj.Gaussian(lon, 0.0, sigma)], Runs.of((make_observation(),)), ENERGY)
+    assert isinstance(fold, RadialFold)
     folded = fold(gj.Gaussian(lon, 0.0, sigma))
     offset = np.asarray(folded.offsets)
     square = (0.12 * ENERGY**-0.2 * (1.0 + 0.08 * offset[:, None])) ** 2 + sigma**2
@@ -46,6 +47,7 @@ def test_nothing_is_left_far_from_narrow_sources(make_observation, response):
     uneven = eqx.tree_at(lambda r: r.psf.widths.values, response, replace_fn=lambda width: width * factor)
     observation = eqx.tree_at(lambda o: o.response, make_observation(), uneven)
     fold = radial_fold([gj.Gaussian(1.7, 0.0, 0.02)], Runs.of((observation,)), ENERGY)
+    assert isinstance(fold, RadialFold)
     coefficients = np.abs(np.asarray(fold(gj.Gaussian(1.7, 0.0, 0.02)).coefficients[0, ..., -1]))
     far = np.asarray(fold.rad) > 0.6
     assert coefficients[-fold.rad.size :][far].max() < 1e-6 * coefficients.max()
