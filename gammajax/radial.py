@@ -74,11 +74,15 @@ class Bessel(eqx.Module):
 
 
 class Radii(eqx.Module):
-    """Spline nodes in radius [deg]: steps are equal up to `core` and grow over the length `growth` beyond."""
+    """Spline nodes in radius [deg]: steps are equal up to `core` and grow over the length `growth` beyond.
+
+    Beyond `end` [deg] there is nothing: frequencies are too few for larger radii.
+    """
 
     step: Float[Array, ""]
     core: Float[Array, ""]
     growth: Float[Array, ""]
+    end: Float[Array, ""]
 
     def position(self, rad: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """Coordinate of separations [deg]; nodes are integers."""
@@ -160,7 +164,7 @@ class Folded(eqx.Module):
         """
         window, band = detected.shape[1:]
         where = self.radii.position(directions.rad) + PADDING
-        inside = where < self.coefficients.shape[1] - 2
+        inside = directions.rad <= self.radii.end
         where = jnp.where(inside, where, 1.0)
         index = jnp.floor(where).astype(jnp.int32)
         taps = spline_weights(where - index)
@@ -341,8 +345,9 @@ class Spreads(NamedTuple):
 
     def radii(self, step: float) -> tuple[Radii, np.ndarray, np.ndarray]:
         """Radii in steps of so many widths; the nodes with a mirror image beyond zero, and the spline's matrix."""
-        radii = Radii(jnp.asarray(step * self.width), jnp.asarray(self.core), jnp.asarray(6.0 * self.width))
-        count = math.ceil(float(radii.position(jnp.asarray(self.radius + self.reach)))) + 1 + PADDING
+        end = jnp.asarray(self.radius + self.reach)
+        radii = Radii(jnp.asarray(step * self.width), jnp.asarray(self.core), jnp.asarray(6.0 * self.width), end)
+        count = math.ceil(float(radii.position(end))) + 1 + PADDING
         count = -(-count // 16) * 16
         even = np.abs(np.arange(-PADDING, count))  # profiles are even
         return radii, radii.nodes(count)[even], spline_filter1d(np.eye(even.size), 3, axis=1, mode="mirror")

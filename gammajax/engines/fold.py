@@ -9,7 +9,7 @@ with T_je the interpolation of the point spread function between its energies E_
 Fourier transforms, so each E'_g needs one inverse transform. The result is a tensor product of cubic B-splines in ln E'
 and on the sky, evaluated at the events. The grid moves with the source: its position is exact, not pixelised.
 
-A point source needs no transform: its spline is in ln E' and in the separation from the source.
+Round sources need no images: [`gammajax.engines.radial`][].
 
 Tabulated dispersions vary on scales much finer than the E'_g. This variation is common to all directions, so each event
 is corrected by the ratio of the exact to the interpolated spectrum, both with the current flux, at the offset of the

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from gammajax import distributed
 from gammajax.energy import EnergyNodes
 from gammajax.engines.detector import Detector
 from gammajax.engines.exposure import Exposure
@@ -128,9 +129,8 @@ class Excluded(eqx.Module):
 class RadialSource(eqx.Module):
     """A round source with a free morphology.
 
-    Pairs of a row in reach and one of its points, padded to whole chunks: `exact` [cm^2 s TeV^-1] is T A D in a window
-    of offsets from `first` and of energies from `start` on. `members`: the rows; `weight` of the points, zero for
-    padding.
+    Pairs of a row in reach and one of its points: `exact` [cm^2 s TeV^-1] is T A D in a window of offsets from `first`
+    and of energies from `start` on. `members`: the rows; `weight` of the points.
     """
 
     nodes: EnergyNodes
@@ -162,7 +162,8 @@ class RadialSource(eqx.Module):
         run = np.repeat(rows.observation[mine], each)
         start = np.repeat(np.repeat(rows.start, rows.block)[mine], each)
         low, high = _hull(fold, morphologies, runs, run, lon, lat, start, rows.band)
-        window = int((high - low).max(initial=1)) + 1
+        # arrays of all processes have one shape
+        window = int(distributed.over(rows.shared, np.max, (high - low).max(initial=1))) + 1
         first = np.minimum(low, fold.offsets.size - window)
         exact = _exact(detector, runs, nodes, rows.band, window, run, energy, first, start, rows.dtype)
         return cls(
