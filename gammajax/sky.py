@@ -64,25 +64,27 @@ def displace(lon, lat, distance, angle) -> tuple[Float[Array, "..."], Float[Arra
     return lon + delta_lon / DEGREE, jnp.where(small, lat + delta_lat / DEGREE, approximate / DEGREE)
 
 
+def _vector(lon, lat, lon0, lat0):
+    """Unit vector to a direction: x points to the origin (lon0, lat0), y east, z north; each as a small difference."""
+    half_lon = 0.5 * DEGREE * (lon - lon0)
+    b, b0 = DEGREE * lat, DEGREE * lat0
+    sine, cosine = jnp.sin(half_lon), jnp.cos(half_lon)
+    sine2 = 2.0 * sine**2 * jnp.cos(b)
+    x = jnp.cos(b - b0) - jnp.cos(b0) * sine2
+    return x, 2.0 * sine * cosine * jnp.cos(b), jnp.sin(b - b0) + jnp.sin(b0) * sine2
+
+
 @jax.jit
 def offset_coordinates(lon, lat, lon0, lat0) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Longitude and latitude [deg] in a frame with origin (lon0, lat0) and north up."""
-    delta_lon = DEGREE * (lon - lon0)
-    b, b0 = DEGREE * lat, DEGREE * lat0
-    sine2 = 2.0 * jnp.sin(0.5 * delta_lon) ** 2
-    # x points to the origin, y east, z north; each as a small difference
-    y = jnp.cos(b) * jnp.sin(delta_lon)
-    z = jnp.sin(b - b0) + jnp.sin(b0) * jnp.cos(b) * sine2
-    x = jnp.cos(b - b0) - jnp.cos(b0) * jnp.cos(b) * sine2
+    x, y, z = _vector(lon, lat, lon0, lat0)
     return jnp.arctan2(y, x) / DEGREE, jnp.arcsin(jnp.clip(z, -1.0, 1.0)) / DEGREE
 
 
 @jax.jit
 def project(lon, lat, lon0, lat0) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Lambert azimuthal equal-area coordinates (x east, y north) [deg] about (lon0, lat0)."""
-    u, v = offset_coordinates(lon, lat, lon0, lat0)
-    u, v = DEGREE * u, DEGREE * v
-    x, y, z = jnp.cos(v) * jnp.cos(u), jnp.cos(v) * jnp.sin(u), jnp.sin(v)
+    x, y, z = _vector(lon, lat, lon0, lat0)
     # 1 + x without cancellation near the antipode
     both = jnp.where(x < 0, (y**2 + z**2) / (1.0 - jnp.minimum(x, 0.0)), 1.0 + x)
     scale = jnp.sqrt(2.0 / jnp.maximum(both, 1e-30)) / DEGREE

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import jv
 
 import gammajax as gj
-from gammajax.radial import PADDING, Bessel, RadialFold, radial_fold
+from gammajax.radial import COARSE_RADIUS, PADDING, Bessel, RadialFold, radial_fold
 from gammajax.runs import Runs
 
 ENERGY = np.geomspace(0.1, 30.0, 12)[3:9]  # nodes of the response
@@ -24,10 +24,10 @@ def test_bessel_functions():
 def test_gaussians(make_observation, sigma, lon):
     fold = radial_fold([gj.Gaussian(lon, 0.0, sigma)], Runs.of((make_observation(),)), ENERGY)
     assert isinstance(fold, RadialFold)
-    folded = fold(gj.Gaussian(lon, 0.0, sigma))
+    folded = fold(gj.Gaussian(lon, 0.0, sigma)).folded
     offset = np.asarray(folded.offsets)
     square = (0.12 * ENERGY**-0.2 * (1.0 + 0.08 * offset[:, None])) ** 2 + sigma**2
-    rad = np.asarray(fold.rad)
+    rad = fold.radii.nodes(folded.coefficients.shape[1] - PADDING)
     exact = np.exp(-0.5 * rad[:, None, None] ** 2 / square) / (2.0 * np.pi * square)
     # the spline at its nodes
     near = [np.asarray(folded.coefficients[0, PADDING + i : PADDING + i + rad.size - 1]) for i in (-1, 0, 1)]
@@ -36,8 +36,8 @@ def test_gaussians(make_observation, sigma, lon):
     np.testing.assert_allclose(value, exact[: value.shape[0]], rtol=1e-3, atol=1e-6 * exact.max())
     assert folded.moments is not None
     mean = np.asarray(folded.moments[0][0])
-    likely = exact > 1e-3 * exact.max()
-    expected = np.broadcast_to(sigma**2 / square, exact.shape)
+    likely = (exact > 1e-3 * exact.max())[::COARSE_RADIUS]
+    expected = np.broadcast_to(sigma**2 / square, likely.shape)
     np.testing.assert_allclose(mean[likely], expected[likely], rtol=3e-3)
 
 
@@ -48,6 +48,7 @@ def test_nothing_is_left_far_from_narrow_sources(make_observation, response):
     observation = eqx.tree_at(lambda o: o.response, make_observation(), uneven)
     fold = radial_fold([gj.Gaussian(1.7, 0.0, 0.02)], Runs.of((observation,)), np.geomspace(0.1, 30.0, 12))
     assert isinstance(fold, RadialFold)
-    coefficients = np.abs(np.asarray(fold(gj.Gaussian(1.7, 0.0, 0.02)).coefficients[0, ..., -1]))
-    far = (np.asarray(fold.rad) > 0.6) & (np.asarray(fold.rad) <= float(fold.radii.end))
-    assert coefficients[-fold.rad.size :][far].max() < 1e-6 * coefficients.max()
+    coefficients = np.abs(np.asarray(fold(gj.Gaussian(1.7, 0.0, 0.02)).values[0, :, -1])).T
+    rad = fold.radii.nodes(len(coefficients) - PADDING)
+    far = (rad > 0.6) & (rad <= float(fold.radii.end))
+    assert coefficients[PADDING:][far].max() < 1e-6 * coefficients.max()

@@ -3,9 +3,12 @@
     lambda_k = t Sum_j F_j Sum_m h_m (A D)_kjm C_jm(r_k),
 
 C_jm and the mean hat functions h_m at the true directions from [`gammajax.radial`][]. Rows out of reach of the source
-cost nothing. Excluded sky leaves the expected counts by the same sum, with the exposure in place of A D.
+cost nothing. The sum over true energies of a free source is done before the events: A D is tabulated at reconstructed
+energies, much closer than the energy resolution. Excluded sky leaves the expected counts by the same sum, with the
+exposure in place of A D.
 """
 
+import math
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -13,19 +16,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from scipy.ndimage import spline_filter1d
 
-from gammajax import distributed
 from gammajax.energy import EnergyNodes
 from gammajax.engines.detector import Detector
 from gammajax.engines.exposure import Exposure
 from gammajax.engines.rows import Rows
 from gammajax.morphology import Morphology, Point
-from gammajax.radial import Folded, PointFold, RadialFold, directions, radial_fold
+from gammajax.radial import (
+    COARSE_ENERGY,
+    PADDING,
+    Folded,
+    PointFold,
+    Profiles,
+    RadialFold,
+    directions,
+    psf_energies,
+    radial_fold,
+)
 from gammajax.runs import Runs
 from gammajax.sky import displace, separation_on_host
 
-CHUNK = 2**11  # pairs of row and point, per step of an evaluation: bounds its memory
-PIXELS = 256  # the same for pixels of excluded sky, with all true energies
+CHUNK = 2**17  # pairs of row and point, per step of an evaluation: bounds its memory
+ENERGY_STEP = 0.02  # of tabulated reconstructed energies, in ln E'
+PIXELS = 256  # numbers of pixels of excluded sky are multiples
 PROBES = 64  # runs whose offsets set the window of offsets
 
 
@@ -44,20 +58,22 @@ class RadialResponse(eqx.Module):
         """Fold; eager."""
         fold = radial_fold([morphology], runs, np.asarray(nodes.energy, np.float64))
         detector = Detector.init(runs, nodes, fold.offsets)
-        folded = _fold(fold, morphology)
+        profiles = _fold(fold, morphology)
+        folded = profiles.folded
         window = _window(folded, morphology, runs, nodes)
         exposure = Exposure.init(detector, runs, nodes, fold.reach)
         counted = _by_energy(exposure, morphology, runs)
-        excluded = Excluded.init([morphology], runs, nodes, detector, fold.reach)
+        share = np.broadcast_to(np.eye(nodes.energy.size), (len(runs.responses), *(nodes.energy.size,) * 2))
+        excluded = Excluded.init([morphology], runs, nodes, detector, share, fold.reach)
         if excluded is not None:
-            counted = counted - _excluded(excluded, folded, morphology, runs)
+            counted = counted - _excluded(excluded, profiles, morphology, runs)
         return cls(morphology, runs, detector, folded, counted, window)
 
     def first(self, run, lon, lat, start, band: int) -> Int[Array, " row"]:
         """First offset node of the windows of rows with points [row, point]."""
         rows, points = lon.shape
         run, start = jnp.repeat(run, points), jnp.repeat(start, points)
-        there = directions(self.morphology, lon.ravel(), lat.ravel(), (self.runs.lon[run], self.runs.lat[run]))
+        there = directions(self.morphology, self.runs, run, lon.ravel(), lat.ravel())
         low, _ = _ends(self.folded, self.runs.response[run], start, band, there)
         low = jnp.floor(low.reshape(rows, -1).min(1)).astype(jnp.int32)
         return jnp.clip(low, 0, self.folded.offsets.size - self.window)
@@ -70,22 +86,29 @@ class RadialResponse(eqx.Module):
     def kernel(self, detected, run, first, point, start) -> Float[Array, "row band"]:
         """Kernel [cm^2 s TeV^-1 sr^-1] of each row at one direction."""
         lon, lat = point
-        there = directions(self.morphology, lon, lat, (self.runs.lon[run], self.runs.lat[run]))
+        there = directions(self.morphology, self.runs, run, lon, lat)
         return self.folded.kernel(detected, self.runs.response[run], first, start, there)
 
 
 class Excluded(eqx.Module):
-    """Pixels of excluded sky in reach of a source: `solid_angle` [sr], and the exposure [cm^2 s] of every run."""
+    """Pixels of excluded sky in reach of a source.
 
-    run: Int[Array, " pixel"]
+    `solid_angle` [sr]; `table`: index among the `runs` with such pixels, and `exposure` [cm^2 s] of these runs.
+    """
+
+    table: Int[Array, " pixel"]
     lon: Float[Array, " pixel"]
     lat: Float[Array, " pixel"]
     solid_angle: Float[Array, " pixel"]
-    exposure: Float[Array, "run offset energy"]
+    runs: Int[Array, " table"]
+    exposure: Float[Array, "table offset energy"]
+    share: Float[Array, "response energy psf_energy"]
 
     @classmethod
-    def init(cls, morphologies, runs: Runs, nodes: EnergyNodes, detector: Detector, reach: float) -> "Excluded | None":
-        """Pixels within the selections; None if there are none."""
+    def init(
+        cls, morphologies, runs: Runs, nodes: EnergyNodes, detector: Detector, share, reach: float
+    ) -> "Excluded | None":
+        """Pixels within the selections; None if there are none. `share`: [`gammajax.radial.psf_energies`][]."""
         columns = []
         for number, observation in enumerate(runs.observations):
             exclusion = observation.exclusion
@@ -105,99 +128,118 @@ class Excluded(eqx.Module):
         count = -(-run.size // PIXELS) * PIXELS
         solid_angle = np.where(np.arange(count) < run.size, np.resize(solid_angle, count), 0.0)
         run, lon, lat = (np.resize(column, count) for column in (run, lon, lat))
-        exposure = jnp.moveaxis(detector.exposure(runs, nodes.energy), 2, 1)
+        numbers, table = np.unique(run, return_inverse=True)
+        exposure = jnp.moveaxis(detector.exposure(runs, nodes.energy), 2, 1)[numbers]
         lon, lat, solid_angle = (jnp.asarray(np.asarray(column, exposure.dtype)) for column in (lon, lat, solid_angle))
-        return cls(jnp.asarray(run), lon, lat, solid_angle, exposure)
+        return cls(
+            jnp.asarray(table.astype(np.int32)),
+            lon,
+            lat,
+            solid_angle,
+            jnp.asarray(numbers),
+            exposure,
+            jnp.asarray(share, exposure.dtype),
+        )
 
-    def __call__(self, folded: Folded, morphology: Morphology, runs: Runs) -> Float[Array, "run energy"]:
-        """Exposure [cm^2 s] of the source through these pixels."""
-        energies = self.exposure.shape[2]
+    def __call__(
+        self, profiles: Profiles, morphology: Morphology, flux: Float[Array, " energy"], runs: Runs
+    ) -> Float[Array, " run"]:
+        """Expected counts of the source in these pixels."""
+        response = runs.response[self.runs]
 
-        @jax.checkpoint
+        def weight(columns):
+            exposure, response = columns
+            return (exposure * flux) @ self.share[response]
+
+        weights = jax.lax.map(weight, (self.exposure, response))[:, :, None]
+        sheet = profiles.of(response).sheet(weights, weights, profiles.offsets.size)
+
         def some(columns):
-            run, lon, lat, solid_angle = columns
-            there = directions(morphology, lon, lat, (runs.lon[run], runs.lat[run]))
-            none = jnp.zeros_like(run)
-            kernel = folded.kernel(self.exposure[run], runs.response[run], none, none, there)
-            return kernel * solid_angle[:, None]
+            table, lon, lat, solid_angle = columns
+            run = self.runs[table]
+            there = directions(morphology, runs, run, lon, lat)
+            return sheet(table, jnp.zeros_like(lon), there) * solid_angle
 
-        columns = (self.run, self.lon, self.lat, self.solid_angle)
-        values = jax.lax.map(some, jax.tree.map(lambda a: a.reshape(-1, PIXELS), columns))
-        return jax.ops.segment_sum(values.reshape(-1, energies), self.run, runs.lon.size)
+        values = _by_chunks(some, (self.table, self.lon, self.lat, self.solid_angle))
+        return jax.ops.segment_sum(values, self.runs[self.table], runs.lon.size)
+
+    def by_energy(self, profiles: Profiles, morphology: Morphology, runs: Runs) -> Float[Array, "run energy"]:
+        """Exposure [cm^2 s] of the source through these pixels."""
+        each = jnp.eye(self.exposure.shape[2], dtype=self.exposure.dtype)
+        return jax.lax.map(lambda flux: self(profiles, morphology, flux, runs), each).T
 
 
 class RadialSource(eqx.Module):
     """A round source with a free morphology.
 
-    Pairs of a row in reach and one of its points: `exact` [cm^2 s TeV^-1] is T A D in a window of offsets from `first`
-    and of energies from `start` on. `members`: the rows; `weight` of the points.
+    - `detected` [cm^2 TeV^-1]: A D as coefficients of a cubic B-spline in ln E', and `coarse`: at every fourth energy;
+      `share`: see [`gammajax.radial.psf_energies`][].
+    - Pairs of a row in reach and one of its points: `run`, `lon`, `lat`, and `place` among the energies. `members`: the
+      rows; `weight` of the points.
     """
 
-    nodes: EnergyNodes
     runs: Runs
     fold: PointFold | RadialFold
+    detected: Float[Array, "response offset reconstructed energy"]
+    coarse: Float[Array, "response offset coarse energy"]
+    share: Float[Array, "response energy psf_energy"]
     exposure: Exposure
     excluded: Excluded | None
     run: Int[Array, " pair"]
     lon: Float[Array, " pair"]
     lat: Float[Array, " pair"]
-    first: Int[Array, " pair"]
-    start: Int[Array, " pair"]
-    exact: Float[Array, "pair offset band"]
+    place: Float[Array, " pair"]
     weight: Float[Array, "row point"]
     members: Int[Array, " row"]
     rows: int = eqx.field(static=True)
+    window: int = eqx.field(static=True)
 
     @classmethod
     def init(cls, morphologies: Sequence[Morphology], rows: Rows) -> "RadialSource":
         """Tabulate for the source at several values of its parameters; eager."""
         runs, nodes = rows.runs, rows.nodes
-        fold = radial_fold(morphologies, runs, np.asarray(nodes.energy, np.float64))
+        energies, share = psf_energies(runs, nodes)
+        fold = radial_fold(morphologies, runs, energies)
         detector = Detector.init(runs, nodes, fold.offsets)
         points = rows.points()
         near = in_reach(morphologies, points.lon, points.lat, fold.reach).any(1)
         mine, place = rows.share(np.flatnonzero(near))
         energy, lon, lat, weight = rows.points(mine).pairs()
-        each = weight.shape[1]
-        run = np.repeat(rows.observation[mine], each)
-        start = np.repeat(np.repeat(rows.start, rows.block)[mine], each)
-        low, high = _hull(fold, morphologies, runs, run, lon, lat, start, rows.band)
-        # arrays of all processes have one shape
-        window = int(distributed.over(rows.shared, np.max, (high - low).max(initial=1))) + 1
-        first = np.minimum(low, fold.offsets.size - window)
-        exact = _exact(detector, runs, nodes, rows.band, window, run, energy, first, start, rows.dtype)
+        run = np.repeat(rows.observation[mine], weight.shape[1]).astype(np.int32)
+        low, detected, coarse = _reconstructed(detector, runs, nodes)
+        step = fold.offsets[1] - fold.offsets[0]
+        span = max(float(_fold(fold, morphology).span) for morphology in morphologies)
         return cls(
-            nodes,
             runs,
             fold,
+            detected,
+            coarse,
+            jnp.asarray(share, detected.dtype),
             Exposure.init(detector, runs, nodes, fold.reach),
-            Excluded.init(morphologies, runs, nodes, detector, fold.reach),
-            rows.place(run.astype(np.int32)),
+            Excluded.init(morphologies, runs, nodes, detector, share, fold.reach),
+            rows.place(run),
             rows.place(lon),
             rows.place(lat),
-            rows.place(first.astype(np.int32)),
-            rows.place(start),
-            rows.place(exact),
+            rows.place((np.log(energy) - low) / ENERGY_STEP),
             rows.place(weight),
             rows.place(place),
             rows.total,
+            min(math.ceil(span / float(step) - 1e-3) + 2, fold.offsets.size),
         )
 
     def intensity(self, morphology: Morphology, flux: Float[Array, " energy"]) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""
-        folded = self.fold(morphology)
-        band = self.exact.shape[2]
+        shared = (flux[:, None] * self.share)[:, None]
+        weight, coarse = (jnp.matmul(part, shared) for part in (self.detected, self.coarse))
+        sheet = self.fold(morphology).sheet(weight, coarse, self.window)
         runs = self.runs
 
-        @jax.checkpoint
         def some(columns):
-            run, lon, lat, first, start, exact = columns
-            there = directions(morphology, lon, lat, (runs.lon[run], runs.lat[run]))
-            near = flux[start[:, None] + jnp.arange(band)]
-            return (folded.kernel(exact, runs.response[run], first, start, there) * near).sum(1)
+            run, lon, lat, place = columns
+            there = directions(morphology, runs, run, lon, lat)
+            return runs.livetime[run] * sheet(runs.response[run], place, there)
 
-        columns = (self.run, self.lon, self.lat, self.first, self.start, self.exact)
-        values = _by_chunks(some, columns)
+        values = _by_chunks(some, (self.run, self.lon, self.lat, self.place))
         values = (values.reshape(self.weight.shape) * self.weight).sum(1)
         # transforms leave noise of either sign; not maximum: its derivative at zero is one half
         values = jnp.where(values < 0.0, 0.0, values)
@@ -209,22 +251,47 @@ class RadialSource(eqx.Module):
         counts = self.exposure(morphology, flux, self.runs)
         if self.excluded is None:
             return counts
-        return counts - self.excluded(self.fold(morphology), morphology, self.runs) @ flux
+        return counts - self.excluded(self.fold(morphology), morphology, flux, self.runs)
 
 
 def _by_chunks(function, columns):
-    """Apply to whole chunks of rows and to the rest."""
+    """Apply to whole chunks of rows and to the rest; gradients of many chunks evaluate them again, for memory."""
     size = columns[0].shape[0]
-    chunk = min(CHUNK, size)
-    if size == 0:
-        return jnp.zeros(0)
-    whole = size // chunk * chunk
-    values = jax.lax.map(function, jax.tree.map(lambda a: a[:whole].reshape(-1, chunk, *a.shape[1:]), columns)).reshape(
-        whole
+    if size <= CHUNK:
+        return function(columns)
+    again = jax.checkpoint(function)
+    whole = size // CHUNK * CHUNK
+    values = jax.lax.map(again, jax.tree.map(lambda a: a[:whole].reshape(-1, CHUNK, *a.shape[1:]), columns))
+    return jnp.concatenate([values.reshape(whole), again(jax.tree.map(lambda a: a[whole:], columns))])
+
+
+def _reconstructed(detector: Detector, runs: Runs, nodes: EnergyNodes) -> tuple[float, Array, Array]:
+    """Logarithm of the first reconstructed energy, and A D at all and at every fourth of them; eager."""
+    low, high = (math.log(float(f(a))) for f, a in ((np.min, runs.energy_min), (np.max, runs.energy_max)))
+    low -= PADDING * ENERGY_STEP
+    intervals = math.ceil((high - low) / ENERGY_STEP) + PADDING
+    intervals = -(-intervals // COARSE_ENERGY) * COARSE_ENERGY
+    energy = jnp.asarray(np.exp(low + ENERGY_STEP * np.arange(intervals + 1)))
+    dtype = jnp.zeros(()).dtype
+    shape = len(runs.responses), detector.offsets.size
+    detected = np.empty((*shape, intervals + 1, nodes.energy.size), dtype)
+    coarse = np.empty((*shape, intervals // COARSE_ENERGY + 1, nodes.energy.size), dtype)
+    for number in range(shape[0]):
+        values = np.asarray(_detected(detector, nodes, jnp.asarray(number), energy), np.float64).transpose(1, 0, 2)
+        coarse[number] = values[:, ::COARSE_ENERGY]
+        detected[number] = spline_filter1d(values, 3, axis=1, mode="mirror")
+    return low, jnp.asarray(detected), jnp.asarray(coarse)
+
+
+@eqx.filter_jit
+def _detected(detector, nodes, response, energy):
+    """A D [energy, offset, node] of one response at reconstructed energies."""
+    shape = energy.size, nodes.energy.size
+    node = jnp.broadcast_to(jnp.arange(nodes.energy.size), shape)
+    first = jnp.zeros(energy.shape, jnp.int32)
+    return detector(
+        jnp.broadcast_to(response, first.shape), energy, node, nodes.energy[node], first, detector.offsets.size
     )
-    if whole == size:
-        return values
-    return jnp.concatenate([values, function(jax.tree.map(lambda a: a[whole:], columns))])
 
 
 def in_reach(morphologies: Sequence[Morphology], lon, lat, reach: float) -> np.ndarray:
@@ -262,59 +329,8 @@ def _probe(folded, morphology, runs, probed, rad, angle, nodes):
     run = jnp.repeat(probed, rad.size * angle.size)
     r, a = (x.ravel() for x in jnp.meshgrid(rad, angle))
     lon, lat = displace(morphology.lon, morphology.lat, jnp.tile(r, probed.size), jnp.tile(a, probed.size))
-    there = directions(morphology, lon, lat, (runs.lon[run], runs.lat[run]))
+    there = directions(morphology, runs, run, lon, lat)
     return _ends(folded, runs.response[run], jnp.zeros_like(run), nodes.energy.size, there)
-
-
-def _hull(fold, morphologies, runs, run, lon, lat, start, band):
-    """First and last offset node of the true directions of each pair, for any of the morphologies."""
-    low = np.full(run.size, np.inf)
-    high = np.full(run.size, -np.inf)
-    size = CHUNK * 4
-    padded = -(-max(run.size, 1) // size) * size
-    columns = [np.resize(np.asarray(c), padded) if run.size else None for c in (run, lon, lat, start)]
-    seen = []
-    for morphology in morphologies:
-        place = jax.tree.map(float, morphology)
-        if any(place == other for other in seen) or not run.size:
-            continue
-        seen.append(place)
-        a, b = _hull_of(fold, morphology, runs, tuple(map(jnp.asarray, columns)), band)
-        low, high = np.minimum(low, np.asarray(a)[: run.size]), np.maximum(high, np.asarray(b)[: run.size])
-    last = fold.offsets.size - 1
-    low = np.clip(np.floor(low), 0, last - 1).astype(int)
-    return low, np.clip(np.ceil(high), low + 1, last).astype(int)
-
-
-@eqx.filter_jit
-def _hull_of(fold, morphology, runs, columns, band: int):
-    folded = fold(morphology)
-
-    def some(columns):
-        run, lon, lat, start = columns
-        there = directions(morphology, lon, lat, (runs.lon[run], runs.lat[run]))
-        return _ends(folded, runs.response[run], start, band, there)
-
-    columns = jax.tree.map(lambda a: a.reshape(-1, CHUNK), columns)
-    return jax.tree.map(jnp.ravel, jax.lax.map(some, columns))
-
-
-def _exact(detector, runs, nodes, band, window, run, energy, first, start, dtype):
-    """T A D of all pairs, a chunk at a time, on the host."""
-    result = np.empty((run.size, window, band), dtype)
-    size = CHUNK
-    for begin in range(0, run.size, size):
-        chunk = slice(begin, begin + size)
-        columns = [jnp.asarray(np.resize(c[chunk], size)) for c in (run, energy, first, start)]
-        result[chunk] = np.asarray(_detected(detector, runs, nodes, band, window, *columns))[: run[chunk].size]
-    return result
-
-
-@eqx.filter_jit
-def _detected(detector, runs, nodes, band: int, window: int, run, energy, first, start):
-    node = start[:, None] + jnp.arange(band)
-    values = detector(runs.response[run], energy, node, nodes.energy[node], first, window)
-    return runs.livetime[run][:, None, None] * values
 
 
 @eqx.filter_jit
@@ -328,8 +344,8 @@ def _by_energy(exposure, morphology, runs):
 
 
 @eqx.filter_jit
-def _excluded(excluded, folded, morphology, runs):
-    return excluded(folded, morphology, runs)
+def _excluded(excluded, profiles, morphology, runs):
+    return excluded.by_energy(profiles, morphology, runs)
 
 
 @eqx.filter_jit

@@ -73,14 +73,15 @@ def observation(make_observation):
 
 @pytest.fixture(scope="module")
 def built(observation):
-    """`built(name, engine)`: engine of a source, made once."""
+    """`built(name, engine, bands)`: engine of a source, made once."""
     made = {}
 
-    def build(name, engine):
-        if (name, engine) not in made:
-            rows = Rows.init(events(name), [observation], PER_DECADE)
-            made[name, engine] = rows, ENGINES[engine].init(source(name), [observation], rows)
-        return made[name, engine]
+    def build(name, engine, bands=None):
+        key = name, engine, bands
+        if key not in made:
+            rows = Rows.init(events(name), [observation], PER_DECADE, bands)
+            made[key] = rows, ENGINES[engine].init(source(name), [observation], rows)
+        return made[key]
 
     return build
 
@@ -92,15 +93,16 @@ def evaluate(engine, source):
 
 @pytest.fixture(scope="module")
 def values(built):
-    """`values(name, engine)`: intensity of the events and expected counts."""
+    """`values(name, engine, bands)`: intensity of the events and expected counts."""
     made = {}
 
-    def value(name, engine):
-        if (name, engine) not in made:
-            rows, ready = built(name, engine)
+    def value(name, engine, bands=None):
+        key = name, engine, bands
+        if key not in made:
+            rows, ready = built(*key)
             intensity, counts = evaluate(ready, source(name))
-            made[name, engine] = rows.to_events(intensity), float(counts[0])
-        return made[name, engine]
+            made[key] = rows.to_events(intensity), float(counts[0])
+        return made[key]
 
     return value
 
@@ -116,7 +118,8 @@ def test_kernel_agrees_with_direct(name, values):
 
 @pytest.mark.parametrize("name", [name for name in SOURCES if name != "cube"])
 def test_fold_agrees_with_direct(name, values):
-    (fold, counts), (direct, expected) = values(name, "fold"), values(name, "direct")
+    # a round source has no bands, which leave out a little of few nodes per decade
+    (fold, counts), (direct, expected) = values(name, "fold", 64), values(name, "direct", 64)
     top = direct.max()
     seen = direct > 1e-4 * top
     # transforms in single precision carry noise of a few 1e-6 of the maximum
