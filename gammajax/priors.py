@@ -1,6 +1,7 @@
 """Priors: shapes, unit-cube transforms, centres and ends of numpyro distributions."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from numpyro.distributions import (
 from numpyro.distributions.constraints import simplex
 
 from gammajax.mixture import stick_breaking
+from gammajax.spectra import is_concrete
 
 BISECTIONS = 60
 
@@ -100,6 +102,19 @@ def check_priors(priors: dict[str, Any]) -> None:
             raise ValueError(f"the prior of {name!r} has an empty range: is its lower end above the upper?")
         if not np.all(np.isfinite(centre(prior))):
             raise ValueError(f"the prior of {name!r} has no finite centre: is its range infinite?")
+
+
+def check_parameters(parameters: Any, priors: Mapping[str, Distribution]) -> None:
+    """Raise `ValueError` for parameters that do not match the priors, and for concrete NaN."""
+    if not isinstance(parameters, Mapping) or set(parameters) != set(priors):
+        given = sorted(parameters) if isinstance(parameters, Mapping) else f"a {type(parameters).__name__}"
+        raise ValueError(f"the parameters are a dict of {sorted(priors)}, not {given}")
+    for name, prior in priors.items():
+        value = parameters[name]
+        if jnp.shape(value) != shape(prior):
+            raise ValueError(f"parameter {name!r} has shape {jnp.shape(value)}, its prior has {shape(prior)}")
+        if is_concrete(value) and np.any(np.isnan(np.asarray(value))):
+            raise ValueError(f"parameter {name!r} is not a number: {np.asarray(value)}")
 
 
 def centre(prior: Distribution) -> Float[Array, "..."]:

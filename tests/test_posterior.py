@@ -296,7 +296,7 @@ def test_a_morphology_is_folded_once(observations, events, monkeypatch):
         folds.append(morphology)
         return fold(morphology, *rest)
 
-    for module in ("engines.kernel", "engines.fixed", "posterior"):
+    for module in ("engines.kernel", "engines.fixed", "engines.choice"):
         monkeypatch.setattr(f"gammajax.{module}.folded", folded)
 
     def several(p):
