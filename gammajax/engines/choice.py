@@ -107,9 +107,8 @@ def engines_of(
     by_kernel = {}
     for name, component in parts.items():
         check_fields(component, observations)
-        if isinstance(component, Source) and (
-            inits[name] == KernelEngine.init or isinstance(inits[name], PreparedKernel)
-        ):
+        init = inits[name]
+        if isinstance(component, Source) and (init == KernelEngine.init or isinstance(init, PreparedKernel)):
             by_kernel[name] = component
             if depends.morphologies.get(name):
                 raise ValueError(
