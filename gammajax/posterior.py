@@ -23,7 +23,7 @@ from gammajax.events import Events
 from gammajax.likelihood import extended_likelihood, mixture_density, mixture_likelihood, sum_of_logs, total_intensity
 from gammajax.mixture import Mixture, or_undefined
 from gammajax.observation import Aside, Observation
-from gammajax.priors import centre, check_parameters, check_priors, cube_size, from_cube
+from gammajax.priors import all_from_cube, centre, check_parameters, check_priors, cube_size
 from gammajax.progress import DELAY, Progress
 from gammajax.spectra import is_concrete
 
@@ -139,10 +139,11 @@ class Posterior(eqx.Module):
             self.engines = engines_of(explored, rows, engine, compact)
         self.count, self.data = rows.place(rows.count), rows.placed_data()
         self.reference_parameters, self.reference, self._reference_counts = start, jnp.zeros(0), {}  # set below
-        if self.total > MANY and jnp.result_type(float) != jnp.float64:
+        number = self.total
+        if number > MANY and jnp.result_type(float) != jnp.float64:
             _warn(
-                f"log-likelihoods of {self.total} events are rounded to about {6e-8 * self.total:.1g} in single "
-                "precision, too much for samplers; switch on jax_enable_x64 (kernels stay in single precision)"
+                f"log-likelihoods of {number} events are rounded to about {6e-8 * number:.1g} in single precision, "
+                "too much for samplers; switch on jax_enable_x64 (kernels stay in single precision)"
             )
         try:
             self.reference, self._reference_counts, totals = eqx.filter_jit(Posterior._refer)(self, start)
@@ -227,16 +228,7 @@ class Posterior(eqx.Module):
         For nested sampling. A vector of n elements takes n numbers; n fractions that add up to one take n - 1.
         Raises `ValueError` for another number of dimensions, and for concrete numbers outside the cube.
         """
-        if jnp.shape(u) != (self.cube_size,):
-            raise ValueError(f"a point of the unit cube has shape {(self.cube_size,)}, not {jnp.shape(u)}")
-        if is_concrete(u) and not np.all((np.asarray(u) >= 0) & (np.asarray(u) <= 1)):
-            raise ValueError(f"the numbers of a point of the unit cube must lie between 0 and 1: {np.asarray(u)}")
-        parameters, first = {}, 0
-        for name in self.names:
-            size = cube_size(self.priors[name])
-            parameters[name] = from_cube(self.priors[name], u[first : first + size])
-            first += size
-        return parameters
+        return all_from_cube({name: self.priors[name] for name in self.names}, u)
 
     @property
     def cube_size(self) -> int:

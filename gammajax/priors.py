@@ -74,6 +74,21 @@ def from_cube(prior: Distribution, u: Float[Array, " number"]) -> Float[Array, "
         ) from error
 
 
+def all_from_cube(priors: Mapping[str, Distribution], u: Float[Array, " number"]) -> dict[str, Float[Array, "..."]]:
+    """Parameters with these priors from numbers uniform between zero and one, in the order of the priors.
+
+    Raises `ValueError` for another number of them, and for concrete numbers outside this range.
+    """
+    sizes = [cube_size(prior) for prior in priors.values()]
+    if jnp.shape(u) != (sum(sizes),):
+        raise ValueError(f"a point of the unit cube has shape {(sum(sizes),)}, not {jnp.shape(u)}")
+    if is_concrete(u) and not np.all((np.asarray(u) >= 0) & (np.asarray(u) <= 1)):
+        raise ValueError(f"the numbers of a point of the unit cube must lie between 0 and 1: {np.asarray(u)}")
+    ends = np.cumsum(sizes)
+    parts = zip(priors.items(), ends - sizes, ends, strict=True)
+    return {name: from_cube(prior, u[first:end]) for (name, prior), first, end in parts}
+
+
 def check_names(names) -> None:
     """Raise `ValueError` for names of parameters that a result cannot hold: those of its own axes, and paths."""
     for name in names:
