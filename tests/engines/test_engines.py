@@ -6,6 +6,7 @@ import pytest
 
 import gammajax as gj
 from gammajax.engines import ENGINES, BackgroundEngine, FixedEngine, Rows
+from gammajax.samplers.particles import _inner
 from gammajax.sky import Grid, deproject, displace, separation
 
 PER_DECADE = 15.0
@@ -118,7 +119,7 @@ def marked(values):
 
 
 def number_of_marks(program):
-    inner = [number_of_marks(part) for step in program.eqns for part in jax.core.jaxprs_in_params(step.params)]
+    inner = [number_of_marks(part) for step in program.eqns for part in _inner(step.params.values())]
     return sum(inner) + sum(step.params.get("name") == "marked" for step in program.eqns)
 
 
