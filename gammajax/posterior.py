@@ -15,8 +15,9 @@ from numpyro.distributions import Distribution
 from gammajax import distributed
 from gammajax.cells import Cells
 from gammajax.display import block, document, length, listed, number_of, rows, text, total, words
-from gammajax.engines import Engine, Expected, Rows
+from gammajax.engines import Engine, Rows
 from gammajax.engines.choice import JAX_CANNOT, NOT_COMPILED, EngineChoice, engines_of, explore
+from gammajax.engines.engine import Expected
 from gammajax.engines.rows import PER_DECADE, data_of
 from gammajax.events import Events
 from gammajax.likelihood import extended_likelihood, mixture_density, mixture_likelihood, sum_of_logs, total_intensity

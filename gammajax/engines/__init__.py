@@ -7,7 +7,7 @@ A new engine is one file with a subclass of `Engine` and a row in `ENGINES` (CON
 from gammajax.engines.background import BackgroundEngine
 from gammajax.engines.dense import DenseEngine
 from gammajax.engines.direct import DirectEngine
-from gammajax.engines.engine import Engine, Expected
+from gammajax.engines.engine import Engine
 from gammajax.engines.fixed import FixedEngine
 from gammajax.engines.fold import FoldEngine
 from gammajax.engines.kernel import KernelEngine, PreparedKernel
@@ -26,7 +26,6 @@ __all__ = [
     "DenseEngine",
     "DirectEngine",
     "Engine",
-    "Expected",
     "FixedEngine",
     "FoldEngine",
     "KernelEngine",
