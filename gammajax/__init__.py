@@ -19,6 +19,8 @@ from gammajax.darkmatter import Moore as Moore
 from gammajax.darkmatter import ParticleModel as ParticleModel
 from gammajax.darkmatter import Zhao as Zhao
 from gammajax.events import Events as Events
+from gammajax.expectation import expected_counts as expected_counts
+from gammajax.expectation import intensity as intensity
 from gammajax.forecast import Asimov as Asimov
 from gammajax.forecast import Forecast as Forecast
 from gammajax.forecast import Sensitivity as Sensitivity
@@ -36,8 +38,6 @@ from gammajax.morphology import GeneralizedGaussian as GeneralizedGaussian
 from gammajax.morphology import Point as Point
 from gammajax.observation import Observation as Observation
 from gammajax.posterior import Posterior as Posterior
-from gammajax.posterior import expected_counts as expected_counts
-from gammajax.posterior import intensity as intensity
 from gammajax.profile import Profile as Profile
 from gammajax.profile import TestStatistic as TestStatistic
 from gammajax.profile import profile as profile

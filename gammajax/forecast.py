@@ -557,7 +557,8 @@ def _invert(information, tangent, names) -> np.ndarray:
 
 @eqx.filter_jit
 def _component(engine, component):
-    return engine.intensity(component), engine.expected_counts(component).sum()
+    expected = engine(component)
+    return expected.intensity, expected.counts.sum()
 
 
 @eqx.filter_jit

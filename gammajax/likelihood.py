@@ -2,6 +2,8 @@
 
 mixture   log L = Sum_k log Sum_i w_i lambda_i(x_k) / N_i
 extended  log L = -Sum_i N_i + Sum_k log Sum_i lambda_i(x_k)
+
+Both are relative to their value at reference parameters: log L itself has too many digits for single precision.
 """
 
 import functools
@@ -17,6 +19,44 @@ LEAST_COUNTS = 1e-18
 
 
 # each compiled as a whole, also where nothing around it is: step by step it would be a hundred programs
+@jax.jit
+def mixture_likelihood(
+    intensities: Sequence[Float[Array, " row"]],
+    counts: Float[Array, " component"],
+    fractions: Float[Array, " component"],
+    reference: Float[Array, " row"],
+    count: Integer[Array, " row"],
+) -> Float[Array, ""]:
+    """Sum_k n_k log [p(x_k) / p_ref(x_k)] with the density p = Sum_i w_i lambda_i / N_i.
+
+    Rows k hold n_k events (`count`); `reference` is p_ref, the density at the reference parameters.
+    """
+    return sum_of_logs(mixture_density(intensities, counts, fractions), reference, count)
+
+
+@jax.jit
+def extended_likelihood(
+    intensities: Sequence[Float[Array, " row"]],
+    counts: Sequence[Float[Array, "observation _"]],
+    reference: Float[Array, " row"],
+    reference_counts: Sequence[Float[Array, "observation _"]],
+    count: Integer[Array, " row"],
+) -> Float[Array, ""]:
+    """Sum_k n_k log [lambda(x_k) / lambda_ref(x_k)] - (N - N_ref) with lambda = Sum_i lambda_i and N = Sum_i N_i.
+
+    The `counts` of each component are the terms of N_i, for example over energies: N is large, and N - N_ref must be
+    right to a small fraction of one event. The difference of each term keeps it in single precision.
+    """
+    more = [(now - before).sum() for now, before in zip(counts, reference_counts, strict=True)]
+    return sum_of_logs(total_intensity(intensities), reference, count) - functools.reduce(operator.add, more)
+
+
+@jax.jit
+def total_intensity(intensities: Sequence[Float[Array, " row"]]) -> Float[Array, " row"]:
+    """Intensity [TeV^-1 sr^-1] of each event by all components: Sum_i lambda_i."""
+    return functools.reduce(operator.add, intensities)
+
+
 @jax.jit
 def mixture_density(
     intensities: Sequence[Float[Array, " row"]] | Float[Array, "component row"],

@@ -1,13 +1,13 @@
 """Model of the sky and its instrument: sources, background and the mixture of them."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Integer
 
 from gammajax.display import LINES, block, described, document, item, rows, text, words
 from gammajax.likelihood import LEAST_COUNTS
@@ -84,15 +84,16 @@ class InstrumentBackground(eqx.Module):
 
 SLACK = 1e-6  # rounding of a sum of weights in single precision
 Component = Source | InstrumentBackground
+Value = TypeVar("Value")
 
 
-def or_undefined(component: Component, value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The value, or NaN if a traced number of the component is NaN: comparisons in some formulae hide the NaN."""
+def or_undefined(component: Component, value: Value) -> Value:
+    """Arrays, or NaN if a traced number of the component is NaN: comparisons in some formulae hide the NaN."""
     traced = [leaf for leaf in jax.tree.leaves(component) if not is_concrete(leaf) and eqx.is_inexact_array(leaf)]
     if not traced:
         return value
     undefined = jnp.stack([jnp.isnan(leaf).any() for leaf in traced]).any()
-    return jnp.where(undefined, jnp.asarray(jnp.nan, value.dtype), value)
+    return jax.tree.map(lambda array: jnp.where(undefined, jnp.asarray(jnp.nan, array.dtype), array), value)
 
 
 class Mixture(eqx.Module):
@@ -201,6 +202,22 @@ class Mixture(eqx.Module):
                 for path in paths
             }
         return {path: found[path] for path in self.components}
+
+    def flux_scales(
+        self, counts: dict[str, Float[Array, ""]], events: Float[Array, ""] | Integer[Array, ""]
+    ) -> dict[str, Float[Array, ""]]:
+        """Factor on each component's absolute flux that yields its fraction of n observed `events`: s_i = w_i n / N_i.
+
+        One without weights, and infinite for a component that expects no events but has a weight.
+        """
+        if not self.weighted:
+            return {path: jnp.ones(()) for path in counts}
+        scales = {}
+        for path, fraction in self.component_fractions(counts).items():
+            some = ~(counts[path] <= LEAST_COUNTS)
+            scale = fraction * events / jnp.where(some, counts[path], 1.0)
+            scales[path] = jnp.where(some, scale, jnp.where(fraction > 0, jnp.inf, 0.0))
+        return scales
 
     def node_fractions(self, counts: dict[str, Float[Array, ""]]) -> dict[str, Float[Array, ""]]:
         """As [`Mixture.component_fractions`][], also for inner mixtures: a node has the sum of its components."""

@@ -1,6 +1,7 @@
 """Priors: shapes, unit-cube transforms, centres and ends of numpyro distributions."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from numpyro.distributions import (
 from numpyro.distributions.constraints import simplex
 
 from gammajax.mixture import stick_breaking
+from gammajax.spectra import is_concrete
 
 BISECTIONS = 60
 
@@ -72,6 +74,21 @@ def from_cube(prior: Distribution, u: Float[Array, " number"]) -> Float[Array, "
         ) from error
 
 
+def all_from_cube(priors: Mapping[str, Distribution], u: Float[Array, " number"]) -> dict[str, Float[Array, "..."]]:
+    """Parameters with these priors from numbers uniform between zero and one, in the order of the priors.
+
+    Raises `ValueError` for another number of them, and for concrete numbers outside this range.
+    """
+    sizes = [cube_size(prior) for prior in priors.values()]
+    if jnp.shape(u) != (sum(sizes),):
+        raise ValueError(f"a point of the unit cube has shape {(sum(sizes),)}, not {jnp.shape(u)}")
+    if is_concrete(u) and not np.all((np.asarray(u) >= 0) & (np.asarray(u) <= 1)):
+        raise ValueError(f"the numbers of a point of the unit cube must lie between 0 and 1: {np.asarray(u)}")
+    ends = np.cumsum(sizes)
+    parts = zip(priors.items(), ends - sizes, ends, strict=True)
+    return {name: from_cube(prior, u[first:end]) for (name, prior), first, end in parts}
+
+
 def check_names(names) -> None:
     """Raise `ValueError` for names of parameters that a result cannot hold: those of its own axes, and paths."""
     for name in names:
@@ -100,6 +117,19 @@ def check_priors(priors: dict[str, Any]) -> None:
             raise ValueError(f"the prior of {name!r} has an empty range: is its lower end above the upper?")
         if not np.all(np.isfinite(centre(prior))):
             raise ValueError(f"the prior of {name!r} has no finite centre: is its range infinite?")
+
+
+def check_parameters(parameters: Any, priors: Mapping[str, Distribution]) -> None:
+    """Raise `ValueError` for parameters that do not match the priors, and for concrete NaN."""
+    if not isinstance(parameters, Mapping) or set(parameters) != set(priors):
+        given = sorted(parameters) if isinstance(parameters, Mapping) else f"a {type(parameters).__name__}"
+        raise ValueError(f"the parameters are a dict of {sorted(priors)}, not {given}")
+    for name, prior in priors.items():
+        value = parameters[name]
+        if jnp.shape(value) != shape(prior):
+            raise ValueError(f"parameter {name!r} has shape {jnp.shape(value)}, its prior has {shape(prior)}")
+        if is_concrete(value) and np.any(np.isnan(np.asarray(value))):
+            raise ValueError(f"parameter {name!r} is not a number: {np.asarray(value)}")
 
 
 def centre(prior: Distribution) -> Float[Array, "..."]:

@@ -226,7 +226,10 @@ MADE = {
     ),
     darkmatter.Yields: (lambda o, p: embedded(), ["62 masses", "0.005 to 100 TeV", "e_L"]),
     darkmatter.YieldTable: (lambda o, p: darkmatter.yield_table("W"), ["numbers"]),
-    engines.BackgroundEngine: (lambda o, p: p.engines["sky"].engine, ["MB"]),
+    engines.BackgroundEngine: (
+        lambda o, p: engines.BackgroundEngine.init(gj.InstrumentBackground(), [o], rows(o)),
+        ["MB"],
+    ),
     engines.DenseEngine: (
         lambda o, p: engines.DenseEngine(
             nodes(), AXES, ARRAYS[0], ARRAYS[0], ((0, 0, True),), ((0, ARRAYS[0]),), "linear"

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gammajax.likelihood import accurate_sum, mixture_density, sum_of_logs
+from gammajax.likelihood import (
+    accurate_sum,
+    extended_likelihood,
+    mixture_density,
+    mixture_likelihood,
+    sum_of_logs,
+)
 
 RANDOM = np.random.default_rng(0)
 # sums that lose digits when added one after the other
@@ -69,3 +75,47 @@ def test_sum_of_logs_counts_valid_rows_only():
     value, gradient = jax.jit(jax.value_and_grad(sum_of_logs))(density, reference, count)
     assert value == pytest.approx(np.log(2.0) + np.log(3.0))
     np.testing.assert_allclose(gradient, [0.5, 0.0, 1.0 / 6.0], rtol=1e-6)
+
+
+def two_components():
+    """Intensities, terms of counts by observation, and events of five rows."""
+    intensities = RANDOM.uniform(0.1, 2.0, (2, 5))
+    return intensities, [RANDOM.uniform(1.0, 9.0, (3, 4)), RANDOM.uniform(1.0, 9.0, (3, 7))], np.array([1, 0, 3, 1, 2])
+
+
+def test_mixture_likelihood_by_hand():
+    intensities, terms, count = two_components()
+    counts, fractions, reference = np.array([part.sum() for part in terms]), np.array([0.3, 0.7]), intensities[1]
+    density = (fractions / counts) @ intensities
+    found = mixture_likelihood(
+        list(map(jnp.asarray, intensities)), *map(jnp.asarray, (counts, fractions, reference, count))
+    )
+    assert float(found) == pytest.approx(count @ np.log(density / reference), rel=1e-5)
+
+
+def test_extended_likelihood_by_hand():
+    intensities, terms, count = two_components()
+    before = [0.9 * part for part in terms]
+    reference = intensities[0] + 0.5 * intensities[1]
+    found = extended_likelihood(
+        list(map(jnp.asarray, intensities)),
+        list(map(jnp.asarray, terms)),
+        jnp.asarray(reference),
+        list(map(jnp.asarray, before)),
+        jnp.asarray(count),
+    )
+    expected = count @ np.log(intensities.sum(0) / reference) - sum(part.sum() for part in terms) * 0.1
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("total", [1e6, 1e7, 1e8])
+def test_a_small_change_of_many_counts(total):
+    """Half an event more: beyond 1e7, neighbouring totals in single precision are one or eight events apart."""
+    before = RANDOM.uniform(0.5, 1.5, (4, 100))
+    before = (before * total / before.sum()).astype(np.float32)
+    now = before.copy()
+    now[1, 7], now[3, 99] = now[1, 7] + 1.0, now[3, 99] - 0.5
+    exact = now.astype(float).sum() - before.astype(float).sum()
+    ones = jnp.ones(3)
+    found = extended_likelihood([ones], [jnp.asarray(now)], ones, [jnp.asarray(before)], jnp.ones(3, int))
+    assert float(found) == pytest.approx(-exact, abs=1e-6)

@@ -8,10 +8,10 @@ import numpy as np
 
 from gammajax.config import HIGHEST, Config
 from gammajax.darkmatter import Halo
+from gammajax.engines.choice import explore_priors
 from gammajax.io.pointing import separations
 from gammajax.mixture import Source
 from gammajax.observation import Observation
-from gammajax.posterior import explore_priors
 from gammajax.priors import centre, check_priors
 
 TAILS = 1.0  # deg, about the width that a point spread function adds to the reach of a pointing

@@ -1,6 +1,7 @@
 """Engines: computation of intensities and expected counts of one component.
 
-A new engine is one file with a subclass of `Engine` and a row in `ENGINES` (CONTRIBUTING.md).
+A new engine is one file with a subclass of `Engine` and a row in `ENGINES` (CONTRIBUTING.md). The module
+`gammajax.engines.choice` chooses the engine of each component.
 """
 
 from gammajax.engines.background import BackgroundEngine

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gammajax.engines.engine import Engine
+from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.rows import Rows
 from gammajax.fold import selected_fractions
 from gammajax.mixture import InstrumentBackground
@@ -16,6 +16,21 @@ from gammajax.sky import Grid
 
 ENERGIES_PER_DECADE, PANEL_POINTS, STEP = 40, 3, 0.05
 CHUNK, FEW = 2**17, 2**12  # points per step of the set-up, for many and for few events
+
+
+class BackgroundCounts(eqx.Module):
+    """Function from a background to its expected counts by reconstructed energy.
+
+    `counts` are those of the response over the selected regions, at fine energies [TeV].
+    """
+
+    energy: Float[Array, "observation energy"]
+    counts: Float[Array, "observation energy"]
+
+    def __call__(self, source: InstrumentBackground) -> Float[Array, "observation energy"]:
+        """Expected counts; their sum over energies is the number in each selection."""
+        factor = jax.vmap(lambda number, energy: source.select(number).factor(energy))
+        return self.counts * factor(jnp.arange(self.energy.shape[0]), self.energy)
 
 
 class BackgroundEngine(Engine):
@@ -27,8 +42,7 @@ class BackgroundEngine(Engine):
     rate: Float[Array, " row"]
     energy_row: Float[Array, " row"]
     observation: Int[Array, " row"]
-    energy: Float[Array, "observation energy"]
-    counts: Float[Array, "observation energy"]
+    counted: BackgroundCounts
 
     @classmethod
     def init(cls, source: InstrumentBackground, observations, rows: Rows, variants=()) -> "BackgroundEngine":
@@ -59,27 +73,14 @@ class BackgroundEngine(Engine):
             rows.place(rate),
             rows.place(energy_row),
             rows.place(rows.observation),
-            jnp.asarray(energy),
-            jnp.asarray(counts),
+            BackgroundCounts(jnp.asarray(energy), jnp.asarray(counts)),
         )
 
-    def intensity(self, source: InstrumentBackground) -> Float[Array, " row"]:
-        """Intensity [TeV^-1 sr^-1] of every row."""
-        return self.rate * source.select(self.observation).factor(self.energy_row)
-
-    def expected_counts(self, source: InstrumentBackground) -> Float[Array, " observation"]:
-        """Expected counts in the selection of every observation."""
-        return (self.counts * self._factor(source)).sum(-1)
-
-    def counts_between(
-        self, reference: InstrumentBackground, source: InstrumentBackground
-    ) -> Float[Array, " observation"]:
-        """Expected counts of `source` minus those of `reference`."""
-        return (self.counts * (self._factor(source) - self._factor(reference))).sum(-1)
-
-    def _factor(self, source) -> Float[Array, "observation energy"]:
-        factor = jax.vmap(lambda number, energy: source.select(number).factor(energy))
-        return factor(jnp.arange(self.energy.shape[0]), self.energy)
+    @eqx.filter_jit
+    def __call__(self, source: InstrumentBackground) -> Expected:
+        """Intensities and counts, by reconstructed energy."""
+        intensity = self.rate * source.select(self.observation).factor(self.energy_row)
+        return Expected(intensity, self.counted(source))
 
 
 def selection_integrals(

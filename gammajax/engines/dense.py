@@ -35,7 +35,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
 from gammajax.energy import EnergyNodes
-from gammajax.engines.engine import Engine
+from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.fold import FoldEngine
 from gammajax.engines.kernel import KernelEngine
 from gammajax.engines.rows import Rows
@@ -120,13 +120,11 @@ class DenseEngine(Engine):
         tables = density.reshape(*shape, -1), exposure.reshape(*shape, -1)
         return cls(rows.nodes, axes, *tables, free=where, same=same, method=method)
 
-    def intensity(self, source: Source) -> Float[Array, " row"]:
-        """Intensity [TeV^-1 sr^-1] of every row."""
-        return self._at(source, self.density) * self.expected_counts(source).sum()
-
-    def expected_counts(self, source: Source) -> Float[Array, " observation"]:
-        """Expected counts in the selection of every observation."""
-        return self._at(source, self.exposure) * self.energy.flux(source.spectrum).sum()
+    @eqx.filter_jit
+    def __call__(self, source: Source) -> Expected:
+        """Intensities and counts; the counts are one term."""
+        counts = self._at(source, self.exposure) * self.energy.flux(source.spectrum).sum()
+        return Expected(self._at(source, self.density) * counts.sum(), counts[:, None])
 
     def _at(self, source, table):
         """The table at the free numbers of the source."""
@@ -218,9 +216,10 @@ def _tabulate(engine, nodes, source, where, points):
 
     def one(point):
         changed = _place(source, [at[:2] for at in where], point)
-        counts, flux = engine.expected_counts(changed), nodes.flux(changed.spectrum).sum()
+        expected, flux = engine(changed), nodes.flux(changed.spectrum).sum()
+        counts = expected.counts.sum(-1)
         total = counts.sum()
-        density = engine.intensity(changed) / jnp.where(total > 0, total, 1.0)
+        density = expected.intensity / jnp.where(total > 0, total, 1.0)
         return jnp.where(total > 0, density, 0.0), counts / jnp.where(flux > 0, flux, 1.0)
 
     return jax.lax.map(one, points)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from gammajax.energy import SUB_BINS, EnergyNodes
 from gammajax.engines.acceptance import Acceptance
-from gammajax.engines.engine import Engine
+from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.rows import Rows
 from gammajax.fold import psf_quantile, psf_radius
 from gammajax.mixture import Source
@@ -79,9 +79,13 @@ class DirectEngine(Engine):
         )
 
     @eqx.filter_jit
-    def intensity(self, source: Source) -> Float[Array, " row"]:
-        """Intensity [TeV^-1 sr^-1] of every row."""
+    def __call__(self, source: Source) -> Expected:
+        """Intensities and counts, by energy."""
         flux = self.nodes.flux(source.spectrum)
+        exposure = jnp.stack([part(source.morphology, self.nodes) for part in self.acceptance])
+        return Expected(self._intensity(source, flux), exposure * flux)
+
+    def _intensity(self, source, flux) -> Float[Array, " row"]:
         result = jnp.zeros(self.rows, flux.dtype)
         for observation, columns, members, copies, weight, widths in zip(
             self.observations, self.columns, self.members, self.copies, self.weights, self.widths, strict=True
@@ -113,12 +117,6 @@ class DirectEngine(Engine):
         sub = jax.lax.dynamic_slice(self.nodes.sub_energy, (start * SUB_BINS,), (bins,))
         project = jax.lax.dynamic_slice(self.nodes.project, (start, start * SUB_BINS), (self.band, bins))
         return project @ table.density(energy, sub[:, None], table.profile.axes[1].nodes[None, :])
-
-    @eqx.filter_jit
-    def expected_counts(self, source: Source) -> Float[Array, " observation"]:
-        """Expected counts in the selection of every observation."""
-        exposure = jnp.stack([part(source.morphology, self.nodes) for part in self.acceptance])
-        return exposure @ self.nodes.flux(source.spectrum)
 
 
 def _psf_widths(observation, energy) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """The interface of all engines."""
 
 import abc
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 from jaxtyping import Array, Float
@@ -10,11 +10,23 @@ from gammajax.display import block, document, memory, words
 from gammajax.engines.rows import Rows
 
 
-class Engine(eqx.Module):
-    """Intensities and expected counts of one component of a mixture.
+class Expected(NamedTuple):
+    """Expectation of one component: its `intensity` [TeV^-1 sr^-1] of every row, and its `counts` in the selections.
 
-    `init` runs once, eagerly, and computes everything that does not depend on the parameters. The other methods are
-    pure: a sampler calls them with the component at the current parameters.
+    The counts are terms of a sum over the last axis, for example over energies. Likelihoods of absolute fluxes need the
+    change of a large number of counts to a small fraction of one event: they take the difference of each term.
+    """
+
+    intensity: Float[Array, " row"]
+    counts: Float[Array, "observation term"]
+
+
+class Engine(eqx.Module):
+    """Function from one component of a mixture to its intensities and expected counts.
+
+    `init` runs once, eagerly, and computes everything that does not depend on the parameters. The call is pure: a
+    sampler calls the engine with the component at the current parameters. Intensities and counts come from one
+    evaluation of its spectrum.
     """
 
     __pdoc__ = document
@@ -30,17 +42,15 @@ class Engine(eqx.Module):
         """Prepare for the events in `rows`; `variants` are the component at the ends and some draws of the priors."""
 
     @abc.abstractmethod
+    def __call__(self, source: Any) -> Expected:
+        """Intensities and counts."""
+
+    @eqx.filter_jit
     def intensity(self, source: Any) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""
+        return self(source).intensity
 
-    @abc.abstractmethod
+    @eqx.filter_jit
     def expected_counts(self, source: Any) -> Float[Array, " observation"]:
-        """Expected counts in the selection of every observation."""
-
-    def counts_between(self, reference: Any, source: Any) -> Float[Array, " observation"]:
-        """Expected counts of `source` minus those of `reference`.
-
-        Likelihoods of absolute fluxes need this difference of large numbers to a small fraction of one event. Engines
-        with counts as a sum over energies take the difference of each term, for single precision.
-        """
-        return self.expected_counts(source) - self.expected_counts(reference)
+        """Expected counts in the selection of every observation; the compiler leaves out the intensities."""
+        return self(source).counts.sum(-1)

@@ -1,26 +1,43 @@
 """Fixed engine: a component without free parameters, one number per row."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gammajax.energy import EnergyNodes
 from gammajax.engines.background import BackgroundEngine
-from gammajax.engines.engine import Engine
+from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.kernel import KernelEngine, evaluate, folded
 from gammajax.engines.rows import Rows
 from gammajax.mixture import InstrumentBackground, Source
 
 
-class FixedEngine(Engine):
-    """Intensities of the component of `init`, and an engine for its expected counts.
+class SourceCounts(eqx.Module):
+    """Function from a source with a known morphology to its expected counts by true energy.
 
-    `intensity` ignores its argument: it always returns the intensities of the component of `init`.
+    `exposure` [cm^2 s] by observation and node, within the selection.
     """
 
-    engine: Engine
+    nodes: EnergyNodes
+    exposure: Float[Array, "observation energy"]
+
+    def __call__(self, source: Source) -> Float[Array, "observation energy"]:
+        """Expected counts; their sum over energies is the number in each selection."""
+        return self.exposure * self.nodes.flux(source.spectrum)
+
+
+class FixedEngine(Engine):
+    """Intensities and counts of the component of `init`; a call ignores its argument.
+
+    `counted` gives the counts of other spectra with the same morphology, or of other norms and tilts.
+    """
+
     values: Float[Array, " row"]
+    counts: Float[Array, "observation term"]
+    counted: Callable[[Any], Float[Array, "observation energy"]]  # SourceCounts or BackgroundCounts
 
     @classmethod
     def init(cls, source: Source | InstrumentBackground, observations, rows: Rows, variants=()) -> "FixedEngine":
@@ -28,42 +45,28 @@ class FixedEngine(Engine):
         if isinstance(source, Source):
             return cls.of([source], folded(source.morphology, observations, rows.nodes), rows)[0]
         whole = BackgroundEngine.init(source, observations, rows)
-        empty = jnp.zeros(0)
-        of_rows = (empty, empty, jnp.zeros(0, int))
-        engine = eqx.tree_at(lambda e: (e.rate, e.energy_row, e.observation), whole, of_rows)
-        return cls(engine, _intensity(whole, source).astype(rows.dtype))
+        values, counts = whole(source)
+        return cls(values.astype(rows.dtype), counts, whole.counted)
 
     @classmethod
     def of(cls, sources: Sequence[Source], responses: Iterable, rows: Rows) -> list["FixedEngine"]:
         """Evaluate sources with one morphology from its folded responses, one per observation."""
         fluxes = jnp.stack([rows.nodes.flux(source.spectrum) for source in sources])
         values, exposure = evaluate(responses, rows, fluxes)
-        empty = jnp.zeros((0, rows.band, rows.block), rows.dtype)
-        engine = KernelEngine(rows.nodes, empty, jnp.asarray(rows.start[:0]), exposure)
-        return [cls(engine, values[:, i].reshape(-1)) for i in range(len(sources))]
+        counted = SourceCounts(rows.nodes, exposure)
+        return [cls(values[:, i].reshape(-1), exposure * flux, counted) for i, flux in enumerate(fluxes)]
 
     @classmethod
     def of_kernel(cls, kernel: KernelEngine, source: Source) -> "FixedEngine":
         """Evaluate a source with the kernel of another source with the same morphology."""
-        empty = jnp.zeros((0, *kernel.kernel.shape[1:]), kernel.kernel.dtype), jnp.zeros(0, kernel.start.dtype)
-        engine = eqx.tree_at(lambda e: (e.kernel, e.start), kernel, empty)
-        return cls(engine, _intensity(kernel, source).astype(kernel.kernel.dtype))
+        values, counts = kernel(source)
+        return cls(values.astype(kernel.kernel.dtype), counts, SourceCounts(kernel.nodes, kernel.exposure))
 
-    def intensity(self, source: Source | InstrumentBackground) -> Float[Array, " row"]:
-        """Intensity [TeV^-1 sr^-1] of every row."""
-        return self.values
+    def __call__(self, source: Source | InstrumentBackground) -> Expected:
+        """Intensities and counts of the component of `init`."""
+        return Expected(self.values, self.counts)
 
+    @eqx.filter_jit
     def expected_counts(self, source: Source | InstrumentBackground) -> Float[Array, " observation"]:
-        """Expected counts in the selection of every observation."""
-        return self.engine.expected_counts(source)
-
-    def counts_between(
-        self, reference: Source | InstrumentBackground, source: Source | InstrumentBackground
-    ) -> Float[Array, " observation"]:
-        """Zero: the component never changes."""
-        return jnp.zeros_like(self.engine.expected_counts(source))
-
-
-@eqx.filter_jit
-def _intensity(engine, source):
-    return engine.intensity(source)
+        """Expected counts in the selection of every observation, of any spectrum, norm and tilt."""
+        return self.counted(source).sum(-1)

@@ -29,7 +29,7 @@ from scipy.ndimage import spline_filter1d
 from gammajax.energy import EnergyNodes, lagrange
 from gammajax.engines.acceptance import Acceptance
 from gammajax.engines.detector import Detector
-from gammajax.engines.engine import Engine
+from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.radial import RadialSource
 from gammajax.engines.rows import Rows
 from gammajax.fold import (
@@ -278,14 +278,11 @@ class FoldEngine(Engine):
         return cls(rows.nodes, ImageSource.init(morphologies, observations, rows))
 
     @eqx.filter_jit
-    def intensity(self, source: Source) -> Float[Array, " row"]:
-        """Intensity [TeV^-1 sr^-1] of every row."""
-        return self.source.intensity(source.morphology, self.nodes.flux(source.spectrum))
-
-    @eqx.filter_jit
-    def expected_counts(self, source: Source) -> Float[Array, " observation"]:
-        """Expected counts in the selection of every observation."""
-        return self.source.expected_counts(source.morphology, self.nodes.flux(source.spectrum))
+    def __call__(self, source: Source) -> Expected:
+        """Intensities and counts; the counts are one term."""
+        morphology, flux = source.morphology, self.nodes.flux(source.spectrum)
+        counts = self.source.expected_counts(morphology, flux)
+        return Expected(self.source.intensity(morphology, flux), counts[:, None])
 
 
 def _evaluate(coefficients, position, *columns):

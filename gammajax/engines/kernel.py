@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from gammajax.display import block, document, memory, number_of, text, words
 from gammajax.energy import EnergyNodes
 from gammajax.engines.detector import Detector
-from gammajax.engines.engine import Engine
+from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.radial import RadialResponse
 from gammajax.engines.rows import PER_DECADE, Rows, true_energy_range
 from gammajax.fold import (
@@ -66,24 +66,14 @@ class KernelEngine(Engine):
         return cls(rows.nodes, kernel, rows.place(rows.start), exposure)
 
     @eqx.filter_jit
-    def intensity(self, source: Source) -> Float[Array, " row"]:
-        """Intensity [TeV^-1 sr^-1] of every row."""
-        flux = self.nodes.flux(source.spectrum).astype(self.kernel.dtype)
+    def __call__(self, source: Source) -> Expected:
+        """Intensities and counts, by energy."""
+        flux = self.nodes.flux(source.spectrum)
         window = self.start[:, None] + jnp.arange(self.kernel.shape[1])
         # single elements may be negative, but a negative sum is noise of the transforms
-        values = jnp.einsum("bj,bjk->bk", flux[window], self.kernel).reshape(-1)
+        values = jnp.einsum("bj,bjk->bk", flux.astype(self.kernel.dtype)[window], self.kernel).reshape(-1)
         # not maximum: its derivative at a flux of zero is one half
-        return jnp.where(values < 0.0, 0.0, values)
-
-    @eqx.filter_jit
-    def expected_counts(self, source: Source) -> Float[Array, " observation"]:
-        """Expected counts in the selection of every observation."""
-        return self.exposure @ self.nodes.flux(source.spectrum)
-
-    @eqx.filter_jit
-    def counts_between(self, reference: Source, source: Source) -> Float[Array, " observation"]:
-        """Expected counts of `source` minus those of `reference`."""
-        return self.exposure @ (self.nodes.flux(source.spectrum) - self.nodes.flux(reference.spectrum))
+        return Expected(jnp.where(values < 0.0, 0.0, values), self.exposure * flux)
 
 
 class PreparedKernel(eqx.Module):

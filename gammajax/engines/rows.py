@@ -20,7 +20,9 @@ from gammajax.cells import Cells
 from gammajax.display import block, document, length, text, total, words
 from gammajax.energy import EnergyNodes
 from gammajax.events import Events, Points, check_events
+from gammajax.observation import Observation, as_tuple
 from gammajax.runs import Runs
+from gammajax.spectra import article
 
 PER_DECADE = 40.0  # nodes of true energy
 # truncation budget of bands: LEFT_OUT Poisson errors of the total, and at most LEFT_OUT_AT_MOST of the expected events
@@ -142,6 +144,36 @@ class Rows(eqx.Module):
         """Rows with events, without padding."""
         return self.count > 0
 
+    def placed_data(self) -> Events | Cells:
+        """Events or cells of the rows, on their devices: every call would transfer leaves on the host.
+
+        With padding, so that data sets of similar size share compiled functions.
+        """
+
+        def place(column):
+            return self.place(column[self.index])
+
+        if isinstance(self.data, Events):
+            return jax.tree.map(place, self.data.without_truth())
+        # edges stay on the host, in double precision
+        return eqx.tree_at(lambda c: [c.observation, c.cell, c.count], self.data, replace_fn=place)
+
+    def require_possible(self, density: Float[Array, " row"]) -> None:
+        """Raise `ValueError` naming the first event whose density is not positive."""
+        possible = distributed.local(density > 0)  # compare first: a local copy of the densities is large
+        with distributed.together(self.shared):
+            impossible = np.flatnonzero(~possible & self.valid)
+            if impossible.size:
+                row = impossible[0]
+                energy, _, lon, lat, _ = (column.mean() for column in self.points(impossible[:1]))
+                kind = "cell" if isinstance(self.data, Cells) else "event"
+                of = self.runs.observations[self.observation[row]]
+                raise ValueError(
+                    f"{kind} {self.index[row]} ({energy:.4g} TeV at {lon:.4f}, {lat:.4f} deg, observation {of.obs_id}) "
+                    f"cannot come from any component; {impossible.size} such {kind}s: restrict energy_range or "
+                    "offset_max to where the response is defined"
+                )
+
     def points(self, rows: Int[np.ndarray, " some"] | slice = slice(None)) -> Points:
         """Points of some rows, computed at each call: points of all rows would take too much memory."""
         return self.data.points(self.index[rows])
@@ -227,6 +259,27 @@ class Rows(eqx.Module):
         result = np.empty(int(self.valid.sum()), np.asarray(values).dtype)
         result[self.index[self.valid]] = np.asarray(values)[self.valid]
         return result
+
+
+def data_of(observations: Any, events: Any) -> tuple[tuple[Observation, ...], Events | Cells]:
+    """Observations and events, given separately or as the pair that read_gadf returns.
+
+    Raises `ValueError` for anything else.
+    """
+    if events is None:
+        if not (isinstance(observations, tuple) and len(observations) == 2 and isinstance(observations[0], Events)):
+            raise ValueError("give observations and events, or the pair (events, observations) of read_gadf")
+        events, observations = observations
+    observations = as_tuple(observations)
+    require_events(events)
+    return observations, events
+
+
+def require_events(events: Any) -> None:
+    """Raise `ValueError` for anything but events and cells."""
+    if not isinstance(events, Events | Cells):
+        kind = article(type(events).__name__)
+        raise ValueError(f"events must be gammajax.Events(energy, lon, lat, observation) or Cells, not {kind}")
 
 
 def true_energy_range(observations) -> tuple[float, float]:

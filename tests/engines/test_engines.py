@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import gammajax as gj
-from gammajax.engines import ENGINES, BackgroundEngine, Rows
+from gammajax.engines import ENGINES, BackgroundEngine, FixedEngine, Rows
+from gammajax.samplers.particles import _inner
 from gammajax.sky import Grid, deproject, displace, separation
 
 PER_DECADE = 15.0
@@ -105,6 +106,39 @@ def values(built):
         return made[key]
 
     return value
+
+
+class Marked(gj.PowerLaw):
+    """A power law whose integrals are recognised in programs."""
+
+    def integral(self, edges):
+        return marked(super().integral(edges))
+
+
+@jax.jit
+def marked(values):
+    return 1.0 * values
+
+
+def number_of_marks(program):
+    inner = [number_of_marks(part) for step in program.eqns for part in _inner(step.params.values())]
+    return sum(inner) + sum(step.params.get("name") == "marked" for step in program.eqns)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_intensity_and_counts_come_from_one_flux(engine, observation):
+    name = "point"
+    component = gj.Source(Marked(SPECTRUM.index, SPECTRUM.amplitude), SOURCES[name][0])
+    rows = Rows.init(events(name), [observation], PER_DECADE)
+    ready = ENGINES[engine].init(component, [observation], rows)
+    assert number_of_marks(jax.make_jaxpr(lambda s: ready(s))(component).jaxpr) == 1
+    expected = jax.jit(lambda s: ready(s))(component)
+    assert expected.counts.shape[0] == 1 and expected.counts.ndim == 2
+    np.testing.assert_allclose(ready.intensity(component), expected.intensity, rtol=1e-5)
+    np.testing.assert_allclose(ready.expected_counts(component), expected.counts.sum(-1), rtol=1e-5)
+    # numbers alone, for a component that never changes
+    fixed = FixedEngine(expected.intensity, expected.counts, ready.expected_counts)
+    assert number_of_marks(jax.make_jaxpr(lambda s: fixed(s))(component).jaxpr) == 0
 
 
 @NAMES
