@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
+from jaxtyping import Array, Bool, Int, Integer, Shaped
 
 from gammajax import distributed
 from gammajax.cells import Cells
@@ -221,12 +221,6 @@ class Rows(eqx.Module):
         each = self.index.size // devices
         first = np.array([place for _, place in self._places]) * each
         return members, first[members // each] + members % each
-
-    def to_events(self, values: Float[Array, " row"]) -> Float[np.ndarray, " event"]:
-        """Row values in the order of the events, without padding."""
-        result = np.empty(int(self.valid.sum()), np.asarray(values).dtype)
-        result[self.index[self.valid]] = np.asarray(values)[self.valid]
-        return result
 
 
 def true_energy_range(observations) -> tuple[float, float]:
