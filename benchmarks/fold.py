@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from jaxtyping import Array, Float
 
 import gammajax as gj
 from benchmarks.likelihood import median_seconds
@@ -80,11 +81,18 @@ def intensity(engine, source):
     return engine.intensity(source)
 
 
+def by_event(rows: Rows, values: Float[Array, " row"]) -> Float[np.ndarray, " event"]:
+    """Values of rows in the order of the events, without padding."""
+    result = np.empty(int(rows.valid.sum()), np.asarray(values).dtype)
+    result[rows.index[rows.valid]] = np.asarray(values)[rows.valid]
+    return result
+
+
 def deviations(observation, source, events):
     """Deviation of fold from direct, maximum and median."""
     rows = Rows.init(events, [observation])
     fold, direct = (
-        rows.to_events(intensity(ENGINES[name].init(source, [observation], rows), source))
+        by_event(rows, intensity(ENGINES[name].init(source, [observation], rows), source))
         for name in ("fold", "direct")
     )
     fold, direct = (np.asarray(value, float).reshape(len(ENERGIES), -1) for value in (fold, direct))

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from gammajax import darkmatter, io, lines, mixture, morphology, shapes, spectra
+from gammajax import darkmatter, io, lines, mixture, morphology, samplers, shapes, spectra
 from gammajax.absorption import Absorption
 from gammajax.io.ctao import EMBEDDED
 from gammajax.io.text import same_unit
@@ -553,48 +553,53 @@ class Parameter(Strict):
         return kind(*(getattr(self, name) for name in names))
 
 
+def _default(sampler: Callable, name: str) -> Any:
+    """Default value of an option, as the sampler declares it."""
+    return inspect.signature(sampler).parameters[name].default
+
+
 class Nuts(Strict):
     """Hamiltonian Monte Carlo: for posteriors with one peak."""
 
     method: Literal["nuts"]
-    draws: Count = 1000
+    draws: Count = _default(samplers.nuts, "draws")
     warmup: Count = 300
-    chains: Count = 4
-    start: Literal["laplace", "pathfinder"] = "laplace"
+    chains: Count = _default(samplers.nuts, "chains")
+    start: Literal["laplace", "pathfinder"] = _default(samplers.nuts, "start")
 
 
 class Smc(Strict):
     """Tempered particles: evidence, several peaks."""
 
     method: Literal["smc"]
-    particles: Count = 1000
-    kernel: Literal["independent", "hmc", "nuts"] = "independent"
-    moves: Count | None = None
+    particles: Count = _default(samplers.smc, "particles")
+    kernel: Literal["independent", "hmc", "nuts"] = _default(samplers.smc, "kernel")
+    moves: Count | None = _default(samplers.smc, "moves")
 
 
 class Nested(Strict):
     """Nested slice sampling: evidence, several peaks."""
 
     method: Literal["nested"]
-    live: Count = 500
-    slices: Count | None = None
-    precision: Positive = 1e-3
+    live: Count = _default(samplers.nested, "live")
+    slices: Count | None = _default(samplers.nested, "slices")
+    precision: Positive = _default(samplers.nested, "precision")
 
 
 class Svi(Strict):
     """A fitted distribution, corrected by importance weights."""
 
     method: Literal["svi"]
-    guide: Literal["flow", "gaussian"] = "flow"
-    steps: Count = 2000
-    draws: Whole = Field(4000, ge=LEAST)
+    guide: Literal["flow", "gaussian"] = _default(samplers.svi, "guide")
+    steps: Count = _default(samplers.svi, "steps")
+    draws: Whole = Field(_default(samplers.svi, "draws"), ge=LEAST)
 
 
 class Laplace(Strict):
     """The Gaussian about the maximum, corrected by importance weights."""
 
     method: Literal["laplace"]
-    draws: Whole = Field(4000, ge=LEAST)
+    draws: Whole = Field(_default(samplers.laplace, "draws"), ge=LEAST)
 
 
 Sampler = Annotated[Nuts | Smc | Nested | Svi | Laplace, Field(discriminator="method")]

@@ -6,10 +6,10 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from gammajax.plot import COLOURS
 from gammajax.response import Response
 from gammajax.sky import DEGREE, SQUARE_DEGREE
 
-COLOURS = ["#30638e", "#d1495b", "#edae49", "#00798c", "#6f4e7c", "#8d96a3"]
 FAINT = 1e-4  # of the largest effective area
 ANGLES = np.arange(16) * 22.5  # deg about the pointing, for the average of backgrounds
 
@@ -89,7 +89,7 @@ def plot_energy_dispersion(response: Response, axes, offset: float | int = 0.0):
     for probability, line in ((0.5, "-"), (0.16, "--"), (0.84, "--")):
         quantile = [np.interp(probability, np.maximum.accumulate(row), fine) for row in below]
         label = {0.5: "median", 0.16: "68 %"}.get(probability)
-        axes.plot(energy, quantile, line, color=COLOURS[1], lw=1.4, label=label)
+        axes.plot(energy, quantile, line, color=COLOURS[0], lw=1.4, label=label)
     axes.axhline(1.0, color="0.3", lw=0.8, ls=":")
     axes.legend(frameon=False, fontsize=9)
     axes.set(ylim=(migra[0], migra[-1]), ylabel="reconstructed / true energy")

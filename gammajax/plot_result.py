@@ -11,8 +11,13 @@ from gammajax.mixture import Source
 from gammajax.plot import COLOURS, _padded, _scale, _size
 from gammajax.spectra import flux_label
 
-STYLE: Any = {"font.size": 11, "axes.linewidth": 0.8, "axes.titlesize": 12, "axes.spines.top": False}
-STYLE |= {"axes.spines.right": False}
+STYLE: Any = {
+    "font.size": 11,
+    "axes.linewidth": 0.8,
+    "axes.titlesize": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 RANK_BINS = 20
 BINS_PER_DECADE = 40
 SPECTRA = 400  # draws of the posterior behind a band

@@ -58,9 +58,9 @@ def require_plain(value) -> None:
         )
 
 
-def parameter(unit: str = "", default: Any = dataclasses.MISSING) -> Any:
+def parameter(unit: str = "", default: Any = dataclasses.MISSING, kw_only: bool = False) -> Any:
     """Field of a module that holds one scalar parameter; its unit is printed with it."""
-    return eqx.field(converter=scalar, default=default, metadata={"unit": unit})
+    return eqx.field(converter=scalar, default=default, kw_only=kw_only, metadata={"unit": unit})
 
 
 def is_concrete(*values) -> bool:

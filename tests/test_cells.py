@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gammajax as gj
+from benchmarks.fold import by_event
 from gammajax.engines import Rows
 from gammajax.observation import Exclusion
 from gammajax.sky import DEGREE, Grid
@@ -117,7 +118,7 @@ def test_cells_add_up_to_the_expected_counts(make_observation, name):
     rows = Rows.init(cells, [observation], per_decade=20.0)
     init = gj.engines.BackgroundEngine.init if name == "background" else gj.engines.KernelEngine.init
     engine = init(source, [observation], rows)
-    total = (rows.to_events(engine.intensity(source)) * volume).sum()
+    total = (by_event(rows, engine.intensity(source)) * volume).sum()
     assert total == pytest.approx(float(engine.expected_counts(source).sum()), rel=1e-3)
 
 
@@ -139,7 +140,7 @@ def test_engines_average_over_cells(make_observation, name):
     error = np.std(np.asarray(single) * weight / weight.mean()) / np.sqrt(chosen.size)
     rows = Rows.init(binning(where), [observation], per_decade=20.0)
     engine = gj.engines.ENGINES[name].init(source, [observation], rows)
-    assert rows.to_events(engine.intensity(source))[0] == pytest.approx(expected, abs=4.0 * error)
+    assert by_event(rows, engine.intensity(source))[0] == pytest.approx(expected, abs=4.0 * error)
 
 
 def model(p):

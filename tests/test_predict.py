@@ -1,4 +1,4 @@
-"""Predicted counts of a source with a morphology that changes with energy; tests/test_plot.py has an ordinary one."""
+"""Predicted counts of a source with a morphology that changes with energy; the tests of plots have an ordinary one."""
 
 import jax
 import jax.numpy as jnp

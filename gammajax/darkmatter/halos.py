@@ -9,14 +9,14 @@ by Gauss-Legendre quadrature in u, which resolves the closest approach at any di
 kept at nodes equally spaced in the logarithm of the chord c = 2 sin(theta / 2), with cubic interpolation; the solid
 angle is 2 pi c dc. Within the innermost node the brightness is constant, with the flux of the cusp.
 
-A new profile is one class with its parameters and its `shape`. Names and formulas are gammapy's
+A new profile is one class with its own parameters, `r_s` and its `shape`. Names and formulas are gammapy's
 (`gammapy.astro.darkmatter.profiles`); default values are those of Cirelli et al. 2011 (arXiv:1012.4515) for the Milky
 Way.
 """
 
 import abc
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -93,17 +93,26 @@ class Halo(Morphology):
     - `local_density` [GeV cm^-3]: rho at the observer, r = distance; by default 0.3.
     - `rho_s` [GeV cm^-3]: scale density. If given, it replaces `local_density`; use it for other galaxies.
 
+    The positions of arguments are `lon`, `lat`, those of the profile, `r_s`; the others have names only.
+
     As a morphology a halo is normalised to one; its density matters for [`j_factor`][gammajax.darkmatter.Halo.j_factor]
     and `d_factor`, which go into the spectrum of the source. All parameters may be free.
 
     Raises `ValueError` for a distance, scale radius or density that is not positive.
     """
 
-    distance: eqx.AbstractVar[Scalar]
     r_s: eqx.AbstractVar[Scalar]
-    local_density: eqx.AbstractVar[Scalar]
-    rho_s: eqx.AbstractVar[Scalar | None]
-    decay: eqx.AbstractVar[bool]
+    lon: Scalar = parameter("deg", 0.0)
+    lat: Scalar = parameter("deg", 0.0)
+    distance: Scalar = parameter("kpc", 8.33, kw_only=True)
+    local_density: Scalar = parameter("GeV cm^-3", 0.3, kw_only=True)
+    rho_s: Scalar | None = eqx.field(
+        converter=lambda value: None if value is None else scalar(value),
+        default=None,
+        kw_only=True,
+        metadata={"unit": "GeV cm^-3"},
+    )
+    decay: bool = eqx.field(static=True, default=False, kw_only=True)
 
     @abc.abstractmethod
     def shape(self, x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
@@ -282,15 +291,6 @@ def _cubic(padded, i, t):
     return b + 0.5 * t * (c - a + t * (2.0 * a - 5.0 * b + 4.0 * c - d + t * (3.0 * (b - c) + d - a)))
 
 
-def _optional(value):
-    return None if value is None else scalar(value)
-
-
-def _density() -> Any:
-    """Field of a scale density that may be None."""
-    return eqx.field(converter=_optional, default=None, metadata={"unit": "GeV cm^-3"})
-
-
 class Einasto(Halo):
     """rho = rho_s exp(-2 / alpha ((r / r_s)^alpha - 1)); by default annihilation in the Milky Way.
 
@@ -301,14 +301,8 @@ class Einasto(Halo):
     2.6
     """
 
-    lon: Scalar = parameter("deg", 0.0)
-    lat: Scalar = parameter("deg", 0.0)
     alpha: Scalar = parameter("", 0.17)
     r_s: Scalar = parameter("kpc", 28.44)
-    distance: Scalar = parameter("kpc", 8.33)
-    local_density: Scalar = parameter("GeV cm^-3", 0.3)
-    rho_s: Scalar | None = _density()
-    decay: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         require_positive(self, "alpha")
@@ -323,13 +317,7 @@ class NFW(Halo):
     Parameters as in [`gammajax.darkmatter.Halo`][].
     """
 
-    lon: Scalar = parameter("deg", 0.0)
-    lat: Scalar = parameter("deg", 0.0)
     r_s: Scalar = parameter("kpc", 24.42)
-    distance: Scalar = parameter("kpc", 8.33)
-    local_density: Scalar = parameter("GeV cm^-3", 0.3)
-    rho_s: Scalar | None = _density()
-    decay: bool = eqx.field(static=True, default=False)
 
     def shape(self, x):
         return 1.0 / (x * (1.0 + x) ** 2)
@@ -342,14 +330,8 @@ class GeneralizedNFW(Halo):
     Other parameters as in [`gammajax.darkmatter.Halo`][].
     """
 
-    lon: Scalar = parameter("deg", 0.0)
-    lat: Scalar = parameter("deg", 0.0)
     gamma: Scalar = parameter("", 1.0)
     r_s: Scalar = parameter("kpc", 24.42)
-    distance: Scalar = parameter("kpc", 8.33)
-    local_density: Scalar = parameter("GeV cm^-3", 0.3)
-    rho_s: Scalar | None = _density()
-    decay: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         _require_cusp(self)
@@ -366,14 +348,8 @@ class CoredNFW(Halo):
     the coreNFW of Read et al. 2016 (arXiv:1508.04143). Other parameters as in [`gammajax.darkmatter.Halo`][].
     """
 
-    lon: Scalar = parameter("deg", 0.0)
-    lat: Scalar = parameter("deg", 0.0)
     r_c: Scalar = parameter("kpc", 1.0)
     r_s: Scalar = parameter("kpc", 24.42)
-    distance: Scalar = parameter("kpc", 8.33)
-    local_density: Scalar = parameter("GeV cm^-3", 0.3)
-    rho_s: Scalar | None = _density()
-    decay: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         if is_concrete(self.r_c) and not np.all(np.asarray(self.r_c) >= 0):
@@ -389,13 +365,7 @@ class Burkert(Halo):
     Parameters as in [`gammajax.darkmatter.Halo`][].
     """
 
-    lon: Scalar = parameter("deg", 0.0)
-    lat: Scalar = parameter("deg", 0.0)
     r_s: Scalar = parameter("kpc", 12.67)
-    distance: Scalar = parameter("kpc", 8.33)
-    local_density: Scalar = parameter("GeV cm^-3", 0.3)
-    rho_s: Scalar | None = _density()
-    decay: bool = eqx.field(static=True, default=False)
 
     def shape(self, x):
         return 1.0 / ((1.0 + x) * (1.0 + x**2))
@@ -407,13 +377,7 @@ class Moore(Halo):
     Parameters as in [`gammajax.darkmatter.Halo`][].
     """
 
-    lon: Scalar = parameter("deg", 0.0)
-    lat: Scalar = parameter("deg", 0.0)
     r_s: Scalar = parameter("kpc", 30.28)
-    distance: Scalar = parameter("kpc", 8.33)
-    local_density: Scalar = parameter("GeV cm^-3", 0.3)
-    rho_s: Scalar | None = _density()
-    decay: bool = eqx.field(static=True, default=False)
 
     def shape(self, x):
         return x**-1.16 * (1.0 + x) ** -1.84
@@ -425,13 +389,7 @@ class Isothermal(Halo):
     Parameters as in [`gammajax.darkmatter.Halo`][].
     """
 
-    lon: Scalar = parameter("deg", 0.0)
-    lat: Scalar = parameter("deg", 0.0)
     r_s: Scalar = parameter("kpc", 4.38)
-    distance: Scalar = parameter("kpc", 8.33)
-    local_density: Scalar = parameter("GeV cm^-3", 0.3)
-    rho_s: Scalar | None = _density()
-    decay: bool = eqx.field(static=True, default=False)
 
     def shape(self, x):
         return 1.0 / (1.0 + x**2)
@@ -447,16 +405,10 @@ class Zhao(Halo):
     cusp diverges, and `beta` above 0.5 and 1. Other parameters as in [`gammajax.darkmatter.Halo`][].
     """
 
-    lon: Scalar = parameter("deg", 0.0)
-    lat: Scalar = parameter("deg", 0.0)
     alpha: Scalar = parameter("", 1.0)
     beta: Scalar = parameter("", 3.0)
     gamma: Scalar = parameter("", 1.0)
     r_s: Scalar = parameter("kpc", 24.42)
-    distance: Scalar = parameter("kpc", 8.33)
-    local_density: Scalar = parameter("GeV cm^-3", 0.3)
-    rho_s: Scalar | None = _density()
-    decay: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self):
         require_positive(self, "alpha")

@@ -3,35 +3,15 @@
 For parity with GammaBayes 0.1.9 (https://github.com/lpin0002/GammaBayes) and for comparison, not for data analysis.
 Every event has a value for every node: 41 nodes in each of d parameters for 10^5 events take 16 MB, 0.7 GB
 and 28 GB for d = 1, 2, 3 in single precision, and fine features of the likelihood fall between the nodes. The kernel
-and fold engines need no grid.
-
-[`DenseEngine`][] tabulates the output of those engines. The functions after it are the marginalisation of GammaBayes
-itself, which sums over a grid of true energies and directions,
-
-    ln L(x'|theta) = ln Sum_x  Phat(Omega'|x) Dhat(E'|x) p(x|theta) W(x),     x = (E, Omega) on the nodes of a grid
-
-with events moved to the nearest node and the response sampled at nodes, even if it is narrow. They are functions of
-arrays: the caller chooses the grid and samples the response on it.
-
-Conventions: one weight per node (`riemann_weights`); the point spread function P and the energy dispersion D are
-normalised over the reconstructed nodes; the likelihood takes the nearest node of the table.
-
-At one true energy P depends on (Omega', Omega) and D on (E', Omega), so
-
-    k(E', Omega'|E) = Sum_Omega [Dhat(E'|E, Omega) p(Omega|E) W] Phat(Omega'|E, Omega)
-
-is one matrix product for all reconstructed nodes, and a spectrum with any parameters is one more.
+and fold engines need no grid. [`DenseEngine`][] tabulates the output of those engines.
 """
 
 import itertools
-from collections.abc import Callable
-from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
 from gammajax.energy import EnergyNodes
@@ -223,72 +203,3 @@ def _tabulate(engine, nodes, source, where, points):
         return jnp.where(total > 0, density, 0.0), counts / jnp.where(flux > 0, flux, 1.0)
 
     return jax.lax.map(one, points)
-
-
-def riemann_weights(nodes: Float[Array | np.ndarray, " node"], logarithmic: bool = False) -> Float[Array, " node"]:
-    """Weight of every node, as in GammaBayes: the step, for the last node too.
-
-    On a logarithmic axis the weight is E_i 10^D with D = log10(E_1 / E_0): 10^D / (D ln 10) times the weight of the
-    mid-point rule. This constant cancels in normalised priors, but not in expected counts.
-    """
-    nodes = jnp.asarray(nodes)
-    return nodes * (nodes[1] / nodes[0]) if logarithmic else jnp.full(nodes.shape, nodes[1] - nodes[0])
-
-
-def dense_log_kernel(
-    response: Callable[[Any], tuple[Float[Array, "direction position"], Float[Array, "energy position"]]],
-    energy_true: Float[Array, " energy_true"],
-    log_prior: Float[Array, "energy_true position"],
-    log_weight_direction: Float[Array, " direction"],
-    log_weight_energy: Float[Array, " energy"],
-    select: Callable[[Float[Array, "energy direction"]], Any] = lambda table: table,
-) -> Any:
-    """Logarithm of k(E', Omega'|E), the response summed over true positions; leaves [energy_true, *select(table)].
-
-    - `response(E)`: ln P [direction, position] and ln D [energy, position] between the reconstructed nodes and the
-      true positions, in any norm: both are normalised over the nodes, with the weights given by their logarithms.
-      If the response reaches no node the norm is one, as in GammaBayes.
-    - `log_prior`: logarithm of the prior over true positions times their weights.
-    - `select`: the part to keep of the table [energy, direction] of every true energy, for example nodes with events.
-
-    Terms a factor e^-600 (in double precision) below the product of the largest terms of P and D count as zero. The
-    same happens in GammaBayes, which evaluates P and D before it takes logarithms.
-    """
-
-    def one(at):
-        energy, prior = at
-        log_spread, log_dispersion = response(energy)
-        prior = prior - _log_norm(log_spread, log_weight_direction) - _log_norm(log_dispersion, log_weight_energy)
-        return select(_log_product(log_dispersion + prior, log_spread))
-
-    return jax.lax.map(one, (energy_true, log_prior))
-
-
-def dense_marginal(
-    log_kernel: Float[Array, " energy_true *event"],
-    log_spectrum: Float[Array, " energy_true *grid"],
-    log_weight: Float[Array, " energy_true"],
-) -> Float[Array, "..."]:
-    """Marginal ln Sum_E k(x'|E) S(E|theta) W(E) of every event at every point of a grid, shape [*event, *grid].
-
-    With ln Sum_Omega p(Omega|E) W(Omega) in place of the kernel it is the norm of the prior, ln N(theta).
-    """
-    events, grid = log_kernel.ndim - 1, log_spectrum.ndim - 1
-    log_spectrum = log_spectrum + log_weight.reshape(-1, *(1,) * grid)
-    kernel = log_kernel.reshape(*log_kernel.shape, *(1,) * grid)
-    return logsumexp(kernel + log_spectrum.reshape(-1, *(1,) * events, *log_spectrum.shape[1:]), axis=0)
-
-
-def _log_norm(log_values, log_weights):
-    """Logarithm of the weighted sum over the first axis; zero if the sum is empty."""
-    return _finite(logsumexp(log_values + log_weights[:, None], axis=0))
-
-
-def _log_product(log_a: Float[Array, "a position"], log_b: Float[Array, "b position"]) -> Float[Array, "a b"]:
-    """Ln Sum_x exp(a + b) as a matrix product, each row scaled by its largest term."""
-    top_a, top_b = _finite(log_a.max(1, keepdims=True)), _finite(log_b.max(1, keepdims=True))
-    return jnp.log(jnp.exp(log_a - top_a) @ jnp.exp(log_b - top_b).T) + top_a + top_b.T
-
-
-def _finite(values):
-    return jnp.where(jnp.isfinite(values), values, 0.0)

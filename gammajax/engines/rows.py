@@ -254,12 +254,6 @@ class Rows(eqx.Module):
         first = np.array([place for _, place in self._places]) * each
         return members, first[members // each] + members % each
 
-    def to_events(self, values: Float[Array, " row"]) -> Float[np.ndarray, " event"]:
-        """Row values in the order of the events, without padding."""
-        result = np.empty(int(self.valid.sum()), np.asarray(values).dtype)
-        result[self.index[self.valid]] = np.asarray(values)[self.valid]
-        return result
-
 
 def data_of(observations: Any, events: Any) -> tuple[tuple[Observation, ...], Events | Cells]:
     """Observations and events, given separately or as the pair that read_gadf returns.

@@ -6,6 +6,7 @@ it ends; the same call resumes from there to the same result.
 """
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -13,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import equinox as eqx
 import jax
@@ -32,6 +33,22 @@ SLOW, SLOW_LIKELIHOOD = 5.0, 0.05
 PREEMPTED = 75  # exit status after SIGTERM: EX_TEMPFAIL of sysexits.h, "try again"
 
 
+class RunOptions(TypedDict, total=False):
+    """Options that all samplers share, as keywords.
+
+    - `truths`, `units` of parameters by name: kept with the result, for tables and plots.
+    - `progress`: whether to show it, by default True.
+    - `checkpoint`: path of a file that is written every `checkpoint_every` seconds, by default 60. The same call with
+      the same file resumes with bit-identical results; a finished run returns at once. Delete the file to start again.
+    """
+
+    truths: dict[str, Any] | None
+    units: dict[str, str] | None
+    progress: bool
+    checkpoint: str | os.PathLike | None
+    checkpoint_every: float
+
+
 class Sampler(NamedTuple):
     """The parts of a method that the driver needs.
 
@@ -45,7 +62,6 @@ class Sampler(NamedTuple):
     - `over(state)`: optional, whether there is nothing to do.
     - `fix(state, record, steps)`: optional, a change of the state between steps, on the host.
     - `values`: about how many likelihoods the whole run computes, a gradient counted as three.
-    - `truths`, `units` of parameters, for the result.
     """
 
     name: str
@@ -56,19 +72,19 @@ class Sampler(NamedTuple):
     done: Callable
     over: Callable = lambda state: False
     fix: Callable = lambda state, record, steps: state
-    truths: dict[str, Any] | None = None
-    units: dict[str, str] | None = None
     values: float = 0.0
 
 
 class Run(NamedTuple):
-    """Result of a finished run: the posterior with its reference, state, all records, and seconds by part."""
+    """A finished run: posterior with its reference, state, all records, seconds by part; truths and units as given."""
 
     posterior: Any
     prepared: dict[str, np.ndarray]
     state: Any
     record: Any
     timings: dict[str, float]
+    truths: dict[str, Any] | None = None
+    units: dict[str, str] | None = None
 
 
 class Preempted(SystemExit):
@@ -82,8 +98,18 @@ class Preempted(SystemExit):
         return f"stopped by SIGTERM; {self.path} continues this run"
 
 
-def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: float = 60.0, progress=False) -> Run:
-    """Run a sampler to its end, from its checkpoint if there is one.
+def drive(
+    sampler: Sampler,
+    posterior,
+    key,
+    *,
+    truths: dict[str, Any] | None = None,
+    units: dict[str, str] | None = None,
+    progress: bool = True,
+    checkpoint: str | os.PathLike | None = None,
+    checkpoint_every: float = 60.0,
+) -> Run:
+    """Run a sampler to its end, from its checkpoint if there is one; the options are [`RunOptions`][].
 
     Where several processes share the posterior all call it; the first alone reads and writes the checkpoint and shows
     progress.
@@ -93,11 +119,12 @@ def drive(sampler: Sampler, posterior, key, checkpoint=None, checkpoint_every: f
     """
     if not eqx.is_array(key) or not hasattr(posterior, "priors"):
         raise ValueError(f"{sampler.name} takes a key and a posterior, as {sampler.name}(jax.random.key(0), posterior)")
-    check_labels({name: shape(prior) for name, prior in posterior.priors.items()}, sampler.truths, sampler.units)
+    check_labels({name: shape(prior) for name, prior in posterior.priors.items()}, truths, units)
     shared = distributed.spans(posterior)
     first = not shared or distributed.is_first()
     with Progress(progress and first, sampler.name) as bar:
-        return _drive(sampler, posterior, key, checkpoint, checkpoint_every, bar, progress, shared, first)
+        run = _drive(sampler, posterior, key, checkpoint, checkpoint_every, bar, progress, shared, first)
+    return run._replace(truths=truths, units=units)
 
 
 def _drive(sampler, posterior, key, checkpoint, checkpoint_every, bar: Progress, progress, shared, first) -> Run:

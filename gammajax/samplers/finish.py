@@ -20,8 +20,8 @@ def finish(run: Run, sampler: Sampler, key, samples: dict, messages=(), **more) 
     result = Result.from_samples(
         samples,
         method=sampler.name,
-        truths=sampler.truths,
-        units=sampler.units,
+        truths=run.truths,
+        units=run.units,
         labels=element_labels(run.posterior),
         fractions=sample_fractions(run.posterior, samples),
         timings=run.timings,

@@ -5,7 +5,7 @@ otherwise weights correct it near this one peak. The search for the maximum is t
 """
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import equinox as eqx
 import jax
@@ -15,7 +15,7 @@ from jaxtyping import PRNGKeyArray
 from numpyro.distributions import MultivariateStudentT
 
 from gammajax.result import Result
-from gammajax.samplers.driver import Sampler, drive
+from gammajax.samplers.driver import RunOptions, Sampler, drive
 from gammajax.samplers.finish import finish
 from gammajax.samplers.importance import K_HAT_MAX, LEAST, TAILS, weigh
 from gammajax.samplers.optimise import find_peak
@@ -31,11 +31,7 @@ def laplace(
     *,
     draws: int = 4000,
     initial: dict | None = None,
-    truths: dict | None = None,
-    units: dict[str, str] | None = None,
-    progress: bool = True,
-    checkpoint=None,
-    checkpoint_every: float = 60.0,
+    **run_options: Unpack[RunOptions],
 ) -> Result:
     """Draw about the maximum, in the unconstrained space, and weight with the posterior itself.
 
@@ -43,7 +39,7 @@ def laplace(
       posteriors. The result has equally weighted draws, as many as the effective size of the weights, and all draws
       with weights (`weighted`).
     - `initial`: parameters near the maximum; by default a search finds them.
-    - the others as in [`gammajax.nuts`][].
+    - `run_options` of all samplers, see [`gammajax.samplers.driver.RunOptions`][].
 
     The evidence is the mean weight. `log_evidence_gaussian` in `Result.tree.attrs` is the evidence of the Gaussian:
     log density at the maximum + d/2 log 2 pi + 1/2 log det C, with the covariance C of d numbers. If the weights
@@ -70,11 +66,9 @@ def laplace(
         start,
         step,
         done,
-        truths=truths,
-        units=units,
         values=draws,
     )
-    run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
+    run = drive(sampler, posterior, key, **run_options)
     x, log_ratio = (values[:draws] for values in run.record)
     every = jax.tree.map(np.asarray, parameters_at(run.posterior, jnp.asarray(x)))
     factor = run.prepared["factor"]

@@ -6,7 +6,7 @@ live points cover the prior: the method of choice for several peaks, and the ref
 """
 
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import equinox as eqx
 import jax
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from gammajax.result import Result
-from gammajax.samplers.driver import Sampler, drive
+from gammajax.samplers.driver import RunOptions, Sampler, drive
 from gammajax.samplers.finish import finish
 from gammajax.samplers.importance import effective_size, resample
 from gammajax.samplers.particles import batch_size, prior_particles
@@ -46,11 +46,7 @@ def nested(
     precision: float = 1e-3,
     steps: int = 100_000,
     batch: int | None = None,
-    truths: dict | None = None,
-    units: dict[str, str] | None = None,
-    progress: bool = True,
-    checkpoint=None,
-    checkpoint_every: float = 60.0,
+    **run_options: Unpack[RunOptions],
 ) -> Result:
     """Draw from a posterior and compute its evidence, from live points drawn from the prior.
 
@@ -60,11 +56,11 @@ def nested(
       more; too few slices make log Z too high.
     - `precision`: the run ends when the live points hold less than this fraction of the evidence, or after `steps`.
     - `batch`: points moved together; memory grows with it, results change only by rounding.
-    - the others as in [`gammajax.nuts`][].
+    - `run_options` of all samplers, see [`gammajax.samplers.driver.RunOptions`][].
 
     The result keeps all dead points with weights, likelihoods and likelihoods at birth (`weighted`), and equally
     weighted draws, as many as the effective size of the weights. The error of log Z is its spread over drawn prior
-    volumes. `Result.messages` reports a run that ended early, and new points that crowd among the live points.
+    volumes. `Result.messages` reports a run that run early, and new points that crowd among the live points.
     Raises `ValueError` for numbers out of range; after SIGTERM exits with status 75.
     """
     numbers = dimension(posterior)
@@ -111,11 +107,9 @@ def nested(
         compiled.step,
         done,
         over,
-        truths=truths,
-        units=units,
         values=live * E_FOLDINGS * slices * PER_SLICE,
     )
-    run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
+    run = drive(sampler, posterior, key, **run_options)
     record = run.record
     points = jax.tree.map(
         lambda dead, alive: np.concatenate([dead, np.asarray(alive)]), record["dead"], run.state.nested.particles
@@ -174,7 +168,7 @@ def _messages(record, left, precision) -> list[str]:
     messages = []
     if left >= precision:
         messages.append(
-            f"the run ended early: the live points still hold {100.0 * left:.2g} % of the evidence; raise steps"
+            f"the run run early: the live points still hold {100.0 * left:.2g} % of the evidence; raise steps"
         )
     ranks = record["ranks"].ravel()
     p_value = float(kstest(ranks, "uniform").pvalue) if ranks.size else 1.0

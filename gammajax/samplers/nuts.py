@@ -6,7 +6,7 @@ the events serves all of them. On a CPU they move one after the other, so that n
 """
 
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Unpack
 
 import equinox as eqx
 import jax
@@ -16,7 +16,7 @@ from jaxtyping import PRNGKeyArray
 from numpyro.infer.hmc import hmc
 
 from gammajax.result import Result
-from gammajax.samplers.driver import Sampler, drive
+from gammajax.samplers.driver import RunOptions, Sampler, drive
 from gammajax.samplers.finish import finish, say
 from gammajax.samplers.optimise import find_peak
 from gammajax.samplers.pathfinder import paths
@@ -49,11 +49,7 @@ def nuts(
     start: Literal["laplace", "pathfinder"] = "laplace",
     target_accept: float = 0.8,
     max_tree_depth: int = 8,
-    truths: dict | None = None,
-    units: dict[str, str] | None = None,
-    progress: bool = True,
-    checkpoint=None,
-    checkpoint_every: float = 60.0,
+    **run_options: Unpack[RunOptions],
 ) -> Result:
     """Draw from a posterior, with chains scattered about its peak.
 
@@ -61,9 +57,7 @@ def nuts(
     - `initial`: parameters near the peak; by default a search finds them.
     - `start`: chains start from the Laplace approximation, or by Pathfinder (Zhang et al. 2022, arXiv:2108.03782) from
       draws of the prior, which may spread them over several peaks.
-    - `truths`, `units`: kept with the result, for tables and plots.
-    - `checkpoint`: path of a file that is written every `checkpoint_every` seconds. The same call with the
-      same file resumes with bit-identical results; a finished run returns at once. Delete the file to start again.
+    - `run_options` of all samplers, see [`gammajax.samplers.driver.RunOptions`][].
 
     After half the warm-up, a chain in a peak of negligible weight moves to the position of the best chain.
     `Result.messages` and warnings report chains that disagree, too few effective draws and divergences.
@@ -113,11 +107,9 @@ def nuts(
         kernel.block,
         done,
         fix=fix,
-        truths=truths,
-        units=units,
         values=3.0 * GRADIENTS * total * chains,
     )
-    run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
+    run = drive(sampler, posterior, key, **run_options)
     record = jax.tree.map(lambda values: values[warmup:total].swapaxes(0, 1), run.record)
     samples, stats = record
     result = finish(

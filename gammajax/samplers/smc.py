@@ -7,7 +7,7 @@ particles find them, and works on many particles at once: the method of choice o
 
 import math
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Unpack
 
 import equinox as eqx
 import jax
@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from numpyro.distributions import MultivariateStudentT
 
 from gammajax.result import Result
-from gammajax.samplers.driver import Sampler, drive
+from gammajax.samplers.driver import RunOptions, Sampler, drive
 from gammajax.samplers.finish import finish
 from gammajax.samplers.importance import TAILS
 from gammajax.samplers.particles import batch_size, log_likelihoods, prior_particles
@@ -57,11 +57,7 @@ def smc(
     moves: int | None = None,
     target_ess: float = 0.7,
     batch: int | None = None,
-    truths: dict | None = None,
-    units: dict[str, str] | None = None,
-    progress: bool = True,
-    checkpoint=None,
-    checkpoint_every: float = 60.0,
+    **run_options: Unpack[RunOptions],
 ) -> Result:
     """Draw from a posterior and estimate its evidence, from draws of the prior.
 
@@ -75,7 +71,7 @@ def smc(
     - `target_ess`: effective fraction of the particles at a new temperature.
     - `batch`: particles whose likelihoods are computed together; memory grows with it, results change only by rounding.
       By default as many as fit in 64 MiB on a CPU, and in 2 GiB elsewhere.
-    - the others as in [`gammajax.nuts`][].
+    - `run_options` of all samplers, see [`gammajax.samplers.driver.RunOptions`][].
 
     log Z is the sum over temperatures of the logarithm of the mean weight. Its error comes from the number of remaining
     first ancestors (Lee & Whiteley 2018, arXiv:1509.00394) or, if larger, from the spread of the weights.
@@ -124,11 +120,9 @@ def smc(
         compiled.start,
         compiled.step,
         done,
-        truths=truths,
-        units=units,
         values=TEMPERATURES * particles * moves * per_move,
     )
-    run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
+    run = drive(sampler, posterior, key, **run_options)
     record = run.record
     x = run.state.tempered.particles
     samples = {

@@ -7,7 +7,7 @@ correct it, and give the evidence.
 """
 
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Unpack
 
 import equinox as eqx
 import jax
@@ -24,7 +24,7 @@ from numpyro.infer.autoguide import AutoIAFNormal, AutoMultivariateNormal
 from numpyro.infer.initialization import init_to_value
 
 from gammajax.result import Result
-from gammajax.samplers.driver import Sampler, drive
+from gammajax.samplers.driver import RunOptions, Sampler, drive
 from gammajax.samplers.finish import finish
 from gammajax.samplers.importance import K_HAT_MAX, LEAST, weigh
 from gammajax.samplers.optimise import find_peak
@@ -51,11 +51,7 @@ def svi(
     particles: int = 8,
     learning_rate: float = 5e-3,
     initial: dict | None = None,
-    truths: dict | None = None,
-    units: dict[str, str] | None = None,
-    progress: bool = True,
-    checkpoint=None,
-    checkpoint_every: float = 60.0,
+    **run_options: Unpack[RunOptions],
 ) -> Result:
     """Fit a distribution to a posterior, draw from it, and weight the draws with the posterior itself.
 
@@ -64,7 +60,7 @@ def svi(
     - `draws` of the fitted distribution; the result has equally weighted draws, as many as the effective size of the
       weights, and all draws with weights (`weighted`).
     - `initial`: parameters near the maximum; by default a search finds them.
-    - the others as in [`gammajax.nuts`][].
+    - `run_options` of all samplers, see [`gammajax.samplers.driver.RunOptions`][].
 
     A Pareto k-hat above 0.7 (arXiv:1507.02646) means that the fit misses part of the posterior; `Result.messages`
     reports it.
@@ -95,10 +91,8 @@ def svi(
         "initial": initial,
     }
     values = 3.0 * steps * particles + draws
-    sampler = Sampler(
-        "svi", options, prepare, kernel.start, kernel.step, done, truths=truths, units=units, values=values
-    )
-    run = drive(sampler, posterior, key, checkpoint, checkpoint_every, progress)
+    sampler = Sampler("svi", options, prepare, kernel.start, kernel.step, done, values=values)
+    run = drive(sampler, posterior, key, **run_options)
     key_draw, key_choice = jax.random.split(jax.random.fold_in(key, 2))
     x, log_ratio = kernel.draw(run.posterior, run.state, jax.random.split(key_draw, draws))
     weighing = weigh(key_choice, np.asarray(log_ratio))

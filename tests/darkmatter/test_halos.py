@@ -9,7 +9,7 @@ import pytest
 from scipy.integrate import quad
 
 import gammajax as gj
-from gammajax.darkmatter.halos import CM_PER_KPC
+from gammajax.darkmatter.halos import CM_PER_KPC, Halo
 from gammajax.morphology import pixel_fractions
 from gammajax.sky import Grid
 
@@ -278,6 +278,15 @@ def test_decay_is_seen_less_concentrated():
     ratio = brightness(decay, lon, jnp.zeros(2)) / brightness(annihilation, lon, jnp.zeros(2))
     assert ratio[1] > 10 * ratio[0]
     assert float(decay.containment(5.0)) == pytest.approx(float(decay.d_factor(5.0) / decay.d_factor()), rel=1e-5)
+
+
+def test_all_halos_take_the_same_arguments_in_the_same_order():
+    """Positions are the place, what is the profile's own, and r_s; the other fields of all halos have names only."""
+    for kind in Halo.__subclasses__():
+        arguments = inspect.signature(kind).parameters
+        by_position = [name for name, argument in arguments.items() if argument.kind is not argument.KEYWORD_ONLY]
+        assert by_position[:2] == ["lon", "lat"] and by_position[-1] == "r_s"
+        assert list(arguments)[len(by_position) :] == ["distance", "local_density", "rho_s", "decay"]
 
 
 def test_density_at_the_observer_and_at_the_scale_radius():

@@ -9,9 +9,17 @@ import numpyro.distributions as dist
 import pytest
 
 import gammajax as gj
-from benchmarks.dense import REPRESENTED, Case, dark_matter, fixed, load
+from benchmarks.dense import (
+    REPRESENTED,
+    Case,
+    dark_matter,
+    dense_log_kernel,
+    dense_marginal,
+    fixed,
+    load,
+    riemann_weights,
+)
 from gammajax.engines import DenseEngine, FoldEngine, KernelEngine, Rows
-from gammajax.engines.dense import dense_log_kernel, dense_marginal, riemann_weights
 
 OTHERS = ["CCR_BKG", "FermiGaggeroDiffusePrior", "HESSCatalogueSources_Prior"]
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import gammajax as gj
+from benchmarks.fold import by_event
 from gammajax.engines import ENGINES, BackgroundEngine, FixedEngine, Rows
 from gammajax.samplers.particles import _inner
 from gammajax.sky import Grid, deproject, displace, separation
@@ -102,7 +103,7 @@ def values(built):
         if key not in made:
             rows, ready = built(*key)
             intensity, counts = evaluate(ready, source(name))
-            made[key] = rows.to_events(intensity), float(counts[0])
+            made[key] = by_event(rows, intensity), float(counts[0])
         return made[key]
 
     return value
