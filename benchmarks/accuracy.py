@@ -14,7 +14,7 @@ import numpy as np
 
 import gammajax as gj
 from benchmarks.report import report
-from gammajax.sky import displace
+from gammajax.instrument.sky import displace
 
 ENERGY_RANGE, OFFSET_MAX, LIVETIME, INDEX = (0.1, 60.0), 3.0, 3600.0, 2.5
 ENERGIES = np.geomspace(0.11, 55.0, 9)

@@ -286,7 +286,7 @@ def numbered(parameters: dict) -> dict[str, float]:
 def gammapy_row(options, case, stacked) -> dict:
     """Binned likelihood with gammapy's own makers, models and fit."""
     from benchmarks import campaign_gammapy as peer
-    from gammajax.io.ctao import EMBEDDED
+    from gammajax.io.ctao_prod5 import EMBEDDED
 
     problem = problem_of(options, case)
     if options.data:

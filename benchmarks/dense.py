@@ -31,9 +31,9 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int
 
 from benchmarks.report import report
-from gammajax.io.ctao import EMBEDDED
-from gammajax.sky import separation
-from gammajax.table import Axis, Table
+from gammajax.instrument.sky import separation
+from gammajax.instrument.table import Axis, Table
+from gammajax.io.ctao_prod5 import EMBEDDED
 
 ROOT = Path(__file__).parents[1]
 REFERENCE = ROOT / "tests" / "data" / "gammabayes_case_A.npz"

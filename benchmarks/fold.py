@@ -20,7 +20,7 @@ import gammajax as gj
 from benchmarks.likelihood import median_seconds
 from benchmarks.report import report
 from gammajax.engines import ENGINES, Rows
-from gammajax.sky import Grid, displace
+from gammajax.instrument.sky import Grid, displace
 
 ENERGIES = 0.3, 2.0, 20.0
 PLACE = {"lon": 0.3, "lat": 0.2}

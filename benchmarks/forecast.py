@@ -16,7 +16,7 @@ from scipy.stats import binom, norm
 
 import gammajax as gj
 from benchmarks.report import report
-from gammajax.forecast import BANDS
+from gammajax.statistics.forecasts import BANDS
 
 PLACE = gj.Point(0.3, 0.2)
 PRIORS = {"flux": dist.Uniform(0.0, 50.0), "index": dist.Uniform(1.0, 4.0), "norm": dist.Uniform(0.2, 5.0)}

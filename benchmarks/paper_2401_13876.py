@@ -23,7 +23,7 @@ import numpyro.distributions as dist
 import gammajax as gj
 from benchmarks.report import RESULTS, report
 from benchmarks.scale import describe, memory, observations, timed
-from gammajax.sky import Grid
+from gammajax.instrument.sky import Grid
 
 SIGNAL = 1e-3  # of the events
 MASS = 1.0

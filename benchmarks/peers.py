@@ -31,7 +31,7 @@ import gammajax as gj
 from benchmarks import dense
 from benchmarks.likelihood import median_seconds
 from benchmarks.report import report
-from gammajax.io.ctao import EMBEDDED
+from gammajax.io.ctao_prod5 import EMBEDDED
 
 REQUIREMENTS = ["gammabayes==0.1.9", "setuptools<81", "matplotlib<3.10", "pandas<3"]
 PYTHON = "3.11"  # that these requirements are tried with

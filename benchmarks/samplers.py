@@ -15,7 +15,7 @@ import numpy as np
 
 import gammajax as gj
 from benchmarks.report import report
-from gammajax.configs import load
+from gammajax.cli.configurations import load
 
 LIVE = 500
 METHODS = {

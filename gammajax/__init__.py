@@ -1,50 +1,74 @@
-"""gammajax: unbinned, differentiable likelihoods for the event data of gamma-ray telescopes."""
+"""gammajax: unbinned, differentiable likelihoods for the event data of gamma-ray telescopes.
 
-from gammajax import distributed as distributed
+The names are in the order of the flow, from files and instruments to results.
+"""
+
+# ruff: noqa: I001 (the order of the flow, not of the alphabet)
+
+# the instrument
+from gammajax.instrument.response import Response as Response
+from gammajax.instrument.observation import Observation as Observation
+
+# its events
+from gammajax.events.event_list import Events as Events
+from gammajax.events.cells import Binning as Binning
+from gammajax.events.cells import Cells as Cells
+
+# the model
+from gammajax.model.spectra import BrokenPowerLaw as BrokenPowerLaw
+from gammajax.model.spectra import ExponentialCutoffPowerLaw as ExponentialCutoffPowerLaw
+from gammajax.model.spectra import LogParabola as LogParabola
+from gammajax.model.spectra import PowerLaw as PowerLaw
+from gammajax.model.spectra import ProductSpectrum as ProductSpectrum
+from gammajax.model.spectra import SmoothBrokenPowerLaw as SmoothBrokenPowerLaw
+from gammajax.model.spectra import SumSpectrum as SumSpectrum
+from gammajax.model.spectra import SuperExponentialCutoffPowerLaw4FGL as SuperExponentialCutoffPowerLaw4FGL
+from gammajax.model.spectra import TabulatedSpectrum as TabulatedSpectrum
+from gammajax.model.lines import GaussianLine as GaussianLine
+from gammajax.model.lines import Line as Line
+from gammajax.model.absorption import Absorption as Absorption
+from gammajax.model.morphology import Gaussian as Gaussian
+from gammajax.model.morphology import GeneralizedGaussian as GeneralizedGaussian
+from gammajax.model.morphology import Point as Point
+from gammajax.model.shapes import Constant as Constant
+from gammajax.model.shapes import Disk as Disk
+from gammajax.model.shapes import Ring as Ring
+from gammajax.model.shapes import Shell as Shell
+from gammajax.model.templates import TemplateCube as TemplateCube
+from gammajax.model.templates import TemplateMap as TemplateMap
+from gammajax.model import darkmatter as darkmatter
+from gammajax.model.darkmatter import NFW as NFW
+from gammajax.model.darkmatter import Burkert as Burkert
+from gammajax.model.darkmatter import CoredNFW as CoredNFW
+from gammajax.model.darkmatter import DarkMatter as DarkMatter
+from gammajax.model.darkmatter import DarkMatterDecay as DarkMatterDecay
+from gammajax.model.darkmatter import Einasto as Einasto
+from gammajax.model.darkmatter import GeneralizedNFW as GeneralizedNFW
+from gammajax.model.darkmatter import Isothermal as Isothermal
+from gammajax.model.darkmatter import Moore as Moore
+from gammajax.model.darkmatter import ParticleModel as ParticleModel
+from gammajax.model.darkmatter import Zhao as Zhao
+from gammajax.model.mixture import InstrumentBackground as InstrumentBackground
+from gammajax.model.mixture import Mixture as Mixture
+from gammajax.model.mixture import Source as Source
+from gammajax.model.mixture import stick_breaking as stick_breaking
+
+# files of all three
 from gammajax import io as io
-from gammajax.absorption import Absorption as Absorption
-from gammajax.cells import Binning as Binning
-from gammajax.cells import Cells as Cells
-from gammajax.compression import CompressionLoss as CompressionLoss
-from gammajax.compression import compression_loss as compression_loss
-from gammajax.darkmatter import NFW as NFW
-from gammajax.darkmatter import Burkert as Burkert
-from gammajax.darkmatter import CoredNFW as CoredNFW
-from gammajax.darkmatter import DarkMatter as DarkMatter
-from gammajax.darkmatter import DarkMatterDecay as DarkMatterDecay
-from gammajax.darkmatter import Einasto as Einasto
-from gammajax.darkmatter import GeneralizedNFW as GeneralizedNFW
-from gammajax.darkmatter import Isothermal as Isothermal
-from gammajax.darkmatter import Moore as Moore
-from gammajax.darkmatter import ParticleModel as ParticleModel
-from gammajax.darkmatter import Zhao as Zhao
-from gammajax.events import Events as Events
-from gammajax.expectation import expected_counts as expected_counts
-from gammajax.expectation import intensity as intensity
-from gammajax.forecast import Asimov as Asimov
-from gammajax.forecast import Forecast as Forecast
-from gammajax.forecast import Sensitivity as Sensitivity
-from gammajax.forecast import forecast as forecast
-from gammajax.forecast import sensitivity as sensitivity
-from gammajax.io.exposure import exposure as exposure
-from gammajax.lines import GaussianLine as GaussianLine
-from gammajax.lines import Line as Line
-from gammajax.mixture import InstrumentBackground as InstrumentBackground
-from gammajax.mixture import Mixture as Mixture
-from gammajax.mixture import Source as Source
-from gammajax.mixture import stick_breaking as stick_breaking
-from gammajax.morphology import Gaussian as Gaussian
-from gammajax.morphology import GeneralizedGaussian as GeneralizedGaussian
-from gammajax.morphology import Point as Point
-from gammajax.observation import Observation as Observation
+from gammajax.io.exposure_map import exposure as exposure
+
+# simulated events
+from gammajax.simulation import simulate as simulate
+from gammajax.simulation import simulate_cells as simulate_cells
+
+# the likelihood
+from gammajax import engines as engines
 from gammajax.posterior import Posterior as Posterior
-from gammajax.profile import Profile as Profile
-from gammajax.profile import TestStatistic as TestStatistic
-from gammajax.profile import profile as profile
-from gammajax.profile import test_statistic as test_statistic
-from gammajax.response import Response as Response
-from gammajax.result import Result as Result
-from gammajax.reweight import reweight as reweight
+from gammajax.engines.expectation import expected_counts as expected_counts
+from gammajax.engines.expectation import intensity as intensity
+
+# samplers
+from gammajax import samplers as samplers
 from gammajax.samplers import Fit as Fit
 from gammajax.samplers import fit as fit
 from gammajax.samplers import laplace as laplace
@@ -52,24 +76,27 @@ from gammajax.samplers import nested as nested
 from gammajax.samplers import nuts as nuts
 from gammajax.samplers import smc as smc
 from gammajax.samplers import svi as svi
-from gammajax.shapes import Constant as Constant
-from gammajax.shapes import Disk as Disk
-from gammajax.shapes import Ring as Ring
-from gammajax.shapes import Shell as Shell
-from gammajax.significance import BayesFactor as BayesFactor
-from gammajax.significance import Significance as Significance
-from gammajax.simulate import simulate as simulate
-from gammajax.simulate import simulate_cells as simulate_cells
-from gammajax.spectra import BrokenPowerLaw as BrokenPowerLaw
-from gammajax.spectra import ExponentialCutoffPowerLaw as ExponentialCutoffPowerLaw
-from gammajax.spectra import LogParabola as LogParabola
-from gammajax.spectra import PowerLaw as PowerLaw
-from gammajax.spectra import ProductSpectrum as ProductSpectrum
-from gammajax.spectra import SmoothBrokenPowerLaw as SmoothBrokenPowerLaw
-from gammajax.spectra import SumSpectrum as SumSpectrum
-from gammajax.spectra import SuperExponentialCutoffPowerLaw4FGL as SuperExponentialCutoffPowerLaw4FGL
-from gammajax.spectra import TabulatedSpectrum as TabulatedSpectrum
-from gammajax.templates import TemplateCube as TemplateCube
-from gammajax.templates import TemplateMap as TemplateMap
+
+# results
+from gammajax.results.result import Result as Result
+from gammajax.results.significance import BayesFactor as BayesFactor
+from gammajax.results.significance import Significance as Significance
+
+# statistics of a posterior
+from gammajax.statistics.profiles import Profile as Profile
+from gammajax.statistics.profiles import TestStatistic as TestStatistic
+from gammajax.statistics.profiles import profile as profile
+from gammajax.statistics.profiles import test_statistic as test_statistic
+from gammajax.statistics.forecasts import Asimov as Asimov
+from gammajax.statistics.forecasts import Forecast as Forecast
+from gammajax.statistics.forecasts import Sensitivity as Sensitivity
+from gammajax.statistics.forecasts import forecast as forecast
+from gammajax.statistics.forecasts import sensitivity as sensitivity
+from gammajax.statistics.reweighting import reweight as reweight
+from gammajax.statistics.compression import CompressionLoss as CompressionLoss
+from gammajax.statistics.compression import compression_loss as compression_loss
+
+# several processes
+from gammajax.common import distributed as distributed
 
 __version__ = "0.1.0"

@@ -14,8 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Integer
 
-# fewer expected counts are none: gradients of quotients square them, and single precision ends at 1e-38
-LEAST_COUNTS = 1e-18
+from gammajax.model.mixture import LEAST_COUNTS
 
 
 # each compiled as a whole, also where nothing around it is: step by step it would be a hundred programs

@@ -12,20 +12,20 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Integer, PRNGKeyArray
 from numpyro.distributions import Distribution
 
-from gammajax import distributed
-from gammajax.cells import Cells
-from gammajax.display import block, document, length, listed, number_of, rows, text, total, words
+from gammajax.common import distributed
+from gammajax.common.display import block, document, length, listed, number_of, rows, text, total, words
+from gammajax.common.parameters import is_concrete
+from gammajax.common.progress import DELAY, Progress
 from gammajax.engines import Engine, Rows
 from gammajax.engines.choice import JAX_CANNOT, NOT_COMPILED, EngineChoice, engines_of, explore
 from gammajax.engines.engine import Expected
 from gammajax.engines.rows import PER_DECADE, data_of
-from gammajax.events import Events
+from gammajax.events.cells import Cells
+from gammajax.events.event_list import Events
+from gammajax.instrument.observation import Aside, Observation
 from gammajax.likelihood import extended_likelihood, mixture_density, mixture_likelihood, sum_of_logs, total_intensity
-from gammajax.mixture import Mixture, or_undefined
-from gammajax.observation import Aside, Observation
-from gammajax.priors import all_from_cube, centre, check_parameters, check_priors, cube_size
-from gammajax.progress import DELAY, Progress
-from gammajax.spectra import is_concrete
+from gammajax.model.mixture import Mixture, or_undefined
+from gammajax.model.priors import all_from_cube, centre, check_parameters, check_priors, cube_size
 
 Parameters = dict[str, Float[Array, "..."]]
 # above this number of events, single precision rounds scalars too much: at 9e5 and 3e6 events the q of a profile is off

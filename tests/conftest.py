@@ -87,9 +87,9 @@ def small_response():
     import jax.numpy as jnp
 
     import gammajax as gj
-    from gammajax.psf import GaussPSF
-    from gammajax.response import Background, EnergyDispersion
-    from gammajax.table import Axis, Table
+    from gammajax.instrument.psf import GaussPSF
+    from gammajax.instrument.response import Background, EnergyDispersion
+    from gammajax.instrument.table import Axis, Table
 
     energy, offset = np.geomspace(0.1, 30.0, 12), np.linspace(0.0, 5.0, 6)
     migra, background_energy = np.linspace(0.4, 1.8, 71), np.geomspace(0.3, 10.0, 8)
@@ -128,3 +128,26 @@ def make_observation(response):
 def observation(make_observation):
     """One observation of ten hours at the origin."""
     return make_observation()
+
+
+@pytest.fixture(scope="session")
+def make_toy():
+    from toys import build
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def gaussian():
+    from toys import gaussian_toy
+
+    return gaussian_toy()
+
+
+@pytest.fixture
+def on_off(make_toy):
+    import numpyro.distributions as dist
+    from toys import counting
+
+    priors = {"signal": dist.Uniform(0.0, 1000.0), "background": dist.Uniform(0.0, 500.0)}
+    return make_toy(counting, priors, {"signal": 500.0, "background": 250.0}, [120.0, 300.0])

@@ -18,7 +18,7 @@ import sharded
 from conftest import small_response
 
 import gammajax as gj
-from gammajax import distributed
+from gammajax.common import distributed
 from gammajax.samplers import driver
 
 PRIORS = {"index": dist.Uniform(1.5, 3.5), "halo": dist.Uniform(0.0, 0.8)}

@@ -5,10 +5,13 @@ import pandas
 import pytest
 from typer.testing import CliRunner
 
-from gammajax import __version__, cache, cli, plot, progress
-from gammajax.cli import app
-from gammajax.configs import builtin, document, dump, load
-from gammajax.result import Result
+from gammajax import __version__
+from gammajax.cli import app, document
+from gammajax.cli import commands as cli
+from gammajax.cli.configurations import builtin, dump, load
+from gammajax.common import cache, progress
+from gammajax.plots import counts as plot
+from gammajax.results.result import Result
 from gammajax.samplers import driver
 
 CACHE = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")

@@ -13,10 +13,10 @@ import pytest
 from test_cli import FILES
 from typer.testing import CliRunner
 
-from gammajax import distributed
-from gammajax.cli import app
-from gammajax.configs import builtin, document
-from gammajax.result import Result
+from gammajax.cli import app, document
+from gammajax.cli.configurations import builtin
+from gammajax.common import distributed
+from gammajax.results.result import Result
 
 HERE = Path(__file__).parent
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "OMPI_"))}

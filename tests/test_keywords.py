@@ -14,8 +14,8 @@ import pydantic
 import pytest
 
 import gammajax as gj
-from gammajax.morphology import draw_map
-from gammajax.plot import plot_corner
+from gammajax.model.morphology import draw_map
+from gammajax.plots.corner import plot_corner
 
 KEY = jax.random.key(0)
 SOURCE = gj.Source(gj.PowerLaw(2.0), gj.Point(0.3, 0.0))
@@ -37,7 +37,7 @@ def result():
 
 def catalogue(**options):
     """A catalogue of one source, as gammapy's are."""
-    from gammajax.io.catalog import _models
+    from gammajax.io.catalogs import _models
 
     class Entry:
         name = "one"

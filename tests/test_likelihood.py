@@ -7,13 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gammajax.likelihood import (
-    accurate_sum,
-    extended_likelihood,
-    mixture_density,
-    mixture_likelihood,
-    sum_of_logs,
-)
+from gammajax.likelihood import accurate_sum, extended_likelihood, mixture_density, mixture_likelihood, sum_of_logs
 
 RANDOM = np.random.default_rng(0)
 # sums that lose digits when added one after the other

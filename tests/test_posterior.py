@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import gammajax as gj
 from gammajax.engines import KernelEngine
-from gammajax.observation import Exclusion
-from gammajax.sky import Grid
+from gammajax.instrument.observation import Exclusion
+from gammajax.instrument.sky import Grid
 
 PER_DECADE = 15.0
 OPTIONS = {"per_decade": PER_DECADE}
@@ -304,7 +304,7 @@ def test_excluded_sky_that_lies_in_no_field_is_said(observations, events):
     narrow = [
         eqx.tree_at(lambda o: (o.lon, o.lat), o, (o.lon - 1.0, o.lat - 1.0)) for o in excluding(Exclusion(GRID, corner))
     ]
-    near = events[np.asarray(gj.sky.separation(events.lon, events.lat, -1.0, -1.0)) < 1.9]
+    near = events[np.asarray(gj.instrument.sky.separation(events.lon, events.lat, -1.0, -1.0)) < 1.9]
     with pytest.warns(UserWarning, match="the excluded sky lies in none of the fields of view"):
         gj.Posterior(model, priors, narrow[:1], near[near.observation == 0], **OPTIONS)
 

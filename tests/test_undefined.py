@@ -7,8 +7,8 @@ import numpyro.distributions as dist
 import pytest
 
 import gammajax as gj
-from gammajax.mixture import or_undefined
-from gammajax.priors import check_priors
+from gammajax.model.mixture import or_undefined
+from gammajax.model.priors import check_priors
 
 PLACE = {"lon": 0.1, "lat": 0.2}
 HALO = {**PLACE, "distance": 8.5, "r_s": 20.0, "local_density": 0.3}

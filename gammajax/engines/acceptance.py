@@ -9,11 +9,12 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.fft import irfft2, rfft2
 
-from gammajax.energy import EnergyNodes
-from gammajax.fold import hats, offset_nodes, psf_radius, psf_transform, selected_fractions, spline_taps
-from gammajax.morphology import Morphology, Point, plane_fractions
-from gammajax.observation import Observation
-from gammajax.sky import DEGREE, Grid, displace
+from gammajax.engines.convolution import hats, offset_nodes, psf_transform, selected_fractions, spline_taps
+from gammajax.engines.energy import EnergyNodes
+from gammajax.instrument.observation import Observation
+from gammajax.instrument.psf import psf_radius
+from gammajax.instrument.sky import DEGREE, Grid, displace
+from gammajax.model.morphology import Morphology, Point, plane_fractions
 
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(48)
 SMALL = 1.0  # deg, radius below which integrals use nodes in the shape instead of pixels of the field

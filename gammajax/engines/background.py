@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from gammajax.engines.convolution import selected_fractions
 from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.rows import Rows
-from gammajax.fold import selected_fractions
-from gammajax.mixture import InstrumentBackground
-from gammajax.sky import Grid
+from gammajax.instrument.sky import Grid
+from gammajax.model.mixture import InstrumentBackground
 
 ENERGIES_PER_DECADE, PANEL_POINTS, STEP = 40, 3, 0.05
 CHUNK, FEW = 2**17, 2**12  # points per step of the set-up, for many and for few events

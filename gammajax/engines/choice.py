@@ -17,14 +17,14 @@ import jax
 import numpy as np
 from numpyro.distributions import Distribution
 
-from gammajax.dependence import Dependence, dependence
+from gammajax.common.parameters import is_same
+from gammajax.common.progress import say
 from gammajax.engines import ENGINES, BackgroundEngine, Engine, FixedEngine, KernelEngine, PreparedKernel, Rows
 from gammajax.engines.kernel import folded
-from gammajax.mixture import Component, InstrumentBackground, Mixture, Source, mixture_of
-from gammajax.observation import Observation
-from gammajax.priors import extremes
-from gammajax.progress import say
-from gammajax.spectra import is_same
+from gammajax.instrument.observation import Observation
+from gammajax.model.dependences import Dependence, dependence
+from gammajax.model.mixture import Component, InstrumentBackground, Mixture, Source, mixture_of
+from gammajax.model.priors import extremes
 
 EngineChoice = str | Callable[..., Engine]
 JOINT = 8  # draws of the prior that tell engines the range of positions and sizes

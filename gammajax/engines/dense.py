@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gammajax.energy import EnergyNodes
+from gammajax.common.parameters import is_concrete, is_same
+from gammajax.engines.energy import EnergyNodes
 from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.fold import FoldEngine
 from gammajax.engines.kernel import KernelEngine
 from gammajax.engines.rows import Rows
-from gammajax.mixture import Source
-from gammajax.spectra import is_concrete, is_same
-from gammajax.table import Axis
+from gammajax.instrument.table import Axis
+from gammajax.model.mixture import Source
 
 NODES = 41  # of each free number
 LARGEST_FREE, LARGEST_TABLE = 3, 4e9  # number of free numbers, and bytes

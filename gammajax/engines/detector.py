@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gammajax.energy import SUB_BINS, EnergyNodes
-from gammajax.runs import Runs
-from gammajax.table import Axis
+from gammajax.engines.energy import SUB_BINS, EnergyNodes
+from gammajax.instrument.runs import Runs
+from gammajax.instrument.table import Axis
 
 
 class Detector(eqx.Module):

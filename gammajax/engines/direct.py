@@ -2,10 +2,10 @@
 
     lambda(x') = t Sum_j F_j Int S(Omega) A(E_j, Omega) P(r|E_j, Omega) D(E'|E_j, Omega) dOmega
 
-at the quadrature nodes of the morphology ([`gammajax.quadrature`][]): they end at its rims and are denser near its cusp
-and the event. There is no sky grid. This engine is the reference for the others: accurate to 1e-3 for every shape,
-differentiable in positions and extensions too, and slow. Chunking and rematerialisation keep the memory independent of
-the number of events.
+at the quadrature nodes of the morphology ([`gammajax.model.quadrature`][]): they end at its rims and are denser near
+its cusp and the event. There is no sky grid. This engine is the reference for the others: accurate to 1e-3 for every
+shape, differentiable in positions and extensions too, and slow. Chunking and rematerialisation keep the memory
+independent of the number of events.
 """
 
 import equinox as eqx
@@ -14,14 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gammajax.energy import SUB_BINS, EnergyNodes
 from gammajax.engines.acceptance import Acceptance
+from gammajax.engines.energy import SUB_BINS, EnergyNodes
 from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.rows import Rows
-from gammajax.fold import psf_quantile, psf_radius
-from gammajax.mixture import Source
-from gammajax.morphology import Point
-from gammajax.sky import separation
+from gammajax.instrument.psf import psf_quantile, psf_radius
+from gammajax.instrument.sky import separation
+from gammajax.model.mixture import Source
+from gammajax.model.morphology import Point
 
 NARROW = 0.03  # least spread of a source in units of the narrowest response's: directions have too few digits below
 BATCH = 8  # events, or points of cells, at a time

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 from jaxtyping import Array, Float
 
-from gammajax.display import block, document, memory, words
+from gammajax.common.display import block, document, memory, words
 from gammajax.engines.rows import Rows
 
 

@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gammajax.energy import EnergyNodes
 from gammajax.engines.detector import Detector
-from gammajax.morphology import Morphology, Point
-from gammajax.psf import TablePSF
-from gammajax.radial import psf_rings, shape_quadrature
-from gammajax.runs import Runs
-from gammajax.sky import DEGREE, separation
+from gammajax.engines.energy import EnergyNodes
+from gammajax.engines.hankel import psf_rings, shape_quadrature
+from gammajax.instrument.psf import TablePSF
+from gammajax.instrument.runs import Runs
+from gammajax.instrument.sky import DEGREE, separation
+from gammajax.model.morphology import Morphology, Point
 
 FINE = 0.03125  # deg, step of the table
 ANGLES = 12  # on half a circle about the source

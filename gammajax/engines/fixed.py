@@ -7,12 +7,12 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gammajax.energy import EnergyNodes
 from gammajax.engines.background import BackgroundEngine
+from gammajax.engines.energy import EnergyNodes
 from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.kernel import KernelEngine, evaluate, folded
 from gammajax.engines.rows import Rows
-from gammajax.mixture import InstrumentBackground, Source
+from gammajax.model.mixture import InstrumentBackground, Source
 
 
 class SourceCounts(eqx.Module):

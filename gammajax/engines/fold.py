@@ -1,7 +1,7 @@
 """Fold engine: free positions, extensions and shapes, at a cost that hardly grows with the number of events.
 
-The fold of [`gammajax.fold`][] runs inside the likelihood. Responses are tabulated once at reconstructed energies E'_g;
-then, for the current parameters,
+The fold of [`gammajax.engines.convolution`][] runs inside the likelihood. Responses are tabulated once at reconstructed
+energies E'_g; then, for the current parameters,
 
     lambda(E'_g, Omega') = Sum_m [h_m S] (x) Sum_e P_em H_gem,    H_gem = Sum_j t A_m(E_j) D_m(E'_g|E_j) F_j T_je
 
@@ -26,13 +26,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.ndimage import spline_filter1d
 
-from gammajax.energy import EnergyNodes, lagrange
 from gammajax.engines.acceptance import Acceptance
-from gammajax.engines.detector import Detector
-from gammajax.engines.engine import Engine, Expected
-from gammajax.engines.radial import RadialSource
-from gammajax.engines.rows import Rows
-from gammajax.fold import (
+from gammajax.engines.convolution import (
     FoldPlan,
     fold_energies,
     fold_plan,
@@ -41,11 +36,16 @@ from gammajax.fold import (
     pixel_offsets,
     psf_transform,
 )
-from gammajax.mixture import Source
-from gammajax.morphology import Morphology, pixel_fractions
-from gammajax.observation import Observation
-from gammajax.runs import Runs
-from gammajax.sky import spline_filter, spline_weights
+from gammajax.engines.detector import Detector
+from gammajax.engines.energy import EnergyNodes, lagrange
+from gammajax.engines.engine import Engine, Expected
+from gammajax.engines.radial import RadialSource
+from gammajax.engines.rows import Rows
+from gammajax.instrument.observation import Observation
+from gammajax.instrument.runs import Runs
+from gammajax.instrument.sky import spline_filter, spline_weights
+from gammajax.model.mixture import Source
+from gammajax.model.morphology import Morphology, pixel_fractions
 
 CHUNK = 2**15  # rows per step of the evaluation: bounds its memory
 PADDING = 6  # spline nodes beyond the range, enough for end effects to vanish

@@ -17,13 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gammajax.display import block, document, memory, number_of, text, words
-from gammajax.energy import EnergyNodes
-from gammajax.engines.detector import Detector
-from gammajax.engines.engine import Engine, Expected
-from gammajax.engines.radial import RadialResponse
-from gammajax.engines.rows import PER_DECADE, Rows, true_energy_range
-from gammajax.fold import (
+from gammajax.common.display import block, document, memory, number_of, text, words
+from gammajax.common.parameters import is_concrete, is_same
+from gammajax.common.progress import DELAY, Progress
+from gammajax.engines.convolution import (
     fold_coefficients,
     fold_energies,
     fold_plan,
@@ -31,13 +28,16 @@ from gammajax.fold import (
     spline_integral_weights,
     spline_taps,
 )
-from gammajax.mixture import Source
-from gammajax.morphology import Morphology
-from gammajax.observation import Observation, as_tuple
-from gammajax.progress import DELAY, Progress
-from gammajax.runs import Runs
-from gammajax.sky import Grid
-from gammajax.spectra import is_concrete, is_same
+from gammajax.engines.detector import Detector
+from gammajax.engines.energy import EnergyNodes
+from gammajax.engines.engine import Engine, Expected
+from gammajax.engines.radial import RadialResponse
+from gammajax.engines.rows import PER_DECADE, Rows, true_energy_range
+from gammajax.instrument.observation import Observation, as_tuple
+from gammajax.instrument.runs import Runs
+from gammajax.instrument.sky import Grid
+from gammajax.model.mixture import Source
+from gammajax.model.morphology import Morphology
 
 CHUNK = {"cpu": 2**12}  # points per step of the set-up: bounds its memory
 CHUNK_ELSEWHERE = 2**16

@@ -2,10 +2,10 @@
 
     lambda_k = t Sum_j F_j Sum_m h_m (A D)_kjm C_jm(r_k),
 
-C_jm and the mean hat functions h_m at the true directions from [`gammajax.radial`][]. Rows out of reach of the source
-cost nothing. The sum over true energies of a free source is done before the events: A D is tabulated at reconstructed
-energies, much closer than the energy resolution. Excluded sky leaves the expected counts by the same sum, with the
-exposure in place of A D.
+C_jm and the mean hat functions h_m at the true directions from [`gammajax.engines.hankel`][]. Rows out of reach of the
+source cost nothing. The sum over true energies of a free source is done before the events: A D is tabulated at
+reconstructed energies, much closer than the energy resolution. Excluded sky leaves the expected counts by the same sum,
+with the exposure in place of A D.
 """
 
 import math
@@ -18,12 +18,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.ndimage import spline_filter1d
 
-from gammajax.energy import EnergyNodes
 from gammajax.engines.detector import Detector
+from gammajax.engines.energy import EnergyNodes
 from gammajax.engines.exposure import Exposure
-from gammajax.engines.rows import Rows
-from gammajax.morphology import Morphology, Point
-from gammajax.radial import (
+from gammajax.engines.hankel import (
     COARSE_ENERGY,
     PADDING,
     Folded,
@@ -34,8 +32,10 @@ from gammajax.radial import (
     psf_energies,
     radial_fold,
 )
-from gammajax.runs import Runs
-from gammajax.sky import displace, separation_on_host
+from gammajax.engines.rows import Rows
+from gammajax.instrument.runs import Runs
+from gammajax.instrument.sky import displace, separation_on_host
+from gammajax.model.morphology import Morphology, Point
 
 CHUNK = 2**17  # pairs of row and point, per step of an evaluation: bounds its memory
 ENERGY_STEP = 0.02  # of tabulated reconstructed energies, in ln E'
@@ -108,7 +108,7 @@ class Excluded(eqx.Module):
     def init(
         cls, morphologies, runs: Runs, nodes: EnergyNodes, detector: Detector, share, reach: float
     ) -> "Excluded | None":
-        """Pixels within the selections; None if there are none. `share`: [`gammajax.radial.psf_energies`][]."""
+        """Pixels within the selections; None if there are none. `share`: [`gammajax.engines.hankel.psf_energies`][]."""
         columns = []
         for number, observation in enumerate(runs.observations):
             exclusion = observation.exclusion
@@ -173,7 +173,7 @@ class RadialSource(eqx.Module):
     """A round source with a free morphology.
 
     - `detected` [cm^2 TeV^-1]: A D as coefficients of a cubic B-spline in ln E', and `coarse`: at every fourth energy;
-      `share`: see [`gammajax.radial.psf_energies`][].
+      `share`: see [`gammajax.engines.hankel.psf_energies`][].
     - Pairs of a row in reach and one of its points: `run`, `lon`, `lat`, and `place` among the energies. `members`: the
       rows; `weight` of the points.
     """

@@ -15,14 +15,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int, Integer, Shaped
 
-from gammajax import distributed
-from gammajax.cells import Cells
-from gammajax.display import block, document, length, text, total, words
-from gammajax.energy import EnergyNodes
-from gammajax.events import Events, Points, check_events
-from gammajax.observation import Observation, as_tuple
-from gammajax.runs import Runs
-from gammajax.spectra import article
+from gammajax.common import distributed
+from gammajax.common.display import article, block, document, length, text, total, words
+from gammajax.engines.energy import EnergyNodes
+from gammajax.events.cells import Cells
+from gammajax.events.event_list import Events, Points, check_events
+from gammajax.instrument.observation import Observation, as_tuple
+from gammajax.instrument.runs import Runs
 
 PER_DECADE = 40.0  # nodes of true energy
 # truncation budget of bands: LEFT_OUT Poisson errors of the total, and at most LEFT_OUT_AT_MOST of the expected events

@@ -9,13 +9,13 @@ import numpy as np
 
 from gammajax.io.files import UNREADABLE, expand, one_line, read_text
 from gammajax.io.skymap import existing_map, read_map
-from gammajax.io.spectra import ENERGY_RANGE, FLUX
+from gammajax.io.spectral import ENERGY_RANGE, FLUX
 from gammajax.io.template import resample
 from gammajax.io.units import factor
-from gammajax.mixture import Source
-from gammajax.shapes import Constant
-from gammajax.spectra import MEV_PER_TEV, TabulatedSpectrum
-from gammajax.templates import TemplateCube
+from gammajax.model.mixture import Source
+from gammajax.model.shapes import Constant
+from gammajax.model.spectra import MEV_PER_TEV, TabulatedSpectrum
+from gammajax.model.templates import TemplateCube
 
 BRIGHTNESS = f"{FLUX} sr-1"
 FAR_BELOW, FAR_ABOVE = 1e3, 10.0  # between a file and the range it is continued to

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
+from gammajax.instrument.observation import Exclusion
+from gammajax.instrument.sky import Grid
 from gammajax.io.files import expand, one_line, read_text
 from gammajax.io.sky_regions import SUCH_AS, contains, local_axes, negated, parse_ds9
 from gammajax.io.skymap import HealpixPixels
-from gammajax.observation import Exclusion
-from gammajax.sky import Grid
 
 STEP = 0.02  # deg
 

@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import numpy as np
 
-from gammajax.display import block, described, listed, number_of, words
-from gammajax.events import Events
+from gammajax.common.display import block, described, listed, number_of, words
+from gammajax.events.event_list import Events
+from gammajax.instrument.observation import Observation
+from gammajax.instrument.response import Background, Response
+from gammajax.instrument.table import Table
 from gammajax.io.exclusion import exclusion_map
 from gammajax.io.files import UNREADABLE, expand, one_line, quiet
 from gammajax.io.hdu import (
@@ -28,9 +31,6 @@ from gammajax.io.hdu import (
 )
 from gammajax.io.irf import NEEDED, fov_alignment, response_from_gammapy
 from gammajax.io.pointing import fov_angle, plain, plain_pair
-from gammajax.observation import Observation
-from gammajax.response import Background, Response
-from gammajax.table import Table
 
 HALF = 0.5  # fraction without dead time, below which a header is suspicious
 IRFS = ("aeff", "edisp", "psf", "bkg")

@@ -1,4 +1,4 @@
-"""Instrument response files in the GADF formats, read by gammapy and turned into a `gammajax.response.Response`.
+"""Instrument response files in the GADF formats, read by gammapy and turned into a `gammajax.Response`.
 
 Understood: `AEFF_2D`, `EDISP_2D`, `PSF_3GAUSS`, `PSF_KING`, `PSF_TABLE`, `BKG_2D` and `BKG_3D` in both axis orders
 (https://gamma-astro-data-formats.readthedocs.io). Tables are interpolated as gammapy does: nodes at the bin centres
@@ -23,12 +23,12 @@ from pathlib import Path
 
 import numpy as np
 
+from gammajax.instrument.psf import PSF, GaussPSF, KingPSF, TablePSF
+from gammajax.instrument.response import Background, EnergyDispersion, Response
+from gammajax.instrument.sky import SQUARE_DEGREE
+from gammajax.instrument.table import Axis, Table
 from gammajax.io.files import expand, one_line
 from gammajax.io.hdu import RATE, Refused, opened, read_response, response_class
-from gammajax.psf import PSF, GaussPSF, KingPSF, TablePSF
-from gammajax.response import Background, EnergyDispersion, Response
-from gammajax.sky import SQUARE_DEGREE
-from gammajax.table import Axis, Table
 
 NEEDED = {
     "aeff": "effective area (AEFF_2D)",

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import numpyro.distributions as dist
 
-from gammajax.display import block, listed, number_of, rows, text, words
-from gammajax.files import replacing
+from gammajax.common.display import block, listed, number_of, rows, text, words
+from gammajax.common.writing import replacing
 from gammajax.io.files import UNREADABLE, expand, one_line, quiet
 from gammajax.io.pointing import plain_pair
 from gammajax.io.spatial import morphology_from_gammapy, morphology_to_gammapy, to_frame
-from gammajax.io.spectra import ENERGY_RANGE, Reader, is_flux, number, spectrum_from_gammapy, spectrum_to_gammapy
-from gammajax.mixture import Component, InstrumentBackground, Mixture, Source
-from gammajax.spectra import ProductSpectrum
+from gammajax.io.spectral import ENERGY_RANGE, Reader, is_flux, number, spectrum_from_gammapy, spectrum_to_gammapy
+from gammajax.model.mixture import Component, InstrumentBackground, Mixture, Source
+from gammajax.model.spectra import ProductSpectrum
 
 
 class GammapyModels:

@@ -11,15 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from gammajax.instrument.sky import Grid
 from gammajax.io.diffuse import BRIGHTNESS, flux_table, needed_planes
 from gammajax.io.skymap import from_gammapy_map
-from gammajax.io.spectra import Reader, number
+from gammajax.io.spectral import Reader, number
 from gammajax.io.template import SKY, resample
-from gammajax.morphology import Gaussian, GeneralizedGaussian, Morphology, Point, pixel_fractions
-from gammajax.shapes import Constant, Disk, Shell
-from gammajax.sky import Grid
-from gammajax.spectra import TabulatedSpectrum
-from gammajax.templates import TemplateCube, TemplateMap
+from gammajax.model.morphology import Gaussian, GeneralizedGaussian, Morphology, Point, pixel_fractions
+from gammajax.model.shapes import Constant, Disk, Shell
+from gammajax.model.spectra import TabulatedSpectrum
+from gammajax.model.templates import TemplateCube, TemplateMap
 
 FINEST, PIXELS = 0.01, 100  # finest pixels [deg], and pixels per radius, of a raster without geom
 CUT_OFF = "the map ends while it is bright; beyond there is nothing, as in gammapy"

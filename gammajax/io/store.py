@@ -6,8 +6,8 @@
 
 import numpy as np
 
-from gammajax.events import Events
-from gammajax.files import replacing
+from gammajax.common.writing import replacing
+from gammajax.events.event_list import Events
 from gammajax.io import hdu
 from gammajax.io.files import expand
 from gammajax.io.pointing import separations

@@ -7,9 +7,9 @@ import equinox as eqx
 import numpy as np
 from scipy.ndimage import binary_dilation
 
+from gammajax.instrument.sky import Grid, deproject, project
 from gammajax.io.skymap import existing_map, read_map
-from gammajax.sky import Grid, deproject, project
-from gammajax.templates import Edge, TemplateMap
+from gammajax.model.templates import Edge, TemplateMap
 
 OVERSAMPLE = 4  # points per side of a pixel of the map or the grid, whichever is smaller
 LARGEST = 2000  # pixels per side of the grid; larger grids are most likely a mistake

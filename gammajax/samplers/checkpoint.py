@@ -15,8 +15,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from gammajax import distributed
-from gammajax.files import replacing
+from gammajax.common import distributed
+from gammajax.common.writing import replacing
 from gammajax.samplers.space import log_likelihood, log_prior, prior_draws
 
 PACKAGES = ("gammajax", "jax", "jaxlib", "numpyro", "blackjax", "optax")

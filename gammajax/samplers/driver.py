@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gammajax import distributed
-from gammajax.priors import shape
-from gammajax.progress import Progress, duration, tell
-from gammajax.result import check_labels
+from gammajax.common import distributed
+from gammajax.common.parameters import check_labels
+from gammajax.common.progress import Progress, duration, tell
+from gammajax.model.priors import shape
 from gammajax.samplers import checkpoint as checkpoints
 from gammajax.samplers.space import log_density, parameters_at, referred
 

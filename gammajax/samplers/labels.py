@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gammajax.darkmatter.flux import Emission
-from gammajax.mixture import InstrumentBackground, Mixture
+from gammajax.model.darkmatter.flux import Emission
+from gammajax.model.mixture import InstrumentBackground, Mixture
 
 DRAWS = 16  # draws of the prior for the comparison of parameters with named numbers of the model
 

@@ -18,9 +18,9 @@ from jaxtyping import Array, Float
 from numpyro.distributions.constraints import simplex
 from scipy.optimize import minimize
 
-from gammajax.display import block, document, estimates, words
-from gammajax.priors import bounds
-from gammajax.progress import DELAY, Progress, say
+from gammajax.common.display import block, document, estimates, words
+from gammajax.common.progress import DELAY, Progress, say
+from gammajax.model.priors import bounds
 from gammajax.samplers.space import (
     constrained,
     dimension_of,

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from numpyro.distributions import Distribution, biject_to
 from numpyro.distributions.constraints import simplex
 
-from gammajax.priors import bounds
+from gammajax.model.priors import bounds
 
 Priors = dict[str, Distribution]
 LOWEST = -1e30  # in place of minus infinity

@@ -8,7 +8,7 @@ import pytest
 
 import gammajax as gj
 from gammajax.engines import FixedEngine, FoldEngine, KernelEngine, PreparedKernel
-from gammajax.sky import Grid
+from gammajax.instrument.sky import Grid
 
 PER_DECADE = 15.0
 OPTIONS = {"per_decade": PER_DECADE}

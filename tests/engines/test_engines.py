@@ -7,8 +7,8 @@ import pytest
 import gammajax as gj
 from benchmarks.fold import by_event
 from gammajax.engines import ENGINES, BackgroundEngine, FixedEngine, Rows
+from gammajax.instrument.sky import Grid, deproject, displace, separation
 from gammajax.samplers.particles import _inner
-from gammajax.sky import Grid, deproject, displace, separation
 
 PER_DECADE = 15.0
 EXACT = [name for name in ENGINES if name != "dense"]  # test_dense.py has the tables

@@ -7,10 +7,10 @@ import numpyro.distributions as dist
 import pytest
 
 import gammajax as gj
-from gammajax.energy import EnergyNodes
 from gammajax.engines import FoldEngine, KernelEngine, Rows
 from gammajax.engines.acceptance import Acceptance
-from gammajax.sky import displace
+from gammajax.engines.energy import EnergyNodes
+from gammajax.instrument.sky import displace
 
 SPECTRUM, LON, LAT = gj.PowerLaw(2.0, 1e-11), 0.5, 0.1
 SHAPES = {

@@ -14,9 +14,9 @@ from gammapy.modeling import models as gp
 from gammapy.modeling.models import Models, SkyModel
 
 import gammajax as gj
-from gammajax.energy import EnergyNodes
 from gammajax.engines.acceptance import Acceptance
-from gammajax.io.spectra import FLUX
+from gammajax.engines.energy import EnergyNodes
+from gammajax.io.spectral import FLUX
 
 BRIGHTNESS = FLUX + " sr-1"
 ENERGY = np.array([0.05, 0.2, 0.8, 3.2, 12.8])  # of the planes

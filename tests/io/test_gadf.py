@@ -12,7 +12,7 @@ from astropy.io import fits
 from astropy.time import Time
 from gammapy.data import DataStore, Observation
 
-from gammajax.events import Events, check_events
+from gammajax.events.event_list import Events, check_events
 from gammajax.io import ctao, from_gammapy_observations, read_events, read_gadf, write_events
 
 RANDOM = np.random.default_rng(5)

@@ -15,8 +15,8 @@ from gammapy.modeling import models as gp
 from gammapy.modeling.models import Models, SkyModel
 
 import gammajax as gj
-from gammajax.io.spectra import FLUX
-from gammajax.sky import Grid
+from gammajax.instrument.sky import Grid
+from gammajax.io.spectral import FLUX
 
 POINT = gp.PointSpatialModel(lon_0="0.2 deg", lat_0="0.1 deg", frame="galactic")
 ENERGY = np.geomspace(0.03, 90.0, 60)

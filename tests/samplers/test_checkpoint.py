@@ -63,7 +63,7 @@ def test_a_killed_run_goes_on_to_the_same_result(tmp_path, monkeypatch, name):
 
 SCRIPT = """
 import os, signal, sys
-sys.path.insert(0, {folder!r})
+sys.path[:0] = [{folder!r}, os.path.dirname({folder!r})]
 from pathlib import Path
 from test_checkpoint import sample
 path = Path({path!r})

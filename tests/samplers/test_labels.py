@@ -10,8 +10,8 @@ import pytest
 
 import gammajax as gj
 from gammajax.samplers.driver import Run, Sampler
-from gammajax.samplers.finish import finish
 from gammajax.samplers.labels import element_labels
+from gammajax.samplers.outcome import finish
 
 SKY = gj.InstrumentBackground()
 

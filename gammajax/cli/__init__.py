@@ -1,0 +1,3 @@
+"""Runs without Python: the command, its configuration files and their checks."""
+
+from gammajax.cli.commands import app as app

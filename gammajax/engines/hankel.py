@@ -1,0 +1,674 @@
+"""Radial fold: a round source through the point spread functions of all runs, without images.
+
+With the Hankel transforms Shat(k) of the source and Phat_jm(k) of the point spread function at true energy E_j and
+offset m, the folded brightness at separation r from the centre of the source is
+
+    C_jm(r) = Int Shat(k) Phat_jm(k) J0(2 pi k r) 2 pi k dk,
+
+one matrix product for all energies, offsets and responses. Area and dispersion change over the source. They enter at
+the distribution of the true directions Omega of photons that are reconstructed at r, by its first two moments,
+
+    mean = Int Omega S P / C,    variances along and across the line from the centre of the source,
+
+which are the transforms of rho S (with J1) and rho^2 S (with J0 and J2). The mean over that distribution of a function
+of offset takes the function at two offsets, one standard deviation on either side of the mean.
+
+A fixed source keeps C_jm(r) at the true energies of the kernels (`Folded`). A free one is folded at every call, with
+the energies of the point spread functions, between which tables are linear, and the sum over true energies comes before
+the events (`Sheet`): its cost does not grow with the events.
+
+Radii are separations. The plane about the centre is the Lambert projection: its distances are off by a part in
+theta^2 / 8, 1e-4 at 1.6 deg.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from scipy.ndimage import spline_filter1d
+from scipy.special import jv
+
+from gammajax.engines.convolution import fold_energies, offset_nodes
+from gammajax.engines.energy import EnergyNodes, lagrange
+from gammajax.instrument.psf import PSF, TablePSF, psf_quantile, psf_radius
+from gammajax.instrument.runs import Runs
+from gammajax.instrument.sky import DEGREE, SQUARE_DEGREE, project, root, separation_on_host, spline_weights
+from gammajax.model.morphology import Morphology, Point
+
+OFFSET_STEP, POINT_OFFSET_STEP = 0.25, 0.125  # deg; a source with a size averages over offsets
+PADDING = 6  # spline nodes beyond the range, enough for end effects to vanish
+STEP = 0.35  # of radii, in widths of the narrowest folded source: cubic interpolation of far tails is good to 0.6 %
+POINT_STEP = 0.15  # the same for a point, whose table needs no transform
+PSF_PER_DECADE = 20.0  # energies of point spread functions that are no tables
+RING_NODES = 400  # quadrature nodes of a point spread function
+PANEL = 16  # least number of quadrature nodes between two breaks of a morphology; five for each cycle of a frequency
+BESSEL_STEP = 0.05
+FLOOR = 1e-12  # deg^-2, no brightness
+COARSE_RADIUS, COARSE_ENERGY = 2, 4  # nodes of a sheet in steps of moments, which change slowly
+LIKELY = 1e-3  # part of the maximum below which rows do not set the window of offsets
+LEAST = 1e-6  # part of the maximum below which the moments of true directions are noise
+
+
+class Bessel(eqx.Module):
+    """J0, J1 and J2 by cubic Hermite interpolation, to 2e-8.
+
+    `values`: the functions and their derivatives at multiples of 0.05.
+    """
+
+    values: Float[Array, "node 6"]
+
+    @classmethod
+    def upto(cls, largest: float) -> "Bessel":
+        """Table from zero to the `largest` argument."""
+        z = BESSEL_STEP * np.arange(math.ceil(largest / BESSEL_STEP) + 2)
+        functions = [jv(n, z) for n in range(3)]
+        slopes = [-jv(1, z), 0.5 * (jv(0, z) - jv(2, z)), 0.5 * (jv(1, z) - jv(3, z))]
+        return cls(jnp.asarray(np.stack([*functions, *slopes], axis=-1)))
+
+    def __call__(self, z: Float[Array, "*shape"]) -> Float[Array, "*shape 3"]:
+        """The functions at `z`."""
+        where = jnp.clip(z / BESSEL_STEP, 0.0, self.values.shape[0] - 1.001)
+        index = where.astype(jnp.int32)
+        f = (where - index)[..., None]
+        low, high = self.values[index], self.values[index + 1]
+        g = 1.0 - f
+        slopes = BESSEL_STEP * (g * low[..., 3:] - f * high[..., 3:]) * f * g
+        return g**2 * (1.0 + 2.0 * f) * low[..., :3] + f**2 * (1.0 + 2.0 * g) * high[..., :3] + slopes
+
+
+class Radii(eqx.Module):
+    """Spline nodes in radius [deg]: steps are equal up to `core` and grow over the length `growth` beyond.
+
+    Beyond `end` [deg] there is nothing: frequencies are too few for larger radii.
+    """
+
+    step: Float[Array, ""]
+    core: Float[Array, ""]
+    growth: Float[Array, ""]
+    end: Float[Array, ""]
+
+    def position(self, rad: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Coordinate of separations [deg]; nodes are integers."""
+        beyond = self.growth * jnp.arcsinh(jnp.maximum(rad - self.core, 0.0) / self.growth)
+        return (jnp.minimum(rad, self.core) + beyond) / self.step
+
+    def at(self, position: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Separations [deg] at coordinates."""
+        even = self.step * position
+        beyond = self.growth * jnp.sinh(jnp.maximum(even - self.core, 0.0) / self.growth)
+        return jnp.minimum(even, self.core) + beyond
+
+    def nodes(self, count: int) -> Float[np.ndarray, " node"]:
+        """The first `count` radii [deg], in double precision."""
+        even = np.arange(count) * float(self.step)
+        core, growth = float(self.core), float(self.growth)
+        return np.where(even < core, even, core + growth * np.sinh(np.maximum(even - core, 0.0) / growth))
+
+
+class Directions(NamedTuple):
+    """Directions about the centre of a source, in the plane [deg].
+
+    Separation, and vectors to the direction and to the pointing. Columns are separate: so are their gradients.
+    """
+
+    rad: Float[Array, " pair"]
+    position: tuple[Float[Array, " pair"], Float[Array, " pair"]]
+    pointing: tuple[Float[Array, " pair"], Float[Array, " pair"]]
+
+
+class Folded(eqx.Module):
+    """A source folded with the point spread functions, at the current parameters.
+
+    - `coefficients` [deg^-2]: cubic B-spline of C_jm(r), by response, radius, offset and energy.
+    - `moments` of true directions at every second radius, for photons with the point spread function of each offset:
+      mean distance from the centre [radius], variance across the line from the centre [deg^2], and along it minus
+      across it [radius^2]. None for a point, whose photons come from its position.
+    - `linear`: whether point spread functions are linear in offset between the nodes, as tables are.
+    """
+
+    radii: Radii
+    offsets: Float[Array, " offset"]
+    coefficients: Float[Array, "response radius offset energy"]
+    moments: tuple[Float[Array, "response node offset energy"], ...] | None
+    linear: bool = eqx.field(static=True)
+
+    def sides(
+        self, response, first, window: int, start, band: int, directions: Directions
+    ) -> Float[Array, "2 pair offset band"]:
+        """Offsets of true directions in steps of the nodes, one standard deviation below and above their mean.
+
+        For photons with the point spread function of each offset node of a window from `first` on.
+        """
+        step = self.offsets[1] - self.offsets[0]
+        if self.moments is None:
+            away = distance(*directions.pointing)
+            at = jnp.broadcast_to(away[:, None, None], (2, away.size, window, band))
+            return (at - self.offsets[0]) / step
+        last = self.moments[0].shape[1] - 1.001
+        where = jnp.clip(self.radii.position(directions.rad) / COARSE_RADIUS, 0.0, last)
+        index = where.astype(jnp.int32)
+        share = (where - index)[:, None, None]
+
+        def between(table):
+            near = [_slices(table, (response, index + i, first, start), (window, band)) for i in (0, 1)]
+            return near[0] + share * (near[1] - near[0])
+
+        mean, across, stretch = (jnp.moveaxis(between(table), 0, -1) for table in self.moments)
+        sides = jnp.stack(offsets_of(mean, across, stretch, directions))
+        return (jnp.moveaxis(sides, -1, 1) - self.offsets[0]) / step
+
+    def kernel(
+        self, detected: Float[Array, "pair offset band"], response, first, start, directions: Directions
+    ) -> Float[Array, "pair band"]:
+        """Sum over offset nodes of (h A D C)_jm(r) [per sr], with the mean hat functions of the true directions.
+
+        `detected`: A D at the offset nodes of a window from `first` on, for energies from `start` on. Tabulated point
+        spread functions are linear in offset. Others change by factors in their tails: the geometric mean of the
+        arithmetic and the harmonic mean, which is linear in the logarithm to third order, replaces the arithmetic one.
+        """
+        window, band = detected.shape[1:]
+        where = self.radii.position(directions.rad) + PADDING
+        inside = directions.rad <= self.radii.end
+        where = jnp.where(inside, where, 1.0)
+        index = jnp.floor(where).astype(jnp.int32)
+        taps = spline_weights(where - index)
+        value = jnp.zeros((), taps.dtype)
+        for tap in range(4):
+            near = _slices(self.coefficients, (response, index + (tap - 1), first, start), (window, band))
+            value = value + taps[:, tap, None, None] * near
+        at = self.sides(response, first, window, start, band, directions)
+        at = jnp.clip(at - first[:, None, None].astype(at.dtype), 0.0, window - 1.0)
+        hat = jnp.maximum(1.0 - jnp.abs(at - jnp.arange(window)[:, None]), 0.0)
+        if self.linear:
+            result = (hat.mean(0) * detected * value).sum(1)
+        else:
+            value = jnp.maximum(value, FLOOR)
+            means = (hat * value).sum(2) * (hat / value).sum(2)
+            total = jnp.maximum(hat.sum(2), 1e-6)
+            result = ((hat * detected * value).sum(2) * total / jnp.sqrt(jnp.maximum(means, 1e-12))).mean(0)
+        return jnp.where(inside[:, None], result, 0.0) / SQUARE_DEGREE
+
+
+def _slices(table, first, size):
+    """Windows of the last dimensions of a table at the indices of all, one for each pair."""
+    whole = tuple(range(table.ndim))
+    single = table.ndim - len(size)
+    numbers = jax.lax.GatherDimensionNumbers(tuple(range(1, len(size) + 1)), whole[:single], whole)
+    return jax.lax.gather(table, jnp.stack(first, axis=-1), numbers, (1,) * single + tuple(size), mode="clip")
+
+
+class Sheet(eqx.Module):
+    """A source as it is detected: folded brightness times a response by offset, summed over true energies.
+
+    - `values`: coefficients of a cubic B-spline in radius and, if there is more than one, in reconstructed energy, by
+      response or run.
+    - `moments` of true directions as in [`gammajax.engines.hankel.Folded`][], at every second radius and energy. None
+      for a point.
+    """
+
+    radii: Radii
+    offsets: Float[Array, " offset"]
+    values: Float[Array, "table offset energy radius"]
+    moments: Float[Array, "table offset coarse node 3"] | None
+    spread: Float[Array, "table offset coarse radius"] | None
+    window: int = eqx.field(static=True)
+
+    def __call__(
+        self, table: Int[Array, " pair"], energy: Float[Array, " pair"], directions: Directions
+    ) -> Float[Array, " pair"]:
+        """Value [per sr] of pairs of a table and a direction; `energy`: position among the energies."""
+        rad = directions.rad
+        inside = rad <= self.radii.end
+        where = jnp.where(inside, self.radii.position(rad), 1.0)
+        sides, first = self._sides(table, energy, where, directions)
+        row, column = jnp.floor(energy).astype(jnp.int32), jnp.floor(where).astype(jnp.int32)
+        single = self.values.shape[2] == 1
+        taps = jnp.ones((table.size, 1), rad.dtype) if single else spline_weights(energy - row)
+        index = (table, first, row if single else row - 1, column + (PADDING - 1))
+        near = _slices(self.values, index, (self.window, taps.shape[1], 4))
+        across = spline_weights(where - column)
+        value = list(jnp.einsum("poar,pa,pr->op", near, taps, across))
+        last = self.window - 1.0
+        hats = [
+            [jnp.maximum(1.0 - jnp.abs(jnp.clip(side, 0.0, last) - node), 0.0) for node, side in enumerate(of_nodes)]
+            for of_nodes in sides
+        ]
+        parts = [_product(part, value) for part in hats]
+        if self.spread is not None:
+            # the geometric mean of the arithmetic and the harmonic mean replaces the arithmetic one, as in `Folded`
+            row = jnp.rint(energy / COARSE_ENERGY).astype(jnp.int32)
+            near = _slices(self.spread, (table, first, row, column + (PADDING - 1)), (self.window, 1, 4))[:, :, 0]
+            least = jax.lax.stop_gradient(self.spread.max()) * FLOOR
+            spread = [jnp.maximum(part, least) for part in jnp.einsum("por,pr->op", near, across)]
+            inverse = [1.0 / part for part in spread]
+            means = [jnp.sqrt(jnp.maximum(_product(hat, spread) * _product(hat, inverse), 1e-12)) for hat in hats]
+            parts = [part * sum(hat) / mean for part, hat, mean in zip(parts, hats, means, strict=True)]
+        result = 0.5 * sum(parts)
+        return jnp.where(inside, result, 0.0) / SQUARE_DEGREE
+
+    def _sides(self, table, energy, where, directions):
+        """Offsets of true directions, one standard deviation below and above their mean, and first node of the window.
+
+        Offsets are in steps of the nodes from the first node of the window on, one array for photons with the point
+        spread function of each node. Lists of columns: their gradients need no sums over nodes.
+        """
+        step, count = self.offsets[1] - self.offsets[0], self.offsets.size
+        if self.moments is None:
+            at = (distance(*directions.pointing) - self.offsets[0]) / step
+            first = jnp.clip(jax.lax.stop_gradient(jnp.floor(at)), 0, count - self.window)
+            return [[at - first] * self.window] * 2, first.astype(jnp.int32)
+        # moments change slowly: those of the nearest energy, which does not depend on parameters
+        row = jnp.rint(energy / COARSE_ENERGY).astype(jnp.int32)
+        where = jnp.clip(where / COARSE_RADIUS, 0.0, self.moments.shape[3] - 1.001)
+        column = where.astype(jnp.int32)
+        share = jnp.stack([1.0 - (where - column), where - column], axis=1)
+
+        def found(first, window):
+            near = _slices(self.moments, (table, first, row, column, jnp.zeros_like(row)), (window, 1, 2, 3))
+            moments = jnp.einsum("ponc,pn->ocp", near[:, :, 0], share)
+            offsets = [offsets_of(columns[0], columns[1], columns[2], directions) for columns in moments]
+            return [[(part - self.offsets[0]) / step for part in side] for side in zip(*offsets, strict=True)]
+
+        there = (a - b for a, b in zip(directions.position, directions.pointing, strict=True))
+        nearest = jnp.rint((distance(*there) - self.offsets[0]) / step)
+        (low,), _ = jax.lax.stop_gradient(found(jnp.clip(nearest, 0, count - 1).astype(jnp.int32), 1))
+        first = jnp.clip(jnp.floor(low), 0, count - self.window).astype(jnp.int32)
+        return [[part - first for part in side] for side in found(first, self.window)], first
+
+
+def _product(some, others):
+    return sum(a * b for a, b in zip(some, others, strict=True))
+
+
+def distance(x, y):
+    """Length of vectors in the plane."""
+    return jnp.sqrt(jnp.maximum(x**2 + y**2, 1e-12))
+
+
+def offsets_of(mean, across, stretch, directions: Directions) -> tuple[Array, Array]:
+    """Offsets [deg] one standard deviation below and above the mean of true directions with moments [..., pair]."""
+    east, north = directions.position
+    # from the pointing to the mean direction
+    x, y = mean * east - directions.pointing[0], mean * north - directions.pointing[1]
+    away = distance(x, y)
+    toward = (x * east + y * north) / away
+    along = jnp.maximum(across + stretch * toward**2, 0.0)
+    total = 2.0 * across + stretch * directions.rad**2
+    # spread across the line to the pointing only adds to the offset
+    away = jnp.sqrt(away**2 + jnp.maximum(total - along, 0.0))
+    width = jnp.sqrt(jnp.maximum(along, 1e-12))
+    return jnp.abs(away - width), away + width
+
+
+class Profiles(eqx.Module):
+    """A source folded with the point spread functions, at the current parameters.
+
+    - `values` [deg^-2]: cubic B-spline of C_em(r); `moments`: the transforms with S, rho S, rho^2 S (J0 and J2) at
+      every second radius, None for a point; `radius` [deg] of the source.
+    """
+
+    radii: Radii
+    offsets: Float[Array, " offset"]
+    values: Float[Array, "response offset energy radius"]
+    moments: tuple[Float[Array, "response offset energy node"], ...] | None
+    radius: Float[Array, ""]
+    linear: bool = eqx.field(static=True)
+
+    @property
+    def folded(self) -> Folded:
+        """For kernels."""
+        order = (0, 3, 1, 2)
+        moments = self.moments
+        if moments is not None:
+            moments = tuple(part.transpose(order) for part in self.true_directions(*moments))
+        return Folded(self.radii, self.offsets, self.values.transpose(order), moments, self.linear)
+
+    def sheet(self, weight, coarse, window: int) -> Sheet:
+        """Sum over energies with weights [table, offset, reconstructed energy, energy], and with those at every fourth.
+
+        Tables are those of the responses.
+        """
+        values = jnp.matmul(weight, self.values)
+        moments = None
+        if self.moments is not None:
+            moments = self.true_directions(*(jnp.matmul(coarse, part) for part in self.moments))
+            moments = jnp.stack(moments, axis=-1)
+        spread = None if self.linear else jnp.matmul(coarse.mean(1, keepdims=True), self.values)
+        return Sheet(self.radii, self.offsets, values, moments, spread, window)
+
+    def of(self, response: Int[Array, " table"]) -> "Profiles":
+        """Those of some responses."""
+        return eqx.tree_at(
+            lambda p: (p.values, p.moments),
+            self,
+            replace_fn=lambda x: jax.tree.map(lambda a: a[response], x),
+            is_leaf=lambda x: x is None,
+        )
+
+    def true_directions(self, total, mean, square, stretch):
+        """Mean distance, variance across and stretch, from transforms [..., node]."""
+        count = total.shape[-1]
+        rad = jnp.maximum(self.radii.at(COARSE_RADIUS * jnp.arange(float(count))), 1e-9)
+        some = total > LEAST * total.max(-1, keepdims=True)
+        total = jnp.where(some, total, 1.0)
+        # beyond, photons come from the near rim; these bounds hold for every source
+        near = self.radius / rad
+        mean = jnp.where(some, jnp.clip(mean / total, 0.0, near), jnp.minimum(near, 1.0))
+        # means of rho^2, and of the squares along minus across [radius^2]
+        square = jnp.where(some, jnp.clip(square / total, 0.0, self.radius**2), (mean * rad) ** 2)
+        stretch = jnp.where(some, stretch / total, mean**2)
+        across = jnp.maximum(0.5 * (square - stretch * rad**2), 0.0)
+        return mean, across, stretch - mean**2
+
+    @property
+    def span(self) -> Float[Array, ""]:
+        """Largest distance [deg] of the two offsets that stand for the true directions of a photon."""
+        if self.moments is None:
+            return jnp.zeros(())
+        _, across, stretch = self.true_directions(*self.moments)
+        rad = self.radii.at(COARSE_RADIUS * jnp.arange(float(across.shape[-1])))
+        likely = self.moments[0] > LIKELY * self.moments[0].max(-1, keepdims=True)
+        along = jnp.maximum(across, across + stretch * rad**2)
+        return 2.0 * jnp.sqrt(jnp.where(likely, along, 0.0).max())
+
+
+class PointFold(eqx.Module):
+    """Point spread functions of all responses, for a point source.
+
+    - `reach` [deg]: radius that contains all of them; `psf` [deg^-2]: spline coefficients of the profiles.
+    """
+
+    offsets: Float[Array, " offset"]
+    reach: float
+    radii: Radii
+    psf: Float[Array, "response offset energy radius"]
+    linear: bool = eqx.field(static=True)
+
+    @classmethod
+    def init(cls, spreads: "Spreads") -> "PointFold":
+        """Tabulate; eager."""
+        radii, rad, inverse = spreads.radii(POINT_STEP)
+        tables = [_density(psf, energy, offset, jnp.asarray(rad)) for psf, energy, offset in spreads.psfs]
+        psf = [_without_gaps(np.asarray(table, np.float64)) @ inverse * SQUARE_DEGREE for table in tables]
+        return cls(jnp.asarray(spreads.offsets), np.float64(spreads.reach), radii, _single(psf), spreads.linear)
+
+    def __call__(self, morphology: Morphology) -> Profiles:
+        """The tables: they do not depend on the position."""
+        return Profiles(self.radii, self.offsets, self.psf, None, jnp.zeros(()), self.linear)
+
+
+class RadialFold(eqx.Module):
+    """Hankel transforms of the point spread functions of all responses, for extended round sources up to a size.
+
+    - `reach` [deg]: radius that contains all point spread functions.
+    - `psf`: transform by response, offset, energy and frequency `k` [cycles/deg].
+    - `value`: from a transform to the spline coefficients of C(r); `mean`, `square`, `stretch`: to its moments at every
+      second radius, with J1, J0 and J2.
+    - `order`: quadrature nodes between two breaks of the morphology.
+    """
+
+    offsets: Float[Array, " offset"]
+    reach: float
+    radii: Radii
+    psf: Float[Array, "response offset energy k"]
+    k: Float[Array, " k"]
+    value: Float[Array, "k radius"]
+    mean: Float[Array, "k node"]
+    square: Float[Array, "k node"]
+    stretch: Float[Array, "k node"]
+    bessel: Bessel
+    order: int = eqx.field(static=True)
+    linear: bool = eqx.field(static=True)
+
+    @classmethod
+    def init(cls, spreads: "Spreads", panel: float) -> "RadialFold":
+        """Transform; eager, in double precision on the host. `panel` [deg]: largest distance between two breaks."""
+        radii, rad, inverse = spreads.radii(STEP)
+        reach = spreads.radius + spreads.reach
+        highest = 1.0 / spreads.width
+        # Gauss-Legendre nodes are sparsest in the middle, by pi / 2: more than two for each cycle at the largest radius
+        number = -(-(math.ceil(4.0 * highest * reach) + 40) // 16) * 16
+        k, weight = np.polynomial.legendre.leggauss(number)
+        k, weight = 0.5 * highest * (k + 1.0), 0.5 * highest * weight
+        measure = (2.0 * np.pi * k * weight)[:, None]
+        values = jv(0, 2.0 * np.pi * k[:, None] * rad) * measure @ inverse
+        rad = rad[PADDING::COARSE_RADIUS]
+        z = 2.0 * np.pi * k[:, None] * rad
+        # ratios to the radius stay finite at the centre
+        safe = np.maximum(rad, 1e-3 * spreads.width)
+        first = jv(1, 2.0 * np.pi * k[:, None] * safe) / safe
+        second = jv(2, 2.0 * np.pi * k[:, None] * safe) / safe**2
+        transforms = [psf_hankel(psf, energy, offset, spreads.reach, k) for psf, energy, offset in spreads.psfs]
+        return cls(
+            jnp.asarray(spreads.offsets),
+            np.float64(spreads.reach),
+            radii,
+            _single([_without_gaps(transform) for transform in transforms]),
+            jnp.asarray(k),
+            _single(values),
+            _single(first * measure),
+            _single(jv(0, z) * measure),
+            _single(second * measure),
+            Bessel.upto(2.0 * np.pi * highest * spreads.radius * 1.05),
+            PANEL + -(-math.ceil(5.0 * highest * panel) // 16) * 16,
+            spreads.linear,
+        )
+
+    def __call__(self, morphology: Morphology) -> Profiles:
+        """Fold the source at its current parameters."""
+        source, mean, square, stretch = shape_transforms(morphology, self.k, self.bessel, self.order)
+        value, *moments = (
+            jnp.matmul(self.psf, transform[:, None] * matrix)
+            for transform, matrix in (
+                (source, self.value),
+                (source, self.square),
+                (mean, self.mean),
+                (square, self.square),
+                (stretch, self.stretch),
+            )
+        )
+        return Profiles(self.radii, self.offsets, value, tuple(moments), morphology.radius, self.linear)
+
+
+class Spreads(NamedTuple):
+    """Point spread functions with a grid of their energies and offsets, and the sizes of a source in their fields.
+
+    `width` [deg]: of the narrowest folded source; `core` [deg]: up to which it may have edges; `reach` [deg] contains
+    the point spread functions, `radius` [deg] the source.
+    """
+
+    psfs: list[tuple[PSF, Array, Array]]
+    offsets: np.ndarray
+    reach: float
+    radius: float
+    width: float
+    core: float
+
+    @classmethod
+    def of(cls, morphologies: Sequence[Morphology], runs: Runs, energy) -> "Spreads":
+        """For one source at several values of its parameters; `energy` [TeV] of all responses, or of each."""
+        energy = np.broadcast_to(energy, (len(runs.responses), np.shape(energy)[-1]))
+        radius = max(float(m.radius) for m in morphologies)
+        scale = min(float(m.scale) for m in morphologies)
+        lon, lat = (np.array([[float(getattr(m, name))] for m in morphologies]) for name in ("lon", "lat"))
+        away = separation_on_host(lon, lat, runs.lon, runs.lat)
+        tops = runs.highest_energy
+        inside = np.linspace(0.0, float(runs.offset_max.max()), 5)
+        each = list(zip(runs.responses, energy, tops, strict=True))
+        probes = [_grid(response.psf, at, top, inside) for response, at, top in each]
+        narrow = min(float(psf_quantile(psf, e, o, jnp.full(e.shape, 0.393)).min()) for psf, e, o in probes)
+        reach = max(float(psf_radius(psf, e, o).max()) for psf, e, o in probes)
+        # photons from farther than this from a pointing are not selected
+        farthest = min(away.max() + radius, float(runs.offset_max.max()) + reach)
+        nearest = min(max(0.0, away.min() - radius), farthest)
+        is_point = isinstance(morphologies[0], Point)
+        step = POINT_OFFSET_STEP if is_point else _offset_step([psf for psf, *_ in probes])
+        offsets = offset_nodes(nearest, farthest, step)
+        psfs = [_grid(response.psf, at, top, offsets) for response, at, top in each]
+        width = math.hypot(scale, narrow)
+        return cls(psfs, offsets, reach, radius, width, 3.0 * width + (0.0 if scale > 0 else radius))
+
+    @property
+    def linear(self) -> bool:
+        """Whether all point spread functions are tables, linear between the nodes."""
+        return all(isinstance(psf, TablePSF) for psf, *_ in self.psfs)
+
+    def radii(self, step: float) -> tuple[Radii, np.ndarray, np.ndarray]:
+        """Radii in steps of so many widths; the nodes with a mirror image beyond zero, and the spline's matrix."""
+        end = jnp.asarray(self.radius + self.reach)
+        radii = Radii(jnp.asarray(step * self.width), jnp.asarray(self.core), jnp.asarray(6.0 * self.width), end)
+        count = math.ceil(float(radii.position(end))) + 1 + PADDING
+        count = -(-count // 16) * 16
+        even = np.abs(np.arange(-PADDING, count))  # profiles are even
+        return radii, radii.nodes(count)[even], spline_filter1d(np.eye(even.size), 3, axis=1, mode="mirror")
+
+
+def _grid(psf, energy, top, offsets) -> tuple[PSF, Array, Array]:
+    """A point spread function with energies up to the end of its response, and offsets [offset, energy]."""
+    o, e = np.meshgrid(offsets, np.minimum(energy, top), indexing="ij")
+    return psf, jnp.asarray(e), jnp.asarray(o)
+
+
+def _offset_step(psfs) -> float:
+    """Distance [deg] of offset nodes: that of tables which are linear between them, or a fixed one."""
+    if not all(isinstance(psf, TablePSF) for psf in psfs):
+        return OFFSET_STEP
+    nodes = np.concatenate([np.asarray(psf.profile.axes[1].nodes) for psf in psfs]) / (2.0 * OFFSET_STEP)
+    return 2.0 * OFFSET_STEP if np.allclose(nodes, np.rint(nodes), atol=1e-3) else OFFSET_STEP
+
+
+def radial_fold(
+    morphologies: Sequence[Morphology], runs: Runs, energy: Float[np.ndarray, "*response energy"]
+) -> PointFold | RadialFold:
+    """Tables for one round source at several values of its parameters, at true energies [TeV]; eager."""
+    spreads = Spreads.of(morphologies, runs, energy)
+    if isinstance(morphologies[0], Point):
+        return PointFold.init(spreads)
+    return RadialFold.init(spreads, max(float(np.diff(np.asarray(m.breaks)).max()) for m in morphologies))
+
+
+def _without_gaps(table: Float[np.ndarray, "offset energy part"]) -> Float[np.ndarray, "offset energy part"]:
+    """Replace profiles of zeros by those of the nearest energy: densities between the two are normalised."""
+    result = table.copy()
+    for part in result:
+        some = np.flatnonzero(np.any(part != 0, axis=1))
+        if 0 < some.size < len(part):
+            part[:] = part[some[np.abs(np.arange(len(part))[:, None] - some).argmin(1)]]
+    return result
+
+
+def _single(table) -> Array:
+    """On the device, in its precision."""
+    return jnp.asarray(np.asarray(table, jnp.zeros(()).dtype))
+
+
+def shape_transforms(
+    morphology: Morphology, k: Float[Array, " k"], bessel: Bessel, order: int
+) -> tuple[Float[Array, " k"], Float[Array, " k"], Float[Array, " k"], Float[Array, " k"]]:
+    """Transforms of S (J0), rho S (J1), rho^2 S (J0) and rho^2 S (J2) by Gauss-Legendre panels between the breaks."""
+    rho, share = shape_quadrature(morphology, order)
+    functions = bessel(2.0 * jnp.pi * rho[:, None] * k)
+    orders = ((0, 0), (1, 1), (2, 0), (2, 2))  # power of rho, order of the Bessel function
+    found = [(share * rho**power) @ functions[..., order] for power, order in orders]
+    return found[0], found[1], found[2], found[3]
+
+
+def shape_quadrature(morphology: Morphology, order: int) -> tuple[Float[Array, " node"], Float[Array, " node"]]:
+    """Separations [deg] from the centre of a round source, and the parts of its flux; their sum is one."""
+    node, weight = (jnp.asarray(a.tolist()) for a in np.polynomial.legendre.leggauss(order))
+    edges = morphology.breaks
+    length = jnp.diff(edges)[:, None]
+    # nodes denser at both ends, where profiles may have vertical rims
+    t = 0.5 * (node + 1.0)
+    rho = (edges[:-1, None] + length * t**2 * (3.0 - 2.0 * t)).ravel()
+    width = (length * 3.0 * t * (1.0 - t) * weight).ravel()
+    there = eqx.tree_at(lambda m: (m.lon, m.lat), morphology, (jnp.zeros_like(rho[0]), jnp.zeros_like(rho[0])))
+    share = there.brightness(rho, jnp.zeros_like(rho)) * jnp.sin(DEGREE * rho) * width
+    return rho, share / share.sum()
+
+
+def psf_energies(
+    runs: Runs, nodes: EnergyNodes
+) -> tuple[Float[np.ndarray, "response psf_energy"], Float[np.ndarray, "response energy psf_energy"]]:
+    """Energies [TeV] of the point spread functions of all responses, and their interpolation to the nodes.
+
+    Tables have their own energies: they are linear in ln E between them. Others follow cubic polynomials.
+    """
+    energy = np.asarray(nodes.energy, np.float64)
+    psfs = [response.psf for response in runs.responses]
+    own = []
+    if all(isinstance(psf, TablePSF) for psf in psfs):
+        for psf in psfs:
+            assert isinstance(psf, TablePSF)
+            at = np.asarray(psf.profile.axes[0].nodes, np.float64)
+            low, high = np.searchsorted(at, np.log(energy[[0, -1]]), side="right")
+            own.append(at[max(low - 1, 0) : high + 1])
+        count = max(at.size for at in own)
+        if 2 <= count < energy.size:
+            return _stacked(own, count, np.log(energy))
+    at, share = energy, np.eye(energy.size)
+    stride = round(math.log(10.0) / PSF_PER_DECADE / nodes.log_step)
+    if stride > 1 and energy.size > 4 * stride and not any(isinstance(psf, TablePSF) for psf in psfs):
+        at = fold_energies(energy, stride)
+        share = np.zeros((energy.size, at.size))
+        for j in range(energy.size):
+            first = min(max(j // stride - 1, 0), at.size - 4)
+            share[j, first : first + 4] = lagrange(j / stride - first, 4)
+    every = len(psfs)
+    return np.broadcast_to(at, (every, at.size)), np.broadcast_to(share, (every, *share.shape))
+
+
+def _stacked(own, count: int, log_energy) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes of tables of several lengths, and the hat functions of linear interpolation between them."""
+    energies, shares = np.empty((len(own), count)), np.zeros((len(own), log_energy.size, count))
+    for at, energy, share in zip(own, energies, shares, strict=True):
+        energy[:] = np.exp(np.append(at, np.full(count - at.size, at[-1])))
+        below = np.clip(np.searchsorted(at, log_energy, side="right") - 1, 0, max(at.size - 2, 0))
+        above = np.minimum(below + 1, at.size - 1)
+        part = (log_energy - at[below]) / np.where(above > below, at[above] - at[below], 1.0)
+        row = np.arange(log_energy.size)
+        share[row, below] += np.where(above > below, 1.0 - part, 1.0)
+        share[row, above] += np.where(above > below, part, 0.0)
+    return energies, shares
+
+
+def psf_hankel(psf: PSF, energy, offset, reach: float, k) -> Float[np.ndarray, "*shape k"]:
+    """Hankel transform of point spread functions, 2 pi Int P(r) J0(2 pi k r) r dr, one at k = 0."""
+    rad, ring = psf_rings(psf, energy, offset, reach)
+    return ring @ jv(0, 2.0 * np.pi * rad[:, None] * k)
+
+
+def psf_rings(psf: PSF, energy, offset, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """Radii [deg], denser towards zero, and probabilities [*shape, radius] in rings about them; their sum is one."""
+    t, weight = np.polynomial.legendre.leggauss(RING_NODES)
+    t, weight = 0.5 * (t + 1.0), 0.5 * weight
+    rad = reach * t**2
+    density = np.asarray(_density(psf, energy, offset, jnp.asarray(rad)), np.float64)
+    ring = density * (2.0 * np.pi * rad * SQUARE_DEGREE * 2.0 * reach * t * weight)
+    total = ring.sum(-1, keepdims=True)
+    return rad, ring / np.where(total > 0, total, 1.0)
+
+
+@eqx.filter_jit
+def _density(psf, energy, offset, rad):
+    """Point spread function [sr^-1] at all radii, shape [*energy, radius]."""
+    shape = (*energy.shape, rad.size)
+    return psf.density(*(jnp.broadcast_to(a[..., None], shape) for a in (energy, offset)), jnp.broadcast_to(rad, shape))
+
+
+def directions(
+    morphology: Morphology, runs: Runs, run: Int[Array, " pair"], lon: Float[Array, " pair"], lat: Float[Array, " pair"]
+) -> Directions:
+    """Directions [deg] that are reconstructed in some runs, about the centre of the source."""
+    centre = morphology.lon, morphology.lat
+    x, y = project(lon, lat, *centre)
+    rho = DEGREE * root(x**2 + y**2)
+    # 2 arcsin(rho / 2); good to 1e-6 up to 20 deg
+    rad = rho * (1.0 + rho**2 / 24.0 * (1.0 + 9.0 * rho**2 / 80.0)) / DEGREE
+    east, north = (column[run] for column in project(runs.lon, runs.lat, *centre))
+    return Directions(rad, (x, y), (east, north))

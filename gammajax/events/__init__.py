@@ -1,0 +1,1 @@
+"""Photons that were seen: lists of events, and counts in cells of many of them."""

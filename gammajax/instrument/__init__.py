@@ -1,0 +1,1 @@
+"""What a telescope does to photons: tables, point spread functions, responses, observations, runs."""

@@ -1,0 +1,80 @@
+"""Runs: observations as an array axis, for everything behind the border of the package.
+
+Numbers of a run are data: programs compiled for two runs serve a thousand.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from gammajax.common.display import block, document, number_of, words
+from gammajax.common.parameters import is_same
+from gammajax.instrument.observation import Aside, Observation
+from gammajax.instrument.response import Response
+
+
+class Runs(eqx.Module):
+    """Observations, stacked along their first axis.
+
+    - `lon`, `lat` [deg], `livetime` [s], `energy_min`, `energy_max` [TeV], `offset_max` [deg], as in
+      [`gammajax.Observation`][]; `response`: index into the distinct `responses`.
+    """
+
+    lon: Float[Array, " run"]
+    lat: Float[Array, " run"]
+    livetime: Float[Array, " run"]
+    energy_min: Float[Array, " run"]
+    energy_max: Float[Array, " run"]
+    offset_max: Float[Array, " run"]
+    response: Int[Array, " run"]
+    aside: Aside = eqx.field(static=True)
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Numbers of runs and of responses."""
+        return block(
+            f"Runs: {number_of(len(self.observations), 'run')} with {number_of(len(self.responses), 'response')}"
+        )
+
+    @classmethod
+    def of(cls, observations: tuple[Observation, ...]) -> "Runs":
+        """Stack observations; equal responses are one."""
+        responses, index, known = [], [], {}
+        for observation in observations:
+            response = observation.response
+            if id(response) not in known:
+                same = [i for i, other in enumerate(responses) if is_same(response, other)]
+                known[id(response)] = same[0] if same else len(responses)
+                responses += [] if same else [response]
+            index.append(known[id(response)])
+
+        def column(name):
+            return jnp.asarray(np.array([float(getattr(observation, name)) for observation in observations]))
+
+        return cls(
+            column("lon"),
+            column("lat"),
+            column("livetime"),
+            column("energy_min"),
+            column("energy_max"),
+            column("offset_max"),
+            jnp.asarray(np.array(index, np.int32)),
+            Aside((tuple(observations), tuple(responses))),
+        )
+
+    @property
+    def observations(self) -> tuple[Observation, ...]:
+        """The observations; not for compiled functions."""
+        return self.aside.value[0]
+
+    @property
+    def responses(self) -> tuple[Response, ...]:
+        """Distinct responses; not for compiled functions."""
+        return self.aside.value[1]
+
+    @property
+    def highest_energy(self) -> list[float]:
+        """End of the effective area of each response [TeV]."""
+        return [float(np.exp(float(response.effective_area.axes[0].upper))) for response in self.responses]

@@ -1,0 +1,1 @@
+"""What is sought: spectra, morphologies, dark matter, mixtures of sources and backgrounds, priors."""

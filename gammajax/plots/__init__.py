@@ -1,0 +1,1 @@
+"""Figures. Each function returns a `matplotlib.figure.Figure`; nothing is shown or saved."""

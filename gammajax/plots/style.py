@@ -1,0 +1,34 @@
+"""Colours, styles and scales that plots share."""
+
+from typing import Any
+
+import numpy as np
+
+STYLE: Any = {
+    "font.size": 11,
+    "axes.linewidth": 0.8,
+    "axes.titlesize": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+
+COLOURS = ["#d1495b", "#30638e", "#edae49", "#00798c", "#6f4e7c", "#8d96a3"]
+
+
+def _padded(values, part: float) -> tuple[float, float]:
+    """Smallest and largest value, with a margin of this part of their distance; a small margin if they are equal."""
+    low, high = float(values.min()), float(values.max())
+    margin = part * (high - low) if high > low else 1e-3 * (abs(high) or 1.0)
+    return low - margin, high + margin
+
+
+def _size(values) -> float:
+    """Number that sets the common power of ten: the median, or the spread if it is larger."""
+    low, median, high = np.quantile(values, [0.1587, 0.5, 0.8413])
+    return max(median, high - low, key=abs)
+
+
+def _scale(value) -> tuple[float, str]:
+    """Power of ten to factor out of very small or large numbers, and its label."""
+    exponent = int(np.floor(np.log10(abs(value)))) if value else 0
+    return (1.0, "") if -3 <= exponent <= 4 else (10.0**exponent, f"$10^{{{exponent}}}$")

@@ -1,0 +1,1 @@
+"""What was found: draws with their summaries, significances and predictions."""

@@ -1,0 +1,150 @@
+"""Predicted counts by reconstructed energy, for draws of the posterior.
+
+Each component is simulated once ([`gammajax.simulate`][], which is independent of the engines). Its photons are
+weighted for other parameters by the ratio of true spectra and brightnesses, which is exact:
+
+    counts in a bin = Sum over simulated events in it of  phi(E, Omega; theta) / Sum_m n_m phi_m(E, Omega) / N_m
+
+with n_m events simulated from phi_m, whose expected number is N_m. Two spectra are simulated: the spectrum at the
+median of the posterior, and a power law that covers all energies, so that every draw has simulated photons.
+Only expected totals come from the posterior. The position of a point source is kept at the median.
+"""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro.distributions.constraints import simplex
+
+from gammajax.common.display import described
+from gammajax.events.event_list import Events
+from gammajax.model.mixture import Source
+from gammajax.model.morphology import Point
+from gammajax.model.spectra import PowerLaw
+from gammajax.simulation import simulate
+
+SIMULATED = (60_000, 300_000)  # fewest (for smooth maps) and most (for speed) events of a component
+
+
+class Prediction(NamedTuple):
+    """Expected counts by draw, component and bin of reconstructed energy; and weighted events at the median.
+
+    `counts` [draw, component, bin] between `edges` [TeV]; `variance` [bin] of their sum from the finite number
+    of simulated events; `events` of each component, and their `weights` at the median of the posterior, which add up to
+    the component's expected counts.
+    """
+
+    names: tuple[str, ...]
+    edges: np.ndarray
+    counts: np.ndarray
+    variance: np.ndarray
+    events: tuple[Events, ...]
+    weights: tuple[np.ndarray, ...]
+    __repr__ = described
+
+
+def predict(key, posterior, samples: dict, edges, events: int | None = None) -> Prediction:
+    """Expected counts for `samples` {name: [draw, ...]} between `edges` [TeV].
+
+    `events`: number of simulated events per component, by default enough to be more precise than the data.
+    """
+    median = {name: _median(posterior.priors.get(name), values) for name, values in samples.items()}
+    points = {name: jnp.concatenate([median[name][None], jnp.asarray(values)]) for name, values in samples.items()}
+    mixture = posterior.model(median)
+    totals = np.asarray(_expected(posterior, points), np.float64)
+    scale = np.asarray(_scales(posterior, points), np.float64)
+    counts, simulated, weights, variance = [], [], [], np.zeros(len(edges) - 1)
+    for i, name in enumerate(mixture.components):
+        number = int(np.clip(4 * (scale * totals)[0, i], *SIMULATED)) if events is None else events
+        drawn, density = _simulate(jax.random.fold_in(key, i), posterior, mixture.components[name], name, number)
+        inverse = jnp.asarray(1.0 / density)
+        # the first and the last bin lie outside the edges
+        bin_ = np.digitize(np.asarray(drawn.energy), edges)
+        by_draw = _counts(posterior.model, name, points, drawn, inverse, jnp.asarray(bin_), len(edges) + 1)
+        counts.append((np.asarray(by_draw, np.float64) * scale[:, i, None])[1:, 1:-1])
+        at_median = np.asarray(_weights(posterior.model, name, median, drawn, inverse), np.float64) * scale[0, i]
+        variance = variance + np.bincount(bin_, at_median**2, len(edges) + 1)[1:-1]
+        simulated.append(drawn)
+        weights.append(at_median)
+    return Prediction(
+        tuple(mixture.components),
+        np.asarray(edges),
+        np.stack(counts, axis=1),
+        variance,
+        tuple(simulated),
+        tuple(weights),
+    )
+
+
+def _median(prior, values):
+    """Median of draws, element by element; fractions keep their sum of one."""
+    median = jnp.asarray(np.median(values, axis=0))
+    return median / median.sum(-1, keepdims=True) if getattr(prior, "support", None) is simplex else median
+
+
+def _simulate(key, posterior, component, name, number):
+    """Events of one component, and the density [as phi] of the draws: the sum of n_m phi_m / N_m."""
+    proposals = [component]
+    if isinstance(component, Source):
+        # source spectra are not much flatter or steeper at the relevant energies
+        proposals.append(Source(PowerLaw(index=2.5, amplitude=1e-12), component.morphology))
+    share = number // len(proposals)
+    parts = [
+        simulate(jax.random.fold_in(key, m), proposal, posterior.observations, events=share)
+        for m, proposal in enumerate(proposals)
+    ]
+    columns = ("energy", "lon", "lat", "observation", "energy_true", "lon_true", "lat_true")
+    joined: dict = {column: np.concatenate([getattr(part, column) for part in parts]) for column in columns}
+    drawn = Events(**joined)
+    density = np.zeros(len(drawn))
+    for proposal in proposals:
+        expected = float(posterior.engines[name].expected_counts(proposal).sum())
+        density = density + share * np.asarray(_flux(proposal, drawn), np.float64) / expected
+    return drawn, density
+
+
+def _flux(component, events):
+    """Spectrum x brightness at the true energies and directions, in a unit independent of the parameters."""
+    energy = jnp.asarray(events.energy_true)
+    if not isinstance(component, Source):
+        return component.select(jnp.asarray(events.observation)).factor(jnp.asarray(events.energy))
+    flux = component.spectrum(energy) * 1e12  # far from the limits of single precision
+    if isinstance(component.morphology, Point):
+        return flux
+    morphology = component.morphology.at(energy)
+    brightness = morphology.brightness(jnp.asarray(events.lon_true), jnp.asarray(events.lat_true))
+    # an integrable cusp can be infinite at its centre
+    return flux * jnp.minimum(brightness, 1e12)
+
+
+@eqx.filter_jit
+def _weights(model, name, point, events, inverse):
+    return _flux(model(point).components[name], events) * inverse
+
+
+@eqx.filter_jit
+def _counts(model, name, points, events, inverse, bin_, bins):
+    """Sums of weights [draw, bin], one draw at a time: the weights of all draws would not fit in memory."""
+
+    def one(point):
+        return jnp.bincount(bin_, _weights(model, name, point, events, inverse), length=bins)
+
+    return jax.lax.map(one, points)
+
+
+@eqx.filter_jit
+def _expected(posterior, points):
+    """Expected counts [draw, component] by absolute flux."""
+
+    def one(p):
+        return jnp.stack([counts.sum() for counts in posterior.expected_counts(p).values()])
+
+    return jax.lax.map(one, points)
+
+
+@eqx.filter_jit
+def _scales(posterior, points):
+    """Factors on the absolute fluxes [draw, component]."""
+    return jax.lax.map(lambda p: jnp.stack(list(posterior.flux_scales(p).values())), points)

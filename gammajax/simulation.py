@@ -1,0 +1,388 @@
+"""Simulation: events from a model, drawn from the continuous response.
+
+The simulation is independent of the engines. True energies come from the spectrum, true directions from the morphology.
+Each photon is detected with probability effective area / envelope, displaced by the point spread function, given a
+reconstructed energy and kept if it lies in the selection. This thinning sets the numbers of events; expected counts are
+not used.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from gammajax.common.parameters import is_concrete
+from gammajax.common.progress import Progress
+from gammajax.events.cells import Binning, Cells
+from gammajax.events.event_list import Events
+from gammajax.instrument.observation import Observation, as_tuple
+from gammajax.instrument.sky import DEGREE, deproject, displace
+from gammajax.model.mixture import InstrumentBackground, Mixture, Source, require_component
+
+BATCH, FEW = 2**16, 2**12  # proposals per batch, for many and for few events
+ENERGIES_PER_DECADE = 1000
+BINS, LAYERS = 1024, 64  # their numbers are multiples of these, for photons and background
+HOPELESS = 20_000  # proposals per event at which a component counts as hardly ever selected
+
+
+def simulate(
+    key: PRNGKeyArray,
+    model: Mixture | Source | InstrumentBackground,
+    observations: Sequence[Observation] | Observation,
+    *,
+    events: int | float | None = None,
+    poisson: bool = False,
+) -> Events:
+    """Random events of a model, with truth columns, in the selections of `observations`.
+
+    - Without `events`, fluxes are absolute and the total is a Poisson number.
+    - With `events`, that many are drawn (`poisson=True`: a Poisson number with that mean) and divided among components
+      at random, by the mixture's weights; a single component gets all events.
+
+    Truth columns of background events repeat their reconstructed values. The list may be empty. Raises `ValueError`
+    for `events` without weights, or with an invalid number, for a component with a weight but no events in the
+    selection, and inside transformations.
+    """
+    require_component(model, "simulate")
+    observations = as_tuple(observations)
+    if not is_concrete(jnp.zeros(()), key, model):
+        raise ValueError("simulate draws on the host: call it outside jit, grad and vmap")
+    if not isinstance(model, Mixture):
+        model = Mixture(component=model, weights=None if events is None else {})
+    order = {path: number for number, path in enumerate(model.components)}
+    # each group with a weight has one number of events; with absolute fluxes every component has its own
+    groups = [paths for _, paths in model.groups] if model.weighted else [(path,) for path in order]
+    key_total, key_split, key_order, *keys = jax.random.split(key, 3 + len(groups))
+    numbers = [None] * len(keys)
+    if events is not None and not (events >= 0 and np.isfinite(events) and (poisson or events == int(events))):
+        raise ValueError(f"events must be a whole number that is not negative, or the mean of one; not {events}")
+    if events is not None:
+        if not model.weighted:
+            raise ValueError("a total number of events needs a mixture with weights; leave out events= for fluxes")
+        total = int(jax.random.poisson(key_total, events)) if poisson else int(events)
+        numbers = _split(key_split, total, np.array([fraction for fraction, _ in model.groups], np.float64))
+    elif model.weighted:
+        raise ValueError("a mixture with weights has no absolute flux: give the number of events= to simulate")
+    tables = []
+    for key_group, paths, number in zip(keys, groups, numbers, strict=True):
+        components = [model.components[path] for path in paths]
+        columns, member = _group(key_group, components, observations, number, " + ".join(paths))
+        component = np.array([order[path] for path in paths])[member]
+        tables.append(np.concatenate([columns, component[None]]))
+    table = np.concatenate(tables, axis=1)
+    table = table[:, _generator(key_order).permutation(table.shape[1])]
+    energy, lon, lat, energy_true, lon_true, lat_true, observation, component = table
+    return Events(
+        energy,
+        lon,
+        lat,
+        observation.astype(int),
+        energy_true=energy_true,
+        lon_true=lon_true,
+        lat_true=lat_true,
+        component=component.astype(int),
+    )
+
+
+def simulate_cells(
+    key: PRNGKeyArray,
+    model: Mixture,
+    observations: Sequence[Observation] | Observation,
+    binning: Binning,
+    *,
+    events: int | float,
+    at_once: int = 4_000_000,
+    progress: bool = True,
+) -> Cells:
+    """Counts in cells of `events` random events of a mixture with weights, `at_once` of them in memory.
+
+    For more events than memory holds; otherwise like [`gammajax.simulate`][] and [`gammajax.Events.compress`][], with
+    the same `ValueError`.
+    """
+    if not events >= 1:
+        raise ValueError(f"events must be at least one, not {events}")
+    whole, rest = divmod(int(events), at_once)
+    sizes = [at_once] * whole + ([rest] if rest else [])
+    cells, begun = None, time.perf_counter()
+    with Progress(progress, "simulate") as bar:
+        for number, size in enumerate(sizes):
+            part = binning(simulate(jax.random.fold_in(key, number), model, observations, events=size))
+            cells = part if cells is None else cells + part
+            rate = cells.total / (time.perf_counter() - begun)
+            bar.update((number + 1) / len(sizes), f"{cells.total:.3g} of {events:.3g} events, {rate:.2g} per second")
+    assert cells is not None  # there is one event at least
+    return cells
+
+
+def _split(key, total, fractions):
+    """Multinomial numbers of events of each component."""
+    return _generator(key).multinomial(total, fractions / fractions.sum()).tolist()
+
+
+def _generator(key):
+    """Random generator of numpy for draws on the host."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+
+
+def _group(key, components, observations, number, name):
+    """Columns [7, event] and component of `number` events of the group, or of a Poisson number for None.
+
+    Fluxes set the shares of the components within the group.
+    """
+    samplers = []
+    for component in components:
+        if isinstance(component, InstrumentBackground):
+            component.check_observations(len(observations))
+            samplers += [_BackgroundSampler.init(component.select(i), o) for i, o in enumerate(observations)]
+        else:
+            samplers += [_SourceSampler.init(component, observation) for observation in observations]
+    columns = _columns(key, samplers, observations * len(components), number, name)
+    member, observation = np.divmod(columns[-1].astype(int), len(observations))
+    return np.concatenate([columns[:-1], observation[None]]), member
+
+
+def _columns(key, samplers, observations, number, name):
+    """Columns [7, event]; the last column is the index of the sampler."""
+    rates = np.array([float(sampler.proposals) for sampler in samplers])
+    if number is None and not rates.any():  # a flux of zero, for example in experiments without a signal
+        return np.zeros((7, 0))
+    if not rates.sum() > 0:
+        raise ValueError(f"component {name!r} gives no events in the selection")
+    generator = _generator(key)
+    if number is None:
+        return _draw(key, samplers, observations, generator.poisson(rates))
+    found, made, parts = 0, 0, []
+    efficiency = 0.5
+    while found < number and made <= HOPELESS * number + 1_000_000:
+        proposals = int(1.05 * (number - found) / efficiency) + 1000
+        made += proposals
+        columns = _draw(
+            jax.random.fold_in(key, len(parts)),
+            samplers,
+            observations,
+            generator.multinomial(proposals, rates / rates.sum()),
+        )
+        efficiency = max(columns.shape[1] / proposals, 1e-5)
+        # events are in order of observations: shuffle before cutting to the number
+        parts.append(columns[:, generator.permutation(columns.shape[1])])
+        found += columns.shape[1]
+    if found < number:
+        raise ValueError(
+            f"component {name!r} gives hardly any events in the selection: {found} of {number} from {made:.2g} "
+            "detected photons; look at its position, and at energy_range [TeV], offset_max [deg] and exclusion"
+        )
+    return np.concatenate(parts, axis=1)[:, :number] if parts else np.zeros((7, 0))
+
+
+def _draw(key, samplers, observations, proposals):
+    """All accepted events from given numbers of proposals in each observation."""
+    batches = []
+    for number, count in enumerate(proposals):
+        size = FEW if count <= FEW else BATCH
+        for first in range(0, int(count), size):
+            key, subkey = jax.random.split(key)
+            batches.append((number, subkey, min(int(count) - first, size), size))
+
+    def accepted(batch):
+        number, subkey, count, size = batch
+        columns, keep = map(np.asarray, _batch(samplers[number], observations[number], subkey, size))
+        chosen = columns[:, np.flatnonzero(keep[:count])]
+        return np.concatenate([chosen, np.full((1, chosen.shape[1]), number)], dtype=np.float64)
+
+    # a batch uses one core: threads use the other cores, and map keeps the order of batches
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        parts = list(pool.map(accepted, batches))
+    return np.concatenate(parts, axis=1) if parts else np.zeros((7, 0))
+
+
+@eqx.filter_jit
+def _batch(sampler, observation, key, size: int):
+    columns, keep = sampler.draw(key, observation, size)
+    energy, lon, lat = columns[:3]
+    keep = keep & (energy >= observation.energy_min) & (energy <= observation.energy_max)
+    return columns, keep & observation.selected(lon, lat)
+
+
+class _SourceSampler(eqx.Module):
+    """Photons of one source in one observation: energies in tiny bins of flux x envelope of the effective area."""
+
+    source: Source
+    reach: jax.Array  # photons from farther than this from the source's centre cannot reach the field of view
+    log_edges: jax.Array
+    cumulative: jax.Array  # from the highest energy down, so that rare high energies are resolved
+    envelope: jax.Array
+    proposals: jax.Array
+
+    @classmethod
+    def init(cls, source, observation):
+        source.morphology.check_field(observation)
+        axis, offsets = observation.response.effective_area.axes
+        low, high = axis.lower, axis.upper
+        count = int(np.ceil((high - low) / np.log(10.0) * ENERGIES_PER_DECADE)) + 1
+        nodes = np.asarray(axis.nodes, np.float64)
+        # the area is linear between the table's nodes: if the nodes are edges, its maximum is at an edge
+        log_edges = np.unique(np.concatenate([np.linspace(low, high, count), nodes[(nodes > low) & (nodes < high)]]))
+        log_edges = _padded(log_edges, BINS)
+        at = np.append(
+            np.clip(np.asarray(offsets.nodes), offsets.lower, offsets.upper), [0.0, offsets.lower, offsets.upper]
+        )
+        inner = np.exp(np.clip(log_edges, low + 1e-6, high - 1e-6))
+        area = np.asarray(_area(observation.response, jnp.asarray(inner), jnp.asarray(at))).max(1)
+        envelope = np.maximum(area[1:], area[:-1]) * 1.001
+        flux = np.asarray(_flux(source.spectrum, jnp.asarray(np.exp(log_edges))), np.float64)
+        rate = np.maximum(flux, 0.0) * envelope
+        falling = np.concatenate([[0.0], np.cumsum(rate[::-1])])
+        total = falling[-1]
+        reach, part = _reach(source.morphology, observation)
+        return cls(
+            source,
+            reach,
+            jnp.asarray(log_edges[::-1].copy()),
+            jnp.asarray(falling / (total if total > 0 else 1.0)),
+            jnp.asarray(envelope[::-1].copy()),
+            jnp.asarray(total) * observation.livetime * part,
+        )
+
+    def draw(self, key, observation, size):
+        keys = jax.random.split(key, 7)
+        bin_ = _locate(self.cumulative, _uniform(keys[0], size))
+        fraction = jax.random.uniform(keys[1], (size,))
+        energy_true = jnp.exp(self.log_edges[bin_] + fraction * (self.log_edges[bin_ + 1] - self.log_edges[bin_]))
+        lon_true, lat_true = self.source.morphology.at(energy_true).sample(keys[2], size, self.reach)
+        offset = observation.offset(lon_true, lat_true)
+        response = observation.response
+        detected = jax.random.uniform(keys[3], (size,)) * self.envelope[bin_] < response.area(energy_true, offset)
+        rad = response.psf.sample(keys[4], energy_true, offset)
+        lon, lat = displace(lon_true, lat_true, rad, jax.random.uniform(keys[5], (size,), maxval=360.0))
+        energy = response.energy_dispersion.sample(keys[6], energy_true, offset)
+        return jnp.stack([energy, lon, lat, energy_true, lon_true, lat_true]), detected
+
+
+class _BackgroundSampler(eqx.Module):
+    """Background in one observation: energy layers between the nodes of the table, thinned to its exact value.
+
+    Within a layer and a square of sky, the values at the corners of the table's cells bound the rate.
+    """
+
+    background: InstrumentBackground
+    log_edges: jax.Array
+    cumulative: jax.Array
+    envelope: jax.Array
+    half_width: jax.Array
+    squares: jax.Array
+    proposals: jax.Array
+
+    @classmethod
+    def init(cls, background, observation):
+        axis = observation.response.background.log_rate.axes[0] if observation.response.background else None
+        if axis is None:
+            raise ValueError(f"observation {observation.obs_id} has no background response (BKG_2D or BKG_3D)")
+        low, high = max(axis.lower, np.log(observation.energy_min)), min(axis.upper, np.log(observation.energy_max))
+        if not low < high:
+            raise ValueError(f"observation {observation.obs_id}: the background response does not cover the energies")
+        nodes = np.asarray(axis.nodes, np.float64)
+        nodes = nodes[(nodes > low) & (nodes < high)]
+        log_edges = _padded(np.unique(np.concatenate([np.arange(low, high, 0.1), [high], nodes])), LAYERS)
+        # equal-area squares of sky, smaller than the table's cells; corners bound the linear interpolation of the log
+        half_width, squares = observation.offset_max, max(8, int(np.ceil(observation.offset_max / 0.1)))
+        corners = np.linspace(-half_width, half_width, 2 * squares + 1)
+        x, y = np.meshgrid(corners, corners)
+        lon, lat = deproject(jnp.asarray(x), jnp.asarray(y), observation.lon, observation.lat)
+        energy = np.exp(np.clip(log_edges, axis.lower + 1e-6, axis.upper - 1e-6))
+        at_corner = np.asarray(_layers(observation, background, jnp.asarray(energy), lon, lat), np.float64)
+        # maximum over the corners of a square and the middle of its sides
+        square = _corner_maximum(at_corner, 2)
+        envelope = 1.02 * np.maximum(square[1:], square[:-1])  # kinks of the table inside a square
+        pixel = (2.0 * half_width / squares * DEGREE) ** 2
+        rate = envelope * np.diff(log_edges)[:, None, None] * pixel
+        rate, envelope = rate[::-1], envelope[::-1]
+        falling = np.concatenate([[0.0], np.cumsum(rate.ravel())])
+        return cls(
+            background,
+            jnp.asarray(log_edges[::-1].copy()),
+            jnp.asarray(falling / (falling[-1] if falling[-1] > 0 else 1.0)),
+            jnp.asarray(np.where(rate > 0, envelope, np.inf).ravel()),
+            jnp.asarray(half_width),
+            jnp.asarray(squares),
+            jnp.asarray(falling[-1]),
+        )
+
+    def draw(self, key, observation, size):
+        keys = jax.random.split(key, 5)
+        cell = _locate(self.cumulative, _uniform(keys[0], size))
+        layer, square = cell // self.squares**2, cell % self.squares**2
+        u, v, w = (jax.random.uniform(k, (size,)) for k in keys[1:4])
+        energy = jnp.exp(self.log_edges[layer] + u * (self.log_edges[layer + 1] - self.log_edges[layer]))
+        step = 2.0 * self.half_width / self.squares
+        x = (square % self.squares + v) * step - self.half_width
+        y = (square // self.squares + w) * step - self.half_width
+        lon, lat = deproject(x, y, observation.lon, observation.lat)
+        rate = observation.background(energy, lon, lat) * self.background.factor(energy) * energy
+        keep = jax.random.uniform(keys[4], (size,)) * self.envelope[cell] < rate
+        return jnp.stack([energy, lon, lat, energy, lon, lat]), keep
+
+
+@eqx.filter_jit
+def _reach(morphology, observation):
+    """Largest separation [deg] from a morphology's centre whose photons can reach the field of view.
+
+    Also returns the part of the flux within this separation.
+    """
+    axis = observation.response.effective_area.axes[0]
+    energy = jnp.exp(jnp.linspace(axis.lower, axis.upper, 24))
+    offset = jnp.full(energy.shape, observation.offset_max)
+    spread = observation.response.psf.quantile(energy, offset, jnp.full(energy.shape, 1.0 - 2e-7)).max()
+    reach = observation.offset(morphology.lon, morphology.lat) + observation.offset_max + jnp.minimum(spread, 10.0)
+    return reach, morphology.containment(reach)
+
+
+@eqx.filter_jit
+def _flux(spectrum, edges):
+    return spectrum.integral(edges)
+
+
+@eqx.filter_jit
+def _area(response, energy, offset):
+    return response.area(energy[:, None], offset[None, :])
+
+
+@eqx.filter_jit
+def _layers(observation, background, energy, lon, lat):
+    """Background [sr^-1] per ln E' at layers of energy and directions."""
+
+    def layer(e):
+        return observation.background(jnp.full(lon.shape, e), lon, lat) * background.factor(e) * e
+
+    return jax.lax.map(layer, energy)
+
+
+def _padded(edges, unit):
+    """Edges with the last one repeated, so that their number is one of few: programs depend on it."""
+    return np.pad(edges, (0, -edges.size % unit), mode="edge")
+
+
+def _corner_maximum(values, step):
+    """Maximum over the (step + 1)^2 points of every square of a grid of corners."""
+    last = values.shape[-1] - 1
+    stacked = [
+        values[:, i : last - step + i + 1 : step, j : last - step + j + 1 : step]
+        for i in range(step + 1)
+        for j in range(step + 1)
+    ]
+    return np.max(stacked, axis=0)
+
+
+def _locate(cumulative, u):
+    return jnp.clip(jnp.searchsorted(cumulative, u, side="right") - 1, 0, cumulative.size - 2)
+
+
+def _uniform(key, size):
+    """Uniform numbers with full floating resolution near zero, for rare events."""
+    coarse, fine = jax.random.split(key)
+    return jax.random.uniform(coarse, (size,)) + jax.random.uniform(fine, (size,)) * 2.0**-23

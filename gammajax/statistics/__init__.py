@@ -1,0 +1,1 @@
+"""What follows from a posterior: profiles, tests, forecasts, reweighting, losses of compression."""
