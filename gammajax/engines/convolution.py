@@ -207,13 +207,13 @@ def fold_plan(
     finest = max(2.0 * scale, 0.25 * narrow, 2.0 * extent / 1000.0)  # a million pixels are enough
     divide = 2 * math.ceil(0.5 * (step / finest - 1.0)) + 1
     if radius >= 180.0:  # no rim in the field
-        divide = 3 if max(_cusp(m, step) for m in morphologies) > 0.95 else 1
+        divide = 3 if max(cusp(m, step) for m in morphologies) > 0.95 else 1
     # pixels that move with the source are centred on it; other pixels must also resolve its position
     least = 0.5 * step / divide if wide else 0.05 * narrow
     return FoldPlan(step, extent, wide, tuple(offsets.tolist()), divide, least)
 
 
-def _cusp(morphology, step):
+def cusp(morphology: Morphology, step: float) -> float:
     """Power with which the brightness falls from the centre, within one step [deg]."""
     near, far = (float(_brightness(morphology, morphology.lat + part * step)) for part in (0.1, 1.0))
     return math.log10(near / far) if far > 0 else 0.0  # a source that ends within a step has no cusp

@@ -59,6 +59,24 @@ class Exposure(eqx.Module):
         """Expected counts of every run, without regard to excluded sky."""
         return self._over(morphology, jnp.einsum("rjo,j->ro", self.table, flux), runs)
 
+    def of_nodes(
+        self,
+        lon: Float[Array, " node"],
+        lat: Float[Array, " node"],
+        share: Float[Array, " node"],
+        flux: Float[Array, " energy"],
+        runs: Runs,
+    ) -> Float[Array, " run"]:
+        """The same for a source with parts of its flux `share` in the directions (lon, lat) [deg]."""
+
+        @jax.checkpoint
+        def one(run):
+            table = jnp.einsum("jo,j->o", self.table[run], flux)
+            offset = separation(lon, lat, runs.lon[run], runs.lat[run])
+            return self._at(table[None], offset[None])[0] @ share
+
+        return jax.lax.map(one, jnp.arange(runs.lon.size))
+
     def by_energy(self, morphology: Morphology, runs: Runs) -> Float[Array, "run energy"]:
         """Exposure [cm^2 s] of every run and node."""
         each = jax.vmap(lambda table: self._over(morphology, table, runs), 1, 1)

@@ -155,7 +155,7 @@ class Folded(eqx.Module):
         share = (where - index)[:, None, None]
 
         def between(table):
-            near = [_slices(table, (response, index + i, first, start), (window, band)) for i in (0, 1)]
+            near = [slices(table, (response, index + i, first, start), (window, band)) for i in (0, 1)]
             return near[0] + share * (near[1] - near[0])
 
         mean, across, stretch = (jnp.moveaxis(between(table), 0, -1) for table in self.moments)
@@ -179,7 +179,7 @@ class Folded(eqx.Module):
         taps = spline_weights(where - index)
         value = jnp.zeros((), taps.dtype)
         for tap in range(4):
-            near = _slices(self.coefficients, (response, index + (tap - 1), first, start), (window, band))
+            near = slices(self.coefficients, (response, index + (tap - 1), first, start), (window, band))
             value = value + taps[:, tap, None, None] * near
         at = self.sides(response, first, window, start, band, directions)
         at = jnp.clip(at - first[:, None, None].astype(at.dtype), 0.0, window - 1.0)
@@ -194,7 +194,7 @@ class Folded(eqx.Module):
         return jnp.where(inside[:, None], result, 0.0) / SQUARE_DEGREE
 
 
-def _slices(table, first, size):
+def slices(table, first, size) -> Array:
     """Windows of the last dimensions of a table at the indices of all, one for each pair."""
     whole = tuple(range(table.ndim))
     single = table.ndim - len(size)
@@ -230,19 +230,15 @@ class Sheet(eqx.Module):
         single = self.values.shape[2] == 1
         taps = jnp.ones((table.size, 1), rad.dtype) if single else spline_weights(energy - row)
         index = (table, first, row if single else row - 1, column + (PADDING - 1))
-        near = _slices(self.values, index, (self.window, taps.shape[1], 4))
+        near = slices(self.values, index, (self.window, taps.shape[1], 4))
         across = spline_weights(where - column)
         value = list(jnp.einsum("poar,pa,pr->op", near, taps, across))
-        last = self.window - 1.0
-        hats = [
-            [jnp.maximum(1.0 - jnp.abs(jnp.clip(side, 0.0, last) - node), 0.0) for node, side in enumerate(of_nodes)]
-            for of_nodes in sides
-        ]
+        hats = hat_values(sides, self.window)
         parts = [_product(part, value) for part in hats]
         if self.spread is not None:
             # the geometric mean of the arithmetic and the harmonic mean replaces the arithmetic one, as in `Folded`
             row = jnp.rint(energy / COARSE_ENERGY).astype(jnp.int32)
-            near = _slices(self.spread, (table, first, row, column + (PADDING - 1)), (self.window, 1, 4))[:, :, 0]
+            near = slices(self.spread, (table, first, row, column + (PADDING - 1)), (self.window, 1, 4))[:, :, 0]
             least = jax.lax.stop_gradient(self.spread.max()) * FLOOR
             spread = [jnp.maximum(part, least) for part in jnp.einsum("por,pr->op", near, across)]
             inverse = [1.0 / part for part in spread]
@@ -269,7 +265,7 @@ class Sheet(eqx.Module):
         share = jnp.stack([1.0 - (where - column), where - column], axis=1)
 
         def found(first, window):
-            near = _slices(self.moments, (table, first, row, column, jnp.zeros_like(row)), (window, 1, 2, 3))
+            near = slices(self.moments, (table, first, row, column, jnp.zeros_like(row)), (window, 1, 2, 3))
             moments = jnp.einsum("ponc,pn->ocp", near[:, :, 0], share)
             offsets = [offsets_of(columns[0], columns[1], columns[2], directions) for columns in moments]
             return [[(part - self.offsets[0]) / step for part in side] for side in zip(*offsets, strict=True)]
@@ -279,6 +275,15 @@ class Sheet(eqx.Module):
         (low,), _ = jax.lax.stop_gradient(found(jnp.clip(nearest, 0, count - 1).astype(jnp.int32), 1))
         first = jnp.clip(jnp.floor(low), 0, count - self.window).astype(jnp.int32)
         return [[part - first for part in side] for side in found(first, self.window)], first
+
+
+def hat_values(sides, window: int) -> list[list[Float[Array, " pair"]]]:
+    """Hat function of every node of a window, each at its own position, for both sides of the mean."""
+    last = window - 1.0
+    return [
+        [jnp.maximum(1.0 - jnp.abs(jnp.clip(side, 0.0, last) - node), 0.0) for node, side in enumerate(of_nodes)]
+        for of_nodes in sides
+    ]
 
 
 def _product(some, others):
@@ -308,10 +313,11 @@ def offsets_of(mean, across, stretch, directions: Directions) -> tuple[Array, Ar
 class Profiles(eqx.Module):
     """A source folded with the point spread functions, at the current parameters.
 
-    - `values` [deg^-2]: cubic B-spline of C_em(r); `moments`: the transforms with S, rho S, rho^2 S (J0 and J2) at
-      every second radius, None for a point; `radius` [deg] of the source.
+    - `centre` (lon, lat) and `radius` [deg] of the source. `values` [deg^-2]: cubic B-spline of C_em(r); `moments`: the
+      transforms with S, rho S, rho^2 S (J0 and J2) at every second radius, None for a point.
     """
 
+    centre: tuple[Array, Array]
     radii: Radii
     offsets: Float[Array, " offset"]
     values: Float[Array, "response offset energy radius"]
@@ -399,7 +405,8 @@ class PointFold(eqx.Module):
 
     def __call__(self, morphology: Morphology) -> Profiles:
         """The tables: they do not depend on the position."""
-        return Profiles(self.radii, self.offsets, self.psf, None, jnp.zeros(()), self.linear)
+        centre = morphology.lon, morphology.lat
+        return Profiles(centre, self.radii, self.offsets, self.psf, None, jnp.zeros(()), self.linear)
 
 
 class RadialFold(eqx.Module):
@@ -472,13 +479,14 @@ class RadialFold(eqx.Module):
                 (stretch, self.stretch),
             )
         )
-        return Profiles(self.radii, self.offsets, value, tuple(moments), morphology.radius, self.linear)
+        centre = morphology.lon, morphology.lat
+        return Profiles(centre, self.radii, self.offsets, value, tuple(moments), morphology.radius, self.linear)
 
 
 class Spreads(NamedTuple):
     """Point spread functions with a grid of their energies and offsets, and the sizes of a source in their fields.
 
-    `width` [deg]: of the narrowest folded source; `core` [deg]: up to which it may have edges; `reach` [deg] contains
+    `narrow`, `width` [deg]: of the narrowest point spread function and folded source; `core` [deg]: up to which it may have edges; `reach` [deg] contains
     the point spread functions, `radius` [deg] the source.
     """
 
@@ -486,6 +494,7 @@ class Spreads(NamedTuple):
     offsets: np.ndarray
     reach: float
     radius: float
+    narrow: float
     width: float
     core: float
 
@@ -511,7 +520,7 @@ class Spreads(NamedTuple):
         offsets = offset_nodes(nearest, farthest, step)
         psfs = [_grid(response.psf, at, top, offsets) for response, at, top in each]
         width = math.hypot(scale, narrow)
-        return cls(psfs, offsets, reach, radius, width, 3.0 * width + (0.0 if scale > 0 else radius))
+        return cls(psfs, offsets, reach, radius, narrow, width, 3.0 * width + (0.0 if scale > 0 else radius))
 
     @property
     def linear(self) -> bool:
@@ -662,10 +671,13 @@ def _density(psf, energy, offset, rad):
 
 
 def directions(
-    morphology: Morphology, runs: Runs, run: Int[Array, " pair"], lon: Float[Array, " pair"], lat: Float[Array, " pair"]
+    centre: tuple[Array, Array],
+    runs: Runs,
+    run: Int[Array, " pair"],
+    lon: Float[Array, " pair"],
+    lat: Float[Array, " pair"],
 ) -> Directions:
-    """Directions [deg] that are reconstructed in some runs, about the centre of the source."""
-    centre = morphology.lon, morphology.lat
+    """Directions [deg] that are reconstructed in some runs, about the `centre` (lon, lat) [deg] of the source."""
     x, y = project(lon, lat, *centre)
     rho = DEGREE * root(x**2 + y**2)
     # 2 arcsin(rho / 2); good to 1e-6 up to 20 deg

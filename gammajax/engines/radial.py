@@ -32,6 +32,7 @@ from gammajax.engines.hankel import (
     psf_energies,
     radial_fold,
 )
+from gammajax.engines.images import ImageFold, Images
 from gammajax.engines.rows import Rows
 from gammajax.instrument.runs import Runs
 from gammajax.instrument.sky import displace, separation_on_host
@@ -66,14 +67,19 @@ class RadialResponse(eqx.Module):
         share = np.broadcast_to(np.eye(nodes.energy.size), (len(runs.responses), *(nodes.energy.size,) * 2))
         excluded = Excluded.init([morphology], runs, nodes, detector, share, fold.reach)
         if excluded is not None:
-            counted = counted - _excluded(excluded, profiles, morphology, runs)
+            counted = counted - _excluded(excluded, profiles, runs)
         return cls(morphology, runs, detector, folded, counted, window)
+
+    @property
+    def centre(self) -> tuple[Array, Array]:
+        """Longitude and latitude [deg]."""
+        return self.morphology.lon, self.morphology.lat
 
     def first(self, run, lon, lat, start, band: int) -> Int[Array, " row"]:
         """First offset node of the windows of rows with points [row, point]."""
         rows, points = lon.shape
         run, start = jnp.repeat(run, points), jnp.repeat(start, points)
-        there = directions(self.morphology, self.runs, run, lon.ravel(), lat.ravel())
+        there = directions(self.centre, self.runs, run, lon.ravel(), lat.ravel())
         low, _ = _ends(self.folded, self.runs.response[run], start, band, there)
         low = jnp.floor(low.reshape(rows, -1).min(1)).astype(jnp.int32)
         return jnp.clip(low, 0, self.folded.offsets.size - self.window)
@@ -86,7 +92,7 @@ class RadialResponse(eqx.Module):
     def kernel(self, detected, run, first, point, start) -> Float[Array, "row band"]:
         """Kernel [cm^2 s TeV^-1 sr^-1] of each row at one direction."""
         lon, lat = point
-        there = directions(self.morphology, self.runs, run, lon, lat)
+        there = directions(self.centre, self.runs, run, lon, lat)
         return self.folded.kernel(detected, self.runs.response[run], first, start, there)
 
 
@@ -141,9 +147,7 @@ class Excluded(eqx.Module):
             jnp.asarray(share, exposure.dtype),
         )
 
-    def __call__(
-        self, profiles: Profiles, morphology: Morphology, flux: Float[Array, " energy"], runs: Runs
-    ) -> Float[Array, " run"]:
+    def __call__(self, profiles: Profiles | Images, flux: Float[Array, " energy"], runs: Runs) -> Float[Array, " run"]:
         """Expected counts of the source in these pixels."""
         response = runs.response[self.runs]
 
@@ -157,20 +161,20 @@ class Excluded(eqx.Module):
         def some(columns):
             table, lon, lat, solid_angle = columns
             run = self.runs[table]
-            there = directions(morphology, runs, run, lon, lat)
+            there = directions(profiles.centre, runs, run, lon, lat)
             return sheet(table, jnp.zeros_like(lon), there) * solid_angle
 
         values = _by_chunks(some, (self.table, self.lon, self.lat, self.solid_angle))
         return jax.ops.segment_sum(values, self.runs[self.table], runs.lon.size)
 
-    def by_energy(self, profiles: Profiles, morphology: Morphology, runs: Runs) -> Float[Array, "run energy"]:
+    def by_energy(self, profiles: Profiles, runs: Runs) -> Float[Array, "run energy"]:
         """Exposure [cm^2 s] of the source through these pixels."""
         each = jnp.eye(self.exposure.shape[2], dtype=self.exposure.dtype)
-        return jax.lax.map(lambda flux: self(profiles, morphology, flux, runs), each).T
+        return jax.lax.map(lambda flux: self(profiles, flux, runs), each).T
 
 
-class RadialSource(eqx.Module):
-    """A round source with a free morphology.
+class FreeSource(eqx.Module):
+    """A source with a free morphology.
 
     - `detected` [cm^2 TeV^-1]: A D as coefficients of a cubic B-spline in ln E', and `coarse`: at every fourth energy;
       `share`: see [`gammajax.engines.hankel.psf_energies`][].
@@ -179,7 +183,7 @@ class RadialSource(eqx.Module):
     """
 
     runs: Runs
-    fold: PointFold | RadialFold
+    fold: PointFold | RadialFold | ImageFold
     detected: Float[Array, "response offset reconstructed energy"]
     coarse: Float[Array, "response offset coarse energy"]
     share: Float[Array, "response energy psf_energy"]
@@ -195,11 +199,12 @@ class RadialSource(eqx.Module):
     window: int = eqx.field(static=True)
 
     @classmethod
-    def init(cls, morphologies: Sequence[Morphology], rows: Rows) -> "RadialSource":
+    def init(cls, morphologies: Sequence[Morphology], rows: Rows) -> "FreeSource":
         """Tabulate for the source at several values of its parameters; eager."""
         runs, nodes = rows.runs, rows.nodes
         energies, share = psf_energies(runs, nodes)
-        fold = radial_fold(morphologies, runs, energies)
+        is_round = all(morphology.is_round for morphology in morphologies)
+        fold = radial_fold(morphologies, runs, energies) if is_round else ImageFold.init(morphologies, runs, energies)
         detector = Detector.init(runs, nodes, fold.offsets)
         points = rows.points()
         near = in_reach(morphologies, points.lon, points.lat, fold.reach).any(1)
@@ -227,16 +232,16 @@ class RadialSource(eqx.Module):
             min(math.ceil(span / float(step) - 1e-3) + 2, fold.offsets.size),
         )
 
-    def intensity(self, morphology: Morphology, flux: Float[Array, " energy"]) -> Float[Array, " row"]:
-        """Intensity [TeV^-1 sr^-1] of every row."""
+    def intensity(self, folded: Profiles | Images, flux: Float[Array, " energy"]) -> Float[Array, " row"]:
+        """Intensity [TeV^-1 sr^-1] of every row, from the source folded at its current parameters by `fold`."""
         shared = (flux[:, None] * self.share)[:, None]
         weight, coarse = (jnp.matmul(part, shared) for part in (self.detected, self.coarse))
-        sheet = self.fold(morphology).sheet(weight, coarse, self.window)
+        sheet = folded.sheet(weight, coarse, self.window)
         runs = self.runs
 
         def some(columns):
             run, lon, lat, place = columns
-            there = directions(morphology, runs, run, lon, lat)
+            there = directions(folded.centre, runs, run, lon, lat)
             return runs.livetime[run] * sheet(runs.response[run], place, there)
 
         values = _by_chunks(some, (self.run, self.lon, self.lat, self.place))
@@ -246,12 +251,17 @@ class RadialSource(eqx.Module):
         result = jnp.zeros(self.rows, flux.dtype)
         return result.at[self.members].set(values.astype(result.dtype), mode="drop")
 
-    def expected_counts(self, morphology: Morphology, flux: Float[Array, " energy"]) -> Float[Array, " run"]:
+    def expected_counts(
+        self, folded: Profiles | Images, morphology: Morphology, flux: Float[Array, " energy"]
+    ) -> Float[Array, " run"]:
         """Expected counts in the selection of every run."""
-        counts = self.exposure(morphology, flux, self.runs)
+        if isinstance(folded, Images):
+            counts = self.exposure.of_nodes(folded.lon, folded.lat, folded.share, flux, self.runs)
+        else:
+            counts = self.exposure(morphology, flux, self.runs)
         if self.excluded is None:
             return counts
-        return counts - self.excluded(self.fold(morphology), morphology, flux, self.runs)
+        return counts - self.excluded(folded, flux, self.runs)
 
 
 def _by_chunks(function, columns):
@@ -329,7 +339,7 @@ def _probe(folded, morphology, runs, probed, rad, angle, nodes):
     run = jnp.repeat(probed, rad.size * angle.size)
     r, a = (x.ravel() for x in jnp.meshgrid(rad, angle))
     lon, lat = displace(morphology.lon, morphology.lat, jnp.tile(r, probed.size), jnp.tile(a, probed.size))
-    there = directions(morphology, runs, run, lon, lat)
+    there = directions((morphology.lon, morphology.lat), runs, run, lon, lat)
     return _ends(folded, runs.response[run], jnp.zeros_like(run), nodes.energy.size, there)
 
 
@@ -344,8 +354,8 @@ def _by_energy(exposure, morphology, runs):
 
 
 @eqx.filter_jit
-def _excluded(excluded, profiles, morphology, runs):
-    return excluded.by_energy(profiles, morphology, runs)
+def _excluded(excluded, profiles, runs):
+    return excluded.by_energy(profiles, runs)
 
 
 @eqx.filter_jit

@@ -1,0 +1,353 @@
+"""Fold of sources of any shape by images: one sky grid for all runs, responses and energies.
+
+The Fourier transforms of all point spread functions are radial. A few radial functions phi_b describe them all,
+
+    P_qme(k) = Sum_b c_qmeb phi_b(k),
+
+for response q, offset node m and energy E_e, so that the source is folded with the phi_b only:
+
+    C_qme(Omega') = Sum_b c_qmeb I_b(Omega'),    I_b = S (x) phi_b.
+
+The moments of the displacement of a photon with P are the derivatives of its transform: they give the mean and the
+covariance of the true directions of photons that are reconstructed at Omega', at which area and dispersion enter, as in
+[`gammajax.engines.hankel`][]. The grid moves with the source: its position is exact, not pixelised. For a source that
+is wider than all fields together, the grid is fixed about their middle.
+
+The phi_b are principal components of the point spread functions, weighted with the transform of the narrowest source.
+In single precision the transforms leave noise of a few 1e-6 of the maximum.
+"""
+
+import math
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from scipy.interpolate import CubicSpline
+from scipy.special import jv
+
+from gammajax.engines.convolution import cusp, image_transform
+from gammajax.engines.hankel import Directions, Spreads, distance, hat_values, psf_rings, slices
+from gammajax.instrument.runs import Runs
+from gammajax.instrument.sky import SQUARE_DEGREE, Grid, deproject, separation_on_host, spline_filter, spline_weights
+from gammajax.model.morphology import Morphology, pixel_fractions
+
+SMOOTH, EDGED, FILLING = 0.35, 0.6, 1.4  # step of the grid in widths of the narrowest folded source
+TOLERANCE = 1e-7  # part of the largest singular value below which components are left out
+MOST = 24  # components, of noisy tables
+FLOOR = 1e-3  # least weight of a frequency: transforms in single precision have noise at all of them
+FREQUENCIES = 400
+LEAST = 1e-6  # part of the maximum below which the moments of true directions are noise
+NODE_STEP, MOST_NODES = 0.05, 128  # deg, of the nodes of exposure, and their number along one axis
+
+
+class ImageSheet(eqx.Module):
+    """A source as it is detected: images times a response by offset, summed over true energies.
+
+    - `weight`: of the images, as coefficients of a cubic B-spline in reconstructed energy if there is more than one.
+    - `values` [deg^-2]: coefficients of a cubic B-spline; `moments`: images of 1, displacement and its products at
+      every `part`-th pixel; `peak`: the first of them at the brightest pixel.
+    """
+
+    offsets: Float[Array, " offset"]
+    weight: Float[Array, "table offset energy basis"]
+    values: Float[Array, "y x basis"]
+    moments: Float[Array, "coarse coarse 6*basis"]
+    peak: Float[Array, " basis"]
+    step: float = eqx.field(static=True)
+    part: int = eqx.field(static=True)
+    window: int = eqx.field(static=True)
+
+    def __call__(
+        self, table: Int[Array, " pair"], energy: Float[Array, " pair"], directions: Directions
+    ) -> Float[Array, " pair"]:
+        """Value [per sr] of pairs of a table and a direction; `energy`: position among the energies."""
+        size, basis = self.values.shape[0], self.values.shape[2]
+        where = [part / self.step + 0.5 * (size - 1) for part in directions.position]
+        inside = (where[0] >= 1.0) & (where[1] >= 1.0) & (where[0] < size - 2.0) & (where[1] < size - 2.0)
+        x, y = (jnp.where(inside, part, 1.0) for part in where)
+        none = jnp.zeros_like(table)
+        ix, iy = (jnp.floor(part).astype(jnp.int32) for part in (x, y))
+        near = slices(self.values, (iy - 1, ix - 1, none), (4, 4, basis))
+        image = jnp.einsum("pyxb,py,px->pb", near, spline_weights(y - iy), spline_weights(x - ix))
+        last = self.moments.shape[0] - 1.001
+        x, y = (jnp.clip(part / self.part, 0.0, last) for part in (x, y))
+        ix, iy = (jnp.floor(part).astype(jnp.int32) for part in (x, y))
+        near = slices(self.moments, (iy, ix, none), (2, 2, 6 * basis))
+        between = [jnp.stack([1.0 - part, part], axis=1) for part in (y - iy, x - ix)]
+        moments = jnp.einsum("pyxb,py,px->pb", near, *between).reshape(-1, 6, basis)
+        row = jnp.floor(energy).astype(jnp.int32)
+        single = self.weight.shape[2] == 1
+        taps = jnp.ones((table.size, 1), image.dtype) if single else spline_weights(energy - row)
+        step, count = self.offsets[1] - self.offsets[0], self.offsets.size
+
+        def weights(first, window):
+            index = (table, first, row if single else row - 1, none)
+            return jnp.einsum("pmgb,pg->pmb", slices(self.weight, index, (window, taps.shape[1], basis)), taps)
+
+        def sides(weight):
+            found = jnp.einsum("pmb,pfb->mfp", weight, moments)
+            most = jnp.einsum("pmb,b->mp", weight, self.peak)
+            both = [self._sides(part, most[m], directions) for m, part in enumerate(found)]
+            return [[(part - self.offsets[0]) / step for part in side] for side in zip(*both, strict=True)]
+
+        away = distance(*(a - b for a, b in zip(directions.position, directions.pointing, strict=True)))
+        nearest = jnp.clip(jnp.rint((away - self.offsets[0]) / step), 0, count - 1).astype(jnp.int32)
+        (low,), _ = jax.lax.stop_gradient(sides(weights(nearest, 1)))
+        first = jnp.clip(jnp.floor(low), 0, count - self.window).astype(jnp.int32)
+        weight = weights(first, self.window)
+        value = list(jnp.einsum("pmb,pb->mp", weight, image))
+        hats = hat_values([[part - first for part in side] for side in sides(weight)], self.window)
+        result = 0.5 * sum(a * b for side in hats for a, b in zip(side, value, strict=True))
+        return jnp.where(inside, result, 0.0) / SQUARE_DEGREE
+
+    def _sides(self, moments, most, directions):
+        """Offsets [deg] of true directions, one standard deviation below and above their mean."""
+        total, mean_x, mean_y, xx, xy, yy = moments
+        some = total > LEAST * most
+        total = jnp.where(some, total, 1.0)
+        mean_x, mean_y, xx, xy, yy = (jnp.where(some, part / total, 0.0) for part in (mean_x, mean_y, xx, xy, yy))
+        xx, xy, yy = xx - mean_x**2, xy - mean_x * mean_y, yy - mean_y**2
+        # from the pointing to the mean direction; displacements point from true to reconstructed directions
+        x, y = (
+            here - mean - there
+            for here, mean, there in zip(directions.position, (mean_x, mean_y), directions.pointing, strict=True)
+        )
+        away = distance(x, y)
+        along = jnp.maximum((xx * x**2 + 2.0 * xy * x * y + yy * y**2) / away**2, 0.0)
+        # spread across the line to the pointing only adds to the offset
+        away = jnp.sqrt(away**2 + jnp.maximum(xx + yy - along, 0.0))
+        width = jnp.sqrt(jnp.maximum(along, 1e-12))
+        return jnp.abs(away - width), away + width
+
+
+class Images(eqx.Module):
+    """A source folded with the point spread functions, at the current parameters.
+
+    - `coefficients`: c_qmeb; `values`, `moments`, `peak`: see [`gammajax.engines.images.ImageSheet`][].
+    - `centre` (lon, lat) [deg] of the grid; `lon`, `lat`, `share`: nodes and their parts of the flux.
+    """
+
+    centre: tuple[Array, Array]
+    offsets: Float[Array, " offset"]
+    coefficients: Float[Array, "response offset energy basis"]
+    values: Float[Array, "y x basis"]
+    moments: Float[Array, "coarse coarse 6*basis"]
+    peak: Float[Array, " basis"]
+    lon: Float[Array, " node"]
+    lat: Float[Array, " node"]
+    share: Float[Array, " node"]
+    step: float = eqx.field(static=True)
+    part: int = eqx.field(static=True)
+    span: float = eqx.field(static=True)
+
+    def sheet(self, weight, coarse, window: int) -> ImageSheet:
+        """Sum over energies with weights [table, offset, reconstructed energy, energy]; tables are the responses."""
+        del coarse
+        weight = jnp.matmul(weight, self.coefficients)
+        return ImageSheet(self.offsets, weight, self.values, self.moments, self.peak, self.step, self.part, window)
+
+    def of(self, response: Int[Array, " table"]) -> "Images":
+        """Those of some responses."""
+        return eqx.tree_at(lambda p: p.coefficients, self, self.coefficients[response])
+
+
+class ImageFold(eqx.Module):
+    """Fourier transforms of the components of the point spread functions of all responses, on one grid.
+
+    - `reach` [deg]: radius that contains all point spread functions; `middle` (lon, lat) [deg] of a fixed grid.
+    - `value`: transforms with the filters of pixels and splines; `radial`: those of 1, r^2 J1 and r^4 J2 of which the
+      moments are made, up to the frequencies of every `part`-th pixel.
+    - `nodes`: interpolation from pixels to the nodes of exposure. `span` [deg]: two standard deviations.
+    """
+
+    offsets: Float[Array, " offset"]
+    reach: float
+    middle: tuple[Array, Array] | None
+    coefficients: Float[Array, "response offset energy basis"]
+    value: Float[Array, "basis ky kx"]
+    radial: Float[Array, "3 basis coarse_ky coarse_kx"]
+    mean: Float[Array, " basis"]
+    nodes: Float[Array, "node pixel"]
+    step: float = eqx.field(static=True)
+    extent: float = eqx.field(static=True)
+    part: int = eqx.field(static=True)
+    divide: int = eqx.field(static=True)
+    least: float = eqx.field(static=True)
+    order: int = eqx.field(static=True)
+    node_extent: float = eqx.field(static=True)
+    span: float = eqx.field(static=True)
+
+    @classmethod
+    def init(cls, morphologies: Sequence[Morphology], runs: Runs, energy) -> "ImageFold":
+        """Tabulate for one source at several values of its parameters; eager, in double precision on the host."""
+        spreads = Spreads.of(morphologies, runs, energy)
+        narrow, width = spreads.narrow, spreads.width
+        scale = math.sqrt(max(width**2 - narrow**2, 0.0))
+        middle, fields = _fields(runs, spreads.reach)
+        extent = spreads.radius + spreads.reach
+        wide = extent > fields
+        extent = min(extent, fields)
+        fills = wide and not morphologies[0].sizes  # morphologies with sizes may be small for some parameters
+        smooth = scale > 1e-6
+        step = width * (SMOOTH if smooth else FILLING if fills else EDGED)
+        step = min(max(step, 2.0 * extent / 900.0), extent / 20.0)
+        finest = max(2.0 * scale, 0.25 * narrow, 2.0 * extent / 1000.0)  # a million pixels are enough
+        divide = 2 * math.ceil(0.5 * (step / finest - 1.0)) + 1
+        if spreads.radius >= 180.0:  # no rim in the field
+            divide = 3 if max(cusp(m, step) for m in morphologies) > 0.95 else 1
+        part = 2 if smooth else 1
+        grid = Grid(0.0, 0.0, step * part, extent, part)
+        coefficients, rings, rad, span = _components(spreads, scale, grid.step)
+        size, coarse = grid.size, grid.size // part
+        top = 0.5 * math.sqrt(2.0) / grid.step * 1.001
+        k = top * np.linspace(0.0, 1.0, FREQUENCIES) ** 2
+        z = 2.0 * np.pi * k[:, None] * rad
+        safe = np.maximum(z, 1e-4)
+        radial = [jv(0, z), -(rad**2) * jv(1, safe) / safe, rad**4 * jv(2, safe) / safe**2]
+        fx, fy = np.fft.rfftfreq(size, grid.step)[None], np.fft.fftfreq(size, grid.step)[:, None]
+        planes = np.stack([CubicSpline(k, (part_ @ rings.T))(np.hypot(fx, fy)).transpose(2, 0, 1) for part_ in radial])
+        value = planes[0] * (spline_filter(size, divide) / grid.step**2)
+        rows = np.fft.fftfreq(coarse, 1.0 / coarse).astype(int)
+        pixels = np.sinc(fy * grid.step / divide) * np.sinc(fx * grid.step / divide)
+        radial = (planes / pixels)[:, :, rows, : coarse // 2 + 1]
+        node_extent = min(spreads.radius, extent)
+        number = int(np.clip(math.ceil(2.0 * node_extent / NODE_STEP), 8, MOST_NODES))
+        source = Grid(0.0, 0.0, step * part, extent, part * divide)
+        nodes = _interpolation(np.asarray(source.coordinates, np.float64), node_extent, number)
+        dtype = jnp.zeros(()).dtype
+        single = [
+            jnp.asarray(a.astype(dtype)) for a in (coefficients, value, radial, coefficients.mean((0, 1, 2)), nodes)
+        ]
+        return cls(
+            jnp.asarray(spreads.offsets),
+            np.float64(spreads.reach),
+            middle if wide else None,
+            *single,
+            step,
+            extent,
+            part,
+            divide,
+            0.5 * step / divide if wide else 0.05 * narrow,
+            2 if divide > 1 else 3 if wide else 4,
+            node_extent,
+            span,
+        )
+
+    def __call__(self, morphology: Morphology) -> Images:
+        """Fold the source at its current parameters."""
+        centre = (morphology.lon, morphology.lat) if self.middle is None else self.middle
+        source = Grid(*centre, self.step * self.part, self.extent, self.part * self.divide)
+        size = source.size // self.divide
+        coarse = size // self.part
+        fractions = pixel_fractions(morphology.at_least(self.least), source, self.order)
+        transform = image_transform(fractions, size)
+        values = jnp.fft.irfft2(transform * self.value, s=(size, size))
+        rows = np.fft.fftfreq(coarse, 1.0 / coarse).astype(int)
+        transform = transform[rows, : coarse // 2 + 1]
+        kx, ky = (
+            2.0 * np.pi / (self.step * self.part) * f for f in (np.fft.rfftfreq(coarse)[None], rows[:, None] / coarse)
+        )
+        total, first, second = self.radial
+        # displacement times P has the transform i dP/d(2 pi k)
+        planes = [
+            total,
+            1j * kx * first,
+            1j * ky * first,
+            -first - kx**2 * second,
+            -kx * ky * second,
+            -first - ky**2 * second,
+        ]
+        moments = jnp.fft.irfft2(jnp.stack([transform * plane for plane in planes]), s=(coarse, coarse))
+        brightest = jnp.argmax(jax.lax.stop_gradient(jnp.einsum("b,byx->yx", self.mean, moments[0])))
+        peak = moments[0].reshape(-1, coarse**2)[:, brightest]
+        x = (np.arange(self.nodes.shape[0]) / (self.nodes.shape[0] - 1) * 2.0 - 1.0) * self.node_extent
+        lon, lat = _deprojected(x, centre)
+        return Images(
+            centre,
+            self.offsets,
+            self.coefficients,
+            jnp.moveaxis(values, 0, -1).astype(fractions.dtype),
+            jnp.moveaxis(moments.reshape(-1, coarse, coarse), 0, -1).astype(fractions.dtype),
+            peak,
+            lon,
+            lat,
+            (self.nodes @ fractions @ self.nodes.T).ravel(),
+            self.step,
+            self.part,
+            self.span,
+        )
+
+
+def _deprojected(x, centre):
+    """Directions of the nodes with coordinates `x` [deg] along both axes."""
+    east, north = (jnp.asarray(part.ravel()) for part in np.meshgrid(x, x))
+    return deproject(east, north, *centre)
+
+
+def _fields(runs: Runs, reach: float):
+    """Middle (lon, lat) [deg] of all fields, and the radius about it within which photons can be selected."""
+    lon, lat = np.radians(np.asarray(runs.lon, np.float64)), np.radians(np.asarray(runs.lat, np.float64))
+    x, y, z = (np.cos(lat) * np.cos(lon)).mean(), (np.cos(lat) * np.sin(lon)).mean(), np.sin(lat).mean()
+    middle = np.degrees(np.arctan2(y, x)), np.degrees(np.arctan2(z, np.hypot(x, y)))
+    away = separation_on_host(runs.lon, runs.lat, *middle)
+    middle = jnp.asarray(float(middle[0])), jnp.asarray(float(middle[1]))
+    return middle, float((away + np.asarray(runs.offset_max, np.float64)).max()) + reach
+
+
+def _components(spreads: Spreads, scale: float, step: float):
+    """Coefficients of all point spread functions, components as rings, their radii, and two standard deviations."""
+    t, weight = np.polynomial.legendre.leggauss(FREQUENCIES)
+    top = 0.5 * math.sqrt(2.0) / step
+    k = top * (0.5 * (t + 1.0)) ** 2
+    weight = 0.5 * weight * top * (t + 1.0)
+    measure = 2.0 * np.pi * k * weight
+    source = np.maximum(np.exp(-2.0 * np.pi**2 * scale**2 * k**2), FLOOR)
+    amplitude = np.sqrt(measure) * source
+    rings, span = [], 0.0
+    for psf, energy, offset in spreads.psfs:
+        rad, ring = psf_rings(psf, energy, offset, spreads.reach)
+        rings.append(ring)
+        span = max(span, 2.0 * math.sqrt(float((0.5 * ring * rad**2).sum(-1).max())))
+    bessel = jv(0, 2.0 * np.pi * rad[:, None] * k)
+    gram, tables = np.zeros((k.size, k.size)), []
+    for ring in rings:
+        transform = ring.reshape(-1, rad.size) @ bessel
+        # each by its own brightness
+        peak = np.maximum(np.abs(transform @ (source * measure)), 1e-30)
+        some = ring.reshape(-1, rad.size).any(1)
+        table = np.where(some[:, None], transform * amplitude / peak[:, None], 0.0)
+        tables.append((transform * amplitude, table, peak))
+        gram += table.T @ table
+    value, vector = np.linalg.eigh(gram)
+    value, vector = value[::-1], vector[:, ::-1]
+    number = int((value > TOLERANCE**2 * value[0]).sum())
+    number = min(-(-number // 4) * 4, MOST, int((value > 1e-15 * value[0]).sum()))
+    value, vector = value[:number], vector[:, :number]
+    components = sum(
+        ((table @ vector) / value / peak[:, None]).T @ ring.reshape(-1, rad.size)
+        for (_, table, peak), ring in zip(tables, rings, strict=True)
+    )
+    shape = *rings[0].shape[:-1], number
+    coefficients = np.stack([(full @ vector).reshape(shape) for full, _, _ in tables])
+    # equal sizes: sums of both are in single precision
+    return coefficients, components, rad, span
+
+
+def _interpolation(pixels, extent: float, number: int) -> Float[np.ndarray, "node pixel"]:
+    """Cubic interpolation from `number` nodes within `extent` to pixels; pixels beyond belong to the nearest."""
+    where = np.clip((pixels / extent + 1.0) * 0.5 * (number - 1), 0.0, number - 1.0)
+    first = np.clip(np.floor(where).astype(int) - 1, 0, number - 4)
+    x = where - first
+    weight = [
+        -(x - 1) * (x - 2) * (x - 3) / 6.0,
+        x * (x - 2) * (x - 3) / 2.0,
+        -x * (x - 1) * (x - 3) / 2.0,
+        x * (x - 1) * (x - 2) / 6.0,
+    ]
+    result = np.zeros((number, pixels.size))
+    for tap, part in enumerate(weight):
+        result[first + tap, np.arange(pixels.size)] += part
+    return result
