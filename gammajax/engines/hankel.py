@@ -234,7 +234,7 @@ class Sheet(eqx.Module):
         across = spline_weights(where - column)
         value = list(jnp.einsum("poar,pa,pr->op", near, taps, across))
         hats = hat_values(sides, self.window)
-        parts = [_product(part, value) for part in hats]
+        parts = [weighted_sum(part, value) for part in hats]
         if self.spread is not None:
             # the geometric mean of the arithmetic and the harmonic mean replaces the arithmetic one, as in `Folded`
             row = jnp.rint(energy / COARSE_ENERGY).astype(jnp.int32)
@@ -242,7 +242,9 @@ class Sheet(eqx.Module):
             least = jax.lax.stop_gradient(self.spread.max()) * FLOOR
             spread = [jnp.maximum(part, least) for part in jnp.einsum("por,pr->op", near, across)]
             inverse = [1.0 / part for part in spread]
-            means = [jnp.sqrt(jnp.maximum(_product(hat, spread) * _product(hat, inverse), 1e-12)) for hat in hats]
+            means = [
+                jnp.sqrt(jnp.maximum(weighted_sum(hat, spread) * weighted_sum(hat, inverse), 1e-12)) for hat in hats
+            ]
             parts = [part * sum(hat) / mean for part, hat, mean in zip(parts, hats, means, strict=True)]
         result = 0.5 * sum(parts)
         return jnp.where(inside, result, 0.0) / SQUARE_DEGREE
@@ -286,8 +288,9 @@ def hat_values(sides, window: int) -> list[list[Float[Array, " pair"]]]:
     ]
 
 
-def _product(some, others):
-    return sum(a * b for a, b in zip(some, others, strict=True))
+def weighted_sum(weights, values):
+    """Sum of the products of two lists of columns."""
+    return sum(a * b for a, b in zip(weights, values, strict=True))
 
 
 def distance(x, y):
@@ -486,8 +489,8 @@ class RadialFold(eqx.Module):
 class Spreads(NamedTuple):
     """Point spread functions with a grid of their energies and offsets, and the sizes of a source in their fields.
 
-    `narrow`, `width` [deg]: of the narrowest point spread function and folded source; `core` [deg]: up to which it may have edges; `reach` [deg] contains
-    the point spread functions, `radius` [deg] the source.
+    `narrow`, `width` [deg]: of the narrowest point spread function and folded source; `core` [deg]: up to which it may
+    have edges; `reach` [deg] contains the point spread functions, `radius` [deg] the source.
     """
 
     psfs: list[tuple[PSF, Array, Array]]

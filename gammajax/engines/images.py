@@ -29,16 +29,18 @@ from scipy.interpolate import CubicSpline
 from scipy.special import jv
 
 from gammajax.engines.convolution import cusp, image_transform
-from gammajax.engines.hankel import Directions, Spreads, distance, hat_values, psf_rings, slices
+from gammajax.engines.hankel import Directions, Spreads, distance, hat_values, psf_rings, slices, weighted_sum
 from gammajax.instrument.runs import Runs
 from gammajax.instrument.sky import SQUARE_DEGREE, Grid, deproject, separation_on_host, spline_filter, spline_weights
 from gammajax.model.morphology import Morphology, pixel_fractions
 
-SMOOTH, EDGED, FILLING = 0.35, 0.6, 1.4  # step of the grid in widths of the narrowest folded source
-TOLERANCE = 1e-7  # part of the largest singular value below which components are left out
-MOST = 24  # components, of noisy tables
-FLOOR = 1e-3  # least weight of a frequency: transforms in single precision have noise at all of them
+SMOOTH, EDGED, FILLING = 0.28, 0.6, 1.4  # step of the grid in widths of the narrowest folded source
+# part of the largest singular value below which components are left out: of smooth functions, and of tables with noise
+SMOOTH_TOLERANCE, TABLE_TOLERANCE = 1e-6, 1e-4
+MOST = 48  # components
+FLOOR = 1e-5  # least weight of a frequency: transforms in single precision have noise at all of them
 FREQUENCIES = 400
+LIKE = 0.1  # least part of the largest value among those of nearby offsets, for their geometric mean
 LEAST = 1e-6  # part of the maximum below which the moments of true directions are noise
 NODE_STEP, MOST_NODES = 0.05, 128  # deg, of the nodes of exposure, and their number along one axis
 
@@ -58,6 +60,7 @@ class ImageSheet(eqx.Module):
     peak: Float[Array, " basis"]
     step: float = eqx.field(static=True)
     part: int = eqx.field(static=True)
+    linear: bool = eqx.field(static=True)
     window: int = eqx.field(static=True)
 
     def __call__(
@@ -100,7 +103,18 @@ class ImageSheet(eqx.Module):
         weight = weights(first, self.window)
         value = list(jnp.einsum("pmb,pb->mp", weight, image))
         hats = hat_values([[part - first for part in side] for side in sides(weight)], self.window)
-        result = 0.5 * sum(a * b for side in hats for a, b in zip(side, value, strict=True))
+        parts = [weighted_sum(hat, value) for hat in hats]
+        if not self.linear:
+            # the geometric mean of the arithmetic and the harmonic mean replaces the arithmetic one, as in `Folded`
+            least = jnp.maximum(LIKE * jax.lax.stop_gradient(jnp.stack(value).max(0)), 1e-30)
+            spread = [jnp.maximum(part, least) for part in value]
+            inverse = [least / part for part in spread]
+            means = [weighted_sum(hat, spread) / least * weighted_sum(hat, inverse) for hat in hats]
+            parts = [
+                part * sum(hat) * jax.lax.rsqrt(jnp.maximum(mean, 1e-12))
+                for part, hat, mean in zip(parts, hats, means, strict=True)
+            ]
+        result = 0.5 * sum(parts)
         return jnp.where(inside, result, 0.0) / SQUARE_DEGREE
 
     def _sides(self, moments, most, directions):
@@ -141,13 +155,15 @@ class Images(eqx.Module):
     share: Float[Array, " node"]
     step: float = eqx.field(static=True)
     part: int = eqx.field(static=True)
+    linear: bool = eqx.field(static=True)
     span: float = eqx.field(static=True)
 
     def sheet(self, weight, coarse, window: int) -> ImageSheet:
         """Sum over energies with weights [table, offset, reconstructed energy, energy]; tables are the responses."""
         del coarse
         weight = jnp.matmul(weight, self.coefficients)
-        return ImageSheet(self.offsets, weight, self.values, self.moments, self.peak, self.step, self.part, window)
+        tables = self.offsets, weight, self.values, self.moments, self.peak
+        return ImageSheet(*tables, self.step, self.part, self.linear, window)
 
     def of(self, response: Int[Array, " table"]) -> "Images":
         """Those of some responses."""
@@ -178,6 +194,7 @@ class ImageFold(eqx.Module):
     least: float = eqx.field(static=True)
     order: int = eqx.field(static=True)
     node_extent: float = eqx.field(static=True)
+    linear: bool = eqx.field(static=True)
     span: float = eqx.field(static=True)
 
     @classmethod
@@ -233,6 +250,7 @@ class ImageFold(eqx.Module):
             0.5 * step / divide if wide else 0.05 * narrow,
             2 if divide > 1 else 3 if wide else 4,
             node_extent,
+            spreads.linear,
             span,
         )
 
@@ -277,6 +295,7 @@ class ImageFold(eqx.Module):
             (self.nodes @ fractions @ self.nodes.T).ravel(),
             self.step,
             self.part,
+            self.linear,
             self.span,
         )
 
@@ -323,8 +342,8 @@ def _components(spreads: Spreads, scale: float, step: float):
         gram += table.T @ table
     value, vector = np.linalg.eigh(gram)
     value, vector = value[::-1], vector[:, ::-1]
-    number = int((value > TOLERANCE**2 * value[0]).sum())
-    number = min(-(-number // 4) * 4, MOST, int((value > 1e-15 * value[0]).sum()))
+    tolerance = TABLE_TOLERANCE if spreads.linear else SMOOTH_TOLERANCE
+    number = min(int((value > tolerance**2 * value[0]).sum()), MOST)
     value, vector = value[:number], vector[:, :number]
     components = sum(
         ((table @ vector) / value / peak[:, None]).T @ ring.reshape(-1, rad.size)
