@@ -34,14 +34,15 @@ from gammajax.instrument.runs import Runs
 from gammajax.instrument.sky import SQUARE_DEGREE, Grid, deproject, separation_on_host, spline_filter, spline_weights
 from gammajax.model.morphology import Morphology, pixel_fractions
 
-SMOOTH, EDGED, FILLING = 0.28, 0.6, 1.4  # step of the grid in widths of the narrowest folded source
+SMOOTH, EDGED, FILLING = 0.35, 0.6, 1.4  # step of the grid in widths of the narrowest folded source
 # part of the largest singular value below which components are left out: of smooth functions, and of tables with noise
 SMOOTH_TOLERANCE, TABLE_TOLERANCE = 1e-6, 1e-4
 MOST = 48  # components
 FLOOR = 1e-5  # least weight of a frequency: transforms in single precision have noise at all of them
 FREQUENCIES = 400
 LIKE = 0.1  # least part of the largest value among those of nearby offsets, for their geometric mean
-LEAST = 1e-6  # part of the maximum below which the moments of true directions are noise
+# parts of the maximum, and of the fold with the mean point spread function, below which true directions are noise
+DIM, LEAST = 1e-6, 1e-4
 NODE_STEP, MOST_NODES = 0.05, 128  # deg, of the nodes of exposure, and their number along one axis
 
 
@@ -50,14 +51,14 @@ class ImageSheet(eqx.Module):
 
     - `weight`: of the images, as coefficients of a cubic B-spline in reconstructed energy if there is more than one.
     - `values` [deg^-2]: coefficients of a cubic B-spline; `moments`: images of 1, displacement and its products at
-      every `part`-th pixel; `peak`: the first of them at the brightest pixel.
+      every `part`-th pixel, relative to the fold with the mean point spread function; `unit`: integrals of the components.
     """
 
     offsets: Float[Array, " offset"]
     weight: Float[Array, "table offset energy basis"]
     values: Float[Array, "y x basis"]
     moments: Float[Array, "coarse coarse 6*basis"]
-    peak: Float[Array, " basis"]
+    unit: Float[Array, " basis"]
     step: float = eqx.field(static=True)
     part: int = eqx.field(static=True)
     linear: bool = eqx.field(static=True)
@@ -92,8 +93,8 @@ class ImageSheet(eqx.Module):
 
         def sides(weight):
             found = jnp.einsum("pmb,pfb->mfp", weight, moments)
-            most = jnp.einsum("pmb,b->mp", weight, self.peak)
-            both = [self._sides(part, most[m], directions) for m, part in enumerate(found)]
+            norm = jnp.einsum("pmb,b->mp", weight, self.unit)
+            both = [self._sides(part, norm[m], directions) for m, part in enumerate(found)]
             return [[(part - self.offsets[0]) / step for part in side] for side in zip(*both, strict=True)]
 
         away = distance(*(a - b for a, b in zip(directions.position, directions.pointing, strict=True)))
@@ -117,10 +118,10 @@ class ImageSheet(eqx.Module):
         result = 0.5 * sum(parts)
         return jnp.where(inside, result, 0.0) / SQUARE_DEGREE
 
-    def _sides(self, moments, most, directions):
+    def _sides(self, moments, norm, directions):
         """Offsets [deg] of true directions, one standard deviation below and above their mean."""
         total, mean_x, mean_y, xx, xy, yy = moments
-        some = total > LEAST * most
+        some = total > LEAST * norm
         total = jnp.where(some, total, 1.0)
         mean_x, mean_y, xx, xy, yy = (jnp.where(some, part / total, 0.0) for part in (mean_x, mean_y, xx, xy, yy))
         xx, xy, yy = xx - mean_x**2, xy - mean_x * mean_y, yy - mean_y**2
@@ -140,7 +141,7 @@ class ImageSheet(eqx.Module):
 class Images(eqx.Module):
     """A source folded with the point spread functions, at the current parameters.
 
-    - `coefficients`: c_qmeb; `values`, `moments`, `peak`: see [`gammajax.engines.images.ImageSheet`][].
+    - `coefficients`: c_qmeb; `values`, `moments`, `unit`: see [`gammajax.engines.images.ImageSheet`][].
     - `centre` (lon, lat) [deg] of the grid; `lon`, `lat`, `share`: nodes and their parts of the flux.
     """
 
@@ -149,7 +150,7 @@ class Images(eqx.Module):
     coefficients: Float[Array, "response offset energy basis"]
     values: Float[Array, "y x basis"]
     moments: Float[Array, "coarse coarse 6*basis"]
-    peak: Float[Array, " basis"]
+    unit: Float[Array, " basis"]
     lon: Float[Array, " node"]
     lat: Float[Array, " node"]
     share: Float[Array, " node"]
@@ -162,7 +163,7 @@ class Images(eqx.Module):
         """Sum over energies with weights [table, offset, reconstructed energy, energy]; tables are the responses."""
         del coarse
         weight = jnp.matmul(weight, self.coefficients)
-        tables = self.offsets, weight, self.values, self.moments, self.peak
+        tables = self.offsets, weight, self.values, self.moments, self.unit
         return ImageSheet(*tables, self.step, self.part, self.linear, window)
 
     def of(self, response: Int[Array, " table"]) -> "Images":
@@ -279,8 +280,9 @@ class ImageFold(eqx.Module):
             -first - ky**2 * second,
         ]
         moments = jnp.fft.irfft2(jnp.stack([transform * plane for plane in planes]), s=(coarse, coarse))
-        brightest = jnp.argmax(jax.lax.stop_gradient(jnp.einsum("b,byx->yx", self.mean, moments[0])))
-        peak = moments[0].reshape(-1, coarse**2)[:, brightest]
+        # relative to the mean point spread function: these change slowly, and are linear between pixels
+        usual = jnp.einsum("b,byx->yx", self.mean, moments[0])
+        moments = moments / jnp.maximum(usual, DIM * jax.lax.stop_gradient(usual.max()))
         x = (np.arange(self.nodes.shape[0]) / (self.nodes.shape[0] - 1) * 2.0 - 1.0) * self.node_extent
         lon, lat = _deprojected(x, centre)
         return Images(
@@ -289,7 +291,7 @@ class ImageFold(eqx.Module):
             self.coefficients,
             jnp.moveaxis(values, 0, -1).astype(fractions.dtype),
             jnp.moveaxis(moments.reshape(-1, coarse, coarse), 0, -1).astype(fractions.dtype),
-            peak,
+            total[:, 0, 0],
             lon,
             lat,
             (self.nodes @ fractions @ self.nodes.T).ravel(),
