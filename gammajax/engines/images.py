@@ -51,7 +51,8 @@ class ImageSheet(eqx.Module):
 
     - `weight`: of the images, as coefficients of a cubic B-spline in reconstructed energy if there is more than one.
     - `values` [deg^-2]: coefficients of a cubic B-spline; `moments`: images of 1, displacement and its products at
-      every `part`-th pixel, relative to the fold with the mean point spread function; `unit`: integrals of the components.
+      every `part`-th pixel, relative to the fold with the mean point spread function. `unit`: integrals of the
+      components.
     """
 
     offsets: Float[Array, " offset"]

@@ -19,7 +19,6 @@ from gammajax import engines, io, samplers
 from gammajax.cli import commands as cli
 from gammajax.common.display import LINES, WIDTH, text
 from gammajax.engines.energy import EnergyNodes
-from gammajax.engines.fold import ImageSource
 from gammajax.engines.rows import Rows
 from gammajax.instrument.observation import Exclusion
 from gammajax.instrument.psf import KingPSF, TablePSF
@@ -244,7 +243,7 @@ MADE = {
     ),
     engines.FixedEngine: (lambda o, p: p.engines["sky"], ["MB"]),
     engines.FoldEngine: (
-        lambda o, p: engines.FoldEngine(nodes(), ImageSource(nodes(), *(ARRAYS, ARRAYS, ARRAYS, ARRAYS, ARRAYS), 3)),
+        lambda o, p: engines.FoldEngine.init(gj.Source(gj.PowerLaw(2.0, 1e-11), gj.Point(0.0, 0.0)), [o], rows(o)),
         ["MB"],
     ),
     engines.KernelEngine: (lambda o, p: p.engines["source"], ["MB"]),
