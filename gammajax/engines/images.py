@@ -227,7 +227,10 @@ class ImageFold(eqx.Module):
         safe = np.maximum(z, 1e-4)
         radial = [jv(0, z), -(rad**2) * jv(1, safe) / safe, rad**4 * jv(2, safe) / safe**2]
         fx, fy = np.fft.rfftfreq(size, grid.step)[None], np.fft.fftfreq(size, grid.step)[:, None]
-        planes = np.stack([CubicSpline(k, (part_ @ rings.T))(np.hypot(fx, fy)).transpose(2, 0, 1) for part_ in radial])
+        frequency = np.hypot(fx, fy)
+        planes = np.stack(
+            [np.moveaxis(CubicSpline(k, bessel @ np.transpose(rings))(frequency), -1, 0) for bessel in radial]
+        )
         value = planes[0] * (spline_filter(size, divide) / grid.step**2)
         rows = np.fft.fftfreq(coarse, 1.0 / coarse).astype(int)
         pixels = np.sinc(fy * grid.step / divide) * np.sinc(fx * grid.step / divide)
@@ -237,14 +240,15 @@ class ImageFold(eqx.Module):
         source = Grid(0.0, 0.0, step * part, extent, part * divide)
         nodes = _interpolation(np.asarray(source.coordinates, np.float64), node_extent, number)
         dtype = jnp.zeros(()).dtype
-        single = [
-            jnp.asarray(a.astype(dtype)) for a in (coefficients, value, radial, coefficients.mean((0, 1, 2)), nodes)
-        ]
         return cls(
             jnp.asarray(spreads.offsets),
             np.float64(spreads.reach),
             middle if wide else None,
-            *single,
+            jnp.asarray(coefficients.astype(dtype)),
+            jnp.asarray(value.astype(dtype)),
+            jnp.asarray(radial.astype(dtype)),
+            jnp.asarray(coefficients.mean((0, 1, 2)).astype(dtype)),
+            jnp.asarray(nodes.astype(dtype)),
             step,
             extent,
             part,
@@ -319,8 +323,14 @@ def _fields(runs: Runs, reach: float):
     return middle, float((away + np.asarray(runs.offset_max, np.float64)).max()) + reach
 
 
-def _components(spreads: Spreads, scale: float, step: float):
-    """Coefficients of all point spread functions, components as rings, their radii, and two standard deviations."""
+def _components(
+    spreads: Spreads, scale: float, step: float
+) -> tuple[Float[np.ndarray, "response offset energy basis"], Float[np.ndarray, "basis ring"], np.ndarray, float]:
+    """Coefficients of all point spread functions, components as rings, their radii, and two standard deviations [deg].
+
+    The components are the eigenvectors of the transforms' Gram matrix, with frequencies weighted by the transform of
+    the narrowest source and each transform by the inverse of its folded brightness. Both are linear in the rings.
+    """
     t, weight = np.polynomial.legendre.leggauss(FREQUENCIES)
     top = 0.5 * math.sqrt(2.0) / step
     k = top * (0.5 * (t + 1.0)) ** 2
@@ -328,7 +338,7 @@ def _components(spreads: Spreads, scale: float, step: float):
     measure = 2.0 * np.pi * k * weight
     source = np.maximum(np.exp(-2.0 * np.pi**2 * scale**2 * k**2), FLOOR)
     amplitude = np.sqrt(measure) * source
-    rings, span = [], 0.0
+    rings, rad, span = [], np.zeros(0), 0.0
     for psf, energy, offset in spreads.psfs:
         rad, ring = psf_rings(psf, energy, offset, spreads.reach)
         rings.append(ring)
@@ -348,13 +358,11 @@ def _components(spreads: Spreads, scale: float, step: float):
     tolerance = TABLE_TOLERANCE if spreads.linear else SMOOTH_TOLERANCE
     number = min(int((value > tolerance**2 * value[0]).sum()), MOST)
     value, vector = value[:number], vector[:, :number]
-    components = sum(
-        ((table @ vector) / value / peak[:, None]).T @ ring.reshape(-1, rad.size)
-        for (_, table, peak), ring in zip(tables, rings, strict=True)
-    )
+    components = np.zeros((number, rad.size))
+    for (_, table, peak), ring in zip(tables, rings, strict=True):
+        components += ((table @ vector) / value / peak[:, None]).T @ ring.reshape(-1, rad.size)
     shape = *rings[0].shape[:-1], number
     coefficients = np.stack([(full @ vector).reshape(shape) for full, _, _ in tables])
-    # equal sizes: sums of both are in single precision
     return coefficients, components, rad, span
 
 

@@ -1,10 +1,11 @@
-"""Round sources without images: the kernel of one with a fixed morphology, and intensities of one with a free one.
+"""Sources of all runs: the kernel of a round one with a fixed morphology, and intensities of any with a free one.
 
     lambda_k = t Sum_j F_j Sum_m h_m (A D)_kjm C_jm(r_k),
 
 C_jm and the mean hat functions h_m at the true directions from [`gammajax.engines.hankel`][]. Rows out of reach of the
 source cost nothing. The sum over true energies of a free source is done before the events: A D is tabulated at
-reconstructed energies, much closer than the energy resolution. Excluded sky leaves the expected counts by the same sum,
+reconstructed energies, much closer than the energy resolution. Sources that are not round take their folds from
+[`gammajax.engines.images`][]. Excluded sky leaves the expected counts by the same sum,
 with the exposure in place of A D.
 """
 
