@@ -9,7 +9,7 @@ for response q, offset node m and energy E_e, so that the source is folded with 
     C_qme(Omega') = Sum_b c_qmeb I_b(Omega'),    I_b = S (x) phi_b.
 
 The moments of the displacement of a photon with P are the derivatives of its transform: they give the mean and the
-covariance of the true directions of photons that are reconstructed at Omega', at which area and dispersion enter, as in
+spread of the true directions of photons that are reconstructed at Omega', at which area and dispersion enter, as in
 [`gammajax.engines.hankel`][]. The grid moves with the source: its position is exact, not pixelised. For a source that
 is wider than all fields together, the grid is fixed about their middle.
 
@@ -50,7 +50,7 @@ class ImageSheet(eqx.Module):
     """A source as it is detected: images times a response by offset, summed over true energies.
 
     - `weight`: of the images, as coefficients of a cubic B-spline in reconstructed energy if there is more than one.
-    - `values` [deg^-2]: coefficients of a cubic B-spline; `moments`: images of 1, displacement and its products at
+    - `values` [deg^-2]: coefficients of a cubic B-spline; `moments`: images of 1, displacement and its square at
       every `part`-th pixel, relative to the fold with the mean point spread function. `unit`: integrals of the
       components.
     """
@@ -58,7 +58,7 @@ class ImageSheet(eqx.Module):
     offsets: Float[Array, " offset"]
     weight: Float[Array, "table offset energy basis"]
     values: Float[Array, "y x basis"]
-    moments: Float[Array, "coarse coarse 6*basis"]
+    moments: Float[Array, "coarse coarse 4*basis"]
     unit: Float[Array, " basis"]
     step: float = eqx.field(static=True)
     part: int = eqx.field(static=True)
@@ -80,9 +80,9 @@ class ImageSheet(eqx.Module):
         last = self.moments.shape[0] - 1.001
         x, y = (jnp.clip(part / self.part, 0.0, last) for part in (x, y))
         ix, iy = (jnp.floor(part).astype(jnp.int32) for part in (x, y))
-        near = slices(self.moments, (iy, ix, none), (2, 2, 6 * basis))
+        near = slices(self.moments, (iy, ix, none), (2, 2, 4 * basis))
         between = [jnp.stack([1.0 - part, part], axis=1) for part in (y - iy, x - ix)]
-        moments = jnp.einsum("pyxb,py,px->pb", near, *between).reshape(-1, 6, basis)
+        moments = jnp.einsum("pyxb,py,px->pb", near, *between).reshape(-1, 4, basis)
         row = jnp.floor(energy).astype(jnp.int32)
         single = self.weight.shape[2] == 1
         taps = jnp.ones((table.size, 1), image.dtype) if single else spline_weights(energy - row)
@@ -121,21 +121,19 @@ class ImageSheet(eqx.Module):
 
     def _sides(self, moments, norm, directions):
         """Offsets [deg] of true directions, one standard deviation below and above their mean."""
-        total, mean_x, mean_y, xx, xy, yy = moments
+        total, mean_x, mean_y, square = moments
         some = total > LEAST * norm
         total = jnp.where(some, total, 1.0)
-        mean_x, mean_y, xx, xy, yy = (jnp.where(some, part / total, 0.0) for part in (mean_x, mean_y, xx, xy, yy))
-        xx, xy, yy = xx - mean_x**2, xy - mean_x * mean_y, yy - mean_y**2
+        mean_x, mean_y, square = (jnp.where(some, part / total, 0.0) for part in (mean_x, mean_y, square))
+        # the same spread along both axes
+        spread = jnp.maximum(0.5 * (square - mean_x**2 - mean_y**2), 0.0)
         # from the pointing to the mean direction; displacements point from true to reconstructed directions
         x, y = (
             here - mean - there
             for here, mean, there in zip(directions.position, (mean_x, mean_y), directions.pointing, strict=True)
         )
-        away = distance(x, y)
-        along = jnp.maximum((xx * x**2 + 2.0 * xy * x * y + yy * y**2) / away**2, 0.0)
         # spread across the line to the pointing only adds to the offset
-        away = jnp.sqrt(away**2 + jnp.maximum(xx + yy - along, 0.0))
-        width = jnp.sqrt(jnp.maximum(along, 1e-12))
+        away, width = jnp.sqrt(distance(x, y) ** 2 + spread), jnp.sqrt(jnp.maximum(spread, 1e-12))
         return jnp.abs(away - width), away + width
 
 
@@ -150,7 +148,7 @@ class Images(eqx.Module):
     offsets: Float[Array, " offset"]
     coefficients: Float[Array, "response offset energy basis"]
     values: Float[Array, "y x basis"]
-    moments: Float[Array, "coarse coarse 6*basis"]
+    moments: Float[Array, "coarse coarse 4*basis"]
     unit: Float[Array, " basis"]
     lon: Float[Array, " node"]
     lat: Float[Array, " node"]
@@ -280,9 +278,7 @@ class ImageFold(eqx.Module):
             total,
             1j * kx * first,
             1j * ky * first,
-            -first - kx**2 * second,
-            -kx * ky * second,
-            -first - ky**2 * second,
+            -2.0 * first - (kx**2 + ky**2) * second,
         ]
         moments = jnp.fft.irfft2(jnp.stack([transform * plane for plane in planes]), s=(coarse, coarse))
         # relative to the mean point spread function: these change slowly, and are linear between pixels
