@@ -50,6 +50,7 @@ PANEL = 16  # least number of quadrature nodes between two breaks of a morpholog
 BESSEL_STEP = 0.05
 FLOOR = 1e-12  # deg^-2, no brightness
 COARSE_RADIUS, COARSE_ENERGY = 2, 4  # nodes of a sheet in steps of moments, which change slowly
+TRACE = 1e-8  # part of the maximum below which a brightness does not change with offset
 LIKELY = 1e-3  # part of the maximum below which rows do not set the window of offsets
 LEAST = 1e-6  # part of the maximum below which the moments of true directions are noise
 
@@ -243,8 +244,9 @@ class Sheet(eqx.Module):
             # the geometric mean of the arithmetic and the harmonic mean replaces the arithmetic one, as in `Folded`
             row = jnp.rint(energy / COARSE_ENERGY).astype(jnp.int32)
             near = _slices(self.spread, (table, first, row, column + (PADDING - 1)), (self.window, 1, 4))[:, :, 0]
-            least = jax.lax.stop_gradient(self.spread.max()) * FLOOR
-            spread = [jnp.maximum(part, least) for part in jnp.einsum("por,pr->op", near, across)]
+            # relative to the largest, which may be zero: powers of the inverse stay in the range of single precision
+            top = jnp.maximum(jax.lax.stop_gradient(self.spread.max()), 1e-30)
+            spread = [jnp.maximum(part / top, TRACE) for part in jnp.einsum("por,pr->op", near, across)]
             inverse = [1.0 / part for part in spread]
             means = [jnp.sqrt(jnp.maximum(_product(hat, spread) * _product(hat, inverse), 1e-12)) for hat in hats]
             parts = [part * sum(hat) / mean for part, hat, mean in zip(parts, hats, means, strict=True)]
