@@ -7,6 +7,8 @@ with the probability Dbar of the selected energies, and V_j(offset), the part of
 direction at this offset that lies within `offset_max`; both between the nodes as in the intensities.
 """
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -22,8 +24,8 @@ from gammajax.instrument.sky import DEGREE, separation
 from gammajax.model.morphology import Morphology, Point
 
 FINE = 0.03125  # deg, step of the table
-ANGLES = 12  # on half a circle about the source
-PANEL = 16  # quadrature nodes between two breaks of a morphology
+ANGLES = 12  # on half a circle about a source of a degree, in the field
+PANEL = 16  # quadrature nodes between two breaks of such a source
 
 
 class Exposure(eqx.Module):
@@ -32,10 +34,11 @@ class Exposure(eqx.Module):
     table: Float[Array, "run energy offset"]
     first: Float[Array, ""]
     step: Float[Array, ""]
+    degrees: int = eqx.field(static=True)  # of the source within the field: more nodes for larger ones
 
     @classmethod
-    def init(cls, detector: Detector, runs: Runs, nodes: EnergyNodes, reach: float) -> "Exposure":
-        """Tabulate for point spread functions that end within `reach` [deg]; eager, on the host."""
+    def init(cls, detector: Detector, runs: Runs, nodes: EnergyNodes, reach: float, radius: float) -> "Exposure":
+        """Tabulate for point spread functions within `reach` [deg], sources within `radius`; eager, on the host."""
         coarse = np.asarray(detector.offsets, np.float64)
         finer = round((coarse[1] - coarse[0]) / FINE)
         fine = np.linspace(coarse[0], coarse[-1], finer * (coarse.size - 1) + 1)
@@ -53,7 +56,8 @@ class Exposure(eqx.Module):
                 between = area[run, :, m, None] * (1.0 - high) + area[run, :, m + 1, None] * high
                 table[run, :, part] = between * inside[key][m]
         dtype = jnp.zeros(()).dtype
-        return cls(jnp.asarray(table, dtype), jnp.asarray(fine[0]), jnp.asarray(fine[1] - fine[0]))
+        degrees = max(math.ceil(min(radius, float(fine[-1]))), 1)
+        return cls(jnp.asarray(table, dtype), jnp.asarray(fine[0]), jnp.asarray(fine[1] - fine[0]), degrees)
 
     def __call__(self, morphology: Morphology, flux: Float[Array, " energy"], runs: Runs) -> Float[Array, " run"]:
         """Expected counts of every run, without regard to excluded sky."""
@@ -87,15 +91,23 @@ class Exposure(eqx.Module):
         away = separation(morphology.lon, morphology.lat, runs.lon, runs.lat)
         if isinstance(morphology, Point):
             return self._at(table, away[:, None])[:, 0]
-        rho, share = shape_quadrature(morphology, PANEL)
-        angle = (np.arange(ANGLES) + 0.5) * np.pi / ANGLES
-        half = jnp.sin(0.5 * DEGREE * (away[:, None, None] - rho[:, None])) ** 2
-        half = half + jnp.sin(DEGREE * away)[:, None, None] * jnp.sin(DEGREE * rho)[:, None] * jnp.asarray(
-            np.sin(0.5 * angle) ** 2
-        )
+        # rings about the source, and their arcs, within the field
+        field = self.first + (table.shape[1] - 1) * self.step
+        ends = jnp.maximum(away - field, 0.0), away + field
+        order = PANEL * self.degrees
+        rho, share = jax.vmap(lambda low, high: shape_quadrature(morphology, order, low, high))(*ends)
+        sines = jnp.sin(DEGREE * away)[:, None] * jnp.sin(DEGREE * rho)
+        nearest = jnp.sin(0.5 * DEGREE * (away[:, None] - rho)) ** 2
+        room = jnp.sin(0.5 * DEGREE * field) ** 2 - nearest
+        whole = room >= sines
+        part = jnp.where(whole, 0.5, jnp.maximum(room / jnp.where(whole, 1.0, sines), 1e-12))
+        arc = jnp.where(whole, jnp.pi, 2.0 * jnp.arcsin(jnp.sqrt(part)))
+        number = ANGLES * self.degrees
+        angle = arc[..., None] * jnp.asarray((np.arange(number) + 0.5) / number)
+        half = nearest[..., None] + sines[..., None] * jnp.sin(0.5 * angle) ** 2
         offset = 2.0 / DEGREE * jnp.arcsin(jnp.sqrt(jnp.clip(half, 1e-16, 1.0)))
         values = self._at(table, offset.reshape(away.size, -1)).reshape(offset.shape)
-        return (values.mean(2) * share).sum(1)
+        return (values.mean(2) * share * arc).sum(1) / jnp.pi
 
     def _at(self, table, offset):
         """Cubic interpolation (Catmull-Rom) of tables [run, offset] at offsets [run, point]; zero beyond the table."""

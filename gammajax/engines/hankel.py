@@ -17,8 +17,9 @@ A fixed source keeps C_jm(r) at the true energies of the kernels (`Folded`). A f
 the energies of the point spread functions, between which tables are linear, and the sum over true energies comes before
 the events (`Sheet`): its cost does not grow with the events.
 
-Radii are separations. The plane about the centre is the Lambert projection: its distances are off by a part in
-theta^2 / 8, 1e-4 at 1.6 deg.
+Radii are separations theta, in a plane whose rings have the area of the sky times theta / sin(theta): values are
+multiplied by this. The other plane about the centre, of offsets, is the Lambert projection: its distances are off by a
+part in theta^2 / 24, 3e-4 at 5 deg.
 """
 
 import math
@@ -50,6 +51,7 @@ PANEL = 16  # least number of quadrature nodes between two breaks of a morpholog
 BESSEL_STEP = 0.05
 FLOOR = 1e-12  # deg^-2, no brightness
 COARSE_RADIUS, COARSE_ENERGY = 2, 4  # nodes of a sheet in steps of moments, which change slowly
+TRACE = 1e-8  # part of the maximum below which a brightness does not change with offset
 LIKELY = 1e-3  # part of the maximum below which rows do not set the window of offsets
 LEAST = 1e-6  # part of the maximum below which the moments of true directions are noise
 
@@ -119,6 +121,12 @@ class Directions(NamedTuple):
     rad: Float[Array, " pair"]
     position: tuple[Float[Array, " pair"], Float[Array, " pair"]]
     pointing: tuple[Float[Array, " pair"], Float[Array, " pair"]]
+
+    @property
+    def crowding(self) -> Float[Array, " pair"]:
+        """Area of rings in the plane over that on the sky [deg^2 per sr]: theta / sin(theta), to 1e-6 at 20 deg."""
+        square = (DEGREE * self.rad) ** 2
+        return (1.0 + square / 6.0 * (1.0 + 7.0 / 60.0 * square)) / SQUARE_DEGREE
 
 
 class Folded(eqx.Module):
@@ -191,7 +199,7 @@ class Folded(eqx.Module):
             means = (hat * value).sum(2) * (hat / value).sum(2)
             total = jnp.maximum(hat.sum(2), 1e-6)
             result = ((hat * detected * value).sum(2) * total / jnp.sqrt(jnp.maximum(means, 1e-12))).mean(0)
-        return jnp.where(inside[:, None], result, 0.0) / SQUARE_DEGREE
+        return jnp.where(inside, directions.crowding, 0.0)[:, None] * result
 
 
 def slices(table, first, size) -> Array:
@@ -239,15 +247,16 @@ class Sheet(eqx.Module):
             # the geometric mean of the arithmetic and the harmonic mean replaces the arithmetic one, as in `Folded`
             row = jnp.rint(energy / COARSE_ENERGY).astype(jnp.int32)
             near = slices(self.spread, (table, first, row, column + (PADDING - 1)), (self.window, 1, 4))[:, :, 0]
-            least = jax.lax.stop_gradient(self.spread.max()) * FLOOR
-            spread = [jnp.maximum(part, least) for part in jnp.einsum("por,pr->op", near, across)]
+            # relative to the largest, which may be zero: powers of the inverse stay in the range of single precision
+            top = jnp.maximum(jax.lax.stop_gradient(self.spread.max()), 1e-30)
+            spread = [jnp.maximum(part / top, TRACE) for part in jnp.einsum("por,pr->op", near, across)]
             inverse = [1.0 / part for part in spread]
             means = [
                 jnp.sqrt(jnp.maximum(weighted_sum(hat, spread) * weighted_sum(hat, inverse), 1e-12)) for hat in hats
             ]
             parts = [part * sum(hat) / mean for part, hat, mean in zip(parts, hats, means, strict=True)]
         result = 0.5 * sum(parts)
-        return jnp.where(inside, result, 0.0) / SQUARE_DEGREE
+        return jnp.where(inside, directions.crowding, 0.0) * result
 
     def _sides(self, table, energy, where, directions):
         """Offsets of true directions, one standard deviation below and above their mean, and first node of the window.
@@ -584,24 +593,26 @@ def shape_transforms(
 ) -> tuple[Float[Array, " k"], Float[Array, " k"], Float[Array, " k"], Float[Array, " k"]]:
     """Transforms of S (J0), rho S (J1), rho^2 S (J0) and rho^2 S (J2) by Gauss-Legendre panels between the breaks."""
     rho, share = shape_quadrature(morphology, order)
+    share = share / share.sum()
     functions = bessel(2.0 * jnp.pi * rho[:, None] * k)
     orders = ((0, 0), (1, 1), (2, 0), (2, 2))  # power of rho, order of the Bessel function
     found = [(share * rho**power) @ functions[..., order] for power, order in orders]
     return found[0], found[1], found[2], found[3]
 
 
-def shape_quadrature(morphology: Morphology, order: int) -> tuple[Float[Array, " node"], Float[Array, " node"]]:
-    """Separations [deg] from the centre of a round source, and the parts of its flux; their sum is one."""
+def shape_quadrature(
+    morphology: Morphology, order: int, low: Float[Array, ""] | float = 0.0, high: Float[Array, ""] | float = 180.0
+) -> tuple[Float[Array, " node"], Float[Array, " node"]]:
+    """Separations [deg] from the centre of a round source, from `low` to `high`, and the parts of its flux there."""
     node, weight = (jnp.asarray(a.tolist()) for a in np.polynomial.legendre.leggauss(order))
-    edges = morphology.breaks
+    edges = jnp.clip(morphology.breaks, low, high)
     length = jnp.diff(edges)[:, None]
     # nodes denser at both ends, where profiles may have vertical rims
     t = 0.5 * (node + 1.0)
     rho = (edges[:-1, None] + length * t**2 * (3.0 - 2.0 * t)).ravel()
     width = (length * 3.0 * t * (1.0 - t) * weight).ravel()
     there = eqx.tree_at(lambda m: (m.lon, m.lat), morphology, (jnp.zeros_like(rho[0]), jnp.zeros_like(rho[0])))
-    share = there.brightness(rho, jnp.zeros_like(rho)) * jnp.sin(DEGREE * rho) * width
-    return rho, share / share.sum()
+    return rho, 2.0 * jnp.pi * DEGREE * there.brightness(rho, jnp.zeros_like(rho)) * jnp.sin(DEGREE * rho) * width
 
 
 def psf_energies(

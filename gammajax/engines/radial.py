@@ -63,7 +63,7 @@ class RadialResponse(eqx.Module):
         profiles = _fold(fold, morphology)
         folded = profiles.folded
         window = _window(folded, morphology, runs, nodes)
-        exposure = Exposure.init(detector, runs, nodes, fold.reach)
+        exposure = Exposure.init(detector, runs, nodes, fold.reach, float(morphology.radius))
         counted = _by_energy(exposure, morphology, runs)
         share = np.broadcast_to(np.eye(nodes.energy.size), (len(runs.responses), *(nodes.energy.size,) * 2))
         excluded = Excluded.init([morphology], runs, nodes, detector, share, fold.reach)
@@ -221,7 +221,7 @@ class FreeSource(eqx.Module):
             detected,
             coarse,
             jnp.asarray(share, detected.dtype),
-            Exposure.init(detector, runs, nodes, fold.reach),
+            Exposure.init(detector, runs, nodes, fold.reach, max(float(m.radius) for m in morphologies)),
             Excluded.init(morphologies, runs, nodes, detector, share, fold.reach),
             rows.place(run),
             rows.place(lon),

@@ -29,7 +29,7 @@ from gammajax.instrument.observation import Observation
 from gammajax.instrument.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, displace, project, root
 from gammajax.model.quadrature import polar_nodes
 
-ROUND = 5.0  # deg, largest source that is folded as if the sky were flat
+ROUND = 15.0  # deg, largest source that is folded without an image
 OUTSIDE = 1e-3  # part of a generalised Gaussian that may lie outside the sky
 
 
@@ -103,7 +103,7 @@ class Morphology(eqx.Module):
 
     @property
     def is_round(self) -> bool:
-        """Whether the brightness depends on the separation from the centre only, and ends within 5 deg."""
+        """Whether the brightness depends on the separation from the centre only, and ends within 15 deg."""
         return False
 
     @property

@@ -60,7 +60,7 @@ def nested(
 
     The result keeps all dead points with weights, likelihoods and likelihoods at birth (`weighted`), and equally
     weighted draws, as many as the effective size of the weights. The error of log Z is its spread over drawn prior
-    volumes. `Result.messages` reports a run that run early, and new points that crowd among the live points.
+    volumes. `Result.messages` reports a run that ended early, and new points that crowd among the live points.
     Raises `ValueError` for numbers out of range; after SIGTERM exits with status 75.
     """
     numbers = dimension(posterior)
@@ -168,7 +168,7 @@ def _messages(record, left, precision) -> list[str]:
     messages = []
     if left >= precision:
         messages.append(
-            f"the run run early: the live points still hold {100.0 * left:.2g} % of the evidence; raise steps"
+            f"the run ended early: the live points still hold {100.0 * left:.2g} % of the evidence; raise steps"
         )
     ranks = record["ranks"].ravel()
     p_value = float(kstest(ranks, "uniform").pvalue) if ranks.size else 1.0

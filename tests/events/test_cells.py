@@ -220,7 +220,7 @@ def test_a_posterior_of_cells_knows_its_events(observations, loss, options):
     counts = posterior.counts(TRUTH)
     assert sum(float(c.sum()) for c in counts.values()) == pytest.approx(events.total, rel=1e-5)
     again = posterior.events
-    assert gj.model.spectra.is_same(again.binning, cells.binning) and (again + cells).total == 2 * events.total
+    assert gj.common.parameters.is_same(again.binning, cells.binning) and (again + cells).total == 2 * events.total
     shares = posterior.fractions(TRUTH)
     assert float(shares["source"]) == pytest.approx(0.4, rel=1e-5)
     # the reference is the sum of count times log of density
