@@ -29,15 +29,15 @@ from scipy.ndimage import spline_filter1d
 from gammajax.engines.acceptance import Acceptance
 from gammajax.engines.convolution import (
     FoldPlan,
-    fold_energies,
     fold_plan,
     hats,
     image_transform,
+    interpolated_energies,
     pixel_offsets,
     psf_transform,
 )
 from gammajax.engines.detector import Detector
-from gammajax.engines.energy import EnergyNodes, lagrange
+from gammajax.engines.energy import EnergyNodes
 from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.radial import RadialSource
 from gammajax.engines.rows import Rows
@@ -145,7 +145,7 @@ class _SkyFold(eqx.Module):
     def init(cls, morphologies, observation, nodes):
         energy = np.asarray(nodes.energy, np.float64)
         plan = fold_plan(morphologies, observation, energy, SMOOTH)
-        interpolate, at = _psf_energies(energy, nodes.log_step, *(COARSE if plan.wide else FINE))
+        interpolate, at = interpolated_energies(energy, nodes.log_step, *(COARSE if plan.wide else FINE))
         grid = plan.grid(morphologies[0], observation)
         at = np.minimum(at, math.exp(float(observation.response.effective_area.axes[0].upper)))
         psf, filter_ = observation.response.psf, spline_filter(grid.size, plan.divide) / grid.solid_angle
@@ -313,17 +313,3 @@ def _all_offsets(detector, energy, node, energy_true):
     first = jnp.zeros(energy.shape, jnp.int32)
     values = detector(first, energy, node, energy_true, first, detector.offsets.size)
     return jnp.swapaxes(values, 1, 2)
-
-
-def _psf_energies(energy, log_step, per_decade: float, order: int) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolation [energy, psf_energy] in ln E between `order` nodes, and the energies [TeV]."""
-    stride = max(1, round(math.log(10.0) / per_decade / log_step))
-    at = fold_energies(energy, stride)
-    matrix = np.zeros((energy.size, at.size))
-    if stride == 1 or at.size < order:
-        return np.eye(energy.size), energy
-    for j in range(energy.size):
-        x = j / stride
-        first = min(max(int(x) - order // 2 + 1, 0), at.size - order)
-        matrix[j, first : first + order] = lagrange(x - first, order)
-    return matrix, at
