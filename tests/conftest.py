@@ -131,6 +131,23 @@ def observation(make_observation):
 
 
 @pytest.fixture(scope="session")
+def observations(make_observation):
+    """Two at 1 to 3 TeV, side by side; modules with other needs define their own."""
+    selection = {"energy_min": 1.0, "energy_max": 3.0}
+    return [make_observation(**selection), make_observation(lon=0.5, livetime=20000.0, obs_id="second", **selection)]
+
+
+@pytest.fixture(scope="session")
+def events(observations):
+    """Sixty of the two observations, at three energies."""
+    import gammajax as gj
+
+    random = np.random.default_rng(0)
+    lon, lat = random.normal([0.3, 0.2], [0.2, 0.2], (60, 2)).T
+    return gj.Events(np.resize([1.1, 1.6, 2.8], 60), lon, lat, random.integers(0, 2, 60))
+
+
+@pytest.fixture(scope="session")
 def make_toy():
     from toys import build
 

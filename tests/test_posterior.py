@@ -47,19 +47,6 @@ def point(name, **changes):
 
 
 @pytest.fixture(scope="module")
-def observations(make_observation):
-    selection = {"energy_min": 1.0, "energy_max": 3.0}
-    return [make_observation(**selection), make_observation(lon=0.5, livetime=20000.0, obs_id="second", **selection)]
-
-
-@pytest.fixture(scope="module")
-def events(observations):
-    random = np.random.default_rng(0)
-    lon, lat = random.normal([0.3, 0.2], [0.2, 0.2], (60, 2)).T
-    return gj.Events(np.resize([1.1, 1.6, 2.8], 60), lon, lat, random.integers(0, 2, 60))
-
-
-@pytest.fixture(scope="module")
 def posteriors(observations, events):
     return {name: gj.Posterior(*MODELS[name], observations, events, **OPTIONS) for name in MODELS}
 

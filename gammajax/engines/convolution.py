@@ -27,6 +27,7 @@ from scipy.fft import irfft2
 from scipy.interpolate import CubicSpline
 from scipy.special import j0
 
+from gammajax.engines.energy import lagrange
 from gammajax.instrument.observation import Observation
 from gammajax.instrument.psf import PSF, psf_quantile, psf_radius
 from gammajax.instrument.sky import SQUARE_DEGREE, Grid, spline_filter, spline_weights
@@ -228,6 +229,22 @@ def fold_energies(energy: Float[np.ndarray, " energy"], stride: int) -> Float[np
     """Every `stride`-th node, and one at or beyond the last."""
     step = math.log10(energy[1] / energy[0])
     return energy[0] * 10.0 ** (np.arange(math.ceil((energy.size - 1) / stride) + 1) * stride * step)
+
+
+def interpolated_energies(
+    energy: Float[np.ndarray, " energy"], log_step: float, per_decade: float, order: int
+) -> tuple[Float[np.ndarray, "energy psf_energy"], Float[np.ndarray, " psf_energy"]]:
+    """Interpolation [energy, psf_energy] in ln E between `order` nodes, and the energies [TeV]."""
+    stride = max(1, round(math.log(10.0) / per_decade / log_step))
+    at = fold_energies(energy, stride)
+    matrix = np.zeros((energy.size, at.size))
+    if stride == 1 or at.size < order:
+        return np.eye(energy.size), energy
+    for j in range(energy.size):
+        x = j / stride
+        first = min(max(int(x) - order // 2 + 1, 0), at.size - order)
+        matrix[j, first : first + order] = lagrange(x - first, order)
+    return matrix, at
 
 
 def fold_coefficients(

@@ -34,8 +34,8 @@ from jaxtyping import Array, Float, Int
 from scipy.ndimage import spline_filter1d
 from scipy.special import jv
 
-from gammajax.engines.convolution import fold_energies, offset_nodes
-from gammajax.engines.energy import EnergyNodes, lagrange
+from gammajax.engines.convolution import interpolated_energies, offset_nodes
+from gammajax.engines.energy import EnergyNodes
 from gammajax.instrument.psf import PSF, TablePSF, psf_quantile, psf_radius
 from gammajax.instrument.runs import Runs
 from gammajax.instrument.sky import DEGREE, SQUARE_DEGREE, project, root, separation_on_host, spline_weights
@@ -215,8 +215,11 @@ class Sheet(eqx.Module):
 
     - `values`: coefficients of a cubic B-spline in radius and, if there is more than one, in reconstructed energy, by
       response or run.
-    - `moments` of true directions as in [`gammajax.engines.hankel.Folded`][], at every second radius and energy. None
-      for a point.
+    - `moments` of true directions as in [`gammajax.engines.hankel.Folded`][], at every second radius and fourth energy.
+      None for a point.
+    - `spread`: the folded brightness alone, at every fourth energy, for point spread functions that are not linear in
+      offset between the nodes; otherwise None.
+    - `window`: number of offset nodes that the true directions of a photon reach.
     """
 
     radii: Radii
@@ -635,13 +638,8 @@ def psf_energies(
         if 2 <= count < energy.size:
             return _stacked(own, count, np.log(energy))
     at, share = energy, np.eye(energy.size)
-    stride = round(math.log(10.0) / PSF_PER_DECADE / nodes.log_step)
-    if stride > 1 and energy.size > 4 * stride and not any(isinstance(psf, TablePSF) for psf in psfs):
-        at = fold_energies(energy, stride)
-        share = np.zeros((energy.size, at.size))
-        for j in range(energy.size):
-            first = min(max(j // stride - 1, 0), at.size - 4)
-            share[j, first : first + 4] = lagrange(j / stride - first, 4)
+    if not any(isinstance(psf, TablePSF) for psf in psfs):
+        share, at = interpolated_energies(energy, nodes.log_step, PSF_PER_DECADE, 4)
     every = len(psfs)
     return np.broadcast_to(at, (every, at.size)), np.broadcast_to(share, (every, *share.shape))
 

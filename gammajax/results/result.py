@@ -333,10 +333,6 @@ class Result:
             )
         return model_comparison(self.log_evidence, other.log_evidence)
 
-    def add_timings(self, timings: dict[str, float]) -> None:
-        """Add the seconds of earlier steps before the sampler's own."""
-        self.tree.attrs["timings"] = json.dumps({**timings, **self.timings})
-
     def summary(self, group: str = "posterior"):
         """Table (`pandas.DataFrame`) with one row per number of the group, `posterior` or `fractions`.
 

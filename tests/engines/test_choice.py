@@ -30,19 +30,6 @@ def weighted(p):
 PRIORS = {"index": dist.Uniform(1.5, 3.5), "tilt": dist.Normal(0.0, 0.2), "weight": dist.Beta(2.0, 3.0)}
 
 
-@pytest.fixture(scope="module")
-def observations(make_observation):
-    selection = {"energy_min": 1.0, "energy_max": 3.0}
-    return [make_observation(**selection), make_observation(lon=0.5, livetime=20000.0, obs_id="second", **selection)]
-
-
-@pytest.fixture(scope="module")
-def events(observations):
-    random = np.random.default_rng(0)
-    lon, lat = random.normal([0.3, 0.2], [0.2, 0.2], (60, 2)).T
-    return gj.Events(np.resize([1.1, 1.6, 2.8], 60), lon, lat, random.integers(0, 2, 60))
-
-
 def free(p):
     source = gj.Source(gj.PowerLaw(2.3), gj.Point(p["lon"], p["lat"]))
     return gj.Mixture(signal=source, background=gj.InstrumentBackground(), weights={"signal": 0.3})
