@@ -6,10 +6,11 @@ its expectation is summed over true energies before the events. Round sources ar
 """
 
 import equinox as eqx
+import jax.numpy as jnp
 
 from gammajax.engines.energy import EnergyNodes
 from gammajax.engines.engine import Engine, Expected
-from gammajax.engines.radial import FreeSource
+from gammajax.engines.radial import FreeSource, groups
 from gammajax.engines.rows import Rows
 from gammajax.model.mixture import Source
 
@@ -18,7 +19,7 @@ class FoldEngine(Engine):
     """A source with a free morphology."""
 
     nodes: EnergyNodes
-    source: FreeSource
+    sources: tuple[FreeSource, ...]  # the same source, in different runs
 
     @classmethod
     def init(cls, source: Source, observations, rows: Rows, variants=()) -> "FoldEngine":
@@ -33,12 +34,15 @@ class FoldEngine(Engine):
                 "the fold engine needs a morphology that does not change with energy; use engine='kernel', or "
                 "morphology.at(energy)"
             )
-        return cls(rows.nodes, FreeSource.init(morphologies, rows))
+        served = groups(morphologies, rows.runs)
+        return cls(rows.nodes, tuple(FreeSource.init(morphologies, rows, some) for some in served))
 
     @eqx.filter_jit
     def __call__(self, source: Source) -> Expected:
         """Intensities and counts; the counts are one term."""
         morphology, flux = source.morphology, self.nodes.flux(source.spectrum)
-        folded = self.source.fold(morphology)
-        counts = self.source.expected_counts(folded, morphology, flux)
-        return Expected(self.source.intensity(folded, flux), counts[:, None])
+        each = [part(morphology, flux) for part in self.sources]
+        served = jnp.concatenate([part.served for part in self.sources])
+        counts = jnp.concatenate([part.counts for part in each])
+        intensity = jnp.stack([part.intensity for part in each]).sum(0)
+        return Expected(intensity, jnp.zeros_like(counts).at[served].set(counts))

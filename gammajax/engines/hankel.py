@@ -420,7 +420,7 @@ class PointFold(eqx.Module):
 
     def __call__(self, morphology: Morphology) -> Profiles:
         """The tables: they do not depend on the position."""
-        centre = morphology.lon, morphology.lat
+        centre = jnp.asarray(morphology.lon), jnp.asarray(morphology.lat)
         return Profiles(centre, self.radii, self.offsets, self.psf, None, jnp.zeros(()), self.linear)
 
 
@@ -494,7 +494,7 @@ class RadialFold(eqx.Module):
                 (stretch, self.stretch),
             )
         )
-        centre = morphology.lon, morphology.lat
+        centre = jnp.asarray(morphology.lon), jnp.asarray(morphology.lat)
         return Profiles(centre, self.radii, self.offsets, value, tuple(moments), morphology.radius, self.linear)
 
 

@@ -43,6 +43,7 @@ FREQUENCIES = 400
 LIKE = 0.1  # least part of the largest value among those of nearby offsets, for their geometric mean
 # parts of the maximum, and of the fold with the mean point spread function, below which true directions are noise
 DIM, LEAST = 1e-6, 1e-4
+GROUP = 4.0  # deg, distance of pointings that share the fixed grid of a wide source
 NODE_STEP, MOST_NODES = 0.05, 128  # deg, of the nodes of exposure, and their number along one axis
 
 
@@ -260,7 +261,7 @@ class ImageFold(eqx.Module):
 
     def __call__(self, morphology: Morphology) -> Images:
         """Fold the source at its current parameters."""
-        centre = (morphology.lon, morphology.lat) if self.middle is None else self.middle
+        centre = (jnp.asarray(morphology.lon), jnp.asarray(morphology.lat)) if self.middle is None else self.middle
         source = Grid(*centre, self.step * self.part, self.extent, self.part * self.divide)
         size = source.size // self.divide
         coarse = size // self.part
@@ -283,7 +284,7 @@ class ImageFold(eqx.Module):
         moments = jnp.fft.irfft2(jnp.stack([transform * plane for plane in planes]), s=(coarse, coarse))
         # relative to the mean point spread function: these change slowly, and are linear between pixels
         usual = jnp.einsum("b,byx->yx", self.mean, moments[0])
-        moments = moments / jnp.maximum(usual, DIM * jax.lax.stop_gradient(usual.max()))
+        moments = moments / jnp.maximum(usual, jnp.maximum(DIM * jax.lax.stop_gradient(usual.max()), 1e-30))
         x = (np.arange(self.nodes.shape[0]) / (self.nodes.shape[0] - 1) * 2.0 - 1.0) * self.node_extent
         lon, lat = _deprojected(x, centre)
         return Images(

@@ -21,6 +21,7 @@ from scipy.ndimage import spline_filter1d
 
 from gammajax.engines.detector import Detector
 from gammajax.engines.energy import EnergyNodes
+from gammajax.engines.engine import Expected
 from gammajax.engines.exposure import Exposure
 from gammajax.engines.hankel import (
     COARSE_ENERGY,
@@ -33,7 +34,7 @@ from gammajax.engines.hankel import (
     psf_energies,
     radial_fold,
 )
-from gammajax.engines.images import ImageFold, Images
+from gammajax.engines.images import GROUP, ImageFold, Images
 from gammajax.engines.rows import Rows
 from gammajax.instrument.runs import Runs
 from gammajax.instrument.sky import displace, separation_on_host
@@ -175,7 +176,7 @@ class Excluded(eqx.Module):
 
 
 class FreeSource(eqx.Module):
-    """A source with a free morphology.
+    """A source with a free morphology, in some runs, of the numbers `served`.
 
     - `detected` [cm^2 TeV^-1]: A D as coefficients of a cubic B-spline in ln E', and `coarse`: at every fourth energy;
       `share`: see [`gammajax.engines.hankel.psf_energies`][].
@@ -184,6 +185,7 @@ class FreeSource(eqx.Module):
     """
 
     runs: Runs
+    served: Int[Array, " run"]
     fold: PointFold | RadialFold | ImageFold
     detected: Float[Array, "response offset reconstructed energy"]
     coarse: Float[Array, "response offset coarse energy"]
@@ -200,23 +202,26 @@ class FreeSource(eqx.Module):
     window: int = eqx.field(static=True)
 
     @classmethod
-    def init(cls, morphologies: Sequence[Morphology], rows: Rows) -> "FreeSource":
+    def init(cls, morphologies: Sequence[Morphology], rows: Rows, served: np.ndarray) -> "FreeSource":
         """Tabulate for the source at several values of its parameters; eager."""
-        runs, nodes = rows.runs, rows.nodes
+        runs, nodes = rows.runs.some(served), rows.nodes
         energies, share = psf_energies(runs, nodes)
-        is_round = all(morphology.is_round for morphology in morphologies)
-        fold = radial_fold(morphologies, runs, energies) if is_round else ImageFold.init(morphologies, runs, energies)
+        if all(morphology.is_round for morphology in morphologies):
+            fold = radial_fold(morphologies, runs, energies)
+        else:
+            fold = ImageFold.init(morphologies, runs, energies)
         detector = Detector.init(runs, nodes, fold.offsets)
         points = rows.points()
-        near = in_reach(morphologies, points.lon, points.lat, fold.reach).any(1)
-        mine, place = rows.share(np.flatnonzero(near))
+        near = in_reach(morphologies, points.lon, points.lat, float(fold.reach)).any(1)
+        mine, place = rows.share(np.flatnonzero(near & np.isin(rows.observation, served)))
         energy, lon, lat, weight = rows.points(mine).pairs()
-        run = np.repeat(rows.observation[mine], weight.shape[1]).astype(np.int32)
+        run = np.repeat(np.searchsorted(served, rows.observation[mine]), weight.shape[1]).astype(np.int32)
         low, detected, coarse = _reconstructed(detector, runs, nodes)
         step = fold.offsets[1] - fold.offsets[0]
         span = max(float(_fold(fold, morphology).span) for morphology in morphologies)
         return cls(
             runs,
+            jnp.asarray(served),
             fold,
             detected,
             coarse,
@@ -233,8 +238,13 @@ class FreeSource(eqx.Module):
             min(math.ceil(span / float(step) - 1e-3) + 2, fold.offsets.size),
         )
 
-    def intensity(self, folded: Profiles | Images, flux: Float[Array, " energy"]) -> Float[Array, " row"]:
-        """Intensity [TeV^-1 sr^-1] of every row, from the source folded at its current parameters by `fold`."""
+    def __call__(self, morphology: Morphology, flux: Float[Array, " energy"]) -> Expected:
+        """Intensity of every row, and counts of the runs `served`, at the current parameters."""
+        folded = self.fold(morphology)
+        return Expected(self._intensity(folded, flux), self._counts(folded, morphology, flux)[:, None])
+
+    def _intensity(self, folded: Profiles | Images, flux: Float[Array, " energy"]) -> Float[Array, " row"]:
+        """Intensity [TeV^-1 sr^-1] of every row."""
         shared = (flux[:, None] * self.share)[:, None]
         weight, coarse = (jnp.matmul(part, shared) for part in (self.detected, self.coarse))
         sheet = folded.sheet(weight, coarse, self.window)
@@ -252,7 +262,7 @@ class FreeSource(eqx.Module):
         result = jnp.zeros(self.rows, flux.dtype)
         return result.at[self.members].set(values.astype(result.dtype), mode="drop")
 
-    def expected_counts(
+    def _counts(
         self, folded: Profiles | Images, morphology: Morphology, flux: Float[Array, " energy"]
     ) -> Float[Array, " run"]:
         """Expected counts in the selection of every run."""
@@ -303,6 +313,19 @@ def _detected(detector, nodes, response, energy):
     return detector(
         jnp.broadcast_to(response, first.shape), energy, node, nodes.energy[node], first, detector.offsets.size
     )
+
+
+def groups(morphologies: Sequence[Morphology], runs: Runs) -> list[np.ndarray]:
+    """Numbers of the runs that are folded together: all, or those with pointings nearby for images of wide sources."""
+    left = np.arange(runs.lon.size)
+    if all(m.is_round for m in morphologies) or max(float(m.radius) for m in morphologies) <= GROUP:
+        return [left]
+    found = []
+    while left.size:
+        away = separation_on_host(runs.lon[left], runs.lat[left], float(runs.lon[left[0]]), float(runs.lat[left[0]]))
+        found.append(left[away <= GROUP])
+        left = left[away > GROUP]
+    return found
 
 
 def in_reach(morphologies: Sequence[Morphology], lon, lat, reach: float) -> np.ndarray:

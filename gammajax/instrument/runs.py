@@ -64,6 +64,12 @@ class Runs(eqx.Module):
             Aside((tuple(observations), tuple(responses))),
         )
 
+    def some(self, served: Int[np.ndarray, " part"]) -> "Runs":
+        """Those of these numbers."""
+        if np.array_equal(served, np.arange(self.lon.size)):
+            return self
+        return Runs.of(tuple(self.observations[number] for number in served))
+
     @property
     def observations(self) -> tuple[Observation, ...]:
         """The observations; not for compiled functions."""

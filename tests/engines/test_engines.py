@@ -163,6 +163,19 @@ def test_fold_agrees_with_direct(name, values):
     assert counts == pytest.approx(expected, rel=3e-3)
 
 
+def test_fields_far_apart_do_not_share_a_grid(make_observation):
+    """A wide source is resolved in every field, however far they are from each other."""
+    runs = [make_observation(lon, lat, energy_min=1.0, energy_max=3.0) for lon, lat in ((0.0, 0.0), (25.0, -8.0))]
+    made = gj.Events(
+        [1.1] * 6, [0.2, 0.0, 1.2, 25.3, 24.2, 25.1], [0.1, -0.4, 0.8, -8.1, -8.9, -7.0], [0] * 3 + [1] * 3
+    )
+    halo = gj.Source(SPECTRUM, gj.Einasto(25.0, -8.0))
+    fold, direct = (gj.intensity(halo, runs, made, engine=engine, per_decade=64.0) for engine in ("fold", "direct"))
+    np.testing.assert_allclose(fold, direct, rtol=1e-2)
+    counts = [gj.expected_counts(halo, runs, engine=engine, per_decade=64.0) for engine in ("fold", "direct")]
+    np.testing.assert_allclose(*counts, rtol=3e-3)
+
+
 def test_template_is_the_sum_of_its_pixels(observation):
     morphology = SOURCES["template"][0]
     grid = morphology.grid
