@@ -19,6 +19,7 @@ from benchmarks.report import RESULTS, report
 TRUTH = {"mass": outside.MASS, "fraction": outside.FRACTION}
 PRIORS = {"mass": dist.LogUniform(0.5, 50.0), "fraction": dist.Uniform(0.0, 1.0)}
 CELLS = {"energy_per_decade": 40, "pixel": 0.1}
+WIDE = {"energy_per_decade": 20, "pixel": 0.2}  # for many data sets
 PART = 2_000_000  # events in memory with all their columns
 COMPONENTS = ("signal", "background")
 FIGURE = {"energy": "energy [TeV]", "offset": "offset [deg]"}
@@ -39,15 +40,16 @@ def observations():
     return [gj.io.ctao("South", pointing=place, obs_id=str(i), **settings) for i, place in enumerate(outside.POINTINGS)]
 
 
+def sources_of(response) -> dict:
+    """The outside simulators of the components."""
+    return {"signal": outside.DarkMatterSource(response), "background": outside.BackgroundSource(response)}
+
+
 def drawn_outside(seed: int, numbers: dict[str, int]) -> dict[str, np.ndarray]:
     """Columns of the outside simulator by component."""
-    response = outside.telescope()
-    sources = {"signal": outside.DarkMatterSource, "background": outside.BackgroundSource}
-    rng = np.random.default_rng(seed)
-    found = {}
+    sources, rng, found = sources_of(outside.telescope()), np.random.default_rng(seed), {}
     for name, number in numbers.items():
-        source = sources[name](response)
-        found[name] = np.concatenate([source.draw(rng, size) for size in outside.parts(number, PART)], axis=1)
+        found[name] = np.concatenate([sources[name].draw(rng, size) for size in outside.parts(number, PART)], axis=1)
         print(f"outside: {number} of {name}", flush=True)
     return found
 
@@ -137,6 +139,38 @@ def fitted(observed, data) -> dict:
     return found
 
 
+def in_cells(seed: int, events: int, binning, sources) -> gj.Cells:
+    """Cells of outside events, a part of them in memory."""
+    rng, cells = np.random.default_rng(seed), None
+    for size in outside.parts(events, PART):
+        signal = int(rng.binomial(size, outside.FRACTION))
+        numbers = {"signal": signal, "background": size - signal}
+        part = binning(events_of({name: sources[name].draw(rng, number) for name, number in numbers.items()}))
+        cells = part if cells is None else cells + part
+    assert cells is not None
+    return cells
+
+
+def many_sets(options, observed) -> dict:
+    """Fits of data sets in wide cells, one after another, and of their sum."""
+    binning, sources, fits, total = gj.Binning.init(observed, **WIDE), sources_of(outside.telescope()), [], None
+    for number in range(options.sets):
+        cells = in_cells(options.seed + 100 + number, options.events, binning, sources)
+        total = cells if total is None else total + cells
+        fits.append(fitted(observed, cells))
+    assert total is not None
+    each = {name: np.array([fit[name]["pull"] for fit in fits]) for name in TRUTH}
+    return {
+        "events": options.events,
+        "cells": WIDE,
+        "truth": TRUTH,
+        "pulls": {name: {"mean": float(of.mean()), "sd": float(of.std(ddof=1))} for name, of in each.items()},
+        "all_events": options.events * options.sets,
+        "sum": fitted(observed, total),
+        "fits": fits,
+    }
+
+
 def events_of(columns: dict[str, np.ndarray]) -> gj.Events:
     """Events of all components, in random order."""
     table = np.concatenate([part[[0, 1, 2, 6]] for part in columns.values()], axis=1)
@@ -166,33 +200,31 @@ def main():
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--signal", type=int, default=5_000_000, help="more photons of the signal alone, to compare")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--fits", type=int, default=1, help="data sets to fit; the first is compared, too")
+    parser.add_argument("--sets", type=int, help="so many data sets in cells and their sum, only fitted")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     observed = observations()
-    binning = gj.Binning.init(observed, **CELLS)
-    tests, drawn, fits = {}, {}, []
-    for number in range(options.fits):
-        seed = options.seed + number
-        signal = int(np.random.default_rng(1000 + seed).binomial(options.events, outside.FRACTION))
-        numbers = {"signal": signal, "background": options.events - signal}
-        found = drawn_outside(seed, numbers)
-        if number == 0:
-            other = drawn_inside(seed, numbers, observed)
-            for name in COMPONENTS:
-                tests[name], drawn[name] = compared(name, found[name], other.pop(name))
-                print(name, {key: round(test["p"], 4) for key, test in tests[name].items()}, flush=True)
-        events = events_of(found)
-        del found
-        fits.append({"events": fitted(observed, events), "cells": fitted(observed, binning(events))})
-        del events
+    if options.sets:
+        report("outside-sets", many_sets(options, observed))
+        return
+    signal = int(np.random.default_rng(1000 + options.seed).binomial(options.events, outside.FRACTION))
+    numbers = {"signal": signal, "background": options.events - signal}
+    found, other = drawn_outside(options.seed, numbers), drawn_inside(options.seed, numbers, observed)
+    tests, drawn = {}, {}
+    for name in COMPONENTS:
+        tests[name], drawn[name] = compared(name, found[name], other.pop(name))
+        print(name, {key: round(test["p"], 4) for key, test in tests[name].items()}, flush=True)
+    events = events_of(found)
+    del found
+    cells = gj.Binning.init(observed, **CELLS)(events)
+    fits = {"events": fitted(observed, events), "cells": fitted(observed, cells)}
     if options.signal:
         alone = {"signal": options.signal}
         pair = drawn_outside(options.seed + 500, alone), drawn_inside(options.seed + 500, alone, observed)
         tests["more signal"], drawn["signal"] = compared("signal", *(each["signal"] for each in pair))
         print("more signal", {key: round(test["p"], 4) for key, test in tests["more signal"].items()}, flush=True)
     every = [test["p"] for of in tests.values() for test in of.values()]
-    pulls = [fit[kind][name]["pull"] for fit in fits for kind in ("events", "cells") for name in TRUTH]
+    pulls = [fit[name]["pull"] for fit in fits.values() for name in TRUTH]
     figures = {
         "events": options.events,
         "more_signal": options.signal,
