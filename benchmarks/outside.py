@@ -19,7 +19,7 @@ from benchmarks.report import RESULTS, report
 TRUTH = {"mass": outside.MASS, "fraction": outside.FRACTION}
 PRIORS = {"mass": dist.LogUniform(0.5, 50.0), "fraction": dist.Uniform(0.0, 1.0)}
 CELLS = {"energy_per_decade": 40, "pixel": 0.1}
-WIDE = {"energy_per_decade": 20, "pixel": 0.2}  # for many data sets
+WIDE = {"energy_per_decade": 20, "pixel": 0.2}  # for more events than memory holds
 PART = 2_000_000  # events in memory with all their columns
 COMPONENTS = ("signal", "background")
 FIGURE = {"energy": "energy [TeV]", "offset": "offset [deg]"}
@@ -139,36 +139,17 @@ def fitted(observed, data) -> dict:
     return found
 
 
-def in_cells(seed: int, events: int, binning, sources) -> gj.Cells:
+def in_cells(seed: int, events: int, binning: gj.Binning) -> gj.Cells:
     """Cells of outside events, a part of them in memory."""
-    rng, cells = np.random.default_rng(seed), None
+    sources, rng, cells = sources_of(outside.telescope()), np.random.default_rng(seed), None
     for size in outside.parts(events, PART):
         signal = int(rng.binomial(size, outside.FRACTION))
         numbers = {"signal": signal, "background": size - signal}
         part = binning(events_of({name: sources[name].draw(rng, number) for name, number in numbers.items()}))
         cells = part if cells is None else cells + part
+        print(f"outside: {cells.total:.3g} events in {len(cells)} cells", flush=True)
     assert cells is not None
     return cells
-
-
-def many_sets(options, observed) -> dict:
-    """Fits of data sets in wide cells, one after another, and of their sum."""
-    binning, sources, fits, total = gj.Binning.init(observed, **WIDE), sources_of(outside.telescope()), [], None
-    for number in range(options.sets):
-        cells = in_cells(options.seed + 100 + number, options.events, binning, sources)
-        total = cells if total is None else total + cells
-        fits.append(fitted(observed, cells))
-    assert total is not None
-    each = {name: np.array([fit[name]["pull"] for fit in fits]) for name in TRUTH}
-    return {
-        "events": options.events,
-        "cells": WIDE,
-        "truth": TRUTH,
-        "pulls": {name: {"mean": float(of.mean()), "sd": float(of.std(ddof=1))} for name, of in each.items()},
-        "all_events": options.events * options.sets,
-        "sum": fitted(observed, total),
-        "fits": fits,
-    }
 
 
 def events_of(columns: dict[str, np.ndarray]) -> gj.Events:
@@ -200,12 +181,18 @@ def main():
     parser.add_argument("--events", type=int, default=10_000_000)
     parser.add_argument("--signal", type=int, default=5_000_000, help="more photons of the signal alone, to compare")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sets", type=int, help="so many data sets in cells and their sum, only fitted")
+    parser.add_argument(
+        "--wide", action="store_true", help="only a fit in wide cells, for more events than memory holds"
+    )
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     observed = observations()
-    if options.sets:
-        report("outside-sets", many_sets(options, observed))
+    if options.wide:
+        cells = in_cells(options.seed + 100, options.events, gj.Binning.init(observed, **WIDE))
+        fits = {"cells": fitted(observed, cells)}
+        report(
+            f"outside-{options.events:.0e}".replace("+0", ""), {"events": options.events, "cells": WIDE, "fits": fits}
+        )
         return
     signal = int(np.random.default_rng(1000 + options.seed).binomial(options.events, outside.FRACTION))
     numbers = {"signal": signal, "background": options.events - signal}
