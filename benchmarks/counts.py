@@ -227,7 +227,7 @@ def main():
     argparse.ArgumentParser(description=__doc__).parse_args()
     jax.config.update("jax_enable_x64", True)
     warnings.simplefilter("ignore")
-    found = {}
+    found = {"point": {}, "disk": {}, "background": {}}
     for obs_id, place in RUNS.items():
         run, observation = read(Path(os.environ["GAMMAPY_DATA"]) / "hess-dl3-dr1", obs_id)
         photons, offset = Photons(run), float(observation.offset(*place))
@@ -251,9 +251,10 @@ def main():
             counts = gammapy_counts(run, [], per_decade, 2, oversampling)["background"]
             name = f"gammapy_{per_decade}_bins" + (f"_oversampled_{oversampling}" if oversampling else "")
             rows["background"][name] = counts / exact["background"] - 1.0
-        found[str(obs_id)] = {"offset": offset, "energy_min": run.energy_min, **rows}
-        print(obs_id, found[str(obs_id)], flush=True)
-    report("counts", {"index": INDEX, "runs": found})
+        for name, row in rows.items():
+            found[name][str(obs_id)] = {"offset": offset, "energy_min": run.energy_min, **row}
+        print(obs_id, rows, flush=True)
+    report("counts", {"index": INDEX, **found})
 
 
 if __name__ == "__main__":

@@ -221,7 +221,10 @@ def main():
         "tests": len(every),
         "smallest_p": float(np.min(every)),
         "fits": fits,
-        "two_sample": tests,
+        "p_values": {
+            test: {name: of[test]["p"] for name, of in tests.items() if test in of} for test in tests["signal"]
+        },
+        "details": [{"component": name, "test": test, **of[test]} for name, of in tests.items() for test in of],
     }
     report("outside", figures)
     plot(drawn).savefig(RESULTS / "outside.png", dpi=120)
