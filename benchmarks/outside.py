@@ -162,6 +162,7 @@ def events_of(columns: dict[str, np.ndarray]) -> gj.Events:
 def plot(drawn: dict):
     """Relative differences in energy and offset, by component."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import NullFormatter
 
     figure = Figure(figsize=(9.0, 5.6), layout="constrained")
     panels = figure.subplots(len(drawn), len(FIGURE), sharey="row")
@@ -170,7 +171,11 @@ def plot(drawn: dict):
             x, difference, error = of[variable]
             axes.errorbar(x, 1e3 * difference, 1e3 * error, fmt="o", ms=3.0, lw=1.0, color="#30638e")
             axes.axhline(0.0, color="0.4", lw=0.8)
-            axes.set(title=name, xlabel=label, xscale="log" if variable == "energy" else "linear")
+            axes.set(title=name, xlabel=label)
+            if variable == "energy":
+                axes.set_xscale("log")
+                axes.set_xticks([0.2, 0.5, 1.0, 2.0, 5.0], ["0.2", "0.5", "1", "2", "5"], minor=False)
+                axes.xaxis.set_minor_formatter(NullFormatter())
         line[0].set_ylabel("outside / gammajax - 1 [$10^{-3}$]")
     return figure
 
