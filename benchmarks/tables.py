@@ -152,7 +152,7 @@ ABOUT = {
     ),
     "outside-1e8": (
         "python -m benchmarks.outside --wide --events 100000000",
-        "As above, 1e8 events in wide cells. Target: pulls within 3. `before`: dispersions averaged over a cell by four "
+        "As `outside`, 1e8 events in wide cells. Target: 3. `before`: dispersions averaged over a cell by four "
         "points of energy. `after`: by exact means, on the same events; with `--seed 1` projections to true energies "
         "are whole, too, which before lost 3.4e-4 of every dispersion. An error of the fraction is 1.1e-4.",
     ),
