@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gammajax.engines.convolution import selected_fractions
 from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.rows import Rows
-from gammajax.instrument.sky import Grid
+from gammajax.instrument.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, project
 from gammajax.model.mixture import InstrumentBackground
 
-ENERGIES_PER_DECADE, PANEL_POINTS, STEP = 40, 3, 0.05
+ENERGIES_PER_DECADE, PANEL_POINTS = 40, 3
+STEP, EXCLUDED_STEP = 0.1, 0.05  # deg, of panels of the quadrature over the field, and of nodes of excluded sky
 CHUNK, FEW = 2**17, 2**12  # points per step of the set-up, for many and for few events
 
 
@@ -104,8 +104,9 @@ def selection_integrals(
         # without excluded sky the integral is the same for every pointing
         key = (id(observation.response), float(observation.offset_max), energy.tobytes())
         if observation.exclusion is not None or key not in known:
-            grid = Grid(observation.lon, observation.lat, STEP, float(observation.offset_max))
-            rates = np.asarray(_rates(observation, grid, jnp.asarray(energy)), np.float64) / float(observation.livetime)
+            nodes_of_sky = map(jnp.asarray, selection_nodes(observation))
+            rates = np.asarray(_rates(observation, *nodes_of_sky, jnp.asarray(energy)), np.float64)
+            rates = rates / float(observation.livetime)
             if observation.exclusion is None:
                 known[key] = rates
         else:
@@ -126,14 +127,63 @@ def _panels(observation) -> np.ndarray:
     return np.unique(np.concatenate([panels, breaks[(breaks > low) & (breaks < high)]]))
 
 
+def selection_nodes(
+    observation,
+) -> tuple[Float[np.ndarray, " node"], Float[np.ndarray, " node"], Float[np.ndarray, " node"]]:
+    """Directions (lon, lat) [deg] and solid angles [sr] of a quadrature over the selected region.
+
+    Gauss-Legendre panels in both coordinates of the Lambert projection about the pointing, where the field is a disk;
+    they end at multiples of 0.1 deg, as tables often do, and at the rim. Excluded pixels are nodes with negative solid
+    angles, shared among the nearest nodes of a grid.
+    """
+    point, weight = np.polynomial.legendre.leggauss(2)
+    end = 2.0 / DEGREE * np.sin(0.5 * DEGREE * float(observation.offset_max))
+    inner = STEP * np.arange(1 - math.ceil(end / STEP - 1e-9), math.ceil(end / STEP - 1e-9))
+    edges = np.concatenate([[-end], inner, [end]])
+
+    def panels(edges):
+        half, middle = 0.5 * np.diff(edges)[..., None], 0.5 * (edges[..., 1:] + edges[..., :-1])[..., None]
+        nodes = middle + half * point, np.broadcast_to(half * weight, (*half.shape[:-1], point.size))
+        return (part.reshape(*edges.shape[:-1], -1) for part in nodes)
+
+    angle, width = panels(np.arcsin(edges / end))  # chords end smoothly in the angle
+    y, limit = end * np.sin(angle), end * np.cos(angle)[:, None]
+    x, length = panels(np.clip(edges, -limit, limit))
+    x, y, solid_angle = x.ravel(), np.repeat(y, x.shape[1]), (length * limit * width[:, None]).ravel() * SQUARE_DEGREE
+    if observation.exclusion is not None:
+        grid = Grid(observation.lon, observation.lat, EXCLUDED_STEP, end + EXCLUDED_STEP)
+        at, there = (part.ravel() for part in np.meshgrid(np.asarray(grid.coordinates), np.asarray(grid.coordinates)))
+        excluded = _excluded(observation, grid)
+        x, y, solid_angle = (np.concatenate(pair) for pair in ((x, at), (y, there), (solid_angle, -excluded)))
+    lon, lat = deproject(jnp.asarray(x), jnp.asarray(y), observation.lon, observation.lat)
+    return np.asarray(lon), np.asarray(lat), solid_angle
+
+
+def _excluded(observation, grid) -> Float[np.ndarray, " node"]:
+    """Solid angle [sr] of the excluded pixels within the field, at the centres of the pixels of a grid."""
+    raster = observation.exclusion.grid
+    chosen = np.asarray(observation.exclusion.excluded)
+    directions = (np.asarray(part)[chosen] for part in raster.directions())
+    x, y = (np.asarray(part, np.float64) for part in project(*directions, observation.lon, observation.lat))
+    beyond = (2.0 / DEGREE * np.arcsin(np.clip(0.5 * DEGREE * np.hypot(x, y), 0.0, 1.0)) - observation.offset_max) / raster.step
+    inside = raster.solid_angle * np.clip(0.5 - beyond, 0.0, 1.0)
+    x, y, inside = (part[inside > 0] for part in (x, y, inside))
+    place = [part / grid.step + 0.5 * (grid.size - 1) for part in (x, y)]
+    total = np.zeros((grid.size, grid.size))
+    column, row = (np.floor(part).astype(int) for part in place)
+    right, up = place[0] - column, place[1] - row
+    for i, share in ((0, 1.0 - up), (1, up)):
+        for j, part in ((0, 1.0 - right), (1, right)):
+            np.add.at(total, (row + i, column + j), inside * share * part)
+    return total.ravel()
+
+
 @eqx.filter_jit
-def _rates(observation, grid, energy):
+def _rates(observation, lon, lat, solid_angle, energy):
     """Background [s^-1 TeV^-1 ...] over the livetime, integrated over the selected region, at each energy."""
-    lon, lat = grid.directions()
-    fraction = selected_fractions(observation, grid, 4) * grid.solid_angle
 
     def rate(e):
-        return (observation.background(jnp.full(lon.shape, e), lon, lat) * fraction).sum()
+        return (observation.background(jnp.full(lon.shape, e), lon, lat) * solid_angle).sum()
 
     return jax.lax.map(rate, energy)
 

@@ -121,8 +121,18 @@ def spline_taps(grid: Grid, lon, lat):
 
 @eqx.filter_jit
 def selected_fractions(observation: Observation, grid: Grid, oversample: int = 6) -> Float[Array, "y x"]:
-    """Fraction of every pixel that lies in the selected region."""
-    return grid.average(observation.selected, oversample)
+    """Fraction of every pixel that lies in the selected region.
+
+    Points within half a spacing of the rim of the field count in part, by their distance from it: areas are then good
+    to second order in the spacing.
+    """
+    spacing = grid.step / oversample
+
+    def share(lon, lat):
+        inside = jnp.clip(0.5 + (observation.offset_max - observation.offset(lon, lat)) / spacing, 0.0, 1.0)
+        return inside if observation.exclusion is None else jnp.where(observation.exclusion(lon, lat), 0.0, inside)
+
+    return grid.average(share, oversample)
 
 
 @eqx.filter_jit

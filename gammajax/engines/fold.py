@@ -311,5 +311,5 @@ def _detected(detector, livetime, energy, energy_true):
 def _all_offsets(detector, energy, node, energy_true):
     """A D [event, band, offset] of the only response."""
     first = jnp.zeros(energy.shape, jnp.int32)
-    values = detector(first, energy, node, energy_true, first, detector.offsets.size)
+    values = detector(first, energy[:, None], node, energy_true, first, detector.offsets.size)
     return jnp.swapaxes(values, 1, 2)

@@ -159,6 +159,7 @@ def evaluate(
     with Progress(rows.progress, "set-up", DELAY) as bar:
         for served, local in responses:  # enumerate would keep each response until the next one exists
             exposures.append(local.exposure)
+            cumulative = local.detector.cumulative() if rows.order[0] > 1 else None
             for place, (device, low, high) in enumerate(rows.shares):
                 members = np.isin(rows.observation[low * rows.block : high * rows.block], served)
                 members = np.flatnonzero(members) + low * rows.block
@@ -167,9 +168,11 @@ def evaluate(
                     chunk = np.resize(members[first : first + step], size)  # one shape: one compilation
                     block = chunk // rows.block
                     with jax.default_device(device):
-                        points = [jnp.asarray(column, float) for column in rows.points(chunk)]
+                        *_, lon, lat, weight, ends = rows.points(chunk)
+                        points = [jnp.asarray(column, float) for column in (lon, lat, weight)]
+                        energy = jnp.asarray(ends, float), cumulative
                         start, run = jnp.asarray(rows.start[block]), jnp.asarray(rows.observation[chunk])
-                        values = _evaluate(local, rows.nodes, rows.band, fluxes, run, points, start)
+                        values = _evaluate(local, rows.nodes, rows.band, fluxes, run, energy, points, start)
                         at = jnp.asarray(block - low), jnp.asarray(chunk % rows.block)
                         parts[place] = _insert(parts[place], *at, values)
                         # the host must not run ahead of the device: waiting chunks take memory
@@ -225,10 +228,10 @@ class _FoldedResponse(eqx.Module):
         """All offset nodes."""
         return jnp.zeros_like(run)
 
-    def detected(self, run, first, energy, node, energy_true):
+    def detected(self, run, first, energy, node, energy_true, cumulative):
         """T A D [cm^2 s TeV^-1] by offset node."""
         return self.livetime * self.detector(
-            jnp.zeros_like(run), energy, node, energy_true, first, self.detector.offsets.size
+            jnp.zeros_like(run), energy, node, energy_true, first, self.detector.offsets.size, cumulative
         )
 
     def kernel(self, detected, run, first, point, start):
@@ -259,16 +262,15 @@ class _FoldedResponse(eqx.Module):
         return jnp.einsum("rmb,rbm->rb", detected, values)
 
 
-def _evaluate(local, nodes, band: int, fluxes, run, points, start) -> Float[Array, "row number"]:
+def _evaluate(local, nodes, band: int, fluxes, run, energy, points, start) -> Float[Array, "row number"]:
     """Kernel [row, band], or intensities [row, source] for given fluxes: the mean over the points of each row.
 
     The means over energy and over direction are separate, and compiled separately: a fused program would repeat their
     gathers for every offset.
     """
-    energy, weight, *directions = points
-    first = _first(local, band, run, directions, start)
-    detected = _detected(local, nodes, band, run, first, energy, weight, start)
-    return _product(fluxes, _kernel(local, detected, run, first, directions, start), start)
+    first = _first(local, band, run, points, start)
+    detected = _detected(local, nodes, band, run, first, *energy, start)
+    return _product(fluxes, _kernel(local, detected, run, first, points, start), start)
 
 
 @eqx.filter_jit
@@ -277,14 +279,9 @@ def _first(local, band, run, directions, start):
 
 
 @eqx.filter_jit
-def _detected(local, nodes, band, run, first, energy, weight, start):
-    rows, points = energy.shape
-    run, first, start = (jnp.repeat(column, points) for column in (run, first, start))
+def _detected(local, nodes, band, run, first, ends, cumulative, start):
     node = start[:, None] + jnp.arange(band)
-    values = local.detected(run, first, energy.ravel(), node, nodes.energy[node])
-    if points == 1:
-        return values
-    return (values.reshape(rows, points, *values.shape[1:]) * weight[..., None, None]).sum(1)
+    return local.detected(run, first, ends, node, nodes.energy[node], cumulative)
 
 
 @eqx.filter_jit

@@ -78,9 +78,9 @@ class RadialResponse(eqx.Module):
         low = jnp.floor(low.reshape(rows, -1).min(1)).astype(jnp.int32)
         return jnp.clip(low, 0, self.folded.offsets.size - self.window)
 
-    def detected(self, run, first, energy, node, energy_true) -> Float[Array, "row offset band"]:
+    def detected(self, run, first, energy, node, energy_true, cumulative) -> Float[Array, "row offset band"]:
         """T A D [cm^2 s TeV^-1] at the windows."""
-        values = self.detector(self.runs.response[run], energy, node, energy_true, first, self.window)
+        values = self.detector(self.runs.response[run], energy, node, energy_true, first, self.window, cumulative)
         return self.runs.livetime[run][:, None, None] * values
 
     def kernel(self, detected, run, first, point, start) -> Float[Array, "row band"]:
@@ -290,7 +290,7 @@ def _detected(detector, nodes, response, energy):
     node = jnp.broadcast_to(jnp.arange(nodes.energy.size), shape)
     first = jnp.zeros(energy.shape, jnp.int32)
     return detector(
-        jnp.broadcast_to(response, first.shape), energy, node, nodes.energy[node], first, detector.offsets.size
+        jnp.broadcast_to(response, first.shape), energy[:, None], node, nodes.energy[node], first, detector.offsets.size
     )
 
 

@@ -164,7 +164,7 @@ class Rows(eqx.Module):
             impossible = np.flatnonzero(~possible & self.valid)
             if impossible.size:
                 row = impossible[0]
-                energy, _, lon, lat, _ = (column.mean() for column in self.points(impossible[:1]))
+                energy, _, lon, lat, *_ = (column.mean() for column in self.points(impossible[:1]))
                 kind = "cell" if isinstance(self.data, Cells) else "event"
                 of = self.runs.observations[self.observation[row]]
                 raise ValueError(

@@ -36,7 +36,7 @@ class Binning(eqx.Module):
 
     - `edges` [TeV] of reconstructed energy, the same for all observations.
     - `rings`: number of rings of equal width from the pointing to `offset_max`, by observation and energy interval;
-      zero outside the selection. Ring i has about pi (2 i + 1) cells.
+      zero outside the selection. Ring i has about 2 pi (i + 1) cells.
     - `fields`: the observations without their responses.
     - `order`: quadrature points along the energy axis and along both axes of direction.
     """
@@ -134,8 +134,8 @@ class Binning(eqx.Module):
 
     def _table(self, observation: int) -> "_Table":
         rings = self.rings[observation]
-        # pi (2 i + 1) cells in ring i, rounded: nearly square cells
-        in_ring = np.rint(np.pi * (2 * np.arange(rings.max()) + 1))
+        # nearly square cells, none longer than the width of its ring
+        in_ring = np.ceil(2.0 * np.pi * (np.arange(rings.max()) + 1))
         within = np.concatenate([[0], np.cumsum(in_ring)])
         first = np.concatenate([[0], np.cumsum(within[rings])[:-1]])
         if first[-1] + within[rings[-1]] > np.iinfo(np.int32).max:
@@ -201,11 +201,14 @@ class Cells(eqx.Module):
 
     def energies(self) -> Float[np.ndarray, "cell energy"]:
         """Energies [TeV] of the points of every cell."""
-        result = np.empty((len(self), self.binning.order[0]), np.float64)
+        return self.binning.energies[self._intervals(self.observation, self.cell)]
+
+    def _intervals(self, observation, cell) -> Int[np.ndarray, " cell"]:
+        """Interval of energy of cells."""
+        result = np.empty(cell.size, np.int32)
         for number in range(len(self.binning.fields)):
-            mine = self.observation == number
-            interval = np.searchsorted(np.asarray(self.binning._table(number).first), self.cell[mine], "right") - 1
-            result[mine] = self.binning.energies[interval]
+            mine = observation == number
+            result[mine] = np.searchsorted(np.asarray(self.binning._table(number).first), cell[mine], "right") - 1
         return result
 
     def points(self, which: Int[np.ndarray, " some"] | slice = slice(None)) -> Points:
@@ -227,7 +230,8 @@ class Cells(eqx.Module):
                 made = _points(field, binning._table(number), jnp.asarray(binning.energies), cell, binning.order)
                 for column, part in zip(columns, made, strict=True):
                     column[chunk] = np.asarray(part)[: chunk.size]
-        return Points(*columns)
+        interval = self._intervals(observation, cells)
+        return Points(*columns, np.stack([binning.edges[interval], binning.edges[interval + 1]], axis=1))
 
     def spread(
         self, step: float, centre: tuple[float, float], reach: float
