@@ -165,7 +165,9 @@ def _excluded(observation, grid) -> Float[np.ndarray, " node"]:
     chosen = np.asarray(observation.exclusion.excluded)
     directions = (np.asarray(part)[chosen] for part in raster.directions())
     x, y = (np.asarray(part, np.float64) for part in project(*directions, observation.lon, observation.lat))
-    beyond = (2.0 / DEGREE * np.arcsin(np.clip(0.5 * DEGREE * np.hypot(x, y), 0.0, 1.0)) - observation.offset_max) / raster.step
+    beyond = (
+        2.0 / DEGREE * np.arcsin(np.clip(0.5 * DEGREE * np.hypot(x, y), 0.0, 1.0)) - observation.offset_max
+    ) / raster.step
     inside = raster.solid_angle * np.clip(0.5 - beyond, 0.0, 1.0)
     x, y, inside = (part[inside > 0] for part in (x, y, inside))
     place = [part / grid.step + 0.5 * (grid.size - 1) for part in (x, y)]

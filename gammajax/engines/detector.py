@@ -42,7 +42,7 @@ class Detector(eqx.Module):
         energy_true: Float[Array, "event band"],
         first: Int[Array, " event"],
         window: int,
-        cumulative: Float[Array, "response energy y offset"] | None = None,
+        cumulative: Float[Array, "response energy y node"] | None = None,
     ) -> Float[Array, "event offset band"]:
         """A D [cm^2 TeV^-1] of events at the nodes of their bands, in a window of offsets from `first` on.
 

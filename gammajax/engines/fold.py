@@ -11,8 +11,8 @@ and on the sky, evaluated at the events. The grid moves with the source: its pos
 
 Round sources need no images: [`gammajax.engines.radial`][].
 
-Tabulated dispersions vary on scales much finer than the E'_g. This variation is common to all directions, so each event
-is corrected by the ratio of the exact to the interpolated spectrum, both with the current flux, at the offset of the
+For cells the E'_g are their intervals of energy, with exact means. For events tabulated dispersions vary on scales much
+finer than the E'_g. This variation is common to all directions, so each event is corrected by the ratio of the exact to the interpolated spectrum, both with the current flux, at the offset of the
 source of `init`, or for a wide source at the event's own offset. The correction keeps a band of the dispersion per
 event: 4 bytes per node. In single precision the transforms leave noise of a few 1e-6 of the maximum at each energy.
 """
@@ -26,7 +26,6 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.ndimage import spline_filter1d
 
-from gammajax.engines.acceptance import Acceptance
 from gammajax.engines.convolution import (
     FoldPlan,
     fold_plan,
@@ -35,11 +34,13 @@ from gammajax.engines.convolution import (
     interpolated_energies,
     pixel_offsets,
     psf_transform,
+    spline_integral_weights,
+    spline_taps,
 )
 from gammajax.engines.detector import Detector
 from gammajax.engines.energy import EnergyNodes
 from gammajax.engines.engine import Engine, Expected
-from gammajax.engines.radial import RadialSource
+from gammajax.engines.radial import RadialSource, beyond, interval_of, mean_detected
 from gammajax.engines.rows import Rows
 from gammajax.instrument.observation import Observation
 from gammajax.instrument.runs import Runs
@@ -58,17 +59,16 @@ SMOOTH = 0.35  # grid step in widths of a smooth source: cubic interpolation of 
 class _Correction(eqx.Module):
     """Ratio of the exact to the interpolated spectrum of reconstructed energies, with one photon offset per point.
 
-    `exact` [cm^2 s TeV^-1] at the nodes from `start` on, for each pair of row and point; `weight` of the points.
+    `exact` [cm^2 s TeV^-1] at the nodes from `start` on, for each event.
     """
 
-    exact: Float[Array, "pair band"]
-    start: Int[Array, " pair"]
-    offset: Float[Array, " pair"]
-    weight: Float[Array, "row point"]
+    exact: Float[Array, "event band"]
+    start: Int[Array, " event"]
+    offset: Float[Array, " event"]
 
     @classmethod
-    def init(cls, response, detector, rows, columns, weight):
-        """Evaluate the dispersion at the energies of the points, photons from (lon, lat); eager."""
+    def init(cls, response, detector, rows, columns):
+        """Evaluate the dispersion at the energies of the events, photons from (lon, lat); eager."""
         energy, lon, lat, start = columns
         offset = np.asarray(response.observation.offset(lon, lat))
         size = max(min(CHUNK, energy.size), 1)
@@ -79,13 +79,12 @@ class _Correction(eqx.Module):
             dispersion = _exact(detector, livetime, offsets, rows.nodes, rows.band, *map(jnp.asarray, chunk))
             parts.append(np.asarray(dispersion, rows.dtype))
         exact = np.concatenate(parts)[: energy.size]
-        return cls(*map(rows.place, (exact, start, offset, weight)))
+        return cls(*map(rows.place, (exact, start, offset)))
 
-    def __call__(self, reconstructed, flux, energy) -> Float[Array, "row point"]:
-        """Ratios times weights."""
+    def __call__(self, reconstructed, flux, where) -> Float[Array, " event"]:
+        """Ratios at positions among the reconstructed energies."""
         exact = (self.exact * flux[self.start[:, None] + jnp.arange(self.exact.shape[1])]).sum(1)
         coefficients = jnp.einsum("gjm,j->gm", reconstructed.values, flux)
-        where = reconstructed.position(energy)
         index = jnp.floor(where).astype(jnp.int32)
         at = hats(self.offset, reconstructed.offsets)
         taps = spline_weights(where - index)
@@ -93,8 +92,7 @@ class _Correction(eqx.Module):
         smooth = sum(part * taps[:, tap] for tap, part in enumerate(near))
         # the ratio is noise if next to nothing is expected
         some = smooth > 1e-4 * jnp.abs(jnp.stack(near)).max(0)
-        ratio = jnp.where(some, jnp.clip(exact / jnp.where(some, smooth, 1.0), 0.5, 2.0), 1.0)
-        return ratio.reshape(self.weight.shape) * self.weight
+        return jnp.where(some, jnp.clip(exact / jnp.where(some, smooth, 1.0), 0.5, 2.0), 1.0)
 
 
 @eqx.filter_jit
@@ -106,43 +104,54 @@ def _exact(detector, livetime, offsets, nodes, band: int, energy, offset, start)
 
 
 class _Reconstructed(eqx.Module):
-    """T A_m D_m at reconstructed energies, as coefficients of a cubic B-spline in ln E' [cm^2 s TeV^-1]."""
+    """T A_m D_m at reconstructed energies, as coefficients of a cubic B-spline in ln E' [cm^2 s TeV^-1].
 
-    first: float = eqx.field(static=True)
-    step: float = eqx.field(static=True)
+    Energies in equal steps for events; for cells the means over their intervals of energy, at the integers.
+    """
+
     offsets: Float[Array, " offset"]
     values: Float[Array, "spline energy offset"]
 
     @classmethod
-    def init(cls, detector: Detector, observation: Observation, nodes: EnergyNodes, offsets, step: float):
-        low, high = math.log(observation.energy_min), math.log(observation.energy_max)
-        count = math.ceil((high - low) / step) + 1 + 2 * PADDING
-        first = low - PADDING * step
-        energy = jnp.asarray(np.exp(first + step * np.arange(count)))
-        values = np.asarray(_detected(detector, observation.livetime, energy, nodes.energy), np.float64)
-        values = spline_filter1d(values, 3, axis=0, mode="mirror")
-        return cls(first, step, jnp.asarray(offsets), jnp.asarray(values, nodes.energy.dtype))
-
-    def position(self, energy):
-        """Spline coordinate of reconstructed energies."""
-        return (jnp.log(energy) - self.first) / self.step
+    def init(
+        cls, detector: Detector, observation: Observation, nodes: EnergyNodes, offsets, ends, edges
+    ) -> tuple["_Reconstructed", Float[np.ndarray, " row"]]:
+        """The table, and the positions of rows with these `ends` of energy [TeV]; `edges` of cells, None for events."""
+        if edges is None:
+            step, low, high = nodes.log_step, math.log(observation.energy_min), math.log(observation.energy_max)
+            count = math.ceil((high - low) / step) + 1 + 2 * PADDING
+            first = low - PADDING * step
+            energy = jnp.asarray(np.exp(first + step * np.arange(count)))
+            values = _detected(detector, observation.livetime, energy, nodes.energy)
+            position = (np.log(ends[:, 0]) - first) / step
+        else:
+            position, edges = interval_of(edges, ends), beyond(edges)
+            every = jnp.asarray(np.stack([edges[:-1], edges[1:]], axis=1))
+            values = mean_detected(detector, nodes, jnp.asarray(0), every, detector.cumulative())
+            values = observation.livetime * jnp.moveaxis(values, 1, 2)
+        values = spline_filter1d(np.asarray(values, np.float64), 3, axis=0, mode="mirror")
+        return cls(jnp.asarray(offsets), jnp.asarray(values, nodes.energy.dtype)), position
 
 
 class _SkyFold(eqx.Module):
-    """Intensities of an extended source: a spline in ln E' and on a grid that moves with it.
+    """An extended source: a spline in ln E' and on a grid that moves with it.
 
-    `transform`: Fourier transform of the point spread function times the filters of pixels and splines.
+    `exposure` [cm^2 s] of the selected energies; `transform`: Fourier transform of the point spread function times the
+    filters of pixels and splines. `selected` [sr]: integral of each spline of a grid about the pointing over the
+    selection, None for a grid about the source.
     """
 
     observation: Observation
     reconstructed: _Reconstructed
+    exposure: Float[Array, "energy offset"]
+    selected: Float[Array, "y x"] | None
     transform: Float[Array, "offset psf_energy ky kx"]
     interpolate: Float[Array, "energy psf_energy"]
     plan: FoldPlan = eqx.field(static=True)
     window: int = eqx.field(static=True)
 
     @classmethod
-    def init(cls, morphologies, observation, nodes):
+    def init(cls, morphologies, observation, nodes, ends, edges):
         energy = np.asarray(nodes.energy, np.float64)
         plan = fold_plan(morphologies, observation, energy, SMOOTH)
         interpolate, at = interpolated_energies(energy, nodes.log_step, *(COARSE if plan.wide else FINE))
@@ -160,14 +169,39 @@ class _SkyFold(eqx.Module):
         if not plan.wide:
             window = min(math.ceil(2.0 * plan.radius / step) + 2, window)
         detector = Detector.init(Runs.of((observation,)), nodes, np.asarray(plan.offsets))
-        reconstructed = _Reconstructed.init(detector, observation, nodes, plan.offsets, nodes.log_step)
+        reconstructed, position = _Reconstructed.init(detector, observation, nodes, plan.offsets, ends, edges)
         dtype = nodes.energy.dtype
         response = cls(
-            observation, reconstructed, jnp.asarray(transform), jnp.asarray(interpolate, dtype), plan, window
+            observation,
+            reconstructed,
+            detector.exposure(Runs.of((observation,)), nodes.energy)[0],
+            _selected(observation, grid) if plan.wide else None,
+            jnp.asarray(transform),
+            jnp.asarray(interpolate, dtype),
+            plan,
+            window,
         )
-        return response, detector
+        return response, detector, position
 
-    def __call__(self, morphology, flux, energy, lon, lat):
+    def intensity(self, morphology, flux, where, lon, lat) -> Float[Array, " pair"]:
+        """Intensities at positions among the reconstructed energies, and directions."""
+        grid = self.plan.grid(morphology, self.observation)
+
+        def position(where, lon, lat):
+            x, y = grid.pixel(lon, lat)
+            return where, y, x
+
+        return _evaluate(self._fold(morphology, flux, self.reconstructed.values), position, where, lon, lat)
+
+    def expected_counts(self, morphology, flux) -> Float[Array, ""]:
+        """Integral of the intensities, of the same splines, over the selection."""
+        selected = self.selected
+        if selected is None:
+            selected = _selected(self.observation, self.plan.grid(morphology, self.observation))
+        return (self._fold(morphology, flux, self.exposure[None])[0] * selected).sum()
+
+    def _fold(self, morphology, flux, detected) -> Float[Array, "spline y x"]:
+        """Coefficients of the spline from those of T A D in energy [spline, energy, offset]."""
         grid = self.plan.grid(morphology, self.observation)
         source = self.plan.source_grid(morphology, self.observation)
         seen = morphology.at_least(self.plan.least)
@@ -182,77 +216,87 @@ class _SkyFold(eqx.Module):
 
         @jax.checkpoint
         def term(m):
-            detected = jax.lax.dynamic_index_in_dim(self.reconstructed.values, first + m, 2, keepdims=False)
+            response = jax.lax.dynamic_index_in_dim(detected, first + m, 2, keepdims=False)
             transform = jax.lax.dynamic_index_in_dim(self.transform, first + m, 0, keepdims=False)
             image = image_transform(fractions * weight[..., m], grid.size)
-            return image * jnp.tensordot((detected * flux) @ self.interpolate, transform, 1)
+            return image * jnp.tensordot((response * flux) @ self.interpolate, transform, 1)
 
         total = sum((term(m) for m in range(1, self.window)), start=term(0))
-        coefficients = jnp.fft.irfft2(total, s=(grid.size, grid.size))
+        return jnp.fft.irfft2(total, s=(grid.size, grid.size))
 
-        def position(energy, lon, lat):
-            x, y = grid.pixel(lon, lat)
-            return self.reconstructed.position(energy), y, x
 
-        return _evaluate(coefficients, position, energy, lon, lat)
+def _selected(observation: Observation, grid) -> Float[Array, "y x"]:
+    """Integral [sr] of each spline over the selection, differentiable in the position of the grid."""
+    away = observation.offset_max - pixel_offsets(observation, grid)
+    inside = jnp.clip(0.5 + away / grid.step, 0.0, 1.0)
+    if observation.exclusion is not None:
+        index, tap = spline_taps(observation.exclusion.grid, *grid.directions())
+        inside = inside * (1.0 - (observation.exclusion.excluded.ravel()[index] * tap).sum(-1))
+    return spline_integral_weights(inside) * grid.solid_angle
 
 
 class ImageSource(eqx.Module):
-    """Points of the rows by observation, and the tabulated response of each observation."""
+    """Pairs of a row and one of its directions by observation, and the tabulated response of each observation.
+
+    `corrections` are of events; cells need none.
+    """
 
     nodes: EnergyNodes
     columns: tuple
+    weights: tuple
     members: tuple
     corrections: tuple
     responses: tuple
-    acceptance: tuple
     rows: int = eqx.field(static=True)
 
     @classmethod
     def init(cls, morphologies, observations, rows: Rows) -> "ImageSource":
         """Tabulate responses on grids for the source at several values of its parameters; eager."""
         start = np.repeat(rows.start, rows.block)
-        columns, members, corrections, responses, acceptance = [], [], [], [], []
+        columns, weights, members, corrections, responses = [], [], [], [], []
         for number, observation in enumerate(observations):
             mine, place = rows.share(np.flatnonzero(rows.observation == number))
             members.append(rows.place(place))
-            energy, lon, lat, weight = rows.points(mine).pairs()
-            columns.append(tuple(map(rows.place, (energy, lon, lat))))
-            response, detector = _SkyFold.init(morphologies, observation, rows.nodes)
+            *_, lon, lat, weight, ends = rows.points(mine)
+            response, detector, position = _SkyFold.init(morphologies, observation, rows.nodes, ends, rows.edges)
+            lon, lat, position = lon.ravel(), lat.ravel(), np.repeat(position, weight.shape[1])
+            columns.append(tuple(map(rows.place, (position, lon, lat))))
+            weights.append(rows.place(weight))
             responses.append(response)
-            acceptance.append(Acceptance.init(morphologies[0], observation, rows.nodes))
             # photons of a wide source come from near their reconstructed direction, others from their source
             if not response.plan.wide:
-                lon, lat = (np.full(energy.size, float(at)) for at in (morphologies[0].lon, morphologies[0].lat))
-            needed = energy, lon, lat, np.repeat(start[mine], weight.shape[1])
-            corrections.append(_Correction.init(response, detector, rows, needed, weight))
+                lon, lat = (np.full(lon.size, float(at)) for at in (morphologies[0].lon, morphologies[0].lat))
+            needed = ends[:, 0], lon, lat, start[mine]
+            is_event = rows.edges is None
+            corrections.append(_Correction.init(response, detector, rows, needed) if is_event else None)
         return cls(
             rows.nodes,
             tuple(columns),
+            tuple(weights),
             tuple(members),
             tuple(corrections),
             tuple(responses),
-            tuple(acceptance),
             rows.total,
         )
 
     def intensity(self, morphology: Morphology, flux: Float[Array, " energy"]) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""
         result = jnp.zeros(self.rows, flux.dtype)
-        for columns, members, correction, response in zip(
-            self.columns, self.members, self.corrections, self.responses, strict=True
+        for columns, weight, members, correction, response in zip(
+            self.columns, self.weights, self.members, self.corrections, self.responses, strict=True
         ):
             if members.size:
-                ratio = correction(response.reconstructed, flux, columns[0])
-                values = response(morphology, flux, *columns).reshape(ratio.shape)
-                values = (ratio * values).sum(1)
+                values = response.intensity(morphology, flux, *columns)
+                if correction is not None:
+                    values = values * correction(response.reconstructed, flux, columns[0])
+                values = (values.reshape(weight.shape) * weight).sum(1)
                 # transforms leave noise of either sign; not maximum: its derivative at zero is one half
                 result = result.at[members].set(jnp.where(values < 0.0, 0.0, values).astype(result.dtype))
         return result
 
     def expected_counts(self, morphology: Morphology, flux: Float[Array, " energy"]) -> Float[Array, " run"]:
         """Expected counts in the selection of every observation."""
-        return jnp.stack([part(morphology, self.nodes) for part in self.acceptance]) @ flux
+        return jnp.stack([response.expected_counts(morphology, flux) for response in self.responses])
 
 
 class FoldEngine(Engine):

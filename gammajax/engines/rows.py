@@ -186,6 +186,11 @@ class Rows(eqx.Module):
         return energies, directions**2
 
     @property
+    def edges(self) -> Float[np.ndarray, " edge"] | None:
+        """Edges [TeV] of the intervals of reconstructed energy of cells; None for events."""
+        return None if isinstance(self.data, Events) else np.asarray(self.data.binning.edges)
+
+    @property
     def sharding(self) -> NamedSharding | None:
         """Sharding of arrays of rows or blocks over the mesh."""
         if self.mesh is None:

@@ -5,8 +5,9 @@
 is the likelihood of binned events with the intensity integrated over each cell, so estimates have no bias for cells of
 any size. Wide cells lose information ([`gammajax.compression_loss`][] measures it). Cells are intervals of ln E', of
 the offset from the pointing and of the position angle about it; they end at the edge of the selection. The mean over a
-cell is a Gauss-Legendre rule with two points along each axis for cells up to one standard deviation of the response,
-and up to four for wider cells.
+cell is exact in E' for sources. In directions it is a Gauss-Legendre rule with two points along each axis for cells up
+to one standard deviation of the response and up to five for wider cells, so that the cells of a point source add up to
+its expected counts to 1e-5; backgrounds have up to four points in ln E'.
 """
 
 import math
@@ -96,8 +97,9 @@ class Binning(eqx.Module):
         ]
         fields = tuple(_field(observation) for observation in observations)
         widest = [(step / narrow_energy).max(), (width(pixel, narrow_sky) / narrow_sky).max()]
-        order = tuple(1 + max(1, math.ceil(ratio - 1e-6)) for ratio in widest)
-        return cls(edges, np.array(rings, np.int32), fields, (order[0], order[1]))
+        energies = 1 + max(1, math.ceil(widest[0] - 1e-6))
+        directions = int(np.clip(math.ceil(2.0 * widest[1] - 1e-6), 2, 5))
+        return cls(edges, np.array(rings, np.int32), fields, (energies, directions))
 
     def locate(self, events: Events) -> Int[np.ndarray, " event"]:
         """Index of the cell of each event, among the cells of its observation.
