@@ -104,8 +104,8 @@ def selection_integrals(
         # without excluded sky the integral is the same for every pointing
         key = (id(observation.response), float(observation.offset_max), energy.tobytes())
         if observation.exclusion is not None or key not in known:
-            nodes_of_sky = map(jnp.asarray, selection_nodes(observation))
-            rates = np.asarray(_rates(observation, *nodes_of_sky, jnp.asarray(energy)), np.float64)
+            sky = tuple(map(jnp.asarray, selection_nodes(observation)))
+            rates = np.asarray(_rates(observation, sky, jnp.asarray(energy)), np.float64)
             rates = rates / float(observation.livetime)
             if observation.exclusion is None:
                 known[key] = rates
@@ -181,8 +181,9 @@ def _excluded(observation, grid) -> Float[np.ndarray, " node"]:
 
 
 @eqx.filter_jit
-def _rates(observation, lon, lat, solid_angle, energy):
-    """Background [s^-1 TeV^-1 ...] over the livetime, integrated over the selected region, at each energy."""
+def _rates(observation, sky, energy):
+    """Background [TeV^-1] over the livetime, integrated over the selected region, at each energy."""
+    lon, lat, solid_angle = sky
 
     def rate(e):
         return (observation.background(jnp.full(lon.shape, e), lon, lat) * solid_angle).sum()

@@ -62,6 +62,7 @@ class Detector(eqx.Module):
             y, index, fraction, low, rise = within(end)
             fraction = jnp.where(y < self.y.lower, 0.0, jnp.where(y > self.y.upper, 1.0, fraction.squeeze(1)))[:, None]
             step = self.y.nodes[1] - self.y.nodes[0]
+            assert cumulative is not None
             return cumulative[q, node, index[:, None, :], offset] + step * fraction * (low + 0.5 * fraction * rise)
 
         if energy.shape[1] == 1:

@@ -11,10 +11,11 @@ and on the sky, evaluated at the events. The grid moves with the source: its pos
 
 Round sources need no images: [`gammajax.engines.radial`][].
 
-For cells the E'_g are their intervals of energy, with exact means. For events tabulated dispersions vary on scales much
-finer than the E'_g. This variation is common to all directions, so each event is corrected by the ratio of the exact to the interpolated spectrum, both with the current flux, at the offset of the
-source of `init`, or for a wide source at the event's own offset. The correction keeps a band of the dispersion per
-event: 4 bytes per node. In single precision the transforms leave noise of a few 1e-6 of the maximum at each energy.
+For cells the E'_g are their intervals of energy, with exact means. For events tabulated dispersions vary on scales
+much finer than the E'_g. This variation is common to all directions, so each event is corrected by the ratio of the
+exact to the interpolated spectrum, both with the current flux, at the offset of the source of `init`, or for a wide
+source at the event's own offset. The correction keeps a band of the dispersion per event: 4 bytes per node. In single
+precision the transforms leave noise of a few 1e-6 of the maximum at each energy.
 """
 
 import math

@@ -41,6 +41,7 @@ from gammajax.model.morphology import Morphology
 
 CHUNK = {"cpu": 2**12}  # points per step of the set-up: bounds its memory
 CHUNK_ELSEWHERE = 2**16
+REACHED = 2**20  # points at a time whose distance from the source is looked at
 
 
 class KernelEngine(Engine):
@@ -162,10 +163,13 @@ def evaluate(
             cumulative = local.detector.cumulative() if rows.order[0] > 1 else None
             for place, (device, low, high) in enumerate(rows.shares):
                 members = np.isin(rows.observation[low * rows.block : high * rows.block], served)
-                members = np.flatnonzero(members) + low * rows.block
-                size = step if members.size > step else -(-members.size // 256) * 256
+                served_rows = np.flatnonzero(members) + low * rows.block
+                members = _reached(local, rows, served_rows)
+                done += served_rows.size - members.size
+                # few shapes: few compilations
+                size = min(max(1 << (members.size - 1).bit_length(), 256), step) if members.size else step
                 for first in range(0, members.size, step):
-                    chunk = np.resize(members[first : first + step], size)  # one shape: one compilation
+                    chunk = np.resize(members[first : first + step], size)
                     block = chunk // rows.block
                     with jax.default_device(device):
                         *_, lon, lat, weight, ends = rows.points(chunk)
@@ -183,6 +187,17 @@ def evaluate(
                     bar.update(done / rows.index.size, words)
             del local  # free the memory before the next response
     return rows.join(parts), jnp.concatenate(exposures)
+
+
+def _reached(local, rows: Rows, members: Int[np.ndarray, " some"]) -> Int[np.ndarray, " reached"]:
+    """The rows where photons of the source can be reconstructed."""
+    step = REACHED // rows.order[1]
+    parts = [np.zeros(0, members.dtype)]
+    for first in range(0, members.size, step):
+        some = members[first : first + step]
+        points = rows.points(some)
+        parts.append(some[local.reached(points.lon, points.lat)])
+    return np.concatenate(parts)
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -223,6 +238,10 @@ class _FoldedResponse(eqx.Module):
         inside = inside[below] * (1.0 - fraction) + inside[np.minimum(below + 1, inside.shape[0] - 1)] * fraction
         exposure = (detector.exposure(run, nodes.energy) * inside).sum(-1)
         return cls(detector, observation.livetime, grid, stride, coefficients.astype(jnp.float32), exposure)
+
+    def reached(self, lon, lat) -> np.ndarray:
+        """All rows."""
+        return np.ones(len(lon), bool)
 
     def first(self, run, lon, lat, start, band: int):
         """All offset nodes."""
@@ -269,7 +288,7 @@ def _evaluate(local, nodes, band: int, fluxes, run, energy, points, start) -> Fl
     gathers for every offset.
     """
     first = _first(local, band, run, points, start)
-    detected = _detected(local, nodes, band, run, first, *energy, start)
+    detected = _detected(local, nodes, band, run, first, energy, start)
     return _product(fluxes, _kernel(local, detected, run, first, points, start), start)
 
 
@@ -279,7 +298,8 @@ def _first(local, band, run, directions, start):
 
 
 @eqx.filter_jit
-def _detected(local, nodes, band, run, first, ends, cumulative, start):
+def _detected(local, nodes, band, run, first, energy, start):
+    ends, cumulative = energy
     node = start[:, None] + jnp.arange(band)
     return local.detected(run, first, ends, node, nodes.energy[node], cumulative)
 

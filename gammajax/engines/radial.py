@@ -70,6 +70,10 @@ class RadialResponse(eqx.Module):
             counted = counted - _excluded(excluded, profiles, morphology, runs)
         return cls(morphology, runs, detector, folded, counted, window)
 
+    def reached(self, lon, lat) -> np.ndarray:
+        """Whether photons can be reconstructed in one of the directions [deg] of each row [row, point]."""
+        return in_reach([self.morphology], lon, lat, float(self.folded.radii.end)).any(1)
+
     def first(self, run, lon, lat, start, band: int) -> Int[Array, " row"]:
         """First offset node of the windows of rows with points [row, point]."""
         rows, points = lon.shape
