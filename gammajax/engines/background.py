@@ -1,7 +1,5 @@
 """Background engine: the instrument's background, from the background response at the events."""
 
-import math
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -10,11 +8,13 @@ from jaxtyping import Array, Float, Int
 
 from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.rows import Rows
-from gammajax.instrument.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, project
+from gammajax.engines.selection import excluded_pixels, field_nodes
+from gammajax.events.event_list import Points
+from gammajax.instrument.sky import Grid
 from gammajax.model.mixture import InstrumentBackground
 
 ENERGIES_PER_DECADE, PANEL_POINTS = 40, 3
-STEP, EXCLUDED_STEP = 0.1, 0.05  # deg, of panels of the quadrature over the field, and of nodes of excluded sky
+STEP, POINTS, EXCLUDED_STEP = 0.1, 3, 0.05  # deg, of the quadrature over the field, and of nodes of excluded sky
 CHUNK, FEW = 2**17, 2**12  # points per step of the set-up, for many and for few events
 
 
@@ -53,14 +53,17 @@ class BackgroundEngine(Engine):
         source.check_observations(len(observations))
         rate = np.zeros(rows.index.size, rows.dtype)
         energy_row = np.zeros(rows.index.size, rows.dtype)
-        points = math.prod(rows.order)
+        points = 1 if rows.edges is None else 2 * PANEL_POINTS * rows.order[1]
         for number, observation in enumerate(observations):
             mine = np.flatnonzero(rows.observation == number)
             # two sizes of chunks: programs do not depend on numbers of events
             step = max((FEW if mine.size * points <= FEW else CHUNK) // points, 1)
             for first in range(0, mine.size, step):
                 chunk = np.resize(mine[first : first + step], step)
-                *columns, weight = rows.points(chunk).pairs()
+                points_of = rows.points(chunk)
+                if rows.edges is not None:
+                    points_of = _split_at_nodes(points_of, observation)
+                *columns, weight = points_of.pairs()
                 at = np.asarray(_background(observation, *map(jnp.asarray, columns)), np.float64)
                 share = at.reshape(weight.shape) * weight
                 rate[chunk] = total = share.sum(1)
@@ -81,6 +84,20 @@ class BackgroundEngine(Engine):
         """Intensities and counts, by reconstructed energy."""
         intensity = self.rate * source.select(self.observation).factor(self.energy_row)
         return Expected(intensity, self.counted(source))
+
+
+def _split_at_nodes(points: Points, observation) -> Points:
+    """Points of cells with energies in two panels, which end at the node of the table in the cell if there is one."""
+    x, weight = np.polynomial.legendre.leggauss(PANEL_POINTS)
+    low, high = np.log(points.ends).T
+    nodes = np.append(np.asarray(observation.response.background.log_rate.axes[0].nodes, np.float64), np.inf)
+    inside = nodes[np.searchsorted(nodes, low, side="right")]
+    middle = np.where(inside < high, inside, 0.5 * (low + high))
+    half = 0.5 * np.stack([middle - low, high - middle], axis=1)[:, :, None]
+    centre = 0.5 * np.stack([low + middle, middle + high], axis=1)[:, :, None]
+    energy = np.exp(centre + half * x).reshape(low.size, -1)
+    share = (half * weight).reshape(low.size, -1) * energy
+    return points._replace(energy=energy, energy_weight=share / share.sum(1, keepdims=True))
 
 
 def selection_integrals(
@@ -104,7 +121,7 @@ def selection_integrals(
         # without excluded sky the integral is the same for every pointing
         key = (id(observation.response), float(observation.offset_max), energy.tobytes())
         if observation.exclusion is not None or key not in known:
-            sky = tuple(map(jnp.asarray, selection_nodes(observation)))
+            sky = tuple(map(jnp.asarray, _sky(observation)))
             rates = np.asarray(_rates(observation, sky, jnp.asarray(energy)), np.float64)
             rates = rates / float(observation.livetime)
             if observation.exclusion is None:
@@ -127,57 +144,25 @@ def _panels(observation) -> np.ndarray:
     return np.unique(np.concatenate([panels, breaks[(breaks > low) & (breaks < high)]]))
 
 
-def selection_nodes(
-    observation,
-) -> tuple[Float[np.ndarray, " node"], Float[np.ndarray, " node"], Float[np.ndarray, " node"]]:
-    """Directions (lon, lat) [deg] and solid angles [sr] of a quadrature over the selected region.
+def _sky(observation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Directions (lon, lat) [deg] and solid angles [sr] of a quadrature over the selection.
 
-    Gauss-Legendre panels in both coordinates of the Lambert projection about the pointing, where the field is a disk;
-    they end at multiples of 0.1 deg, as tables often do, and at the rim. Excluded pixels are nodes with negative solid
-    angles, shared among the nearest nodes of a grid.
+    Excluded pixels are shared among the nearest nodes of a grid, so that shapes do not depend on their number.
     """
-    point, weight = np.polynomial.legendre.leggauss(2)
-    end = 2.0 / DEGREE * np.sin(0.5 * DEGREE * float(observation.offset_max))
-    inner = STEP * np.arange(1 - math.ceil(end / STEP - 1e-9), math.ceil(end / STEP - 1e-9))
-    edges = np.concatenate([[-end], inner, [end]])
-
-    def panels(edges):
-        half, middle = 0.5 * np.diff(edges)[..., None], 0.5 * (edges[..., 1:] + edges[..., :-1])[..., None]
-        nodes = middle + half * point, np.broadcast_to(half * weight, (*half.shape[:-1], point.size))
-        return (part.reshape(*edges.shape[:-1], -1) for part in nodes)
-
-    angle, width = panels(np.arcsin(edges / end))  # chords end smoothly in the angle
-    y, limit = end * np.sin(angle), end * np.cos(angle)[:, None]
-    x, length = panels(np.clip(edges, -limit, limit))
-    x, y, solid_angle = x.ravel(), np.repeat(y, x.shape[1]), (length * limit * width[:, None]).ravel() * SQUARE_DEGREE
-    if observation.exclusion is not None:
-        grid = Grid(observation.lon, observation.lat, EXCLUDED_STEP, end + EXCLUDED_STEP)
-        at, there = (part.ravel() for part in np.meshgrid(np.asarray(grid.coordinates), np.asarray(grid.coordinates)))
-        excluded = _excluded(observation, grid)
-        x, y, solid_angle = (np.concatenate(pair) for pair in ((x, at), (y, there), (solid_angle, -excluded)))
-    lon, lat = deproject(jnp.asarray(x), jnp.asarray(y), observation.lon, observation.lat)
-    return np.asarray(lon), np.asarray(lat), solid_angle
-
-
-def _excluded(observation, grid) -> Float[np.ndarray, " node"]:
-    """Solid angle [sr] of the excluded pixels within the field, at the centres of the pixels of a grid."""
-    raster = observation.exclusion.grid
-    chosen = np.asarray(observation.exclusion.excluded)
-    directions = (np.asarray(part)[chosen] for part in raster.directions())
-    x, y = (np.asarray(part, np.float64) for part in project(*directions, observation.lon, observation.lat))
-    beyond = (
-        2.0 / DEGREE * np.arcsin(np.clip(0.5 * DEGREE * np.hypot(x, y), 0.0, 1.0)) - observation.offset_max
-    ) / raster.step
-    inside = raster.solid_angle * np.clip(0.5 - beyond, 0.0, 1.0)
-    x, y, inside = (part[inside > 0] for part in (x, y, inside))
-    place = [part / grid.step + 0.5 * (grid.size - 1) for part in (x, y)]
+    lon, lat, solid_angle = field_nodes(observation, STEP, POINTS)
+    if observation.exclusion is None:
+        return lon, lat, solid_angle
+    grid = Grid(observation.lon, observation.lat, EXCLUDED_STEP, float(observation.offset_max) + 2.0 * EXCLUDED_STEP)
+    *excluded, part = excluded_pixels(observation)
+    x, y = (np.asarray(place, np.float64) for place in grid.pixel(*excluded))
     total = np.zeros((grid.size, grid.size))
-    column, row = (np.floor(part).astype(int) for part in place)
-    right, up = place[0] - column, place[1] - row
-    for i, share in ((0, 1.0 - up), (1, up)):
-        for j, part in ((0, 1.0 - right), (1, right)):
-            np.add.at(total, (row + i, column + j), inside * share * part)
-    return total.ravel()
+    column, row = np.floor(x).astype(int), np.floor(y).astype(int)
+    for i, up in ((0, 1.0 - (y - row)), (1, y - row)):
+        for j, right in ((0, 1.0 - (x - column)), (1, x - column)):
+            np.add.at(total, (row + i, column + j), part * up * right)
+    others = (np.asarray(place).ravel() for place in grid.directions())
+    lon, lat = (np.concatenate(pair) for pair in zip((lon, lat), others, strict=True))
+    return lon, lat, np.concatenate([solid_angle, -total.ravel()])
 
 
 @eqx.filter_jit

@@ -43,6 +43,7 @@ from gammajax.engines.energy import EnergyNodes
 from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.radial import RadialSource, beyond, interval_of, mean_detected
 from gammajax.engines.rows import Rows
+from gammajax.engines.selection import spline_integrals
 from gammajax.instrument.observation import Observation
 from gammajax.instrument.runs import Runs
 from gammajax.instrument.sky import spline_filter, spline_weights
@@ -176,7 +177,7 @@ class _SkyFold(eqx.Module):
             observation,
             reconstructed,
             detector.exposure(Runs.of((observation,)), nodes.energy)[0],
-            _selected(observation, grid) if plan.wide else None,
+            jnp.asarray(spline_integrals(observation, grid), nodes.energy.dtype) if plan.wide else None,
             jnp.asarray(transform),
             jnp.asarray(interpolate, dtype),
             plan,

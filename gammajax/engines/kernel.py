@@ -33,6 +33,7 @@ from gammajax.engines.energy import EnergyNodes
 from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.radial import RadialResponse
 from gammajax.engines.rows import PER_DECADE, Rows, true_energy_range
+from gammajax.engines.selection import spline_integrals
 from gammajax.instrument.observation import Observation, as_tuple
 from gammajax.instrument.runs import Runs
 from gammajax.instrument.sky import Grid
@@ -228,9 +229,12 @@ class _FoldedResponse(eqx.Module):
         run = Runs.of((observation,))
         detector = Detector.init(run, nodes, np.asarray(plan.offsets))
         # integrate the same spline that is evaluated at the events
-        selected = spline_integral_weights(selected_fractions(observation, grid)).ravel() * grid.solid_angle
+        if plan.wide:
+            selected = spline_integrals(observation, grid)
+        else:
+            selected = spline_integral_weights(selected_fractions(observation, grid)) * grid.solid_angle
         # in double precision: the sum has up to a million terms
-        selected = np.asarray(selected, np.float64)
+        selected = np.asarray(selected, np.float64).ravel()
         inside = np.stack([selected @ part for part in np.asarray(coefficients).transpose(1, 0, 2)])
         position = np.arange(nodes.energy.size) / stride
         below = np.minimum(position.astype(int), inside.shape[0] - 2) if inside.shape[0] > 1 else position.astype(int)

@@ -10,6 +10,7 @@ with the exposure in place of A D.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -70,9 +71,9 @@ class RadialResponse(eqx.Module):
             counted = counted - _excluded(excluded, profiles, morphology, runs)
         return cls(morphology, runs, detector, folded, counted, window)
 
-    def reached(self, lon, lat) -> np.ndarray:
+    def reached(self, lon, lat) -> Any:
         """Whether photons can be reconstructed in one of the directions [deg] of each row [row, point]."""
-        return in_reach([self.morphology], lon, lat, float(self.folded.radii.end)).any(1)
+        return np.any(in_reach([self.morphology], lon, lat, float(self.folded.radii.end)), axis=1)
 
     def first(self, run, lon, lat, start, band: int) -> Int[Array, " row"]:
         """First offset node of the windows of rows with points [row, point]."""
