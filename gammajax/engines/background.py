@@ -1,20 +1,20 @@
 """Background engine: the instrument's background, from the background response at the events."""
 
-import math
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gammajax.engines.convolution import selected_fractions
 from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.rows import Rows
+from gammajax.engines.selection import excluded_pixels, field_nodes
+from gammajax.events.event_list import Points
 from gammajax.instrument.sky import Grid
 from gammajax.model.mixture import InstrumentBackground
 
-ENERGIES_PER_DECADE, PANEL_POINTS, STEP = 40, 3, 0.05
+ENERGIES_PER_DECADE, PANEL_POINTS = 40, 3
+STEP, POINTS, EXCLUDED_STEP = 0.1, 3, 0.05  # deg, of the quadrature over the field, and of nodes of excluded sky
 CHUNK, FEW = 2**17, 2**12  # points per step of the set-up, for many and for few events
 
 
@@ -53,14 +53,17 @@ class BackgroundEngine(Engine):
         source.check_observations(len(observations))
         rate = np.zeros(rows.index.size, rows.dtype)
         energy_row = np.zeros(rows.index.size, rows.dtype)
-        points = math.prod(rows.order)
+        points = 1 if rows.edges is None else 2 * PANEL_POINTS * rows.order[1]
         for number, observation in enumerate(observations):
             mine = np.flatnonzero(rows.observation == number)
             # two sizes of chunks: programs do not depend on numbers of events
             step = max((FEW if mine.size * points <= FEW else CHUNK) // points, 1)
             for first in range(0, mine.size, step):
                 chunk = np.resize(mine[first : first + step], step)
-                *columns, weight = rows.points(chunk).pairs()
+                points_of = rows.points(chunk)
+                if rows.edges is not None:
+                    points_of = _split_at_nodes(points_of, observation)
+                *columns, weight = points_of.pairs()
                 at = np.asarray(_background(observation, *map(jnp.asarray, columns)), np.float64)
                 share = at.reshape(weight.shape) * weight
                 rate[chunk] = total = share.sum(1)
@@ -81,6 +84,20 @@ class BackgroundEngine(Engine):
         """Intensities and counts, by reconstructed energy."""
         intensity = self.rate * source.select(self.observation).factor(self.energy_row)
         return Expected(intensity, self.counted(source))
+
+
+def _split_at_nodes(points: Points, observation) -> Points:
+    """Points of cells with energies in two panels, which end at the node of the table in the cell if there is one."""
+    x, weight = np.polynomial.legendre.leggauss(PANEL_POINTS)
+    low, high = np.log(points.ends).T
+    nodes = np.append(np.asarray(observation.response.background.log_rate.axes[0].nodes, np.float64), np.inf)
+    inside = nodes[np.searchsorted(nodes, low, side="right")]
+    middle = np.where(inside < high, inside, 0.5 * (low + high))
+    half = 0.5 * np.stack([middle - low, high - middle], axis=1)[:, :, None]
+    centre = 0.5 * np.stack([low + middle, middle + high], axis=1)[:, :, None]
+    energy = np.exp(centre + half * x).reshape(low.size, -1)
+    share = (half * weight).reshape(low.size, -1) * energy
+    return points._replace(energy=energy, energy_weight=share / share.sum(1, keepdims=True))
 
 
 def selection_integrals(
@@ -104,8 +121,9 @@ def selection_integrals(
         # without excluded sky the integral is the same for every pointing
         key = (id(observation.response), float(observation.offset_max), energy.tobytes())
         if observation.exclusion is not None or key not in known:
-            grid = Grid(observation.lon, observation.lat, STEP, float(observation.offset_max))
-            rates = np.asarray(_rates(observation, grid, jnp.asarray(energy)), np.float64) / float(observation.livetime)
+            sky = tuple(map(jnp.asarray, _sky(observation)))
+            rates = np.asarray(_rates(observation, sky, jnp.asarray(energy)), np.float64)
+            rates = rates / float(observation.livetime)
             if observation.exclusion is None:
                 known[key] = rates
         else:
@@ -126,14 +144,34 @@ def _panels(observation) -> np.ndarray:
     return np.unique(np.concatenate([panels, breaks[(breaks > low) & (breaks < high)]]))
 
 
+def _sky(observation) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Directions (lon, lat) [deg] and solid angles [sr] of a quadrature over the selection.
+
+    Excluded pixels are shared among the nearest nodes of a grid, so that shapes do not depend on their number.
+    """
+    lon, lat, solid_angle = field_nodes(observation, STEP, POINTS)
+    if observation.exclusion is None:
+        return lon, lat, solid_angle
+    grid = Grid(observation.lon, observation.lat, EXCLUDED_STEP, float(observation.offset_max) + 2.0 * EXCLUDED_STEP)
+    *excluded, part = excluded_pixels(observation)
+    x, y = (np.asarray(place, np.float64) for place in grid.pixel(*excluded))
+    total = np.zeros((grid.size, grid.size))
+    column, row = np.floor(x).astype(int), np.floor(y).astype(int)
+    for i, up in ((0, 1.0 - (y - row)), (1, y - row)):
+        for j, right in ((0, 1.0 - (x - column)), (1, x - column)):
+            np.add.at(total, (row + i, column + j), part * up * right)
+    others = (np.asarray(place).ravel() for place in grid.directions())
+    lon, lat = (np.concatenate(pair) for pair in zip((lon, lat), others, strict=True))
+    return lon, lat, np.concatenate([solid_angle, -total.ravel()])
+
+
 @eqx.filter_jit
-def _rates(observation, grid, energy):
-    """Background [s^-1 TeV^-1 ...] over the livetime, integrated over the selected region, at each energy."""
-    lon, lat = grid.directions()
-    fraction = selected_fractions(observation, grid, 4) * grid.solid_angle
+def _rates(observation, sky, energy):
+    """Background [TeV^-1] over the livetime, integrated over the selected region, at each energy."""
+    lon, lat, solid_angle = sky
 
     def rate(e):
-        return (observation.background(jnp.full(lon.shape, e), lon, lat) * fraction).sum()
+        return (observation.background(jnp.full(lon.shape, e), lon, lat) * solid_angle).sum()
 
     return jax.lax.map(rate, energy)
 

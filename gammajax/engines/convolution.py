@@ -34,6 +34,7 @@ from gammajax.instrument.sky import SQUARE_DEGREE, Grid, spline_filter, spline_w
 from gammajax.model.morphology import Morphology, plane_fractions
 
 RADIAL_NODES, FREQUENCY_NODES = 200, 400
+TAPS = np.array([1.0, 76.0, 230.0, 76.0, 1.0]) / 384.0  # quartic B-spline at the integers
 
 
 @eqx.filter_jit
@@ -121,18 +122,46 @@ def spline_taps(grid: Grid, lon, lat):
 
 @eqx.filter_jit
 def selected_fractions(observation: Observation, grid: Grid, oversample: int = 6) -> Float[Array, "y x"]:
-    """Fraction of every pixel that lies in the selected region."""
-    return grid.average(observation.selected, oversample)
+    """Fraction of every pixel that lies in the selected region.
+
+    Points within half a spacing of the rim of the field count in part, by their distance from it: areas are then good
+    to second order in the spacing.
+    """
+    spacing = grid.step / oversample
+
+    def share(lon, lat):
+        inside = jnp.clip(0.5 + (observation.offset_max - observation.offset(lon, lat)) / spacing, 0.0, 1.0)
+        return inside if observation.exclusion is None else jnp.where(observation.exclusion(lon, lat), 0.0, inside)
+
+    return grid.average(share, oversample)
+
+
+def spline_means(means: Float[np.ndarray, "..."], axis: int) -> Float[np.ndarray, "..."]:
+    """Coefficients of the cubic B-spline with these means over the unit intervals about the integers.
+
+    Interpolation of values would let structure finer than a step change integrals.
+    """
+    count = means.shape[axis]
+    index = np.arange(count)[:, None] + np.arange(-2, 3)
+    index = (count - 1) - np.abs((count - 1) - np.abs(index))  # mirrored
+    matrix = np.zeros((count, count))
+    np.add.at(matrix, (np.arange(count)[:, None], index), np.broadcast_to(TAPS, index.shape))
+    return np.moveaxis(
+        np.linalg.solve(matrix, np.moveaxis(means, axis, 0).reshape(count, -1)).reshape(
+            count, *np.delete(means.shape, axis)
+        ),
+        0,
+        axis,
+    )
 
 
 @eqx.filter_jit
 def spline_integral_weights(fractions: Float[Array, "y x"]) -> Float[Array, "y x"]:
     """Integral [pixel] of each pixel's cubic B-spline over a region given by pixel `fractions`."""
-    taps = np.array([1.0, 76.0, 230.0, 76.0, 1.0]) / 384.0  # quartic B-spline at the integers
     padded = jnp.pad(fractions, 2)
     height, width = fractions.shape
-    rows = jnp.stack([tap * padded[i : i + height] for i, tap in enumerate(taps)]).sum(0)
-    return jnp.stack([tap * rows[:, i : i + width] for i, tap in enumerate(taps)]).sum(0)
+    rows = jnp.stack([tap * padded[i : i + height] for i, tap in enumerate(TAPS)]).sum(0)
+    return jnp.stack([tap * rows[:, i : i + width] for i, tap in enumerate(TAPS)]).sum(0)
 
 
 @eqx.filter_jit

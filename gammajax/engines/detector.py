@@ -37,31 +37,51 @@ class Detector(eqx.Module):
     def __call__(
         self,
         response: Int[Array, " event"],
-        energy: Float[Array, " event"],
+        energy: Float[Array, "event end"],
         node: Int[Array, "event band"],
         energy_true: Float[Array, "event band"],
         first: Int[Array, " event"],
         window: int,
+        cumulative: Float[Array, "response energy y node"] | None = None,
     ) -> Float[Array, "event offset band"]:
-        """A D [cm^2 TeV^-1] of events at the nodes of their bands, in a window of offsets from `first` on."""
-        y = energy[:, None] / energy_true
-        index, fraction = self.y.locate(y)
+        """A D [cm^2 TeV^-1] of events at the nodes of their bands, in a window of offsets from `first` on.
+
+        `energy` [TeV]: of each event, or both ends of the interval of each cell, whose mean needs the `cumulative`
+        table. The mean is exact: dispersions have more structure than points of a quadrature would see.
+        """
         offset = (first[:, None] + jnp.arange(window))[:, :, None]
         q, node = response[:, None, None], node[:, None, :]
 
-        def at(index):
-            return self.dispersion[q, node, index[:, None, :], offset]
+        def within(end):
+            y = energy[:, end, None] / energy_true
+            index, fraction = self.y.locate(y)
+            low, high = (self.dispersion[q, node, (index + i)[:, None, :], offset] for i in (0, 1))
+            return y, index, fraction[:, None], low, high - low
 
-        density = at(index) * (1.0 - fraction)[:, None] + at(index + 1) * fraction[:, None]
-        density = jnp.where(self.y.inside(y)[:, None], density, 0.0)
-        return self.area[q, node, offset] * density / energy_true[:, None]
+        def below(end):
+            y, index, fraction, low, rise = within(end)
+            fraction = jnp.where(y < self.y.lower, 0.0, jnp.where(y > self.y.upper, 1.0, fraction.squeeze(1)))[:, None]
+            step = self.y.nodes[1] - self.y.nodes[0]
+            assert cumulative is not None
+            return cumulative[q, node, index[:, None, :], offset] + step * fraction * (low + 0.5 * fraction * rise)
+
+        if energy.shape[1] == 1:
+            y, _, fraction, low, rise = within(0)
+            density = jnp.where(self.y.inside(y)[:, None], low + fraction * rise, 0.0) / energy_true[:, None]
+        else:
+            density = (below(1) - below(0)) / (energy[:, 1] - energy[:, 0])[:, None, None]
+        return self.area[q, node, offset] * density
+
+    @eqx.filter_jit
+    def cumulative(self) -> Float[Array, "response energy y offset"]:
+        """Integral of D over y up to every node."""
+        steps = 0.5 * jnp.diff(self.y.nodes)[:, None] * (self.dispersion[:, :, 1:] + self.dispersion[:, :, :-1])
+        return jnp.pad(jnp.cumsum(steps, 2), ((0, 0), (0, 0), (1, 0), (0, 0)))
 
     @eqx.filter_jit
     def exposure(self, runs: Runs, energy: Float[Array, " energy"]) -> Float[Array, "run energy offset"]:
         """T A times the integral of D over the selected energies [cm^2 s], from the same table as the events."""
-        nodes, values = self.y.nodes, self.dispersion
-        steps = 0.5 * jnp.diff(nodes)[:, None] * (values[:, :, 1:] + values[:, :, :-1])
-        cumulative = jnp.pad(jnp.cumsum(steps, 2), ((0, 0), (0, 0), (1, 0), (0, 0)))
+        nodes, values, cumulative = self.y.nodes, self.dispersion, self.cumulative()
 
         def one(run):
             row, q = jnp.arange(energy.size), runs.response[run]

@@ -59,9 +59,9 @@ class DirectEngine(Engine):
             copies.append(jnp.asarray(inverse))
             # whole batches: one program to compile
             once = np.resize(mine[first], -(-first.size // BATCH) * BATCH)
-            energy, lon, lat, weight = rows.points(once).pairs()
-            starts = np.repeat(start[once], weight.shape[1])
-            columns.append(tuple(jnp.asarray(column) for column in (energy, lon, lat, starts)))
+            *_, lon, lat, weight, ends = rows.points(once)
+            ends, starts = (np.repeat(column, weight.shape[1], axis=0) for column in (ends, start[once]))
+            columns.append(tuple(jnp.asarray(column) for column in (ends, lon.ravel(), lat.ravel(), starts)))
             weights.append(jnp.asarray(weight))
             widths.append(_psf_widths(observation, true))
             maps.append(Acceptance.init(source.morphology, observation, rows.nodes))
@@ -94,10 +94,10 @@ class DirectEngine(Engine):
                 continue
 
             def one(row, observation=observation, widths=widths):
-                energy, lon, lat, start = row
+                ends, lon, lat, start = row
                 node = start + jnp.arange(self.band)
                 energy_true = self.nodes.energy[node]
-                dispersion = self._dispersion(observation, energy, start)
+                dispersion = self._dispersion(observation, ends, start)
                 if isinstance(source.morphology, Point):
                     kernel = _point(source.morphology, observation, dispersion, lon, lat, energy_true)
                 else:
@@ -110,13 +110,19 @@ class DirectEngine(Engine):
             result = result.at[members].set(values.astype(result.dtype))
         return result
 
-    def _dispersion(self, observation, energy, start) -> Float[Array, "band offset"]:
-        """D(E'|E_j) [TeV^-1] projected to the nodes, at the offset nodes of its table (it is linear between them)."""
+    def _dispersion(self, observation, ends, start) -> Float[Array, "band offset"]:
+        """D(E'|E_j) [TeV^-1] projected to the nodes, at the offset nodes of its table (it is linear between them).
+
+        Of an event at its energy; of a cell the mean between the ends of its interval.
+        """
         table = observation.response.energy_dispersion
         bins = (self.band - 1) * SUB_BINS
         sub = jax.lax.dynamic_slice(self.nodes.sub_energy, (start * SUB_BINS,), (bins,))
         project = jax.lax.dynamic_slice(self.nodes.project, (start, start * SUB_BINS), (self.band, bins))
-        return project @ table.density(energy, sub[:, None], table.profile.axes[1].nodes[None, :])
+        at = sub[:, None], table.profile.axes[1].nodes[None, :]
+        if ends.size == 1:
+            return project @ table.density(ends[0], *at)
+        return project @ (table.probability(*ends, *at) / (ends[1] - ends[0]))
 
 
 def _psf_widths(observation, energy) -> tuple[float, float]:

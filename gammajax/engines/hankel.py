@@ -50,7 +50,7 @@ RING_NODES = 400  # quadrature nodes of a point spread function
 PANEL = 16  # least number of quadrature nodes between two breaks of a morphology; five for each cycle of a frequency
 BESSEL_STEP = 0.05
 FLOOR = 1e-12  # deg^-2, no brightness
-COARSE_RADIUS, COARSE_ENERGY = 2, 4  # nodes of a sheet in steps of moments, which change slowly
+COARSE_RADIUS = 2  # radii of a sheet in steps of moments, which change slowly
 TRACE = 1e-8  # part of the maximum below which a brightness does not change with offset
 LIKELY = 1e-3  # part of the maximum below which rows do not set the window of offsets
 LEAST = 1e-6  # part of the maximum below which the moments of true directions are noise
@@ -215,9 +215,9 @@ class Sheet(eqx.Module):
 
     - `values`: coefficients of a cubic B-spline in radius and, if there is more than one, in reconstructed energy, by
       response or run.
-    - `moments` of true directions as in [`gammajax.engines.hankel.Folded`][], at every second radius and fourth energy.
-      None for a point.
-    - `spread`: the folded brightness alone, at every fourth energy, for point spread functions that are not linear in
+    - `moments` of true directions as in [`gammajax.engines.hankel.Folded`][], at every second radius and at
+      `coarse` energies, which may be every fourth. None for a point.
+    - `spread`: the folded brightness alone, at the coarse energies, for point spread functions that are not linear in
       offset between the nodes; otherwise None.
     - `window`: number of offset nodes that the true directions of a photon reach.
     """
@@ -248,7 +248,7 @@ class Sheet(eqx.Module):
         parts = [weighted_sum(part, value) for part in hats]
         if self.spread is not None:
             # the geometric mean of the arithmetic and the harmonic mean replaces the arithmetic one, as in `Folded`
-            row = jnp.rint(energy / COARSE_ENERGY).astype(jnp.int32)
+            row = self._coarse(energy, self.spread.shape[2])
             near = slices(self.spread, (table, first, row, column + (PADDING - 1)), (self.window, 1, 4))[:, :, 0]
             # relative to the largest, which may be zero: powers of the inverse stay in the range of single precision
             top = jnp.maximum(jax.lax.stop_gradient(self.spread.max()), 1e-30)
@@ -260,6 +260,11 @@ class Sheet(eqx.Module):
             parts = [part * sum(hat) / mean for part, hat, mean in zip(parts, hats, means, strict=True)]
         result = 0.5 * sum(parts)
         return jnp.where(inside, directions.crowding, 0.0) * result
+
+    def _coarse(self, energy, count: int) -> Int[Array, " pair"]:
+        """Index of the nearest of `count` coarse energies."""
+        every = round((self.values.shape[2] - 1) / max(count - 1, 1))
+        return jnp.rint(energy / max(every, 1)).astype(jnp.int32)
 
     def _sides(self, table, energy, where, directions):
         """Offsets of true directions, one standard deviation below and above their mean, and first node of the window.
@@ -273,7 +278,7 @@ class Sheet(eqx.Module):
             first = jnp.clip(jax.lax.stop_gradient(jnp.floor(at)), 0, count - self.window)
             return [[at - first] * self.window] * 2, first.astype(jnp.int32)
         # moments change slowly: those of the nearest energy, which does not depend on parameters
-        row = jnp.rint(energy / COARSE_ENERGY).astype(jnp.int32)
+        row = self._coarse(energy, self.moments.shape[2])
         where = jnp.clip(where / COARSE_RADIUS, 0.0, self.moments.shape[3] - 1.001)
         column = where.astype(jnp.int32)
         share = jnp.stack([1.0 - (where - column), where - column], axis=1)
@@ -350,7 +355,7 @@ class Profiles(eqx.Module):
         return Folded(self.radii, self.offsets, self.values.transpose(order), moments, self.linear)
 
     def sheet(self, weight, coarse, window: int) -> Sheet:
-        """Sum over energies with weights [table, offset, reconstructed energy, energy], and with those at every fourth.
+        """Sum over energies with weights [table, offset, reconstructed energy, energy], and with coarser ones.
 
         Tables are those of the responses.
         """

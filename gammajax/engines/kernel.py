@@ -33,6 +33,7 @@ from gammajax.engines.energy import EnergyNodes
 from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.radial import RadialResponse
 from gammajax.engines.rows import PER_DECADE, Rows, true_energy_range
+from gammajax.engines.selection import spline_integrals
 from gammajax.instrument.observation import Observation, as_tuple
 from gammajax.instrument.runs import Runs
 from gammajax.instrument.sky import Grid
@@ -41,6 +42,7 @@ from gammajax.model.morphology import Morphology
 
 CHUNK = {"cpu": 2**12}  # points per step of the set-up: bounds its memory
 CHUNK_ELSEWHERE = 2**16
+REACHED = 2**20  # points at a time whose distance from the source is looked at
 
 
 class KernelEngine(Engine):
@@ -159,17 +161,23 @@ def evaluate(
     with Progress(rows.progress, "set-up", DELAY) as bar:
         for served, local in responses:  # enumerate would keep each response until the next one exists
             exposures.append(local.exposure)
+            cumulative = local.detector.cumulative() if rows.order[0] > 1 else None
             for place, (device, low, high) in enumerate(rows.shares):
                 members = np.isin(rows.observation[low * rows.block : high * rows.block], served)
-                members = np.flatnonzero(members) + low * rows.block
-                size = step if members.size > step else -(-members.size // 256) * 256
+                served_rows = np.flatnonzero(members) + low * rows.block
+                members = _reached(local, rows, served_rows)
+                done += served_rows.size - members.size
+                # few shapes: few compilations
+                size = min(max(1 << (members.size - 1).bit_length(), 256), step) if members.size else step
                 for first in range(0, members.size, step):
-                    chunk = np.resize(members[first : first + step], size)  # one shape: one compilation
+                    chunk = np.resize(members[first : first + step], size)
                     block = chunk // rows.block
                     with jax.default_device(device):
-                        points = [jnp.asarray(column, float) for column in rows.points(chunk)]
+                        *_, lon, lat, weight, ends = rows.points(chunk)
+                        points = [jnp.asarray(column, float) for column in (lon, lat, weight)]
+                        energy = jnp.asarray(ends, float), cumulative
                         start, run = jnp.asarray(rows.start[block]), jnp.asarray(rows.observation[chunk])
-                        values = _evaluate(local, rows.nodes, rows.band, fluxes, run, points, start)
+                        values = _evaluate(local, rows.nodes, rows.band, fluxes, run, energy, points, start)
                         at = jnp.asarray(block - low), jnp.asarray(chunk % rows.block)
                         parts[place] = _insert(parts[place], *at, values)
                         # the host must not run ahead of the device: waiting chunks take memory
@@ -180,6 +188,17 @@ def evaluate(
                     bar.update(done / rows.index.size, words)
             del local  # free the memory before the next response
     return rows.join(parts), jnp.concatenate(exposures)
+
+
+def _reached(local, rows: Rows, members: Int[np.ndarray, " some"]) -> Int[np.ndarray, " reached"]:
+    """The rows where photons of the source can be reconstructed."""
+    step = REACHED // rows.order[1]
+    parts = [np.zeros(0, members.dtype)]
+    for first in range(0, members.size, step):
+        some = members[first : first + step]
+        points = rows.points(some)
+        parts.append(some[local.reached(points.lon, points.lat)])
+    return np.concatenate(parts)
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -210,9 +229,12 @@ class _FoldedResponse(eqx.Module):
         run = Runs.of((observation,))
         detector = Detector.init(run, nodes, np.asarray(plan.offsets))
         # integrate the same spline that is evaluated at the events
-        selected = spline_integral_weights(selected_fractions(observation, grid)).ravel() * grid.solid_angle
+        if plan.wide:
+            selected = spline_integrals(observation, grid)
+        else:
+            selected = spline_integral_weights(selected_fractions(observation, grid)) * grid.solid_angle
         # in double precision: the sum has up to a million terms
-        selected = np.asarray(selected, np.float64)
+        selected = np.asarray(selected, np.float64).ravel()
         inside = np.stack([selected @ part for part in np.asarray(coefficients).transpose(1, 0, 2)])
         position = np.arange(nodes.energy.size) / stride
         below = np.minimum(position.astype(int), inside.shape[0] - 2) if inside.shape[0] > 1 else position.astype(int)
@@ -221,14 +243,18 @@ class _FoldedResponse(eqx.Module):
         exposure = (detector.exposure(run, nodes.energy) * inside).sum(-1)
         return cls(detector, observation.livetime, grid, stride, coefficients.astype(jnp.float32), exposure)
 
+    def reached(self, lon, lat) -> np.ndarray:
+        """All rows."""
+        return np.ones(len(lon), bool)
+
     def first(self, run, lon, lat, start, band: int):
         """All offset nodes."""
         return jnp.zeros_like(run)
 
-    def detected(self, run, first, energy, node, energy_true):
+    def detected(self, run, first, energy, node, energy_true, cumulative):
         """T A D [cm^2 s TeV^-1] by offset node."""
         return self.livetime * self.detector(
-            jnp.zeros_like(run), energy, node, energy_true, first, self.detector.offsets.size
+            jnp.zeros_like(run), energy, node, energy_true, first, self.detector.offsets.size, cumulative
         )
 
     def kernel(self, detected, run, first, point, start):
@@ -259,16 +285,15 @@ class _FoldedResponse(eqx.Module):
         return jnp.einsum("rmb,rbm->rb", detected, values)
 
 
-def _evaluate(local, nodes, band: int, fluxes, run, points, start) -> Float[Array, "row number"]:
+def _evaluate(local, nodes, band: int, fluxes, run, energy, points, start) -> Float[Array, "row number"]:
     """Kernel [row, band], or intensities [row, source] for given fluxes: the mean over the points of each row.
 
     The means over energy and over direction are separate, and compiled separately: a fused program would repeat their
     gathers for every offset.
     """
-    energy, weight, *directions = points
-    first = _first(local, band, run, directions, start)
-    detected = _detected(local, nodes, band, run, first, energy, weight, start)
-    return _product(fluxes, _kernel(local, detected, run, first, directions, start), start)
+    first = _first(local, band, run, points, start)
+    detected = _detected(local, nodes, band, run, first, energy, start)
+    return _product(fluxes, _kernel(local, detected, run, first, points, start), start)
 
 
 @eqx.filter_jit
@@ -277,14 +302,10 @@ def _first(local, band, run, directions, start):
 
 
 @eqx.filter_jit
-def _detected(local, nodes, band, run, first, energy, weight, start):
-    rows, points = energy.shape
-    run, first, start = (jnp.repeat(column, points) for column in (run, first, start))
+def _detected(local, nodes, band, run, first, energy, start):
+    ends, cumulative = energy
     node = start[:, None] + jnp.arange(band)
-    values = local.detected(run, first, energy.ravel(), node, nodes.energy[node])
-    if points == 1:
-        return values
-    return (values.reshape(rows, points, *values.shape[1:]) * weight[..., None, None]).sum(1)
+    return local.detected(run, first, ends, node, nodes.energy[node], cumulative)
 
 
 @eqx.filter_jit

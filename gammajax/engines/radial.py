@@ -11,6 +11,7 @@ with the exposure in place of A D.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -19,12 +20,12 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.ndimage import spline_filter1d
 
+from gammajax.engines.convolution import spline_means
 from gammajax.engines.detector import Detector
 from gammajax.engines.energy import EnergyNodes
 from gammajax.engines.engine import Expected
 from gammajax.engines.exposure import Exposure
 from gammajax.engines.hankel import (
-    COARSE_ENERGY,
     PADDING,
     Folded,
     PointFold,
@@ -41,7 +42,8 @@ from gammajax.instrument.sky import displace, separation_on_host
 from gammajax.model.morphology import Morphology, Point
 
 CHUNK = 2**17  # pairs of row and point, per step of an evaluation: bounds its memory
-ENERGY_STEP = 0.02  # of tabulated reconstructed energies, in ln E'
+ENERGY_STEP, COARSE = 0.02, 4  # of tabulated reconstructed energies, in ln E', and in steps of moments
+EDGE = 2  # copies of the first and last interval of cells: more than the reach of a spline
 PIXELS = 256  # numbers of pixels of excluded sky are multiples
 PROBES = 64  # runs whose offsets set the window of offsets
 
@@ -77,6 +79,10 @@ class RadialResponse(eqx.Module):
         """Longitude and latitude [deg]."""
         return self.morphology.lon, self.morphology.lat
 
+    def reached(self, lon, lat) -> Any:
+        """Whether photons can be reconstructed in one of the directions [deg] of each row [row, point]."""
+        return np.any(in_reach([self.morphology], lon, lat, float(self.folded.radii.end)), axis=1)
+
     def first(self, run, lon, lat, start, band: int) -> Int[Array, " row"]:
         """First offset node of the windows of rows with points [row, point]."""
         rows, points = lon.shape
@@ -86,9 +92,9 @@ class RadialResponse(eqx.Module):
         low = jnp.floor(low.reshape(rows, -1).min(1)).astype(jnp.int32)
         return jnp.clip(low, 0, self.folded.offsets.size - self.window)
 
-    def detected(self, run, first, energy, node, energy_true) -> Float[Array, "row offset band"]:
+    def detected(self, run, first, energy, node, energy_true, cumulative) -> Float[Array, "row offset band"]:
         """T A D [cm^2 s TeV^-1] at the windows."""
-        values = self.detector(self.runs.response[run], energy, node, energy_true, first, self.window)
+        values = self.detector(self.runs.response[run], energy, node, energy_true, first, self.window, cumulative)
         return self.runs.livetime[run][:, None, None] * values
 
     def kernel(self, detected, run, first, point, start) -> Float[Array, "row band"]:
@@ -178,10 +184,11 @@ class Excluded(eqx.Module):
 class FreeSource(eqx.Module):
     """A source with a free morphology, in some runs, of the numbers `served`.
 
-    - `detected` [cm^2 TeV^-1]: A D as coefficients of a cubic B-spline in ln E', and `coarse`: at every fourth energy;
-      `share`: see [`gammajax.engines.hankel.psf_energies`][].
-    - Pairs of a row in reach and one of its points: `run`, `lon`, `lat`, and `place` among the energies. `members`: the
-      rows; `weight` of the points.
+    - `detected`: A D as coefficients of a cubic B-spline in energy, and `coarse`: at some of the energies; `share`: see
+      [`gammajax.engines.hankel.psf_energies`][]. For events [cm^2] per ln E', with the exact integral over every step;
+      for cells [cm^2 TeV^-1] the exact means over their intervals.
+    - Pairs of a row in reach and one of its directions: `run`, `lon`, `lat`, and `place` among the energies. `members`:
+      the rows; `weight` of the directions, for events times 1 / E'.
     """
 
     runs: Runs
@@ -214,9 +221,18 @@ class FreeSource(eqx.Module):
         points = rows.points()
         near = in_reach(morphologies, points.lon, points.lat, float(fold.reach)).any(1)
         mine, place = rows.share(np.flatnonzero(near & np.isin(rows.observation, served)))
-        energy, lon, lat, weight = rows.points(mine).pairs()
-        run = np.repeat(np.searchsorted(served, rows.observation[mine]), weight.shape[1]).astype(np.int32)
-        low, detected, coarse = _reconstructed(detector, runs, nodes)
+        *_, lon, lat, weight, ends = rows.points(mine)
+        edges = rows.edges
+        if edges is None:
+            edges, coarse = _steps(runs), COARSE
+            position = (np.log(ends[:, 0]) - np.log(edges[0])) / ENERGY_STEP - 0.5
+            weight = weight / ends
+        else:
+            position, coarse = interval_of(edges, ends), 1
+            edges = beyond(edges)
+        run = np.searchsorted(served, rows.observation[mine])
+        run, position = (np.repeat(column, weight.shape[1]) for column in (run, position))
+        detected, coarse = _reconstructed(detector, runs, nodes, edges, coarse)
         step = fold.offsets[1] - fold.offsets[0]
         span = max(float(_fold(fold, morphology).span) for morphology in morphologies)
         return cls(
@@ -228,10 +244,10 @@ class FreeSource(eqx.Module):
             jnp.asarray(share, detected.dtype),
             Exposure.init(detector, runs, nodes, fold.reach, max(float(m.radius) for m in morphologies)),
             Excluded.init(morphologies, runs, nodes, detector, share, fold.reach),
-            rows.place(run),
-            rows.place(lon),
-            rows.place(lat),
-            rows.place((np.log(energy) - low) / ENERGY_STEP),
+            rows.place(run.astype(np.int32)),
+            rows.place(lon.ravel()),
+            rows.place(lat.ravel()),
+            rows.place(position),
             rows.place(weight),
             rows.place(place),
             rows.total,
@@ -286,33 +302,53 @@ def _by_chunks(function, columns):
     return jnp.concatenate([values.reshape(whole), again(jax.tree.map(lambda a: a[whole:], columns))])
 
 
-def _reconstructed(detector: Detector, runs: Runs, nodes: EnergyNodes) -> tuple[float, Array, Array]:
-    """Logarithm of the first reconstructed energy, and A D at all and at every fourth of them; eager."""
+def interval_of(edges, ends) -> Float[np.ndarray, " row"]:
+    """Position of the cells with these `ends` of their interval [TeV] among the intervals of `beyond(edges)`."""
+    return np.searchsorted(edges, ends.mean(1)) - 1.0 + EDGE
+
+
+def beyond(edges: Float[np.ndarray, " edge"]) -> Float[np.ndarray, " more"]:
+    """Edges [TeV] of the intervals of cells, and of some more on both sides, which splines reach."""
+    return np.exp(np.pad(np.log(edges), EDGE, mode="reflect", reflect_type="odd"))
+
+
+def _steps(runs: Runs) -> Float[np.ndarray, " edge"]:
+    """Edges [TeV] of equal steps of reconstructed energies, beyond the selections of all runs."""
     low, high = (math.log(float(f(a))) for f, a in ((np.min, runs.energy_min), (np.max, runs.energy_max)))
-    low -= PADDING * ENERGY_STEP
-    intervals = math.ceil((high - low) / ENERGY_STEP) + PADDING
-    intervals = -(-intervals // COARSE_ENERGY) * COARSE_ENERGY
-    energy = jnp.asarray(np.exp(low + ENERGY_STEP * np.arange(intervals + 1)))
+    intervals = math.ceil((high - low) / ENERGY_STEP) + 2 * PADDING
+    intervals = -(-intervals // COARSE) * COARSE
+    return np.exp(low + ENERGY_STEP * (np.arange(intervals + 2) - PADDING - 0.5))
+
+
+def _reconstructed(detector: Detector, runs: Runs, nodes: EnergyNodes, edges, every: int) -> tuple[Array, Array]:
+    """Spline of A D with the exact means over intervals of reconstructed energy [TeV], and every n-th mean; eager.
+
+    Of equal steps, those of the events (`every` above one), the means are per ln E' and those of the spline. Others
+    are values of the spline at the integers.
+    """
     dtype = jnp.zeros(()).dtype
-    shape = len(runs.responses), detector.offsets.size
-    detected = np.empty((*shape, intervals + 1, nodes.energy.size), dtype)
-    coarse = np.empty((*shape, intervals // COARSE_ENERGY + 1, nodes.energy.size), dtype)
+    shape, count = (len(runs.responses), detector.offsets.size), edges.size - 1
+    detected = np.empty((*shape, count, nodes.energy.size), dtype)
+    coarse = np.empty((*shape, len(range(0, count, every)), nodes.energy.size), dtype)
+    width = np.diff(edges) / ENERGY_STEP if every > 1 else np.ones(count)
+    ends = jnp.asarray(np.stack([edges[:-1], edges[1:]], axis=1))
+    cumulative = detector.cumulative()
     for number in range(shape[0]):
-        values = np.asarray(_detected(detector, nodes, jnp.asarray(number), energy), np.float64).transpose(1, 0, 2)
-        coarse[number] = values[:, ::COARSE_ENERGY]
-        detected[number] = spline_filter1d(values, 3, axis=1, mode="mirror")
-    return low, jnp.asarray(detected), jnp.asarray(coarse)
+        values = np.asarray(mean_detected(detector, nodes, jnp.asarray(number), ends, cumulative), np.float64)
+        values = (values * width[:, None, None]).transpose(1, 0, 2)
+        coarse[number] = values[:, ::every]
+        detected[number] = spline_means(values, 1) if every > 1 else spline_filter1d(values, 3, axis=1, mode="mirror")
+    return jnp.asarray(detected), jnp.asarray(coarse)
 
 
 @eqx.filter_jit
-def _detected(detector, nodes, response, energy):
-    """A D [energy, offset, node] of one response at reconstructed energies."""
-    shape = energy.size, nodes.energy.size
+def mean_detected(detector, nodes, response, ends, cumulative) -> Float[Array, "interval offset energy"]:
+    """Means of A D [cm^2 TeV^-1] of one response over intervals of reconstructed energy, [interval, end]."""
+    shape = ends.shape[0], nodes.energy.size
     node = jnp.broadcast_to(jnp.arange(nodes.energy.size), shape)
-    first = jnp.zeros(energy.shape, jnp.int32)
-    return detector(
-        jnp.broadcast_to(response, first.shape), energy, node, nodes.energy[node], first, detector.offsets.size
-    )
+    first = jnp.zeros(ends.shape[0], jnp.int32)
+    response = jnp.broadcast_to(response, first.shape)
+    return detector(response, ends, node, nodes.energy[node], first, detector.offsets.size, cumulative)
 
 
 def groups(morphologies: Sequence[Morphology], runs: Runs) -> list[np.ndarray]:

@@ -164,7 +164,7 @@ class Rows(eqx.Module):
             impossible = np.flatnonzero(~possible & self.valid)
             if impossible.size:
                 row = impossible[0]
-                energy, _, lon, lat, _ = (column.mean() for column in self.points(impossible[:1]))
+                energy, _, lon, lat, *_ = (column.mean() for column in self.points(impossible[:1]))
                 kind = "cell" if isinstance(self.data, Cells) else "event"
                 of = self.runs.observations[self.observation[row]]
                 raise ValueError(
@@ -184,6 +184,11 @@ class Rows(eqx.Module):
             return 1, 1
         energies, directions = self.data.binning.order
         return energies, directions**2
+
+    @property
+    def edges(self) -> Float[np.ndarray, " edge"] | None:
+        """Edges [TeV] of the intervals of reconstructed energy of cells; None for events."""
+        return None if isinstance(self.data, Events) else np.asarray(self.data.binning.edges)
 
     @property
     def sharding(self) -> NamedSharding | None:

@@ -5,8 +5,9 @@
 is the likelihood of binned events with the intensity integrated over each cell, so estimates have no bias for cells of
 any size. Wide cells lose information ([`gammajax.compression_loss`][] measures it). Cells are intervals of ln E', of
 the offset from the pointing and of the position angle about it; they end at the edge of the selection. The mean over a
-cell is a Gauss-Legendre rule with two points along each axis for cells up to one standard deviation of the response,
-and up to four for wider cells.
+cell is exact in E' for sources. In directions it is a Gauss-Legendre rule with two points along each axis for cells up
+to one standard deviation of the response and up to five for wider cells, so that the cells of a point source add up to
+its expected counts to 1e-5; backgrounds have up to four points in ln E'.
 """
 
 import math
@@ -36,7 +37,7 @@ class Binning(eqx.Module):
 
     - `edges` [TeV] of reconstructed energy, the same for all observations.
     - `rings`: number of rings of equal width from the pointing to `offset_max`, by observation and energy interval;
-      zero outside the selection. Ring i has about pi (2 i + 1) cells.
+      zero outside the selection. Ring i has about 2 pi (i + 1) cells.
     - `fields`: the observations without their responses.
     - `order`: quadrature points along the energy axis and along both axes of direction.
     """
@@ -96,8 +97,9 @@ class Binning(eqx.Module):
         ]
         fields = tuple(_field(observation) for observation in observations)
         widest = [(step / narrow_energy).max(), (width(pixel, narrow_sky) / narrow_sky).max()]
-        order = tuple(1 + max(1, math.ceil(ratio - 1e-6)) for ratio in widest)
-        return cls(edges, np.array(rings, np.int32), fields, (order[0], order[1]))
+        energies = 1 + max(1, math.ceil(widest[0] - 1e-6))
+        directions = int(np.clip(math.ceil(2.0 * widest[1] - 1e-6), 2, 5))
+        return cls(edges, np.array(rings, np.int32), fields, (energies, directions))
 
     def locate(self, events: Events) -> Int[np.ndarray, " event"]:
         """Index of the cell of each event, among the cells of its observation.
@@ -134,8 +136,8 @@ class Binning(eqx.Module):
 
     def _table(self, observation: int) -> "_Table":
         rings = self.rings[observation]
-        # pi (2 i + 1) cells in ring i, rounded: nearly square cells
-        in_ring = np.rint(np.pi * (2 * np.arange(rings.max()) + 1))
+        # nearly square cells, none longer than the width of its ring
+        in_ring = np.ceil(2.0 * np.pi * (np.arange(rings.max()) + 1))
         within = np.concatenate([[0], np.cumsum(in_ring)])
         first = np.concatenate([[0], np.cumsum(within[rings])[:-1]])
         if first[-1] + within[rings[-1]] > np.iinfo(np.int32).max:
@@ -201,11 +203,14 @@ class Cells(eqx.Module):
 
     def energies(self) -> Float[np.ndarray, "cell energy"]:
         """Energies [TeV] of the points of every cell."""
-        result = np.empty((len(self), self.binning.order[0]), np.float64)
+        return self.binning.energies[self._intervals(self.observation, self.cell)]
+
+    def _intervals(self, observation, cell) -> Int[np.ndarray, " cell"]:
+        """Interval of energy of cells."""
+        result = np.empty(cell.size, np.int32)
         for number in range(len(self.binning.fields)):
-            mine = self.observation == number
-            interval = np.searchsorted(np.asarray(self.binning._table(number).first), self.cell[mine], "right") - 1
-            result[mine] = self.binning.energies[interval]
+            mine = observation == number
+            result[mine] = np.searchsorted(np.asarray(self.binning._table(number).first), cell[mine], "right") - 1
         return result
 
     def points(self, which: Int[np.ndarray, " some"] | slice = slice(None)) -> Points:
@@ -227,7 +232,8 @@ class Cells(eqx.Module):
                 made = _points(field, binning._table(number), jnp.asarray(binning.energies), cell, binning.order)
                 for column, part in zip(columns, made, strict=True):
                     column[chunk] = np.asarray(part)[: chunk.size]
-        return Points(*columns)
+        interval = self._intervals(observation, cells)
+        return Points(*columns, np.stack([binning.edges[interval], binning.edges[interval + 1]], axis=1))
 
     def spread(
         self, step: float, centre: tuple[float, float], reach: float

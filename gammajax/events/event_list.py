@@ -18,6 +18,7 @@ class Points(NamedTuple):
     """Energies [TeV] and directions [deg] of the quadrature over cells, or over single events.
 
     Each cell combines all its energies with all its directions; its weights add up to one in energy and in direction.
+    `ends` [TeV]: of the interval of energy of a cell, or the energy of an event.
     """
 
     energy: Float[np.ndarray, "cell energy"]
@@ -25,6 +26,7 @@ class Points(NamedTuple):
     lon: Float[np.ndarray, "cell direction"]
     lat: Float[np.ndarray, "cell direction"]
     weight: Float[np.ndarray, "cell direction"]
+    ends: Float[np.ndarray, "cell end"]
     __repr__ = described
 
     def pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -129,7 +131,7 @@ class Events(eqx.Module):
         columns = (self.energy, self.lon, self.lat)
         energy, lon, lat = (np.asarray(column[which], np.float64)[:, None] for column in columns)
         one = np.ones(energy.shape)
-        return Points(energy, one, lon, lat, one)
+        return Points(energy, one, lon, lat, one, energy)
 
     def compress(
         self, observations, energy_per_decade: float | int | None = None, pixel: float | int | None = None
