@@ -466,6 +466,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="*", default=["paper", "demo", "calibration"], help="for the expected biases")
     parser.add_argument("--direct", type=int, default=1000, help="events of each component for the direct engine")
+    parser.add_argument("--pointings", type=int, help="only so many, for the expected biases")
     parser.add_argument("--events", type=float, default=0, help="events of the paper's model to fit, such as 1e9")
     parser.add_argument("--background", type=float, default=0, help="events of the background alone")
     parser.add_argument("--part", type=float, default=62_500_000, help="events of each part of a simulation")
@@ -487,8 +488,9 @@ def main():
         ),
     }
     for name in options.models:
-        *parts, cells = makers[name]()
-        found = expected(name, *parts, folds=True, direct=options.direct, **cells)
+        model, truth, observed, cells = makers[name]()
+        observed = observed[: options.pointings]
+        found = expected(name, model, truth, observed, folds=True, direct=options.direct, **cells)
         figures["expected"][name] = found.pop("terms")
         figures["details"][name] = found
     if options.background:
