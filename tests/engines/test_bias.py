@@ -65,7 +65,7 @@ def everywhere(rough):
     return Rows.init(cells, [rough], PER_DECADE, bands=200), volume
 
 
-@pytest.mark.parametrize(("shape", "engine"), CASES, ids="-".join)
+@pytest.mark.parametrize(("shape", "engine"), CASES)
 def test_cells_of_a_source_add_up_to_its_counts(rough, everywhere, engine, shape):
     rows, volume = everywhere
     source = gj.Source(gj.PowerLaw(2.5, 1e-11), SHAPES[shape])
@@ -74,7 +74,7 @@ def test_cells_of_a_source_add_up_to_its_counts(rough, everywhere, engine, shape
     assert total == pytest.approx(float(built.expected_counts(source).sum()), rel=TOLERANCE.get(shape, 2e-5))
 
 
-@pytest.mark.parametrize(("shape", "engine"), [case for case in CASES if case[0] in ("point", "halo")], ids="-".join)
+@pytest.mark.parametrize(("shape", "engine"), [case for case in CASES if case[0] in ("point", "halo")])
 def test_events_and_cells_of_a_source_add_up_alike(rough, engine, shape):
     """Over reconstructed energies, in one direction."""
     source = gj.Source(gj.PowerLaw(2.5, 1e-11), SHAPES[shape])
