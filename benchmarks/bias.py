@@ -392,7 +392,7 @@ def paper_truth():
 def fitted(model, truth, cells) -> dict:
     """Estimates, errors and pulls of the paper's model."""
     engine = {f"sources/{name}": by_fold for name in ("centre", "g09", "j1745")}
-    posterior = gj.Posterior(model, paper.PRIORS, observations(), cells, engine=engine)
+    posterior = gj.Posterior(model, paper.PRIORS, observations(), cells, engine=engine)  # pyright: ignore[reportArgumentType]
     best = gj.fit(posterior, initial=truth)
     errors = {name: float(value) for name, value in best.standard_deviations.items()}
     values = {name: float(value) for name, value in best.parameters.items()}
@@ -419,7 +419,12 @@ def no_signal(cells) -> dict:
         terms = ratio / (1.0 + fraction * ratio)
         fraction += (count * terms).sum() / (count * terms**2).sum()
     error = 1.0 / np.sqrt((count * terms**2).sum())
-    return {"events": cells.total, "fraction": fraction, "error": error, "pull": fraction / error}
+    return {
+        "events": cells.total,
+        "fraction": float(fraction),
+        "error": float(error),
+        "pull": float(fraction / error),
+    }
 
 
 def many_sets(model, truth, sets: list[gj.Cells]) -> dict:
@@ -440,8 +445,9 @@ def draw(figures) -> None:
     import matplotlib.pyplot as plt
 
     models = figures["expected"]
-    figure, axes = plt.subplots(1, len(models) + 1, figsize=(15.0, 6.0), layout="constrained")
-    for ax, (name, terms) in zip(axes, models.items(), strict=False):
+    width = 5.0 * (len(models) + 1)
+    figure, axes = plt.subplots(1, len(models) + 1, figsize=(width, 6.0), layout="constrained", squeeze=False)
+    for ax, (name, terms) in zip(axes[0], models.items(), strict=False):
         for column, parameter in enumerate(next(iter(terms.values()))):
             values = [abs(term[parameter]) for term in terms.values()]
             ax.plot(np.maximum(values, 1e-5), range(len(terms)), "osv^"[column], ms=5, label=parameter)
@@ -449,7 +455,7 @@ def draw(figures) -> None:
         ax.set(xscale="log", xlim=(8e-6, 1.0), xlabel="bias at 1e8 events [sigma]", title=name)
         ax.set_yticks(range(len(terms)), list(terms), fontsize=6)
         ax.legend(fontsize=7)
-    ax, rows = axes[-1], []
+    ax, rows = axes[0, -1], []
     for key in ("fit_1e9", "background_only"):
         if key in figures:
             pulls = figures[key] if key == "fit_1e9" else {"background only": figures[key]["pull"]}
@@ -466,6 +472,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="*", default=["paper", "demo", "calibration"], help="for the expected biases")
     parser.add_argument("--direct", type=int, default=1000, help="events of each component for the direct engine")
+    parser.add_argument("--pointings", type=int, help="only so many, for the expected biases")
     parser.add_argument("--events", type=float, default=0, help="events of the paper's model to fit, such as 1e9")
     parser.add_argument("--background", type=float, default=0, help="events of the background alone")
     parser.add_argument("--part", type=float, default=62_500_000, help="events of each part of a simulation")
@@ -487,8 +494,9 @@ def main():
         ),
     }
     for name in options.models:
-        *parts, cells = makers[name]()
-        found = expected(name, *parts, folds=True, direct=options.direct, **cells)
+        model, truth, observed, cells = makers[name]()
+        observed = observed[: options.pointings]
+        found = expected(name, model, truth, observed, folds=True, direct=options.direct, **cells)
         figures["expected"][name] = found.pop("terms")
         figures["details"][name] = found
     if options.background:
@@ -505,8 +513,8 @@ def main():
         figures["sets"] = many_sets(
             model, truth, simulated("sets", model, truth, 100_000_000, options.sets, options.cells)
         )
-    draw(figures)
     report("bias", figures)
+    draw(figures)
 
 
 def only_background(p):
