@@ -87,7 +87,7 @@ def exact_background(cells: gj.Cells, observed) -> np.ndarray:
             for ring in range(rings):
                 sectors = within[ring + 1] - within[ring]
                 away = np.radians((ring + place) * float(o.offset_max) / rings)
-                turn = (np.arange(sectors)[:, None, None] + place) * 2.0 * np.pi / sectors
+                turn = (np.arange(sectors)[:, None, None] + place) * 2.0 * np.pi / sectors - np.radians(o.fov_angle)
                 x = -np.degrees(np.arctan2(np.sin(away)[:, None] * np.sin(turn), np.cos(away)[:, None] + 0.0 * turn))
                 y = np.degrees(np.arcsin(np.sin(away)[:, None] * np.cos(turn)))
                 rate = _energy_integral(nodes, values, x, y, np.log(low), np.log(high)) / (high - low)
