@@ -31,10 +31,11 @@ from benchmarks import paper_2401_13876 as paper
 from benchmarks.fold import by_event
 from benchmarks.report import RESULTS, report
 from benchmarks.scale import observations
+from gammajax.common.parameters import is_same
 from gammajax.engines import ENGINES, BackgroundEngine, Rows
 from gammajax.engines.fixed import FixedEngine
 from gammajax.events.cells import Cells
-from gammajax.instrument.sky import DEGREE
+from gammajax.instrument.sky import DEGREE, deproject
 from gammajax.simulation import _BackgroundSampler
 
 KEYS = {"paper": 177, "background": 191, "sets": 211}  # of the simulations
@@ -194,7 +195,7 @@ class Integrals:
             return 0.0
         step, value = STEPS[name], self.truth[name]
         ends = [self.model({**self.truth, name: value + sign * step}).components[path] for sign in (1.0, -1.0)]
-        if gj.common.parameters.is_same(*ends):
+        if is_same(*ends):
             return 0.0
         return (function(ends[0]) - function(ends[1])) / (2.0 * step)
 
@@ -271,7 +272,7 @@ def _above(sampler, o, key, draws):
         (part + place) * step - sampler.half_width
         for part, place in ((square % sampler.squares, v), (square // sampler.squares, w))
     )
-    lon, lat = gj.instrument.sky.deproject(x, y, o.lon, o.lat)
+    lon, lat = deproject(x, y, o.lon, o.lat)
     rate = o.background(energy, lon, lat) * energy
     return jnp.maximum(rate / sampler.envelope[cell] - 1.0, 0.0).mean()
 

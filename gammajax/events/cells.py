@@ -233,7 +233,9 @@ class Cells(eqx.Module):
                 for column, part in zip(columns, made, strict=True):
                     column[chunk] = np.asarray(part)[: chunk.size]
         interval = self._intervals(observation, cells)
-        return Points(*columns, np.stack([binning.edges[interval], binning.edges[interval + 1]], axis=1))
+        energy, energy_weight, lon, lat, weight = columns
+        ends = np.stack([binning.edges[interval], binning.edges[interval + 1]], axis=1)
+        return Points(energy, energy_weight, lon, lat, weight, ends)
 
     def spread(
         self, step: float, centre: tuple[float, float], reach: float
