@@ -31,10 +31,11 @@ from benchmarks import paper_2401_13876 as paper
 from benchmarks.fold import by_event
 from benchmarks.report import RESULTS, report
 from benchmarks.scale import observations
+from gammajax.common.parameters import is_same
 from gammajax.engines import ENGINES, BackgroundEngine, Rows
 from gammajax.engines.fixed import FixedEngine
 from gammajax.events.cells import Cells
-from gammajax.instrument.sky import DEGREE
+from gammajax.instrument.sky import DEGREE, deproject
 from gammajax.simulation import _BackgroundSampler
 
 KEYS = {"paper": 177, "background": 191, "sets": 211}  # of the simulations
@@ -87,7 +88,7 @@ def exact_background(cells: gj.Cells, observed) -> np.ndarray:
             for ring in range(rings):
                 sectors = within[ring + 1] - within[ring]
                 away = np.radians((ring + place) * float(o.offset_max) / rings)
-                turn = (np.arange(sectors)[:, None, None] + place) * 2.0 * np.pi / sectors
+                turn = (np.arange(sectors)[:, None, None] + place) * 2.0 * np.pi / sectors - np.radians(o.fov_angle)
                 x = -np.degrees(np.arctan2(np.sin(away)[:, None] * np.sin(turn), np.cos(away)[:, None] + 0.0 * turn))
                 y = np.degrees(np.arcsin(np.sin(away)[:, None] * np.cos(turn)))
                 rate = _energy_integral(nodes, values, x, y, np.log(low), np.log(high)) / (high - low)
@@ -194,7 +195,7 @@ class Integrals:
             return 0.0
         step, value = STEPS[name], self.truth[name]
         ends = [self.model({**self.truth, name: value + sign * step}).components[path] for sign in (1.0, -1.0)]
-        if gj.common.parameters.is_same(*ends):
+        if is_same(*ends):
             return 0.0
         return (function(ends[0]) - function(ends[1])) / (2.0 * step)
 
@@ -271,7 +272,7 @@ def _above(sampler, o, key, draws):
         (part + place) * step - sampler.half_width
         for part, place in ((square % sampler.squares, v), (square // sampler.squares, w))
     )
-    lon, lat = gj.instrument.sky.deproject(x, y, o.lon, o.lat)
+    lon, lat = deproject(x, y, o.lon, o.lat)
     rate = o.background(energy, lon, lat) * energy
     return jnp.maximum(rate / sampler.envelope[cell] - 1.0, 0.0).mean()
 

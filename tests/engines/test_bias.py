@@ -43,7 +43,8 @@ def rough(make_observation):
     profile = observation.response.energy_dispersion.profile
     # of all energies alike: such structure does not average out
     scatter = np.exp(random.normal(0.0, 0.3, profile.axes[2].nodes.size))
-    dispersion = EnergyDispersion(*profile.axes, np.asarray(profile.values) * scatter)
+    true, away, migra = profile.axes
+    dispersion = EnergyDispersion(true, away, migra, np.asarray(profile.values) * scatter)
     table = observation.response.background.log_rate
     energy, offset = table.axes[0], np.linspace(0.0, 5.0, 26)
     coarse = np.asarray(table.values)[:, :1] - 0.15 * offset**2
