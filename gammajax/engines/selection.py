@@ -47,7 +47,8 @@ def excluded_pixels(observation: Observation) -> Nodes:
     lon, lat = (np.asarray(part)[chosen] for part in grid.directions())
     room = float(observation.offset_max) - separation_on_host(lon, lat, observation.lon, observation.lat)
     solid_angle = grid.solid_angle * np.clip(0.5 + room / grid.step, 0.0, 1.0)
-    return lon, lat, solid_angle
+    inside = solid_angle > 0.0
+    return lon[inside], lat[inside], solid_angle[inside]
 
 
 def spline_integrals(observation: Observation, grid: Grid) -> Float[np.ndarray, "y x"]:
