@@ -109,10 +109,11 @@ class ImageSheet(eqx.Module):
         parts = [weighted_sum(hat, value) for hat in hats]
         if not self.linear:
             # the geometric mean of the arithmetic and the harmonic mean replaces the arithmetic one, as in `Folded`
-            least = jnp.maximum(LIKE * jax.lax.stop_gradient(jnp.stack(value).max(0)), 1e-30)
-            spread = [jnp.maximum(part, least) for part in value]
-            inverse = [least / part for part in spread]
-            means = [weighted_sum(hat, spread) / least * weighted_sum(hat, inverse) for hat in hats]
+            # relative to the largest: powers of the inverse stay in the range of single precision
+            top = jnp.maximum(jax.lax.stop_gradient(jnp.stack(value).max(0)), 1e-30)
+            spread = [jnp.maximum(part / top, LIKE) for part in value]
+            inverse = [1.0 / part for part in spread]
+            means = [weighted_sum(hat, spread) * weighted_sum(hat, inverse) for hat in hats]
             parts = [
                 part * sum(hat) * jax.lax.rsqrt(jnp.maximum(mean, 1e-12))
                 for part, hat, mean in zip(parts, hats, means, strict=True)
