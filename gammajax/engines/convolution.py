@@ -136,23 +136,17 @@ def selected_fractions(observation: Observation, grid: Grid, oversample: int = 6
     return grid.average(share, oversample)
 
 
-def spline_means(means: Float[np.ndarray, "..."], axis: int) -> Float[np.ndarray, "..."]:
-    """Coefficients of the cubic B-spline with these means over the unit intervals about the integers.
+def spline_means(means: Float[np.ndarray, "*batch interval column"]) -> Float[np.ndarray, "*batch interval column"]:
+    """Coefficients of the cubic B-splines with these means over the unit intervals about the integers.
 
     Interpolation of values would let structure finer than a step change integrals.
     """
-    count = means.shape[axis]
+    count = means.shape[-2]
     index = np.arange(count)[:, None] + np.arange(-2, 3)
     index = (count - 1) - np.abs((count - 1) - np.abs(index))  # mirrored
     matrix = np.zeros((count, count))
     np.add.at(matrix, (np.arange(count)[:, None], index), np.broadcast_to(TAPS, index.shape))
-    return np.moveaxis(
-        np.linalg.solve(matrix, np.moveaxis(means, axis, 0).reshape(count, -1)).reshape(
-            count, *np.delete(means.shape, axis)
-        ),
-        0,
-        axis,
-    )
+    return np.linalg.solve(matrix, means)
 
 
 @eqx.filter_jit

@@ -108,8 +108,8 @@ class ImageSheet(eqx.Module):
         hats = hat_values([[part - first for part in side] for side in sides(weight)], self.window)
         parts = [weighted_sum(hat, value) for hat in hats]
         if not self.linear:
-            # the geometric mean of the arithmetic and the harmonic mean replaces the arithmetic one, as in `Folded`
-            # relative to the largest: powers of the inverse stay in the range of single precision
+            # the geometric mean of the arithmetic and the harmonic mean replaces the arithmetic one, as in `Folded`;
+            # relative to the largest, powers of the inverse stay in the range of single precision
             top = jnp.maximum(jax.lax.stop_gradient(jnp.stack(value).max(0)), 1e-30)
             spread = [jnp.maximum(part / top, LIKE) for part in value]
             inverse = [1.0 / part for part in spread]

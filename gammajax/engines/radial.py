@@ -228,8 +228,8 @@ class FreeSource(eqx.Module):
             position = (np.log(ends[:, 0]) - np.log(edges[0])) / ENERGY_STEP - 0.5
             weight = weight / ends
         else:
-            position, coarse = interval_of(edges, ends), 1
-            edges = beyond(edges)
+            position, coarse = _interval_of(edges, ends), 1
+            edges = _beyond(edges)
         run = np.searchsorted(served, rows.observation[mine])
         run, position = (np.repeat(column, weight.shape[1]) for column in (run, position))
         detected, coarse = _reconstructed(detector, runs, nodes, edges, coarse)
@@ -302,12 +302,12 @@ def _by_chunks(function, columns):
     return jnp.concatenate([values.reshape(whole), again(jax.tree.map(lambda a: a[whole:], columns))])
 
 
-def interval_of(edges, ends) -> Float[np.ndarray, " row"]:
-    """Position of the cells with these `ends` of their interval [TeV] among the intervals of `beyond(edges)`."""
+def _interval_of(edges, ends) -> Float[np.ndarray, " row"]:
+    """Position of the cells with these `ends` of their interval [TeV] among the intervals of `_beyond(edges)`."""
     return np.searchsorted(edges, ends.mean(1)) - 1.0 + EDGE
 
 
-def beyond(edges: Float[np.ndarray, " edge"]) -> Float[np.ndarray, " more"]:
+def _beyond(edges: Float[np.ndarray, " edge"]) -> Float[np.ndarray, " more"]:
     """Edges [TeV] of the intervals of cells, and of some more on both sides, which splines reach."""
     return np.exp(np.pad(np.log(edges), EDGE, mode="reflect", reflect_type="odd"))
 
@@ -334,15 +334,15 @@ def _reconstructed(detector: Detector, runs: Runs, nodes: EnergyNodes, edges, ev
     ends = jnp.asarray(np.stack([edges[:-1], edges[1:]], axis=1))
     cumulative = detector.cumulative()
     for number in range(shape[0]):
-        values = np.asarray(mean_detected(detector, nodes, jnp.asarray(number), ends, cumulative), np.float64)
+        values = np.asarray(_mean_detected(detector, nodes, jnp.asarray(number), ends, cumulative), np.float64)
         values = (values * width[:, None, None]).transpose(1, 0, 2)
         coarse[number] = values[:, ::every]
-        detected[number] = spline_means(values, 1) if every > 1 else spline_filter1d(values, 3, axis=1, mode="mirror")
+        detected[number] = spline_means(values) if every > 1 else spline_filter1d(values, 3, axis=1, mode="mirror")
     return jnp.asarray(detected), jnp.asarray(coarse)
 
 
 @eqx.filter_jit
-def mean_detected(detector, nodes, response, ends, cumulative) -> Float[Array, "interval offset energy"]:
+def _mean_detected(detector, nodes, response, ends, cumulative) -> Float[Array, "interval offset energy"]:
     """Means of A D [cm^2 TeV^-1] of one response over intervals of reconstructed energy, [interval, end]."""
     shape = ends.shape[0], nodes.energy.size
     node = jnp.broadcast_to(jnp.arange(nodes.energy.size), shape)
