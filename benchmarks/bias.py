@@ -38,7 +38,7 @@ from gammajax.events.cells import Cells
 from gammajax.instrument.sky import DEGREE, deproject
 from gammajax.simulation import _BackgroundSampler
 
-KEYS = {"paper": 177, "background": 191, "sets": 211}  # of the simulations
+KEYS = {"paper": 177, "background": 191}  # of the simulations
 EVENTS = 1e8  # that biases are quoted for
 STEPS = {"mass": 0.01, "log_mass": 0.01, "index": 0.01}  # of differences of spectra
 BY_FOLD = ("sources/j1745",)  # fixed sources which are slow to set up by kernels
@@ -476,8 +476,8 @@ def main():
     parser.add_argument("--pointings", type=int, help="only so many, for the expected biases")
     parser.add_argument("--events", type=float, default=0, help="events of the paper's model to fit, such as 1e9")
     parser.add_argument("--background", type=float, default=0, help="events of the background alone")
-    parser.add_argument("--part", type=float, default=62_500_000, help="events of each part of a simulation")
-    parser.add_argument("--sets", type=int, default=0, help="data sets of 1e8 events to fit")
+    parser.add_argument("--part", type=float, default=100_000_000, help="events of each part of a simulation")
+    parser.add_argument("--sets", type=int, default=0, help="parts to fit on their own, too")
     parser.add_argument("--cells", type=Path, default=Path("bias-cells"), help="folder for the simulated parts")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
@@ -511,9 +511,7 @@ def main():
         figures["fit_1e9"] = figures["fit"]["pulls"]
         print(figures["fit"], flush=True)
     if options.sets:
-        figures["sets"] = many_sets(
-            model, truth, simulated("sets", model, truth, 100_000_000, options.sets, options.cells)
-        )
+        figures["sets"] = many_sets(model, truth, simulated("paper", model, truth, size, options.sets, options.cells))
     report("bias", figures)
     draw(figures)
 

@@ -16,6 +16,8 @@ from jaxtyping import Array, Float, Integer
 
 from gammajax.model.mixture import LEAST_COUNTS
 
+LEAST = 0.1  # part of the positive intensities of an event that negative noise of others leaves
+
 
 # each compiled as a whole, also where nothing around it is: step by step it would be a hundred programs
 @jax.jit
@@ -53,7 +55,7 @@ def extended_likelihood(
 @jax.jit
 def total_intensity(intensities: Sequence[Float[Array, " row"]]) -> Float[Array, " row"]:
     """Intensity [TeV^-1 sr^-1] of each event by all components: Sum_i lambda_i."""
-    return functools.reduce(operator.add, intensities)
+    return _sum(list(intensities))
 
 
 @jax.jit
@@ -68,8 +70,21 @@ def mixture_density(
     """
     some = ~(counts <= LEAST_COUNTS)  # true for NaN, which must not become zero
     scales = jnp.where(some, fractions / jnp.where(some, counts, 1.0), 0.0)
+    return _sum([scale * row for scale, row in zip(scales, intensities, strict=True)])
+
+
+def _sum(terms: list[Float[Array, " row"]]) -> Float[Array, " row"]:
+    """Sum over components, at least `LEAST` of the sum of the positive ones.
+
+    Where a component has next to no intensity, above the mass of dark matter for example, the nodes of true energy
+    leave noise of either sign. It adds up to nothing; without its negative half a signal would have 7e-6 more events
+    than are expected, which moves a mass by 0.3 errors at 1e8 events.
+    """
     # add one by one: stacking them into a matrix would copy them
-    return functools.reduce(operator.add, (scale * row for scale, row in zip(scales, intensities, strict=True)))
+    total = functools.reduce(operator.add, terms)
+    # not maximum: its derivative at zero is one half
+    least = LEAST * functools.reduce(operator.add, (jnp.where(term < 0.0, 0.0, term) for term in terms))
+    return jnp.where(total < least, least, total)
 
 
 @jax.jit

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gammajax.likelihood import accurate_sum, extended_likelihood, mixture_density, mixture_likelihood, sum_of_logs
+from gammajax.likelihood import (
+    accurate_sum,
+    extended_likelihood,
+    mixture_density,
+    mixture_likelihood,
+    sum_of_logs,
+    total_intensity,
+)
 
 RANDOM = np.random.default_rng(0)
 # sums that lose digits when added one after the other
@@ -113,3 +120,12 @@ def test_a_small_change_of_many_counts(total):
     ones = jnp.ones(3)
     found = extended_likelihood([ones], [jnp.asarray(now)], ones, [jnp.asarray(before)], jnp.ones(3, int))
     assert float(found) == pytest.approx(-exact, abs=1e-6)
+
+
+def test_negative_noise_of_one_component_leaves_a_positive_density():
+    intensities = [jnp.array([1.0, 1.0, -1.0]), jnp.array([-0.01, -2.0, -1.0])]
+    for density in (
+        total_intensity(intensities),
+        mixture_density(intensities, jnp.array([1.0, 1.0]), jnp.array([1.0, 1.0])),
+    ):
+        np.testing.assert_allclose(density, [0.99, 0.1, 0.0], rtol=1e-6)

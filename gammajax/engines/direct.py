@@ -102,8 +102,7 @@ class DirectEngine(Engine):
                     kernel = _point(source.morphology, observation, dispersion, lon, lat, energy_true)
                 else:
                     kernel = _extended(source.morphology, observation, widths, dispersion, lon, lat, energy_true)
-                values = observation.livetime * kernel @ flux[node]
-                return jnp.where(values < 0.0, 0.0, values)
+                return observation.livetime * kernel @ flux[node]
 
             values = jax.lax.map(jax.checkpoint(one), columns, batch_size=BATCH)
             values = (values.reshape(weight.shape) * weight).sum(1)[copies]

@@ -15,6 +15,8 @@ class Expected(NamedTuple):
 
     The counts are terms of a sum over the last axis, for example over energies. Likelihoods of absolute fluxes need the
     change of a large number of counts to a small fraction of one event: they take the difference of each term.
+
+    Intensities next to zero are noise of either sign, of the nodes of true energy and of transforms.
     """
 
     intensity: Float[Array, " row"]

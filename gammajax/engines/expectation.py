@@ -3,6 +3,7 @@
 from typing import overload
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -46,7 +47,8 @@ def intensity(
         built = engine_init(component, engine)(component, observations, rows)
         inverse = np.empty(len(events), int)
         inverse[rows.index[rows.valid]] = np.flatnonzero(rows.valid)
-    return or_undefined(component, built.intensity(component)[inverse])
+    values = built.intensity(component)[inverse]
+    return or_undefined(component, jnp.where(values < 0.0, 0.0, values))  # noise next to zero
 
 
 @overload

@@ -72,10 +72,8 @@ class KernelEngine(Engine):
         """Intensities and counts, by energy."""
         flux = self.nodes.flux(source.spectrum)
         window = self.start[:, None] + jnp.arange(self.kernel.shape[1])
-        # single elements may be negative, but a negative sum is noise of the transforms
         values = jnp.einsum("bj,bjk->bk", flux.astype(self.kernel.dtype)[window], self.kernel).reshape(-1)
-        # not maximum: its derivative at a flux of zero is one half
-        return Expected(jnp.where(values < 0.0, 0.0, values), self.exposure * flux)
+        return Expected(values, self.exposure * flux)
 
 
 class PreparedKernel(eqx.Module):
@@ -328,5 +326,4 @@ def _product(fluxes, kernel, start):
     if fluxes is None:
         return kernel
     window = start[:, None] + jnp.arange(kernel.shape[1])
-    values = jnp.stack([(kernel * flux[window]).sum(-1) for flux in fluxes], axis=1)
-    return jnp.where(values < 0.0, 0.0, values)
+    return jnp.stack([(kernel * flux[window]).sum(-1) for flux in fluxes], axis=1)

@@ -273,8 +273,6 @@ class FreeSource(eqx.Module):
 
         values = _by_chunks(some, (self.run, self.lon, self.lat, self.place))
         values = (values.reshape(self.weight.shape) * self.weight).sum(1)
-        # transforms leave noise of either sign; not maximum: its derivative at zero is one half
-        values = jnp.where(values < 0.0, 0.0, values)
         result = jnp.zeros(self.rows, flux.dtype)
         return result.at[self.members].set(values.astype(result.dtype), mode="drop")
 

@@ -126,3 +126,14 @@ def test_backgrounds_add_up_to_the_integral_of_their_table(rough, everywhere):
     exact = float(rough.livetime) * (np.exp(e) * width) @ rate @ (2.0 * np.pi * DEGREE * np.sin(DEGREE * o) * ring)
     assert float(built.expected_counts(background).sum()) == pytest.approx(exact, rel=1e-5)
     assert by_event(rows, built.intensity(background)).astype(float) @ volume == pytest.approx(exact, rel=1e-5)
+
+
+@pytest.mark.parametrize("engine", ["kernel", "fold"])
+@pytest.mark.parametrize("spectrum", [gj.DarkMatter("W", mass=2.0), gj.DarkMatter("gamma", mass=2.0)], ids=["W", "line"])
+def test_noise_beyond_an_endpoint_adds_up_to_nothing(rough, everywhere, spectrum, engine):
+    rows, volume = everywhere
+    source = gj.Source(spectrum, POINT)
+    built = ENGINES[engine].init(source, [rough], rows)
+    values = by_event(rows, built.intensity(source)).astype(float)
+    assert values @ volume == pytest.approx(float(built.expected_counts(source).sum()), rel=1e-5)
+    assert np.maximum(values, 0.0) @ volume > (1.0 + 1e-5) * values @ volume  # there is some
