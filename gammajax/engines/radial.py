@@ -45,6 +45,7 @@ CHUNK = 2**17  # pairs of row and point, per step of an evaluation: bounds its m
 ENERGY_STEP, COARSE = 0.02, 4  # of tabulated reconstructed energies, in ln E', and in steps of moments
 EDGE = 2  # copies of the first and last interval of cells: more than the reach of a spline
 PIXELS = 256  # numbers of pixels of excluded sky are multiples
+NODE_WIDTH = 0.8  # of the smoothed exposure, in distances of its nodes: the rest of an edge is 3e-6
 PROBES = 64  # runs whose offsets set the window of offsets
 
 
@@ -235,6 +236,9 @@ class FreeSource(eqx.Module):
         detected, coarse = _reconstructed(detector, runs, nodes, edges, coarse)
         step = fold.offsets[1] - fold.offsets[0]
         span = max(float(_fold(fold, morphology).span) for morphology in morphologies)
+        exposure = Exposure.init(detector, runs, nodes, fold.reach, max(float(m.radius) for m in morphologies))
+        if isinstance(fold, ImageFold):
+            exposure = exposure.smooth(NODE_WIDTH * fold.node_step)
         return cls(
             runs,
             jnp.asarray(served),
@@ -242,7 +246,7 @@ class FreeSource(eqx.Module):
             detected,
             coarse,
             jnp.asarray(share, detected.dtype),
-            Exposure.init(detector, runs, nodes, fold.reach, max(float(m.radius) for m in morphologies)),
+            exposure,
             Excluded.init(morphologies, runs, nodes, detector, share, fold.reach),
             rows.place(run.astype(np.int32)),
             rows.place(lon.ravel()),
