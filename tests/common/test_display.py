@@ -132,6 +132,10 @@ MADE = {
         lambda o, p: gj.ParticleModel({"mass": NODES, "g": [1, 2]}, {"W": np.ones((3, 2))}, {"mass": "TeV"}),
         ["mass from 0.1 to 10 TeV", "g from 1 to 2", "W"],
     ),
+    gj.Unbinned: (
+        lambda o, p: gj.Unbinned(o, gj.Events([1.0, 2.0], [0.0, 0.1], [0.0, 0.1]), components=["sky"], name="hess"),
+        ["hess", "2 events", "1 observation", "sky"],
+    ),
     gj.Events: (lambda o, p: gj.Events([1.0, 2.0], [3, 4], [5, 6], component=1), ["2", "1 to 2 TeV", "3 to 4 deg"]),
     gj.Asimov: (
         lambda o, p: asimov(p),
