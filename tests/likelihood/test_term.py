@@ -111,7 +111,8 @@ def test_the_model_is_evaluated_once(sets):
 
 
 def weighted(p):
-    return gj.Mixture(source=model(p).components["source"], sky=gj.InstrumentBackground(), weights={"source": 0.3})
+    source = model({**POINT, **p}).components["source"]
+    return gj.Mixture(source=source, sky=gj.InstrumentBackground(), weights={"source": 0.3})
 
 
 def dark(p):
