@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Integer
 
 from gammajax.common import distributed
-from gammajax.common.display import block, document, length, listed, number_of, total, words
+from gammajax.common.display import block, document, length, listed, number_of, text, total, words
 from gammajax.common.progress import DELAY, Progress
 from gammajax.engines import Engine, Rows
 from gammajax.engines.choice import EngineChoice, engines_of
@@ -61,8 +61,9 @@ class Unbinned(Data):
     def __repr__(self) -> str:
         """Numbers of events and observations."""
         return block(
-            f"Unbinned data {self.name or ''}: {self.events.total} events in "
-            f"{number_of(len(self.observations), 'observation')}",
+            f"Unbinned data {self.name or ''}: {length(self.events.observation)} "
+            f"{'events' if isinstance(self.events, Events) else 'cells'} in "
+            f"{number_of(len(self.observations), 'observation')}, observations {text(self.events.observation)}",
             f"components {'all' if self.components is None else listed(self.components)}",
         )
 
