@@ -20,6 +20,7 @@ from gammajax.model.spectra import ExponentialCutoffPowerLaw as ExponentialCutof
 from gammajax.model.spectra import LogParabola as LogParabola
 from gammajax.model.spectra import PowerLaw as PowerLaw
 from gammajax.model.spectra import ProductSpectrum as ProductSpectrum
+from gammajax.model.spectra import RescaledSpectrum as RescaledSpectrum
 from gammajax.model.spectra import SmoothBrokenPowerLaw as SmoothBrokenPowerLaw
 from gammajax.model.spectra import SumSpectrum as SumSpectrum
 from gammajax.model.spectra import SuperExponentialCutoffPowerLaw4FGL as SuperExponentialCutoffPowerLaw4FGL

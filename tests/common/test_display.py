@@ -207,6 +207,7 @@ MADE = {
     ),
     gj.LogParabola: (lambda o, p: gj.LogParabola(2.0, 0.1), ["alpha=2", "beta=0.1", FLUX, "reference=1 TeV"]),
     gj.PowerLaw: (lambda o, p: POWER_LAW, ["index=2.3", f"amplitude=3e-12 {FLUX}", "reference=1 TeV"]),
+    gj.RescaledSpectrum: (lambda o, p: gj.RescaledSpectrum(POWER_LAW, 0.1), ["index=2.3", "z=0.1"]),
     gj.ProductSpectrum: (lambda o, p: 0.5 * POWER_LAW, ["index=2.3", "0.5"]),
     gj.SmoothBrokenPowerLaw: (lambda o, p: gj.SmoothBrokenPowerLaw(1.5, 2.5), ["index2=2.5", "ebreak=1 TeV", FLUX]),
     gj.SumSpectrum: (lambda o, p: POWER_LAW + gj.Line(2.0), ["index=2.3", "energy=2 TeV"]),
