@@ -253,7 +253,8 @@ class Plane(eqx.Module):
 
     def __call__(self, lon, lat) -> Float[Array, "2"]:
         """Pixel coordinates."""
-        away = (lon - self.lon + 180.0) % 360.0 - 180.0
+        away = lon - self.lon
+        away = away - 360.0 * jnp.round(away / 360.0)  # exact for small ones, as a remainder of 180 + away is not
         return self.origin + self.coefficients @ _powers(away / self.half[0], (lat - self.lat) / self.half[1])
 
 
