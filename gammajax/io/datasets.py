@@ -19,7 +19,12 @@ SUCH_AS = f"of gammapy's {', '.join(KINDS[:-1])} or {KINDS[-1]}"
 
 
 def from_gammapy_datasets(
-    datasets: Any, *, frame: str = "icrs", components: Sequence[str] | str | None = None, name: str | None = None
+    datasets: Any,
+    *,
+    frame: str = "icrs",
+    components: Sequence[str] | str | None = None,
+    name: str | None = None,
+    energy_range: tuple[float, float] | None = None,
 ) -> list:
     """Binned data of gammapy's datasets, for `gj.Posterior(model, priors, [...])`.
 
@@ -29,6 +34,7 @@ def from_gammapy_datasets(
     - `frame`: "icrs" or "galactic", of the directions in the model.
     - `components`: those that these data see, by path; by default all sources, and the instrument's background where a
       dataset has one. `name`: of a single data set, by default gammapy's.
+    - `energy_range` [TeV]: of reconstructed energies; only bins that lie in it as a whole count, besides the masks.
 
     Counts, exposure, point spread function, dispersion, background and masks are those of the dataset; its own models
     are ignored. Maps and spectra with a background have a Poisson likelihood (gammapy's cash), ON and OFF the profile
@@ -48,7 +54,7 @@ def from_gammapy_datasets(
         raise ValueError("there are no datasets")
     if name is not None and len(found) > 1:
         raise ValueError(f"{len(found)} datasets cannot all have the name {name!r}; leave it out")
-    return [_binned(dataset, frame, components, name) for dataset in found]
+    return [_binned(dataset, frame, components, name, energy_range) for dataset in found]
 
 
 def _datasets(given) -> list:
@@ -84,7 +90,7 @@ def _read(path: Path) -> list:
         raise ValueError(f"{path}: no dataset {SUCH_AS}: {one_line(error)}") from error
 
 
-def _binned(dataset, frame, components, name):
+def _binned(dataset, frame, components, name, energy_range):
     from gammajax.likelihood.binned import Binned
     from gammajax.likelihood.term import seen
 
@@ -118,10 +124,15 @@ def _binned(dataset, frame, components, name):
         ratio = np.divide(on, other, out=np.zeros_like(on), where=other > 0)
     elif dataset.background is not None:
         background = _array(dataset.background)
+    low, high = energy_range or (0.0, np.inf)
+    edges = energy.edges.to_value("TeV")
+    # an edge in single precision may lie a little beyond the end
+    inside = (edges[:-1] >= low * (1.0 - 1e-6)) & (edges[1:] <= high * (1.0 + 1e-6))
+    mask = np.asarray(dataset.mask.data, bool).reshape(geometry.data_shape) & inside[:, None, None]
     return Binned(
         name=label,
         counts=_array(dataset.counts),
-        mask=np.asarray(dataset.mask.data, bool).reshape(geometry.data_shape),
+        mask=mask,
         energy=energy.center.to_value("TeV"),
         edges=true.edges.to_value("TeV"),
         exposure=convert * _array(exposure),
