@@ -404,7 +404,7 @@ def recounted(posterior: gj.Posterior, cells: gj.Cells) -> gj.Posterior:
     count = of_cell[np.asarray(posterior.data.observation), np.asarray(posterior.data.cell)]
     count = np.where(np.asarray(posterior.count) > 0, count, 0)  # rows of padding repeat a cell
     assert count.sum() == cells.total
-    return eqx.tree_at(lambda p: p.count, posterior, jnp.asarray(count, posterior.count.dtype))
+    return eqx.tree_at(lambda p: p.terms[0].count, posterior, jnp.asarray(count, posterior.count.dtype))
 
 
 def fitted(posterior, truth, cells) -> dict:
