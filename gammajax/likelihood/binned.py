@@ -16,7 +16,7 @@ Spectra have one pixel with all photons of a source: their exposure includes the
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -29,7 +29,7 @@ from scipy.fft import next_fast_len
 from gammajax.common.display import block, document, number_of, total, words
 from gammajax.instrument.observation import Aside
 from gammajax.likelihood.sums import accurate_sum, sum_of_logs
-from gammajax.likelihood.term import Data, Reference, Setup, Term
+from gammajax.likelihood.term import Data, Reference, Setup, Term, seen
 from gammajax.model.mixture import InstrumentBackground, Mixture, Source, or_undefined
 from gammajax.model.morphology import Morphology, Point
 from gammajax.model.spectra import Spectrum
@@ -78,7 +78,7 @@ class Binned(Data):
     ratio: Float[np.ndarray, "energy y x"] | None = None
     solid_angle: Float[np.ndarray, "y x"] | None = None
     pixels: Pixels | None = eqx.field(static=True, default=None)
-    components: tuple[str, ...] | None = eqx.field(static=True, default=None)
+    components: Sequence[str] | str | None = eqx.field(static=True, converter=seen, default=None)
     __pdoc__ = document
 
     def __check_init__(self):
