@@ -258,7 +258,7 @@ REFUSED = {
     "no counts": (lambda: small(counts=None, mask_safe=None), "dataset 'small' has no counts"),
     "no exposure": (lambda: small(exposure=None), "dataset 'small' has no exposure"),
     "other unit": (other_unit, "exposures must be in an area times a time, as m2 s, not 's'"),
-    "no OFF counts": (without_off, "dataset 'small' has ON counts without OFF counts"),
+    "no OFF counts": (without_off, "dataset '.*' has ON counts without OFF counts"),
     "other objects": (lambda: 3.0, "a dataset must be a path or one of gammapy's MapDataset, .* not float"),
     "nothing": (lambda: [], "there are no datasets"),
 }

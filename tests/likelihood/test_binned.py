@@ -13,6 +13,7 @@ from scipy import stats
 import gammajax as gj
 from gammajax.likelihood import Binned
 from gammajax.likelihood.binned import wstat
+from gammajax.results.prediction import predict_bins
 
 EDGES = np.array([1.0, 2.0, 4.0])
 UNIT = 1e-12
@@ -46,8 +47,8 @@ def one_bin(counts, name, components=None, **changes):
         "name": name,
         "counts": np.asarray(counts, float).reshape(2, 1, 1),
         "mask": np.ones((2, 1, 1), bool),
-        "energy": np.sqrt(EDGES[1:] * EDGES[:-1]),
         "edges": EDGES,
+        "edges_true": EDGES,
         "exposure": np.full((2, 1, 1), 1.0 / UNIT),
         "response": flat_response,
         "components": components,
@@ -183,3 +184,41 @@ def test_masked_bins_do_not_count():
     values = [float(value(p, {"flux": jnp.asarray(70.0)})) for p in both]
     assert values[0] == values[1] == pytest.approx(41 * np.log(35.0) - 35.0, rel=1e-6)
     assert both[0].total == 41
+
+
+def draws_of(**scales):
+    rng = np.random.default_rng(0)
+    return gj.Result.from_samples({k: rng.normal(v, 0.05 * v, (2, 10)) for k, v in scales.items()}, method="test")
+
+
+def test_a_row_of_counts_for_each_data_set(observations, events):
+    """Events, and ON and OFF: bands of all bins add up to the expected counts; spectra reach over all energies."""
+
+    def model(p):
+        flux = p["flux"] * 1e-11
+        return gj.Mixture(
+            near=gj.Source(gj.PowerLaw(2.3, flux), gj.Point(0.3, 0.2)),
+            far=gj.Source(gj.PowerLaw(2.0, 100.0 * flux * UNIT * 1e11), PLACE),
+            sky=gj.InstrumentBackground(0.1),
+        )
+
+    off = {"counts_off": np.array([20.0, 8.0]).reshape(2, 1, 1), "ratio": np.full((2, 1, 1), 0.25)}
+    unbinned = gj.Unbinned(observations, events, components=["near", "sky"], name="events", per_decade=10.0)
+    posterior = gj.Posterior(
+        model, {"flux": dist.LogNormal(0.0, 1.0)}, [unbinned, one_bin([41, 19], "far", "far", **off)]
+    )
+    result = draws_of(flux=1.0)
+    draws = {"flux": result.samples["flux"][:3]}
+    prediction = predict_bins(posterior, posterior.terms[1], draws)
+    assert prediction.names == ("far", "OFF")
+    np.testing.assert_allclose(prediction.counts[:, 0], 100.0 * np.outer(draws["flux"], [0.5, 0.25]), rtol=1e-5)
+    assert np.all(prediction.counts[:, 1] > 0.0)
+    figure = result.plot_counts(posterior, events=2000)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert [title for title in titles if "reconstructed" in title] == [
+        "events: counts by reconstructed energy",
+        "far: counts by reconstructed energy",
+    ]
+    assert sum("on the sky" in title for title in titles) == 1
+    (axes,) = result.plot_spectrum(posterior).axes
+    np.testing.assert_allclose(axes.get_xlim(), (1.0, 4.0))
