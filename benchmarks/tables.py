@@ -43,6 +43,14 @@ ABOUT = {
         "Target: 1 %, median 0.2 %. `value_s`, `value_and_grad_s`: a posterior with a free position, extension and "
         "index, by number of events; `ratio_to_kernel`: to value and gradient with position and extension fixed.",
     ),
+    "joint_crab": (
+        "python -m benchmarks.joint_crab",
+        "Log-parabola of the Crab Nebula at 1 TeV from published OGIP spectra: value and error of each parameter (beta "
+        "of the common logarithm), beside the published ones (doi:10.1051/0004-6361/201834938); "
+        "`off_in_published_errors`: difference of value and of error. Target: 0.2. `joint_scales_nuts`: means and "
+        "standard deviations of the posterior. `seconds` with set-up and compilation, on two cores shared with other "
+        "work. Figure: [joint-crab.png](../docs/images/joint-crab.png).",
+    ),
     "likelihood": (
         "python -m benchmarks.likelihood --events 1000000 --bands 48",
         "`read_s` is `jnp.sum` over the kernel in the same process. Target: `value_and_grad_s` at most 3 times it; "

@@ -300,6 +300,10 @@ class Posterior(eqx.Module):
             for path in mixture.components
         }
 
+    def _alone(self, term: Term) -> "Posterior":
+        """The posterior of one of its data sets."""
+        return eqx.tree_at(lambda p: p.terms, self, (term,))
+
     @property
     def _number(self) -> Num[Array, ""]:
         """Number of observed events, as an array."""

@@ -92,7 +92,6 @@ def _read(path: Path) -> list:
 
 def _binned(dataset, frame, components, name, energy_range):
     from gammajax.likelihood.binned import Binned
-    from gammajax.likelihood.term import seen
 
     label = name or dataset.name
     where = f"dataset {label!r}"
@@ -133,8 +132,8 @@ def _binned(dataset, frame, components, name, energy_range):
         name=label,
         counts=_array(dataset.counts),
         mask=mask,
-        energy=energy.center.to_value("TeV"),
-        edges=true.edges.to_value("TeV"),
+        edges=edges,
+        edges_true=true.edges.to_value("TeV"),
         exposure=convert * _array(exposure),
         response=_Response(dataset, exposure.geom, frame, where),
         background=background,
@@ -142,7 +141,7 @@ def _binned(dataset, frame, components, name, energy_range):
         ratio=ratio,
         solid_angle=None if geometry.is_region else geometry.to_image().solid_angle().to_value("sr"),
         pixels=None if geometry.is_region else _pixels(geometry.to_image(), frame),
-        components=seen(components),
+        components=components,
     )
 
 

@@ -16,7 +16,7 @@ Spectra have one pixel with all photons of a source: their exposure includes the
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -29,7 +29,7 @@ from scipy.fft import next_fast_len
 from gammajax.common.display import block, document, number_of, total, words
 from gammajax.instrument.observation import Aside
 from gammajax.likelihood.sums import accurate_sum, sum_of_logs
-from gammajax.likelihood.term import Data, Reference, Setup, Term
+from gammajax.likelihood.term import Data, Reference, Setup, Term, seen
 from gammajax.model.mixture import InstrumentBackground, Mixture, Source, or_undefined
 from gammajax.model.morphology import Morphology, Point
 from gammajax.model.spectra import Spectrum
@@ -54,8 +54,8 @@ class Binned(Data):
 
     `gammajax.io.from_gammapy_datasets` makes them. Arrays have the axes energy, y, x; spectra have one pixel.
 
-    - `counts` in the bins of reconstructed `energy` (their centres) [TeV]; `mask` of the bins that count.
-    - `exposure` [cm^2 s] in the bins of true energy between `edges` [TeV].
+    - `counts` between the `edges` [TeV] of reconstructed energy; `mask` of the bins that count.
+    - `exposure` [cm^2 s] between the `edges_true` [TeV] of true energy.
     - `background`: expected counts, or None.
     - `counts_off` and `ratio`: counts of OFF regions, and ratio of the acceptances of ON and OFF; or None.
     - `response(lon, lat)`: kernel of the point spread function [true energy, y, x] or None, and dispersion
@@ -69,8 +69,8 @@ class Binned(Data):
     name: str | None = eqx.field(static=True)
     counts: Float[np.ndarray, "energy y x"]
     mask: Bool[np.ndarray, "energy y x"]
-    energy: Float[np.ndarray, " energy"]
     edges: Float[np.ndarray, " edge"]
+    edges_true: Float[np.ndarray, " edge_true"]
     exposure: Float[np.ndarray, "true y x"]
     response: Callable = eqx.field(static=True)
     background: Float[np.ndarray, "energy y x"] | None = None
@@ -78,7 +78,7 @@ class Binned(Data):
     ratio: Float[np.ndarray, "energy y x"] | None = None
     solid_angle: Float[np.ndarray, "y x"] | None = None
     pixels: Pixels | None = eqx.field(static=True, default=None)
-    components: tuple[str, ...] | None = eqx.field(static=True, default=None)
+    components: Sequence[str] | str | None = eqx.field(static=True, converter=seen, default=None)
     __pdoc__ = document
 
     def __check_init__(self):
@@ -89,6 +89,11 @@ class Binned(Data):
             raise ValueError(
                 f"data set {self.name!r}: {number} bins have an acceptance of zero in ON or OFF; mask these bins"
             )
+
+    @property
+    def energy(self) -> Float[np.ndarray, " energy"]:
+        """Centres of the bins of reconstructed energy [TeV]."""
+        return np.sqrt(self.edges[1:] * self.edges[:-1])
 
     @words
     def __repr__(self) -> str:
@@ -277,7 +282,7 @@ def _engine(data: Binned, source: Source, places: list[Morphology], free: bool) 
     """
     morphology = source.morphology
     kernel, dispersion = data.response(float(morphology.lon), float(morphology.lat))
-    edges, spread = jnp.asarray(data.edges), jnp.asarray(dispersion)
+    edges, spread = jnp.asarray(data.edges_true), jnp.asarray(dispersion)
     height, width = data.counts.shape[1:]
     if data.pixels is None or data.solid_angle is None:
         if kernel is not None:
@@ -359,6 +364,30 @@ class BinnedTerm(Term):
         kind = "ON and OFF bins" if self.off is not None else "bins"
         return block(f"{total(self.count.astype(int))} counts in {number_of(self.mask.size, 'bin')} ({kind})")
 
+    def by_energy(self, mixture: Mixture) -> dict[str, Float[Array, " energy"]]:
+        """Expected counts in the mask by reconstructed energy: of components, and of a background that is none.
+
+        Of ON and OFF data that is the best background for the counts.
+        """
+        parts = self._expected(mixture)
+        if self.off is not None:
+            off, ratio = self.off
+            parts["OFF"] = ratio * best_background(self.count, off, ratio, self._total(parts))
+        elif self.background is not None:
+            parts["its background"] = self.background
+        return {name: jnp.where(self.mask, part, 0.0).sum((1, 2)) for name, part in parts.items()}
+
+    @property
+    def edges(self) -> Float[np.ndarray, " edge"]:
+        """Edges of the bins of reconstructed energy [TeV]."""
+        return self.data.value.edges
+
+    @property
+    def energy_range(self) -> tuple[float, float]:
+        """Reconstructed energies [TeV] of the mask."""
+        some = np.flatnonzero(np.asarray(self.mask).any((1, 2)))
+        return float(self.edges[some[0]]), float(self.edges[some[-1] + 1])
+
     @property
     def labels(self) -> tuple[str, ...]:
         """The name of the data set."""
@@ -417,10 +446,18 @@ class BinnedTerm(Term):
 def wstat(
     count: Float[Array, "*shape"], off: Float[Array, "*shape"], ratio: Float[Array, "*shape"], signal
 ) -> Float[Array, "*shape"]:
-    """-2 ln L of counts in ON and OFF at the best background, relative to a perfect fit: gammapy's `wstat`.
+    """-2 ln L of counts in ON and OFF at the best background, relative to a perfect fit: gammapy's `wstat`."""
+    background = best_background(count, off, ratio, signal)
+    return _deviance(count, signal + ratio * background) + _deviance(off, background)
 
-    The best background b solves a (1 + a) b^2 - c b - n_off s = 0, where a is the ratio of acceptances, s the signal
-    and c = a (n_on + n_off) - (1 + a) s.
+
+def best_background(
+    count: Float[Array, "*shape"], off: Float[Array, "*shape"], ratio: Float[Array, "*shape"], signal
+) -> Float[Array, "*shape"]:
+    """Expected counts b of OFF regions that fit best beside a signal.
+
+    The root of a (1 + a) b^2 - c b - n_off s = 0, where a is the ratio of acceptances, s the signal and
+    c = a (n_on + n_off) - (1 + a) s.
     """
     c = ratio * (count + off) - (1.0 + ratio) * signal
     square = c**2 + 4.0 * ratio * (ratio + 1.0) * off * signal
@@ -428,10 +465,9 @@ def wstat(
     root = jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
     # the difference of two near numbers is none of this root
     below = c < 0
-    background = jnp.where(
+    return jnp.where(
         below, 2.0 * off * signal / jnp.where(below, root - c, 1.0), (c + root) / (2.0 * ratio * (ratio + 1.0))
     )
-    return _deviance(count, signal + ratio * background) + _deviance(off, background)
 
 
 def _deviance(count, expected):

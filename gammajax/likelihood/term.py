@@ -109,6 +109,11 @@ class Term(Data):
 
     @property
     @abc.abstractmethod
+    def energy_range(self) -> tuple[float, float]:
+        """Reconstructed energies [TeV] of the data."""
+
+    @property
+    @abc.abstractmethod
     def labels(self) -> tuple[str, ...]:
         """Names of the observations."""
 

@@ -154,6 +154,11 @@ class UnbinnedTerm(Term):
         return self._aside.value
 
     @property
+    def energy_range(self) -> tuple[float, float]:
+        """Reconstructed energies [TeV] of the selections."""
+        return min(o.energy_min for o in self.observations), max(o.energy_max for o in self.observations)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Names of the observations."""
         return tuple(observation.obs_id for observation in self.observations)

@@ -37,8 +37,8 @@ def plot_spectrum(posterior, result, names=None, energy_range: tuple | None = No
         if not paths:
             raise ValueError(f"{name!r} is no source; the sources are {sources}")
     low, high = energy_range or (
-        min(observation.energy_min for observation in posterior.observations),
-        max(observation.energy_max for observation in posterior.observations),
+        min(term.energy_range[0] for term in posterior.terms),
+        max(term.energy_range[1] for term in posterior.terms),
     )
     energy = np.geomspace(low, high, 2 + int(BINS_PER_DECADE * np.log10(high / low)))
     half = np.sqrt(energy[1] / energy[0])  # of a bin: the first and the last are about the ends

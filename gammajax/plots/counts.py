@@ -8,9 +8,10 @@ import numpy as np
 from gammajax.common import distributed
 from gammajax.events.cells import Cells
 from gammajax.events.event_list import Events
+from gammajax.likelihood import UnbinnedTerm
 from gammajax.model.mixture import Source
 from gammajax.plots.style import COLOURS
-from gammajax.results.prediction import Prediction, predict
+from gammajax.results.prediction import Prediction, predict, predict_bins
 
 FRAMES = {"galactic": ("Galactic longitude", "Galactic latitude"), "icrs": ("Right ascension", "Declination")}
 BINS_PER_DECADE = 10
@@ -19,7 +20,7 @@ DRAWS = 100  # of the posterior, for bands
 
 
 def plot_counts(posterior, result, *, key=None, events: int | None = None, radius: float | None = None):
-    """Counts against the model: by reconstructed energy with residuals, and on the sky.
+    """Counts against the model: by reconstructed energy with residuals, and on the sky; a row for each data set.
 
     Bands contain 68 % of the posterior's expected counts (module [`gammajax.results.prediction`][]), from `events`
     simulated events of each component; error bars are the square root of the counts. The sky map is smoothed; contours
@@ -33,33 +34,48 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
     samples = result.samples
     drawn = len(next(iter(samples.values())))
     chosen = np.linspace(0, drawn - 1, min(drawn, DRAWS)).astype(int)
-    low = min(observation.energy_min for observation in posterior.observations)
-    high = max(observation.energy_max for observation in posterior.observations)
+    draws = {name: values[chosen] for name, values in samples.items()}
+    several = len(posterior.terms) > 1
+    with rc_context({"font.size": 11, "axes.linewidth": 0.8, "axes.titlesize": 12}):
+        figure = Figure(figsize=(13.0, 5.6 * len(posterior.terms)), layout="constrained")
+        rows: Any = figure.subfigures(len(posterior.terms), 1) if several else [figure]
+        for i, (row, term) in enumerate(zip(rows, posterior.terms, strict=True)):
+            halves: Any = row.subfigures(1, 2, width_ratios=(1.0, 1.05))
+            title = f"{term.name}: counts by reconstructed energy" if several else "counts by reconstructed energy"
+            if not isinstance(term, UnbinnedTerm):
+                by_bin = np.asarray(term.count, float).sum((1, 2))
+                _spectrum(halves[0], predict_bins(posterior, term, draws), by_bin, title)
+                continue
+            single = posterior._alone(term)
+            edges = _edges(term)
+            part = predict(jax.random.fold_in(key, i) if several else key, single, draws, edges, events)
+            energy, number = _energies(term.events)
+            counts = _of_all(single, np.histogram(energy, edges, weights=number)[0])
+            _spectrum(halves[0], part, counts, title)
+            _sky(halves[1], single, part, radius)
+    return figure
+
+
+def _edges(term: UnbinnedTerm) -> np.ndarray:
+    """Edges of the bins for events [TeV]."""
+    low, high = term.energy_range
     edges = np.geomspace(low, high, 1 + max(4, round(BINS_PER_DECADE * np.log10(high / low))))
-    if isinstance(posterior.events, Cells):
+    if isinstance(term.events, Cells):
         # equally many whole cells per bin: uneven bins would look like features of the spectrum
-        cell_edges = np.asarray(posterior.events.binning.edges, float)
+        cell_edges = np.asarray(term.events.binning.edges, float)
         cells = len(cell_edges) - 1
         in_bin = max(1, round(cells / (len(edges) - 1) - 1.0))
         edges = cell_edges[np.rint(np.linspace(0, cells, 1 + round(cells / in_bin))).astype(int)]
     # in single precision the first and the last event may lie on the edge
     edges[[0, -1]] *= [1 - 1e-6, 1 + 1e-6]
-    prediction = predict(key, posterior, {name: values[chosen] for name, values in samples.items()}, edges, events)
-    with rc_context({"font.size": 11, "axes.linewidth": 0.8, "axes.titlesize": 12}):
-        figure = Figure(figsize=(13.0, 5.6), layout="constrained")
-        halves: Any = figure.subfigures(1, 2, width_ratios=(1.0, 1.05))
-        _spectrum(halves[0], posterior, prediction)
-        _sky(halves[1], posterior, prediction, radius)
-    return figure
+    return edges
 
 
-def _spectrum(figure, posterior, prediction: Prediction):
+def _spectrum(figure, prediction: Prediction, counts, title):
     from gammajax.common.ticks import plain_ticks
 
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     edges = prediction.edges
-    energy, number = _energies(posterior.events)
-    counts = _of_all(posterior, np.histogram(energy, edges, weights=number)[0])
     middle = np.sqrt(edges[1:] * edges[:-1])
     total = np.quantile(prediction.counts.sum(1), [0.1587, 0.5, 0.8413], axis=0)
     for i, name in enumerate(prediction.names):
@@ -73,7 +89,7 @@ def _spectrum(figure, posterior, prediction: Prediction):
     top.set(xscale="log", yscale="log", ylabel="counts per bin", xlim=edges[[0, -1]])
     top.set_ylim(0.3, 3.0 * max(counts.max(), total[1].max()))
     top.legend(frameon=False)
-    top.set_title("counts by reconstructed energy")
+    top.set_title(title)
     # standard deviations are meaningless in bins with less than one expected count
     shown = total[1] > 1.0
     # both the data and the simulation behind the model fluctuate

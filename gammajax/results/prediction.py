@@ -52,13 +52,13 @@ def predict(key, posterior, samples: dict, edges, events: int | None = None) -> 
     """
     median = {name: _median(posterior.priors.get(name), values) for name, values in samples.items()}
     points = {name: jnp.concatenate([median[name][None], jnp.asarray(values)]) for name, values in samples.items()}
-    mixture = posterior.model(median)
+    components = {path: part for path, part in posterior.model(median).components.items() if path in posterior.engines}
     totals = np.asarray(_expected(posterior, points), np.float64)
     scale = np.asarray(_scales(posterior, points), np.float64)
     counts, simulated, weights, variance = [], [], [], np.zeros(len(edges) - 1)
-    for i, name in enumerate(mixture.components):
+    for i, name in enumerate(components):
         number = int(np.clip(4 * (scale * totals)[0, i], *SIMULATED)) if events is None else events
-        drawn, density = _simulate(jax.random.fold_in(key, i), posterior, mixture.components[name], name, number)
+        drawn, density = _simulate(jax.random.fold_in(key, i), posterior, components[name], name, number)
         inverse = jnp.asarray(1.0 / density)
         # the first and the last bin lie outside the edges
         bin_ = np.digitize(np.asarray(drawn.energy), edges)
@@ -69,13 +69,29 @@ def predict(key, posterior, samples: dict, edges, events: int | None = None) -> 
         simulated.append(drawn)
         weights.append(at_median)
     return Prediction(
-        tuple(mixture.components),
+        tuple(components),
         np.asarray(edges),
         np.stack(counts, axis=1),
         variance,
         tuple(simulated),
         tuple(weights),
     )
+
+
+def predict_bins(posterior, term, samples: dict) -> Prediction:
+    """Expected counts of binned data for `samples` {name: [draw, ...]} in their bins; without simulated events."""
+    draws = {name: jnp.asarray(values) for name, values in samples.items()}
+    found = _by_energy(posterior.model, term, draws)
+    # the order of the model: jit sorts dicts
+    names = [path for path in posterior.model(posterior.reference_parameters).components if path in found]
+    names += [name for name in found if name not in names]
+    counts = np.stack([np.asarray(found[name], np.float64) for name in names], axis=1)
+    return Prediction(tuple(names), term.edges, counts, np.zeros(counts.shape[-1]), (), ())
+
+
+@eqx.filter_jit
+def _by_energy(model, term, draws):
+    return jax.lax.map(lambda p: term.by_energy(model(p)), draws)
 
 
 def _median(prior, values):

@@ -225,3 +225,73 @@ def test_likelihood_is_that_of_gammapy(case, request, gammapy_data):
     print(case, "spread", np.ptp(expected), "off", off.max())
     np.testing.assert_allclose(found, np.array(expected) - expected[0], atol=WORST)
     assert -2.0 * moved.log_reference_exact() == pytest.approx(expected[0], abs=0.02)
+
+
+def small(**changes):
+    """A spectrum of two bins, with changes."""
+    axis = MapAxis.from_energy_bounds("1 TeV", "4 TeV", nbin=2)
+    true = MapAxis.from_energy_bounds("1 TeV", "4 TeV", nbin=2, name="energy_true")
+    geometry = RegionGeom.create(f"icrs;circle({CRAB[0]}, {CRAB[1]}, 0.1)", axes=[axis])
+    dataset = SpectrumDataset.create(geometry, energy_axis_true=true, name="small")
+    dataset.psf = None
+    dataset.mask_safe.data[:] = True
+    for name, value in changes.items():
+        setattr(dataset, name, value)
+    return dataset
+
+
+def without_off():
+    dataset = SpectrumDatasetOnOff.from_spectrum_dataset(dataset=small(), acceptance=1.0, acceptance_off=3.0)
+    dataset.counts_off = None
+    return dataset
+
+
+def other_unit():
+    dataset = small()
+    dataset.exposure.quantity = np.ones(dataset.exposure.data.shape) * u.Unit("s")
+    return dataset
+
+
+# what is given, and the message
+REFUSED = {
+    "no mask": (lambda: small(mask_safe=None), "dataset 'small' has no mask: give it a mask_safe or mask_fit"),
+    "no counts": (lambda: small(counts=None, mask_safe=None), "dataset 'small' has no counts"),
+    "no exposure": (lambda: small(exposure=None), "dataset 'small' has no exposure"),
+    "other unit": (other_unit, "exposures must be in an area times a time, as m2 s, not 's'"),
+    "no OFF counts": (without_off, "dataset '.*' has ON counts without OFF counts"),
+    "other objects": (lambda: 3.0, "a dataset must be a path or one of gammapy's MapDataset, .* not float"),
+    "nothing": (lambda: [], "there are no datasets"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name):
+    make, message = REFUSED[name]
+    with pytest.raises(ValueError, match=message):
+        gj.io.from_gammapy_datasets(make())
+
+
+def test_other_arguments(tmp_path):
+    with pytest.raises(ValueError, match="frame must be 'icrs' or 'galactic', not 'fk5'"):
+        gj.io.from_gammapy_datasets(small(), frame="fk5")
+    with pytest.raises(ValueError, match="2 datasets cannot all have the name 'one'"):
+        gj.io.from_gammapy_datasets([small(), small()], name="one")
+    with pytest.raises(ValueError, match="'small': its mask leaves no bins"):
+        gj.io.from_gammapy_datasets(small(), energy_range=(5.0, 6.0))
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        gj.io.from_gammapy_datasets(tmp_path / "missing.yaml")
+    (tmp_path / "bad.fits").write_text("no FITS")
+    with pytest.raises(ValueError, match=r"bad.fits: no dataset of gammapy's"):
+        gj.io.from_gammapy_datasets(tmp_path / "bad.fits")
+
+
+def test_files_are_their_datasets(tmp_path, joint_crab, gammapy_data):
+    """OGIP by path, maps by path, and DL4 by the YAML file of several."""
+    path = sorted((joint_crab / "magic").glob("pha*"))[0]
+    (data,) = gj.io.from_gammapy_datasets(path, energy_range=(0.08, 30.0), components="crab")
+    assert data.mask.sum() == 50 and data.counts_off is not None and data.components == ("crab",)
+    assert data.energy[data.mask[:, 0, 0]][[0, -1]] == pytest.approx([0.0944, 26.6], rel=0.01)
+    (sky,) = gj.io.from_gammapy_datasets(gammapy_data / "fermi-3fhl-crab" / "Fermi-LAT-3FHL_data_Fermi-LAT.fits")
+    assert sky.mask.sum() == 8280 and sky.background is not None
+    listed = gj.io.from_gammapy_datasets(gammapy_data / "fermi-3fhl-crab" / "Fermi-LAT-3FHL_datasets.yaml")
+    np.testing.assert_array_equal(listed[0].counts, sky.counts)
