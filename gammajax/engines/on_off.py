@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
+from scipy.optimize import brentq
 from scipy.special import gammaln
 
 from gammajax.common.display import block, document, length, number_of, total, words
@@ -44,7 +45,9 @@ from gammajax.model.morphology import Point
 from gammajax.model.off_background import OffBackground
 
 CHUNK = 2**14  # events whose kernel is made at once
+STEEPEST = (-5.0, 15.0)  # indices of the background
 PANEL, ORDER = 0.1, 4  # widest panel in ln E' of integrals over the background, and points in each
+STRENGTH = 0.1  # of the prior of the background of a cell, in OFF observations
 INDEX = 3.0  # of the background's power law, to average acceptance ratios that change within a cell
 
 
@@ -175,32 +178,15 @@ class OnOff(OnOffTerm):
         return float(min(run.energy_min for run in self.runs)), float(max(run.energy_max for run in self.runs))
 
     def power_law(self, size: int = 8) -> Float[np.ndarray, " coefficient"]:
-        """Coefficients of an [`gammajax.OffBackground`][] over `energy_range` with the best power law of the OFF events.
+        """Coefficients of an [`gammajax.OffBackground`][] over `energy_range`: the best power law of the OFF events.
 
         A place for the centre of a [`gammajax.smooth_prior`][].
         """
         low, high = self.energy_range
-        runs = self.runs
-        off = np.concatenate([run.off for run in runs])
-        point, weight = _quadrature(runs)
-        exposure = sum(
-            weight * run.off_exposure(point) * ((point > run.energy_min) & (point < run.energy_max)) for run in runs
-        )
-        mean = np.log(off).mean() if off.size else 0.5 * np.log(low * high)
-
-        def mean_of(index):
-            power = exposure * point**-index
-            return power @ np.log(point) / power.sum()
-
-        # the mean logarithm of a power law falls with its index
-        ends = np.array([-5.0, 15.0])
-        for _ in range(50):
-            middle = ends.mean()
-            ends[0 if mean_of(middle) > mean else 1] = middle
-        norm = (off.size + 0.5) / (exposure @ point**-middle)
+        norm, index = _power_law(self.runs)
         site = np.linspace(np.log(low), np.log(high), size - 2)
         step = site[1] - site[0]
-        return np.log(norm) - middle * np.concatenate([[site[0] - step], site, [site[-1] + step]])
+        return np.log(norm) - index * np.concatenate([[site[0] - step], site, [site[-1] + step]])
 
     def expected(
         self, mixture: Mixture
@@ -231,9 +217,9 @@ class OnOff(OnOffTerm):
             raise ValueError(f"the mixture needs {wanted} for ON and OFF regions; it has {', '.join(found) or 'none'}")
         background, number = found[names[0]], self.background_exposure.shape[0]
         if jnp.shape(background.norm) not in ((), (number,)):
+            shape = jnp.shape(background.norm)
             raise ValueError(
-                f"the norm of {names[0]!r} has shape {jnp.shape(background.norm)}; give one number, or {number}, one for "
-                "each run"
+                f"the norm of {names[0]!r} has shape {shape}; give one number, or {number}, one for each run"
             )
         return background
 
@@ -246,7 +232,9 @@ class OnOffCounts(OnOffTerm):
     - `runs`, `sources`, `per_decade` as of [`gammajax.OnOff`][].
     - `edges` [TeV]: of the cells in reconstructed energy. Cells take the part that each run selects.
     - `shape`, `rate`: of the Gamma prior of the expected OFF counts of each cell; a number, or one for each cell.
-      The default is Jeffreys' prior, b^(-1/2).
+      The default is worth a tenth of the data: rate = 0.1 and shape = 0.1 times the counts of the power law that fits
+      all OFF events best. Its information does not grow with the number of cells. A constant shape (1/2 of Jeffreys' prior,
+      1 of a flat one) puts background into every empty cell: many cells then hide a faint signal.
     - `by_run`: cells of each run, with a background of its own. By default runs share the background of a solid angle,
       as in the unbinned likelihood, and their counts are added.
 
@@ -272,8 +260,8 @@ class OnOffCounts(OnOffTerm):
         runs: OnOffRun | Sequence[OnOffRun],
         edges,
         *,
-        shape=0.5,
-        rate=0.0,
+        shape=None,
+        rate=None,
         by_run: bool = False,
         sources: Sequence[str] | None = None,
         per_decade: float = PER_DECADE,
@@ -281,11 +269,6 @@ class OnOffCounts(OnOffTerm):
         runs, edges = as_runs(runs), np.asarray(edges, np.float64)
         if edges.ndim != 1 or edges.size < 2 or not np.all(edges > 0) or np.any(np.diff(edges) <= 0):
             raise ValueError(f"the edges of the cells must be positive and increasing energies [TeV], not {edges}")
-        shape, rate = np.asarray(shape, np.float64), np.asarray(rate, np.float64)
-        if not np.all(shape > 0) or not np.all(rate >= 0):
-            raise ValueError(
-                f"the Gamma prior needs a shape above zero and a rate from zero on, not {shape} and {rate}"
-            )
         self.sources, self.centre = None if sources is None else tuple(sources), Aside(runs)
         self.nodes = EnergyNodes(*true_energy_range(runs), per_decade)
         stacked = _stacked(runs)
@@ -293,14 +276,20 @@ class OnOffCounts(OnOffTerm):
         kernel = _binned_kernel(detector, stacked, self.nodes, jnp.asarray(edges))
         on, off = (np.array([np.histogram(events, edges)[0] for events in stream]) for stream in _streams(runs))
         exposures = np.array([_mean_exposures(run, edges) for run in runs])  # run, ON or OFF, cell
+        smooth = _power_law_counts(runs, edges)
         if not by_run:
-            kernel, on, off, exposures = kernel.sum(0)[None], on.sum(0)[None], off.sum(0)[None], exposures.sum(0)[None]
+            columns = kernel, on, off, exposures, smooth
+            kernel, on, off, exposures, smooth = (column.sum(0)[None] for column in columns)
         exposed = exposures[:, 0] > 0
         if not exposed.any():
             raise ValueError(f"no run selects energies of the cells, {edges[0]:g} to {edges[-1]:g} TeV")
         self.on, self.off = on[exposed], off[exposed]
         self.ratio = exposures[:, 0][exposed] / exposures[:, 1][exposed]
         self.kernel = kernel[exposed]
+        shape = STRENGTH * smooth if shape is None else np.asarray(shape, np.float64)
+        rate = STRENGTH if rate is None else np.asarray(rate, np.float64)
+        if not np.all(shape > 0) or not np.all(np.greater_equal(rate, 0)):
+            raise ValueError(f"the Gamma prior needs shapes above zero and rates from zero on, not {shape} and {rate}")
         shape, rate = (np.broadcast_to(v, exposed.shape)[exposed] for v in (shape, rate))
         self.cell, self.power, self.log_coefficient, self.log_largest = _terms(
             self.on, self.off, self.ratio, shape, rate
@@ -370,7 +359,6 @@ def _chunk(detector, stacked, nodes, energy, run):
     energy_true = jnp.broadcast_to(nodes.energy, (number, size))
     first = jnp.zeros(number, jnp.int32)
     kernel = detector(stacked.response[run], energy[:, None], node, energy_true, first, 1)[:, 0]
-    # the projection of a dispersion to nodes undershoots where it is near zero
     return stacked.livetime[run][:, None] * kernel
 
 
@@ -407,17 +395,50 @@ def _quadrature(runs) -> tuple[np.ndarray, np.ndarray]:
     return point.ravel(), (half * w * point).ravel()
 
 
+def _power_law(runs) -> tuple[float, float]:
+    """Norm [s^-1 TeV^-1 sr^-1 at 1 TeV] and index of the power law that fits the OFF events best."""
+    off = np.log(np.concatenate([run.off for run in runs]))
+    point, weight = _quadrature(runs)
+    selected = [(point > run.energy_min) & (point < run.energy_max) for run in runs]
+    exposure = weight * sum(run.off_exposure(point) * inside for run, inside in zip(runs, selected, strict=True))
+    # half an event in the middle of the range, in place of none
+    mean = (off.sum() + 0.5 * np.log(point).mean()) / (off.size + 0.5)
+
+    def excess(index):
+        power = exposure * point**-index
+        return power @ np.log(point) / power.sum() - mean
+
+    low, high = STEEPEST
+    index = low if excess(low) < 0 else high if excess(high) > 0 else float(brentq(excess, low, high))
+    return float((off.size + 0.5) / (exposure @ point**-index)), index
+
+
+def _power_law_counts(runs, edges) -> np.ndarray:
+    """OFF counts of the power law that fits the OFF events best, [run, cell]."""
+    norm, index = _power_law(runs)
+    counts = []
+    for run in runs:
+        point, weight = _panels(np.clip(edges, run.energy_min, run.energy_max))
+        counts.append(norm * (weight * run.off_exposure(point) * point**-index).sum(1))
+    return np.array(counts)
+
+
+def _panels(limits) -> tuple[np.ndarray, np.ndarray]:
+    """Points and weights [TeV] of a Gauss-Legendre rule in ln E' between neighbouring limits, [cell, point]."""
+    x, w = np.polynomial.legendre.leggauss(16)
+    log = np.log(limits)
+    half, middle = 0.5 * np.diff(log)[:, None], 0.5 * (log[1:] + log[:-1])[:, None]
+    point = np.exp(middle + half * x)
+    return point, half * w * point
+
+
 def _mean_exposures(run: OnOffRun, edges) -> np.ndarray:
     """Background exposures of ON and OFF [sr s] in the part of each cell that the run selects, [2, cell].
 
     Means over a power law; ratios of two cells of one run are exact where its acceptance ratio does not change.
     """
-    limits = np.clip(edges, run.energy_min, run.energy_max)
-    x, w = np.polynomial.legendre.leggauss(16)
-    log = np.log(limits)
-    half, middle = 0.5 * np.diff(log)[:, None], 0.5 * (log[1:] + log[:-1])[:, None]
-    point = np.exp(middle + half * x)
-    weight = half * w * point ** (1.0 - INDEX)
+    point, weight = _panels(np.clip(edges, run.energy_min, run.energy_max))
+    weight = weight * point**-INDEX
     whole = (edges[:-1] ** (1.0 - INDEX) - edges[1:] ** (1.0 - INDEX)) / (INDEX - 1.0)
     return np.array([(weight * e).sum(1) / whole for e in (run.on_exposure(point), run.off_exposure(point))])
 
