@@ -22,7 +22,10 @@ L_i = Sum_k Poisson(n_on - k | s_i) alpha^k Gamma(n_off + k + shape) / (k! n_off
 """
 
 import abc
+import functools
+import operator
 from collections.abc import Sequence
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -47,6 +50,7 @@ from gammajax.model.off_background import OffBackground
 CHUNK = 2**14  # events whose kernel is made at once
 STEEPEST = (-5.0, 15.0)  # indices of the background
 PANEL, ORDER = 0.1, 4  # widest panel in ln E' of integrals over the background, and points in each
+LEAST_SIGNAL = 1e-30
 STRENGTH = 0.1  # of the prior of the background of a cell, in OFF observations
 INDEX = 3.0  # of the background's power law, to average acceptance ratios that change within a cell
 
@@ -54,40 +58,67 @@ INDEX = 3.0  # of the background's power law, to average acceptance ratios that 
 class OnOffTerm(eqx.Module):
     """What both likelihoods of ON and OFF regions share: the sources that they see.
 
-    `sources`: names of the components in the ON regions, None for all sources of the mixture.
+    `components`: names of the components that belong to the regions, None for all of the mixture.
     """
 
+    name: eqx.AbstractVar[str | None]
     nodes: eqx.AbstractVar[EnergyNodes]
-    sources: eqx.AbstractVar[tuple[str, ...] | None]
-    centre: eqx.AbstractVar[Aside]
+    components: eqx.AbstractVar[tuple[str, ...] | None]
+    aside: eqx.AbstractVar[Aside]
 
     @abc.abstractmethod
     def log_likelihood(self, mixture: Mixture) -> Float[Array, ""]:
         """Value of log L of a mixture with absolute fluxes."""
 
-    def flux(self, mixture: Mixture) -> Float[Array, " energy"]:
-        """Flux [cm^-2 s^-1] of the sources in the ON regions at the nodes of true energy.
+    @property
+    def runs(self) -> tuple[OnOffRun, ...]:
+        """The runs."""
+        return self.aside.value
 
-        Raises `ValueError` for weights, unknown names, and sources that are not points.
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the runs."""
+        return tuple(run.obs_id for run in self.runs)
+
+    @property
+    def energy_range(self) -> tuple[float, float]:
+        """Lowest and highest reconstructed energy [TeV] of the selections."""
+        return float(min(run.energy_min for run in self.runs)), float(max(run.energy_max for run in self.runs))
+
+    def seen(self, mixture: Mixture, kind: type) -> dict[str, Any]:
+        """Components of the mixture of this kind that belong to the regions, by path.
+
+        Raises `ValueError` for a mixture with weights, and for unknown names.
         """
         if mixture.weighted:
             raise ValueError("ON and OFF regions need absolute fluxes: leave out the weights of the mixture")
-        found = mixture.components
-        unknown = [name for name in self.sources or () if not isinstance(found.get(name), Source)]
+        found, names = mixture.components, self.components
+        if names is None:
+            return {path: part for path, part in found.items() if isinstance(part, kind)}
+
+        def within(path, name):
+            return path == name or path.startswith(f"{name}/")
+
+        unknown = [name for name in names if not any(within(path, name) for path in found)]
         if unknown:
-            raise ValueError(f"the mixture has no source {unknown[0]!r} for the ON region; it has {', '.join(found)}")
-        flux = jnp.zeros(self.nodes.energy.shape)
-        for name, component in found.items():
-            if not isinstance(component, Source) or (self.sources is not None and name not in self.sources):
-                continue
-            if not isinstance(component.morphology, Point):
-                kind = type(component.morphology).__name__
+            raise ValueError(f"there are no components {unknown}; the components are {list(found)}")
+        mine = {path: part for path, part in found.items() if any(within(path, name) for name in names)}
+        return {path: part for path, part in mine.items() if isinstance(part, kind)}
+
+    def fluxes(self, mixture: Mixture) -> dict[str, Float[Array, " energy"]]:
+        """Flux [cm^-2 s^-1] of each source in the ON regions at the nodes of true energy.
+
+        Raises `ValueError` as `seen` does, and for sources that are not points.
+        """
+        sources = self.seen(mixture, Source)
+        for path, source in sources.items():
+            if not isinstance(source.morphology, Point):
+                kind = type(source.morphology).__name__
                 raise ValueError(
-                    f"source {name!r} is a {kind}; the response of an ON region is that of a Point at its centre; name "
-                    "the sources in it by sources=(...)"
+                    f"source {path!r} is a {kind}, but the response of an ON region is that of a Point at its centre; "
+                    "name the components that belong to the region by components=(...)"
                 )
-            flux += or_undefined(component, self.nodes.flux(component.spectrum))
-        return flux
+        return {path: or_undefined(source, self.nodes.flux(source.spectrum)) for path, source in sources.items()}
 
 
 class OnOff(OnOffTerm):
@@ -96,13 +127,13 @@ class OnOff(OnOffTerm):
     **Arguments:**
 
     - `runs`: one [`gammajax.OnOffRun`][] or a list, as `gammajax.io.read_on_off` returns.
-    - `sources`: names of the mixture's components that lie in the ON region; None for all of its sources, which are
-      [`gammajax.Point`][]s at the centre of the region.
-    - `background`: name of the [`gammajax.OffBackground`][] of the mixture; None if it has only one.
+    - `components`: those that belong to the regions, by path, or an inner mixture for all in it: sources, which are
+      [`gammajax.Point`][]s at the centre of the ON region, and one [`gammajax.OffBackground`][]. By default all of
+      these kinds; an [`gammajax.InstrumentBackground`][] belongs to other data.
+    - `name` of the data set in messages and figures.
     - `per_decade`: true-energy nodes per decade.
     - `rows`: number of ON and of OFF events with padding, so that data sets of several sizes share programs.
 
-    Other components of the mixture belong to other data.
     Raises `ValueError` for ON events without OFF events, and for a response that does not cover the selection.
     """
 
@@ -112,28 +143,27 @@ class OnOff(OnOffTerm):
     exposure: Float[Array, " row"]  # of the background [sr s]
     count: Integer[Array, " row"]  # zero for padding
     kernel: Float[Array, "on energy"]  # [cm^2 s TeV^-1]
-    source_exposure: Float[Array, " energy"]  # [cm^2 s]
+    source_exposure: Float[Array, "run energy"]  # [cm^2 s]
     point: Float[Array, " point"]  # of the integral over reconstructed energies [TeV]
     background_exposure: Float[Array, "run point"]  # times its weight [sr s TeV]
-    sources: tuple[str, ...] | None = eqx.field(static=True)
-    background: str | None = eqx.field(static=True)
-    centre: Aside = eqx.field(static=True)
+    name: str | None = eqx.field(static=True)
+    components: tuple[str, ...] | None = eqx.field(static=True)
+    aside: Aside = eqx.field(static=True)  # the runs
     __pdoc__ = document
 
     def __init__(
         self,
         runs: OnOffRun | Sequence[OnOffRun],
         *,
-        sources: Sequence[str] | None = None,
-        background: str | None = None,
+        components: Sequence[str] | str | None = None,
+        name: str | None = None,
         per_decade: float = PER_DECADE,
         rows: tuple[int, int] | None = None,
     ):
         runs = as_runs(runs)
-        self.sources, self.background = None if sources is None else tuple(sources), background
-        self.centre = Aside(runs)
+        self.components, self.name, self.aside = _names(components), name, Aside(runs)
         self.nodes = EnergyNodes(*true_energy_range(runs), per_decade)
-        stacked = _stacked(runs)
+        stacked = Runs.of(runs)
         detector = Detector.init(stacked, self.nodes, np.zeros(1))
         streams = [(run.on, run.on_exposure) for run in runs] + [(run.off, run.off_exposure) for run in runs]
         energy = np.concatenate([energies for energies, _ in streams])
@@ -152,7 +182,7 @@ class OnOff(OnOffTerm):
         self.energy, self.exposure = jnp.asarray(energy[index]), jnp.asarray(exposure[index])
         self.run, self.count = jnp.asarray(number[index], jnp.int32), jnp.asarray(valid, jnp.int32)
         self.kernel = _kernel(detector, stacked, self.nodes, self.energy[: sizes[0]], self.run[: sizes[0]])
-        self.source_exposure = detector.exposure(stacked, self.nodes.energy)[..., 0].sum(0)
+        self.source_exposure = detector.exposure(stacked, self.nodes.energy)[..., 0]
         point, weight = _quadrature(runs)
         inside = np.array([(point > run.energy_min) & (point < run.energy_max) for run in runs])
         both = np.array([run.on_exposure(point) + run.off_exposure(point) for run in runs])
@@ -167,16 +197,6 @@ class OnOff(OnOffTerm):
             f"{number_of(length(self.background_exposure), 'run')}, unbinned"
         )
 
-    @property
-    def runs(self) -> tuple[OnOffRun, ...]:
-        """The runs."""
-        return self.centre.value
-
-    @property
-    def energy_range(self) -> tuple[float, float]:
-        """Lowest and highest reconstructed energy [TeV] of the selections."""
-        return float(min(run.energy_min for run in self.runs)), float(max(run.energy_max for run in self.runs))
-
     def power_law(self, size: int = 8) -> Float[np.ndarray, " coefficient"]:
         """Coefficients of an [`gammajax.OffBackground`][] over `energy_range`: the best power law of the OFF events.
 
@@ -188,40 +208,41 @@ class OnOff(OnOffTerm):
         step = site[1] - site[0]
         return np.log(norm) - index * np.concatenate([[site[0] - step], site, [site[-1] + step]])
 
-    def expected(
-        self, mixture: Mixture
-    ) -> tuple[Float[Array, " row"], Float[Array, " energy"], Float[Array, "run point"]]:
-        """Rate of each row [TeV^-1], and expected counts of source and background as the terms of their sums.
+    def expected(self, mixture: Mixture) -> tuple[Float[Array, " row"], dict[str, Float[Array, "run _"]]]:
+        """Rate of each row [TeV^-1], and expected counts of each component in ON and OFF, as the terms of their sums.
 
-        Raises `ValueError` as [`OnOffTerm.flux`][] does, and for a mixture without the background, or with several.
+        Raises `ValueError` as [`OnOffTerm.fluxes`][] does, and for a mixture without the background, or with several.
         """
-        flux, background = self.flux(mixture), self._background(mixture)
+        fluxes, (path, background) = self.fluxes(mixture), self._background(mixture)
         norm = jnp.broadcast_to(background.norm, (self.background_exposure.shape[0],))
         rate = background.rate(jnp.concatenate([self.energy, self.point]))
         density = self.exposure * norm[self.run] * rate[: self.energy.size]
-        on = self.kernel.shape[0]
-        density = jnp.concatenate([density[:on] + self.kernel @ flux, density[on:]])
-        counts = norm[:, None] * self.background_exposure * rate[self.energy.size :]
-        return or_undefined(background, (density, flux * self.source_exposure, counts))
+        counts = {path: norm[:, None] * self.background_exposure * rate[self.energy.size :]}
+        density, counts = or_undefined(background, (density, counts))
+        if fluxes:
+            on = self.kernel.shape[0]
+            source = self.kernel @ functools.reduce(operator.add, fluxes.values())
+            density = jnp.concatenate([density[:on] + source, density[on:]])
+        return density, {path: flux * self.source_exposure for path, flux in fluxes.items()} | counts
 
     def log_likelihood(self, mixture: Mixture) -> Float[Array, ""]:
         """Value of log L of a mixture with absolute fluxes."""
-        density, source, background = self.expected(mixture)
-        return sum_of_logs(density, jnp.ones_like(density), self.count) - source.sum() - background.sum()
+        density, counts = self.expected(mixture)
+        total = functools.reduce(operator.add, (part.sum() for part in counts.values()))
+        return sum_of_logs(density, jnp.ones_like(density), self.count) - total
 
-    def _background(self, mixture) -> OffBackground:
-        found = {name: part for name, part in mixture.components.items() if isinstance(part, OffBackground)}
-        names = list(found) if self.background is None else [self.background]
-        if len(names) != 1 or names[0] not in found:
-            wanted = "one OffBackground" if self.background is None else f"an OffBackground {self.background!r}"
-            raise ValueError(f"the mixture needs {wanted} for ON and OFF regions; it has {', '.join(found) or 'none'}")
-        background, number = found[names[0]], self.background_exposure.shape[0]
-        if jnp.shape(background.norm) not in ((), (number,)):
-            shape = jnp.shape(background.norm)
+    def _background(self, mixture) -> tuple[str, OffBackground]:
+        found = self.seen(mixture, OffBackground)
+        if len(found) != 1:
             raise ValueError(
-                f"the norm of {names[0]!r} has shape {shape}; give one number, or {number}, one for each run"
+                f"ON and OFF regions need one OffBackground; the mixture has {', '.join(found) or 'none'}: name the "
+                "components that belong to the regions by components=(...)"
             )
-        return background
+        (path, background), number = next(iter(found.items())), self.background_exposure.shape[0]
+        shape = jnp.shape(background.norm)
+        if shape not in ((), (number,)):
+            raise ValueError(f"the norm of {path!r} has shape {shape}; give one number, or {number}, one for each run")
+        return path, background
 
 
 class OnOffCounts(OnOffTerm):
@@ -229,12 +250,12 @@ class OnOffCounts(OnOffTerm):
 
     **Arguments:**
 
-    - `runs`, `sources`, `per_decade` as of [`gammajax.OnOff`][].
+    - `runs`, `components`, `name`, `per_decade` as of [`gammajax.OnOff`][].
     - `edges` [TeV]: of the cells in reconstructed energy. Cells take the part that each run selects.
     - `shape`, `rate`: of the Gamma prior of the expected OFF counts of each cell; a number, or one for each cell.
       The default is worth a tenth of the data: rate = 0.1 and shape = 0.1 times the counts of the power law that fits
-      all OFF events best. Its information does not grow with the number of cells. A constant shape (1/2 of Jeffreys' prior,
-      1 of a flat one) puts background into every empty cell: many cells then hide a faint signal.
+      all OFF events best. Its information does not grow with the number of cells. A constant shape (1/2 of Jeffreys'
+      prior, 1 of a flat one) puts background into every empty cell: many cells then hide a faint signal.
     - `by_run`: cells of each run, with a background of its own. By default runs share the background of a solid angle,
       as in the unbinned likelihood, and their counts are added.
 
@@ -251,8 +272,9 @@ class OnOffCounts(OnOffTerm):
     power: Float[Array, " term"]  # n_on - k
     log_coefficient: Float[Array, " term"]  # less the largest of the cell
     log_largest: Float[Array, " cell"]
-    sources: tuple[str, ...] | None = eqx.field(static=True)
-    centre: Aside = eqx.field(static=True)
+    name: str | None = eqx.field(static=True)
+    components: tuple[str, ...] | None = eqx.field(static=True)
+    aside: Aside = eqx.field(static=True)  # the runs
     __pdoc__ = document
 
     def __init__(
@@ -263,23 +285,25 @@ class OnOffCounts(OnOffTerm):
         shape=None,
         rate=None,
         by_run: bool = False,
-        sources: Sequence[str] | None = None,
+        components: Sequence[str] | str | None = None,
+        name: str | None = None,
         per_decade: float = PER_DECADE,
     ):
         runs, edges = as_runs(runs), np.asarray(edges, np.float64)
         if edges.ndim != 1 or edges.size < 2 or not np.all(edges > 0) or np.any(np.diff(edges) <= 0):
             raise ValueError(f"the edges of the cells must be positive and increasing energies [TeV], not {edges}")
-        self.sources, self.centre = None if sources is None else tuple(sources), Aside(runs)
+        self.components, self.name, self.aside = _names(components), name, Aside(runs)
         self.nodes = EnergyNodes(*true_energy_range(runs), per_decade)
-        stacked = _stacked(runs)
+        stacked = Runs.of(runs)
         detector = Detector.init(stacked, self.nodes, np.zeros(1))
         kernel = _binned_kernel(detector, stacked, self.nodes, jnp.asarray(edges))
-        on, off = (np.array([np.histogram(events, edges)[0] for events in stream]) for stream in _streams(runs))
+        streams = [run.on for run in runs], [run.off for run in runs]
+        on, off = (np.array([np.histogram(events, edges)[0] for events in stream]) for stream in streams)
         exposures = np.array([_mean_exposures(run, edges) for run in runs])  # run, ON or OFF, cell
         smooth = _power_law_counts(runs, edges)
         if not by_run:
-            columns = kernel, on, off, exposures, smooth
-            kernel, on, off, exposures, smooth = (column.sum(0)[None] for column in columns)
+            on, off, exposures, smooth = (column.sum(0)[None] for column in (on, off, exposures, smooth))
+            kernel = kernel.sum(0)[None]
         exposed = exposures[:, 0] > 0
         if not exposed.any():
             raise ValueError(f"no run selects energies of the cells, {edges[0]:g} to {edges[-1]:g} TeV")
@@ -302,19 +326,15 @@ class OnOffCounts(OnOffTerm):
             f"OnOffCounts: {total(self.on)} ON and {total(self.off)} OFF counts in {number_of(length(self.on), 'cell')}"
         )
 
-    @property
-    def runs(self) -> tuple[OnOffRun, ...]:
-        """The runs."""
-        return self.centre.value
-
     def signal(self, mixture: Mixture) -> Float[Array, " cell"]:
-        """Expected counts of the sources in the ON region. Raises `ValueError` as [`OnOffTerm.flux`][] does."""
-        return self.kernel @ self.flux(mixture)
+        """Expected counts of the sources in the ON region. Raises `ValueError` as [`OnOffTerm.fluxes`][] does."""
+        parts = (self.kernel @ flux for flux in self.fluxes(mixture).values())
+        return functools.reduce(operator.add, parts, jnp.zeros(self.on.shape))
 
     def log_likelihood(self, mixture: Mixture) -> Float[Array, ""]:
         """Value of log L of a mixture with absolute fluxes.
 
-        Improper priors (`rate` = 0) have no constant: rate^shape is left out.
+        Improper priors (`rate` = 0) have no constant: rate^shape / Gamma(shape) is left out.
         """
         signal = self.signal(mixture)
         return accurate_sum(self.log_sum(signal, self.log_coefficient) + self.log_largest - signal)
@@ -322,22 +342,16 @@ class OnOffCounts(OnOffTerm):
     def log_sum(self, signal: Float[Array, " cell"], log_coefficient: Float[Array, " term"]) -> Float[Array, " cell"]:
         """Value of log Sum_k exp(log_coefficient) signal^(n_on - k) of each cell."""
         number = self.on.size
-        # a signal of zero leaves the term without a power, and its gradient that with a power of one
-        tiny = jnp.finfo(signal.dtype).tiny
-        log_signal = jnp.log(jnp.maximum(signal, tiny))
+        # projections of dispersions undershoot next to nothing; the smallest number keeps the gradient at zero
+        log_signal = jnp.log(jnp.where(signal >= 0, signal, 0.0) + LEAST_SIGNAL)
         value = jnp.where(self.power > 0, self.power * log_signal[self.cell], 0.0) + log_coefficient
         peak = jax.lax.stop_gradient(jax.ops.segment_max(value, self.cell, number, indices_are_sorted=True))
         scaled = jnp.exp(value - peak[self.cell])
         return peak + jnp.log(jax.ops.segment_sum(scaled, self.cell, number, indices_are_sorted=True))
 
 
-def _stacked(runs: tuple[OnOffRun, ...]) -> Runs:
-    """Numbers of the runs as arrays; equal responses are one."""
-    return Runs.of(runs)
-
-
-def _streams(runs):
-    return [run.on for run in runs], [run.off for run in runs]
+def _names(components: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    return components if components is None else (components,) if isinstance(components, str) else tuple(components)
 
 
 def _kernel(detector, stacked, nodes, energy, run):
@@ -409,7 +423,7 @@ def _power_law(runs) -> tuple[float, float]:
         return power @ np.log(point) / power.sum() - mean
 
     low, high = STEEPEST
-    index = low if excess(low) < 0 else high if excess(high) > 0 else float(brentq(excess, low, high))
+    index = low if excess(low) < 0 else high if excess(high) > 0 else float(brentq(excess, low, high))  # pyright: ignore[reportArgumentType]
     return float((off.size + 0.5) / (exposure @ point**-index)), index
 
 

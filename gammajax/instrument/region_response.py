@@ -43,7 +43,7 @@ class RegionResponse(eqx.Module):
 
         Without `psf` the response is point-like. The area is zero at offsets beyond its table.
         """
-        inside = bool(effective_area.axes[1].inside(np.float64(offset)))
+        inside = bool(effective_area.axes[1].inside(jnp.asarray(offset)))
         area = _at_offset(effective_area, offset)
         area = area if inside else Table(area.axes, jnp.zeros_like(area.values))
         tables = energy_dispersion.profile, energy_dispersion.cumulative

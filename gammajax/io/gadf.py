@@ -427,6 +427,7 @@ def check_once(given: Given, run: Run) -> None:
 
 
 def read_instrument(run: Run, warn) -> Instrument:
+    """Full-enclosure response of a run."""
     from gammapy.irf import FoVAlignment
 
     aeff, edisp, psf, bkg = (part_of(run.observation, irf, run.name) for irf in IRFS)
@@ -477,6 +478,7 @@ def _per_livetime(instrument: Instrument, ratio: float) -> Instrument:
 
 
 def observation_of(run: Run, instrument, energy_range, offset_max, frame, exclusion) -> Observation:
+    """Observation of a run under a selection; raises `ValueError` if no energies are left."""
     from astropy.time import TimeDelta
 
     pointing = run.pointing.transform_to(frame).spherical

@@ -227,7 +227,7 @@ def optional_number(header, keyword: str, where: str, right: str) -> float | Non
 
 
 def _once(header, where: str) -> dict[str, Any]:
-    """Keywords with their values; a keyword that is there twice must have one value, or is a text: the first is taken."""
+    """Keywords with their values; a keyword that is there twice must have one value, unless it is a text."""
     values: dict[str, Any] = {}
     for key, value in header.items():
         if key in ("COMMENT", "HISTORY", ""):

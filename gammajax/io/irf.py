@@ -112,7 +112,7 @@ def response_from_gammapy(aeff, edisp, psf, bkg, name: str, warn: bool = True) -
 def functions_from_gammapy(
     aeff, edisp, psf, bkg, name: str, warn: bool = True
 ) -> tuple[Table, EnergyDispersion, PSF | None, Background | None]:
-    """Tables of gammapy's objects as in [`response_from_gammapy`][], point-like or not; without `psf` or `bkg`, None."""
+    """Tables of gammapy's objects as in [`response_from_gammapy`][], point-like or not; None where there is none."""
     from astropy.units import UnitConversionError
 
     at = "effective area"

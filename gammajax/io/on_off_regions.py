@@ -2,7 +2,7 @@
 
 # astropy, gammapy and regions carry no types
 # pyright: reportAttributeAccessIssue=false, reportOptionalMemberAccess=false, reportArgumentType=false
-# pyright: reportOptionalSubscript=false, reportOperatorIssue=false
+# pyright: reportOptionalSubscript=false, reportOperatorIssue=false, reportCallIssue=false
 
 from typing import Any, NamedTuple
 
@@ -266,7 +266,9 @@ def _radii(cut: Cut, radius, offset, low, high, name) -> tuple[np.ndarray, np.nd
         at = {"energy": nodes * units.TeV, "offset": offset * units.deg}
         radii = np.asarray(cut.rad_max.evaluate(method="nearest", **at).to_value("deg"), np.float64).ravel()
         if not np.all(radii > 0):
-            raise ValueError(f"{name}: RAD_MAX is {radii.min():g} deg at {nodes[radii.argmin()]:.3g} TeV; it is positive")
+            raise ValueError(
+                f"{name}: RAD_MAX is {radii.min():g} deg at {nodes[radii.argmin()]:.3g} TeV; it is positive"
+            )
     if radius is not None and np.any(np.abs(radius - radii) > 0.01 * radii):
         between = f"{radii.min():.4g}" if np.ptp(radii) == 0 else f"{radii.min():.4g} to {radii.max():.4g}"
         raise ValueError(
@@ -361,7 +363,9 @@ def _centres(off, about, radius) -> tuple[list[tuple[float, float]], bool]:
             raise ValueError(f"off must be 'reflected', 'wobble', a finder of gammapy, a ring or centres, not {off!r}")
         finder: Any = known[off]() if isinstance(off, str) else off
         if separation_on_host(*centre, *pointing) <= radius:
-            raise ValueError(f"{name}: the pointing lies in the ON region, no OFF region has the same offset; use a ring")
+            raise ValueError(
+                f"{name}: the pointing lies in the ON region, no OFF region has the same offset; use a ring"
+            )
         region = CircleSkyRegion(SkyCoord(*centre, unit="deg", frame=frame), radius * deg)
         mask = _mask(exclusion, pointing, frame, 2.0 * float(separation_on_host(*centre, *pointing)) + 1.0)
         found, _ = finder.run(region, SkyCoord(*pointing, unit="deg", frame=frame), mask)
@@ -372,7 +376,9 @@ def _centres(off, about, radius) -> tuple[list[tuple[float, float]], bool]:
         off = [off] if hasattr(off, "center") or hasattr(off, "transform_to") else list(off)
         for one in off:
             if hasattr(one, "radius") and abs(float(plain(one.radius, "deg")) - radius) > 1e-3:
-                raise ValueError(f"{name}: OFF regions have the radius of the ON region, {radius:g} deg, not {one.radius}")
+                raise ValueError(
+                    f"{name}: OFF regions have the radius of the ON region, {radius:g} deg, not {one.radius}"
+                )
         centres, equal = [direction(getattr(one, "center", one), frame) for one in off], False
     if not centres:
         raise ValueError(f"{name}: there is no OFF region; allow other regions, or leave this run out")
