@@ -1,4 +1,4 @@
-"""ON and OFF with few counts: bias, coverage and calibration of the unbinned and the conjugate likelihood, and of wstat.
+"""ON and OFF with few counts: bias, coverage and calibration of both likelihoods, and of wstat.
 
 A point source with a power law and a curved background, in an ON region and OFF regions of three times its acceptance.
 Events come from numpy and scipy alone: true energies by inversion of the power law, thinned by the effective area,
@@ -12,7 +12,6 @@ import argparse
 import functools
 import json
 import time
-from pathlib import Path
 
 import blackjax
 import equinox as eqx
@@ -22,9 +21,13 @@ import numpy as np
 import numpyro.distributions as dist
 from arviz_stats.ecdf_utils import ecdf_pit
 from jax.scipy.special import xlogy
-from scipy.stats import binom, chisquare, norm
+from scipy.interpolate import BSpline, CubicSpline
+from scipy.optimize import brentq
+from scipy.special import gammaln
+from scipy.stats import norm
 
 import gammajax as gj
+from benchmarks.calibration import figures
 from benchmarks.report import RESULTS, report
 from gammajax.instrument.response import EnergyDispersion
 from gammajax.instrument.table import Axis, Table
@@ -95,6 +98,7 @@ def run_of(on, off) -> gj.OnOffRun:
 
 
 RESPONSE = response()
+KNOTS = np.log(LOW) + np.log(HIGH / LOW) / (SIZE - 3) * np.arange(-3, SIZE + 1)  # of the spline, for scipy
 EXPOSURE = 4.0 * np.pi * np.sin(0.5 * np.radians(RADIUS)) ** 2 * LIVETIME
 
 
@@ -115,14 +119,36 @@ def batched(runs: list[gj.OnOffRun]) -> gj.OnOff:
     return eqx.tree_at(lambda t: (t.energy, t.run, t.exposure, t.count, t.kernel), one, tuple(map(jnp.asarray, values)))
 
 
-AXES = eqx.tree_at  # the axes of `batched`: rows of each simulation, everything else shared
+def rows_of(term):
+    """Leaves of `batched` that differ from one simulation to the next."""
+    return term.energy, term.run, term.exposure, term.count, term.kernel
 
 
 def axes_of(term: gj.OnOff):
     """Leading axes of `batched` for vmap."""
     none = jax.tree.map(lambda _: None, term)
-    leaves = lambda t: (t.energy, t.run, t.exposure, t.count, t.kernel)  # noqa: E731
-    return eqx.tree_at(leaves, none, (0,) * 5, is_leaf=lambda leaf: leaf is None)
+    return eqx.tree_at(rows_of, none, (0,) * 5, is_leaf=lambda leaf: leaf is None)
+
+
+def power_law(run: gj.OnOffRun) -> tuple[float, float]:
+    """OFF counts per TeV at 1 TeV, and index, of the best power law of the OFF events."""
+    energy = np.geomspace(LOW, HIGH, 401)
+
+    def moments(index):
+        density = energy ** (1.0 - index)
+        return np.trapezoid(density, np.log(energy)), np.trapezoid(density * np.log(energy), np.log(energy))
+
+    wanted = np.log(run.off).mean()
+    index = brentq(lambda index: moments(index)[1] / moments(index)[0] - wanted, -5.0, 15.0)
+    return run.off.size / moments(index)[0], index
+
+
+def prior_of(size: int, norm_at_1: float, index: float) -> dist.MultivariateNormal:
+    """Prior of the coefficients about a power law of the OFF counts."""
+    site = np.linspace(np.log(LOW), np.log(HIGH), size - 2)
+    step = site[1] - site[0]
+    centre = np.log(norm_at_1 * RATIO / EXPOSURE) - index * np.concatenate([[site[0] - step], site, [site[-1] + step]])
+    return gj.smooth_prior(centre, SCALE)
 
 
 def mixture(amplitude, index, coefficients=None) -> gj.Mixture:
@@ -133,18 +159,17 @@ def mixture(amplitude, index, coefficients=None) -> gj.Mixture:
     return gj.Mixture(source=source, background=gj.OffBackground(coefficients, LOW, HIGH))
 
 
-def marginal(term: gj.OnOff, amplitude, centre, prior_precision):
+def marginal(term: gj.OnOff, amplitude, centre, precision):
     """Value of ln L integrated over the coefficients: Newton steps to their best values, and Laplace's formula."""
 
     def minus(x):
         rest = x - centre
-        return 0.5 * rest @ prior_precision @ rest - term.log_likelihood(mixture(amplitude, INDEX, x))
+        return 0.5 * rest @ precision @ rest - term.log_likelihood(mixture(amplitude, INDEX, x))
 
     def step(x, _):
-        curvature = jax.hessian(minus)(x)
-        # the background's part of a mixture is not concave: no less than the prior's curvature
-        value, vector = jnp.linalg.eigh(curvature)
-        move = vector @ ((vector.T @ jax.grad(minus)(x)) / jnp.maximum(value, 0.5))
+        # the logarithm of signal plus background is not concave in that of the background
+        value, vector = jnp.linalg.eigh(jax.hessian(minus)(x))
+        move = vector @ ((vector.T @ jax.grad(minus)(x)) / jnp.maximum(jnp.abs(value), 0.5))
         return x - move / jnp.maximum(1.0, jnp.abs(move).max()), None
 
     best = jax.lax.scan(step, centre, None, length=12)[0]
@@ -152,7 +177,7 @@ def marginal(term: gj.OnOff, amplitude, centre, prior_precision):
 
 
 def wstat(on, off, signal, ratio):
-    """Minus two ln L with the background of every cell at its maximum (Arnaud, Smith & Siemiginowska, XSPEC manual)."""
+    """Minus two ln L, up to a constant, with the background of every cell at its maximum (XSPEC manual, appendix B)."""
     c = ratio * (on + off) - (1.0 + ratio) * signal
     best = (c + jnp.sqrt(c**2 + 4.0 * ratio * (1.0 + ratio) * off * signal)) / (2.0 * ratio * (1.0 + ratio))
     best = jnp.where(off > 0, best, jnp.maximum(on / (1.0 + ratio) - signal / ratio, 0.0))
@@ -162,26 +187,256 @@ def wstat(on, off, signal, ratio):
 
 def curves(runs: list[gj.OnOffRun], truth: float) -> dict[str, np.ndarray]:
     """Value of ln L of each method at the amplitudes of the grid, [simulation, amplitude]."""
-    term = batched(runs)
-    centres, precisions = [], []
-    for run in runs:
-        prior = gj.smooth_prior(gj.OnOff(run).power_law(SIZE) if False else power_law(run), SCALE)
-        centres.append(np.asarray(prior.loc))
-        precisions.append(np.asarray(prior.precision_matrix))
-    amplitudes = jnp.asarray(truth * GRID)
-    over_grid = jax.vmap(marginal, (None, 0, None, None))
-    every = jax.jit(jax.vmap(over_grid, (axes_of(term), None, 0, 0)))
+    laws = [power_law(run) for run in runs]
+    priors = [prior_of(SIZE, *law) for law in laws]
+    centres, precisions = (jnp.stack([getattr(p, name) for p in priors]) for name in ("loc", "precision_matrix"))
+    term, amplitudes = batched(runs), jnp.asarray(truth * GRID)
+    every = jax.jit(jax.vmap(jax.vmap(marginal, (None, 0, None, None)), (axes_of(term), None, 0, 0)))
     unbinned = []
-    for part in np.array_split(np.arange(len(runs)), max(len(runs) // 100, 1)):
-        rows = eqx.tree_at(
-            lambda t: (t.energy, t.run, t.exposure, t.count, t.kernel), term, replace_fn=lambda a: a[part]
+    for part in np.array_split(np.arange(len(runs)), -(-len(runs) // 100)):
+        rows = eqx.tree_at(rows_of, term, tuple(leaf[part] for leaf in rows_of(term)))
+        unbinned.append(np.asarray(every(rows, amplitudes, centres[part], precisions[part])))
+    # cells of one simulation after another; the prior is the default of one simulation
+    smooth = [[a * np.diff(EDGES ** (1.0 - g))[i] / (1.0 - g) for i in range(CELLS)] for a, g in laws]
+    cells = gj.OnOffCounts(runs, EDGES, by_run=True, shape=0.1 * np.array(smooth), rate=0.1)
+    signal = cells.signal(mixture(truth, INDEX))
+
+    def conjugate(scale):
+        return cells.log_sum(scale * signal, cells.log_coefficient) - scale * signal
+
+    def profile(scale):
+        return -0.5 * wstat(cells.on, cells.off, scale * signal, RATIO)
+
+    def over_grid(function):
+        return np.asarray(jax.lax.map(function, jnp.asarray(GRID))).reshape(GRID.size, len(runs), CELLS).sum(2).T
+
+    return {"unbinned": np.concatenate(unbinned), "conjugate": over_grid(conjugate), "wstat": over_grid(profile)}
+
+
+def estimates(curve: np.ndarray) -> dict[str, float]:
+    """Bias of the maximum and of the mean of the posterior, and coverage of 2 Delta ln L = 1 and 4; truth is 1."""
+    fine = np.linspace(GRID[0], GRID[-1], 12_001)
+    best, held = [], {"68": [], "95": []}
+    means, central = [], {"68": [], "95": []}
+    for line in curve:
+        value = CubicSpline(GRID, line)(fine)
+        best.append(fine[value.argmax()])
+        below = value.max() - float(CubicSpline(GRID, line)(1.0))
+        weight = np.exp(value - value.max())
+        cumulative = np.cumsum(weight) / weight.sum()
+        means.append(fine @ weight / weight.sum())
+        at = np.interp(1.0, fine, cumulative)
+        for level, limit, inside in (("68", 1.0, 0.6827), ("95", 4.0, 0.9545)):
+            held[level].append(2.0 * below <= limit)
+            central[level].append(abs(at - 0.5) <= 0.5 * inside)
+    number = len(curve)
+    error = float(np.std(best) / np.sqrt(number))
+    return {
+        "bias": float(np.mean(best) - 1.0),
+        "bias_error": error,
+        "median": float(np.median(best)),
+        "scatter": float(np.std(best)),
+        **{f"coverage{level}": float(np.mean(values)) for level, values in held.items()},
+        "bias_of_mean": float(np.mean(means) - 1.0),
+        **{f"credible{level}": float(np.mean(values)) for level, values in central.items()},
+    }
+
+
+def frequentist(simulations: int, seed: int) -> dict:
+    """Bias and coverage at few counts, by expected ON counts."""
+    found = {}
+    for counts in (5, 10, 20):
+        random, started = np.random.default_rng([seed, counts]), time.perf_counter()
+        truth, background = 0.5 * counts / counts_of(INDEX), 0.5 * counts
+        runs = [
+            run_of(
+                np.concatenate([thrown(random, INDEX, truth), drawn(random, curved, background)]),
+                drawn(random, curved, background / RATIO),
+            )
+            for _ in range(simulations)
+        ]
+        # a power law needs some OFF events
+        runs = [run for run in runs if run.off.size > 1]
+        methods = {name: estimates(curve) for name, curve in curves(runs, truth).items()}
+        found[str(counts)] = {"simulations": len(runs), "seconds": time.perf_counter() - started, **methods}
+        print(counts, json.dumps(found[str(counts)]), flush=True)
+    return found
+
+
+PRIORS = {"log_amplitude": dist.Normal(0.0, 0.7), "index": dist.Normal(INDEX, 0.3)}
+COEFFICIENTS = prior_of(SIZE, 12.0, 2.7)  # about 18 OFF events
+CELL_SHAPE = np.full(CELLS, 0.8)
+CELL_RATE = 0.5  # OFF counts of a cell: 1.6 on average
+FAINT = 10.0 / counts_of(INDEX)
+
+
+def sampled(log_density, start, axes, data, seed, warmup=400, draws=500):
+    """Draws of NUTS of many simulations at once, {name: [simulation, draw]}."""
+
+    def one(key, data):
+        keys = jax.random.split(key, 2)
+        warm = blackjax.window_adaptation(blackjax.nuts, lambda p: log_density(p, data))
+        (state, tuned), _ = warm.run(keys[0], start, num_steps=warmup)
+        kernel = blackjax.nuts(lambda p: log_density(p, data), **tuned)
+
+        def step(state, key):
+            state, _ = kernel.step(key, state)
+            return state, state.position
+
+        return jax.lax.scan(step, state, jax.random.split(keys[1], draws))[1]
+
+    number = jax.tree.leaves(data)[0].shape[0] if axes == 0 else data.energy.shape[0]
+    return jax.jit(jax.vmap(one, (0, axes)))(jax.random.split(jax.random.key(seed), number), data)
+
+
+def ranked(draws, truths) -> dict:
+    """Ranks of the truths among thinned draws, with the tests of `benchmarks.calibration`."""
+    found = {}
+    for name, truth in truths.items():
+        chain = np.asarray(draws[name])
+        thinned = chain[:, np.linspace(0, chain.shape[1] - 1, RANKS).astype(int)]
+        spread = np.random.default_rng(0).uniform(size=len(truth))
+        ranks = ((thinned < truth[:, None]).sum(1) + spread) / (RANKS + 1)
+        held = {
+            level: [bool(v) for v in (truth > low) & (truth < high)]
+            for level, inside in (("held68", 0.6827), ("held95", 0.9545))
+            for low, high in [np.quantile(chain, [0.5 - inside / 2, 0.5 + inside / 2], axis=1)]
+        }
+        found[name] = {"ranks": ranks.tolist(), **{level: int(np.sum(values)) for level, values in held.items()}}
+    return figures(found)
+
+
+def calibrated(simulations: int, seed: int) -> dict:
+    """Simulation-based calibration of both likelihoods."""
+    random = np.random.default_rng([seed, 1])
+    truths = {name: random.normal(prior.loc, prior.scale, simulations) for name, prior in PRIORS.items()}
+    found, started = {}, time.perf_counter()
+    coefficients = np.asarray(COEFFICIENTS.loc) + random.normal(size=(simulations, SIZE)) @ np.asarray(
+        COEFFICIENTS.scale_tril
+    ).T.astype(float)
+    runs = []
+    for number in range(simulations):
+        spline = BSpline(KNOTS, coefficients[number], 3)
+        fine = np.geomspace(LOW, HIGH, 2001)
+
+        def rate(energy, spline=spline):
+            return np.exp(spline(np.log(energy)))
+
+        mean = EXPOSURE * np.trapezoid(rate(fine), fine)
+        amplitude = FAINT * np.exp(truths["log_amplitude"][number])
+        on = np.concatenate([thrown(random, truths["index"][number], amplitude), drawn(random, rate, mean)])
+        runs.append(run_of(on, drawn(random, rate, mean / RATIO)))
+    term = batched(runs)
+
+    def density(p, term):
+        value = sum(prior.log_prob(p[name]) for name, prior in PRIORS.items()) + COEFFICIENTS.log_prob(p["b"])
+        return value + term.log_likelihood(mixture(FAINT * jnp.exp(p["log_amplitude"]), p["index"], p["b"]))
+
+    start = {"log_amplitude": jnp.zeros(()), "index": jnp.asarray(INDEX), "b": jnp.asarray(COEFFICIENTS.loc)}
+    draws = sampled(density, start, axes_of(term), term, seed)
+    found["unbinned"] = {
+        "on": float(np.mean([run.on.size for run in runs])),
+        "off": float(np.mean([run.off.size for run in runs])),
+        **ranked(draws, truths | {f"b{i}": coefficients[:, i] for i in range(0)}),
+        "seconds": time.perf_counter() - started,
+    }
+    started = time.perf_counter()
+    on, off = np.zeros((2, simulations, CELLS), int)
+    for number in range(simulations):
+        background = random.gamma(CELL_SHAPE, 1.0 / CELL_RATE)
+        amplitude = FAINT * np.exp(truths["log_amplitude"][number])
+        on[number] = np.histogram(thrown(random, truths["index"][number], amplitude), EDGES)[0]
+        on[number] += random.poisson(RATIO * background)
+        off[number] = random.poisson(background)
+    # one run for all cells: the kernel is the same
+    cells = gj.OnOffCounts(run_of(np.zeros(0), np.array([1.0])), EDGES, shape=CELL_SHAPE, rate=CELL_RATE)
+    k = np.arange(on.max() + 1)[:, None, None]
+    power = np.where(on - k >= 0, on - k, 0)
+    n = off + k + CELL_SHAPE
+    value = k * np.log(RATIO) - gammaln(k + 1) - gammaln(power + 1) + gammaln(n) - n * np.log1p(RATIO + CELL_RATE)
+    table = jnp.asarray(np.where(on - k >= 0, value, -np.inf).transpose(1, 2, 0))
+    powers = jnp.asarray(power.transpose(1, 2, 0), float)
+    size = cells.on.size * (on.max() + 1)
+    shared = eqx.tree_at(
+        lambda c: (c.cell, c.log_largest),
+        cells,
+        (jnp.repeat(jnp.arange(CELLS), on.max() + 1), jnp.zeros(CELLS)),
+    )
+
+    def log_density(p, data):
+        power, coefficient = data
+        mine = eqx.tree_at(
+            lambda c: (c.power, c.log_coefficient), shared, (power.reshape(size), coefficient.reshape(size))
         )
-        unbinned.append(np.asarray(every(rows, amplitudes, np.array(centres)[part], np.array(precisions)[part])))
-    conjugate, profile = [], []
-    for run in runs:
-        cells = gj.OnOffCounts(run, EDGES)
-        signal = np.asarray(cells.signal(mixture(truth, INDEX)))[None] * GRID[:, None]
-        value = jax.vmap(lambda s, cells=cells: cells.log_sum(s, cells.log_coefficient))(jnp.asarray(signal))
-        conjugate.append((np.asarray(value) - signal).sum(1))
-        profile.append(-0.5 * np.asarray(wstat(cells.on, cells.off, jnp.asarray(signal), RATIO)).sum(1))
-    return {"unbinned": np.concatenate(unbinned), "conjugate": np.array(conjugate), "wstat": np.array(profile)}
+        value = sum(prior.log_prob(p[name]) for name, prior in PRIORS.items())
+        return value + mine.log_likelihood(mixture(FAINT * jnp.exp(p["log_amplitude"]), p["index"]))
+
+    del start["b"]
+    draws = sampled(log_density, start, 0, (powers, table), seed + 1)
+    found["conjugate"] = {
+        "on": float(on.sum(1).mean()),
+        "off": float(off.sum(1).mean()),
+        **ranked(draws, truths),
+        "seconds": time.perf_counter() - started,
+    }
+    return found
+
+
+def plot(found: dict):
+    """Bias and coverage by ON counts, and ranks minus the uniform distribution."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12.0, 6.4), layout="constrained")
+    panels = figure.subplots(2, 4)
+    counts = list(found["cases"])
+    colours = {"unbinned": "#30638e", "conjugate": "#3c8d5a", "wstat": "#c1553b"}
+    shown = ("bias", "bias_of_mean", "coverage68", "coverage95")
+    titles = ("bias of the maximum", "bias of the mean", "coverage of 68 %", "coverage of 95 %")
+    for axes, name, title in zip(panels[0], shown, titles, strict=True):
+        for shift, (method, colour) in enumerate(colours.items()):
+            if name == "bias_of_mean" and method == "wstat":
+                continue
+            values = [found["cases"][n][method][name] for n in counts]
+            number = found["cases"][counts[0]]["simulations"]
+            errors = [
+                found["cases"][n][method]["bias_error"] if "bias" in name else np.sqrt(v * (1 - v) / number)
+                for n, v in zip(counts, values, strict=True)
+            ]
+            x = np.array([float(n) for n in counts]) * 1.05 ** (shift - 1)
+            axes.errorbar(x, values, errors, fmt="o-", color=colour, ms=4, lw=1.2, label=method)
+        axes.axhline({"coverage68": 0.6827, "coverage95": 0.9545}.get(name, 0.0), color="0.4", lw=0.8)
+        axes.set_xscale("log")
+        axes.set_xticks([5, 10, 20], ["5", "10", "20"])
+        axes.minorticks_off()
+        axes.set(title=title, xlabel="expected ON counts")
+    panels[0][0].legend(frameon=False, fontsize=9)
+    each = [(m, p) for m in ("unbinned", "conjugate") for p in PRIORS]
+    for axes, (method, name) in zip(panels[1], each, strict=True):
+        ranks = np.array(found["calibration"][method]["parameters"][name]["ranks"])
+        x, ecdf, lower, upper = ecdf_pit(ranks, 0.95, 2000)
+        axes.fill_between(x, lower - x, upper - x, color="0.85", lw=0, step="mid")
+        axes.step(x, ecdf - x, where="mid", color=colours[method], lw=1.2)
+        axes.axhline(0.0, color="0.4", lw=0.6)
+        axes.set(title=f"{method}: {name}", xlabel="rank of the truth")
+    panels[1][0].set_ylabel("ECDF - uniform")
+    return figure
+
+
+def main():
+    """Write bias, coverage and calibration, and the figure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--simulations", type=int, default=1000, help="of bias and coverage, for each number of counts")
+    parser.add_argument("--calibration", type=int, default=200, help="simulations of the calibration")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    found = {"cases": frequentist(options.simulations, options.seed)}
+    found["calibration"] = calibrated(options.calibration, options.seed)
+    for method, of in found["calibration"].items():
+        print(method, {k: v for k, v in of.items() if k != "parameters"}, flush=True)
+    report("on-off", found)
+    plot(found).savefig(RESULTS / "on-off.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()
