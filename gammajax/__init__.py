@@ -22,6 +22,7 @@ from gammajax.model.spectra import ExponentialCutoffPowerLaw as ExponentialCutof
 from gammajax.model.spectra import LogParabola as LogParabola
 from gammajax.model.spectra import PowerLaw as PowerLaw
 from gammajax.model.spectra import ProductSpectrum as ProductSpectrum
+from gammajax.model.spectra import RescaledSpectrum as RescaledSpectrum
 from gammajax.model.spectra import SmoothBrokenPowerLaw as SmoothBrokenPowerLaw
 from gammajax.model.spectra import SumSpectrum as SumSpectrum
 from gammajax.model.spectra import SuperExponentialCutoffPowerLaw4FGL as SuperExponentialCutoffPowerLaw4FGL
@@ -67,6 +68,7 @@ from gammajax.simulation import simulate_cells as simulate_cells
 
 # the likelihood
 from gammajax import engines as engines
+from gammajax.likelihood import Unbinned as Unbinned
 from gammajax.posterior import Posterior as Posterior
 from gammajax.engines.on_off import OnOff as OnOff
 from gammajax.engines.on_off import OnOffCounts as OnOffCounts

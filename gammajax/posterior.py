@@ -1,5 +1,8 @@
-"""Posterior: a model, priors and events, as pure functions of a dict of parameters."""
+"""Posterior: a model, priors and data, as pure functions of a dict of parameters."""
 
+import functools
+import inspect
+import operator
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -9,39 +12,38 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Integer, PRNGKeyArray
+from jaxtyping import Array, Float, Integer, Num, PRNGKeyArray
 from numpyro.distributions import Distribution
 
-from gammajax.common import distributed
-from gammajax.common.display import block, document, length, listed, number_of, rows, text, total, words
+from gammajax.common.display import block, document, number_of, rows, text, words
 from gammajax.common.parameters import is_concrete
-from gammajax.common.progress import DELAY, Progress
-from gammajax.engines import Engine, Rows
-from gammajax.engines.choice import JAX_CANNOT, NOT_COMPILED, EngineChoice, engines_of, explore
-from gammajax.engines.engine import Expected
-from gammajax.engines.rows import PER_DECADE, data_of
+from gammajax.engines import Engine
+from gammajax.engines.choice import EngineChoice, explore
+from gammajax.engines.rows import PER_DECADE
 from gammajax.events.cells import Cells
 from gammajax.events.event_list import Events
-from gammajax.instrument.observation import Aside, Observation
-from gammajax.likelihood import extended_likelihood, mixture_density, mixture_likelihood, sum_of_logs, total_intensity
-from gammajax.model.mixture import Mixture, or_undefined
+from gammajax.instrument.observation import Observation
+from gammajax.likelihood import Data, Unbinned, UnbinnedTerm
+from gammajax.likelihood.term import Parameters, Setup, Term, require_expected
+from gammajax.model.mixture import Mixture
 from gammajax.model.priors import all_from_cube, centre, check_parameters, check_priors, cube_size
 
-Parameters = dict[str, Float[Array, "..."]]
 # above this number of events, single precision rounds scalars too much: at 9e5 and 3e6 events the q of a profile is off
 # by 0.02 and 0.06 (rms; measured with a weak source above a background of free norm and tilt)
 MANY = 3_000_000
 
 
 class Posterior(eqx.Module):
-    """Posterior of the parameters of `model`, given events.
+    """Posterior of the parameters of `model`, given events or several data sets.
 
     **Arguments:**
 
     - `model`: function from a dict of parameters to a [`gammajax.Mixture`][]; ties and transforms are Python.
     - `priors`: numpyro distribution for each parameter.
     - `observations`, `events`: the data. `observations` may be the pair that `gammajax.io.read_gadf` returns; `events`
-      may be the cells that [`gammajax.Events.compress`][] returns.
+      may be the cells that [`gammajax.Events.compress`][] returns. In their place may be one or several data sets, as
+      in `[gj.Unbinned(observations, events), *gj.io.from_gammapy_datasets(path)]`: their log-likelihoods add up, so
+      fluxes must be absolute, and the options of engines are those of each data set.
     - `engine`: "kernel", "fold", "direct" or "dense", for all sources or by name of component. The default is "kernel",
       or "fold" for components with a free morphology. Instead of a name it may be a function like
       [`gammajax.engines.Engine.init`][], for example `functools.partial(gj.engines.DenseEngine.init, method="linear")`,
@@ -72,13 +74,8 @@ class Posterior(eqx.Module):
 
     model: Callable[[Parameters], Mixture] = eqx.field(static=True)
     priors: dict[str, Distribution]
-    _aside: Aside = eqx.field(static=True)  # the observations
-    data: Events | Cells  # of each row
-    engines: dict[str, Engine]
-    count: Integer[Array, " row"]  # events of each row, zero for padding
-    reference: Float[Array, " row"]
+    terms: tuple[Term, ...]  # one for each data set
     reference_parameters: Parameters
-    _reference_counts: dict[str, Float[Array, "observation _"]]  # their terms, for absolute fluxes only
     names: tuple[str, ...] = eqx.field(static=True)  # order of the priors: jax sorts dicts
 
     # by identity: jax.jit needs a hash of the function, and a bound method uses the hash of its object
@@ -89,14 +86,16 @@ class Posterior(eqx.Module):
     @words
     def __repr__(self) -> str:
         """Numbers of events and observations, engines of the components, and priors."""
-        # without `total`: all processes would have to ask for it
-        cells = f" in {length(self.data.count)} cells" if isinstance(self.data, Cells) else ""
-        engines = [f"{name}: {type(engine).__name__}" for name, engine in self.engines.items()]
+        of = f"Posterior of {number_of(len(self.priors), 'parameter')} given "
+        if len(self.terms) == 1:
+            head, *more = repr(self.terms[0]).splitlines()
+            details = [" ".join(line.strip() for line in more)] if more else []
+            return block(of + head, *details, *rows([f"{name}: {text(self.priors[name])}" for name in self.names]))
+        sets = [f"{term.name}: {repr(term).splitlines()[0]}" for term in self.terms]
         return block(
-            f"Posterior of {number_of(len(self.priors), 'parameter')} given {total(self.count)} events{cells} in "
-            f"{number_of(len(self.observations), 'observation')}",
-            f"components {listed(engines)}",
-            *rows([f"{name}: {text(self.priors[name])}" for name in self.names]),
+            of + f"{len(self.terms)} data sets",
+            *rows(sets, 5),
+            *rows([f"{name}: {text(self.priors[name])}" for name in self.names], 5),
         )
 
     def __init__(
@@ -114,75 +113,79 @@ class Posterior(eqx.Module):
         dtype: Any = np.float32,
         progress: bool = True,
     ):
-        observations, events = data_of(observations, events)
+        options = {"engine": engine, "per_decade": per_decade, "bands": bands, "mesh": mesh}
+        data = _data_sets(observations, events, {**options, "compact": compact, "dtype": dtype})
         # jit traces every new array; other transformations trace arrays that depend on their arguments
-        if not is_concrete(jnp.zeros(()), priors, observations, events):
+        if not is_concrete(jnp.zeros(()), priors, *(vars(one) for one in data)):
             raise ValueError(
                 "a Posterior cannot be made inside jit, grad or vmap: make it outside, and use it or give it as an "
                 "argument inside"
             )
         check_priors(priors)
-        self.model, self.priors, self._aside = model, dict(priors), Aside(observations)
+        self.model, self.priors = model, dict(priors)
         self.names = tuple(priors)
-        start = {name: centre(prior) for name, prior in self.priors.items()}
-        explored = explore(model, self.priors, start)
+        self.reference_parameters = {name: centre(prior) for name, prior in self.priors.items()}
+        explored = explore(model, self.priors, self.reference_parameters)
         for name in explored.dependence.unused:
             _warn(f"the model does not use {name!r}: leave out its prior, or use it")
-        if any(o.exclusion is not None for o in observations) and not any(o.excludes for o in observations):
-            _warn("the excluded sky lies in none of the fields of view; are its frame and place right?")
-        if not events.total and explored.mixture.weighted:
+        alone = len(data) == 1
+        if explored.mixture.weighted and not alone:
             raise ValueError(
-                "there are no events: fractions of none mean nothing; use a model of absolute fluxes, without weights"
+                "weights are fractions of the events of one data set; several data sets need absolute fluxes: a "
+                "Mixture without weights"
             )
-        rows = Rows.init(events, observations, per_decade, bands, mesh, dtype, progress)
-        with Progress(rows.progress, "set-up", DELAY):
-            self.engines = engines_of(explored, rows, engine, compact)
-        self.count, self.data = rows.place(rows.count), rows.placed_data()
-        self.reference_parameters, self.reference, self._reference_counts = start, jnp.zeros(0), {}  # set below
+        setup = Setup(model, self.reference_parameters, explored, "events", alone, progress)
+        names = [one.name or ("events" if alone else f"data set {i + 1}") for i, one in enumerate(data)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"data sets need different names, not {names}")
+        self.terms = tuple(one.prepare(setup._replace(name=name)) for one, name in zip(data, names, strict=True))
+        require_expected(explored.mixture, self.terms)
         number = self.total
         if number > MANY and jnp.result_type(float) != jnp.float64:
             _warn(
                 f"log-likelihoods of {number} events are rounded to about {6e-8 * number:.1g} in single precision, "
                 "too much for samplers; switch on jax_enable_x64 (kernels stay in single precision)"
             )
-        try:
-            self.reference, self._reference_counts, totals = eqx.filter_jit(Posterior._refer)(self, start)
-        except JAX_CANNOT as error:
-            raise ValueError(NOT_COMPILED) from error
-        for name in explored.mixture.components:
-            if not float(totals[name]) > 0:
-                raise ValueError(f"component {name!r} expects no events in the selection")
-        rows.require_possible(self.reference)
 
     @property
     def observations(self) -> tuple[Observation, ...]:
-        """The observations."""
-        return self._aside.value
+        """The observations of events."""
+        return self._events_term("observations").observations
+
+    @property
+    def data(self) -> Events | Cells:
+        """Events or cells of each row, with padding."""
+        return self._events_term("data").data
 
     @property
     def events(self) -> Events | Cells:
         """Events or cells of this process, sorted by energy, without truth columns."""
-        valid = distributed.local(self.count) > 0
-        if isinstance(self.data, Cells):
-            columns = (self.data.observation, self.data.cell, self.data.count)
-            return Cells(self.data.binning, *(distributed.local(column)[valid] for column in columns))
-        return jax.tree.map(lambda column: distributed.local(column)[valid], self.data)
+        return self._events_term("events").events
+
+    @property
+    def engines(self) -> dict[str, Engine]:
+        """Engine of every component."""
+        return self._events_term("engines").engines
+
+    @property
+    def count(self) -> Integer[Array, " row"]:
+        """Number of events of each row, zero for padding."""
+        return self._events_term("count").count
+
+    @property
+    def reference(self) -> Float[Array, " row"]:
+        """Density of each row at the reference parameters."""
+        return self._events_term("reference").reference.rows
 
     @property
     def total(self) -> int:
-        """Number of events, of all processes."""
-        shared = distributed.spans(self.count)
-        return int(distributed.over(shared, np.sum, distributed.local(self.count).sum(dtype=np.int64)))
+        """Number of events, of all data sets and processes."""
+        return sum(term.total for term in self.terms)
 
     def log_likelihood_ratio(self, parameters: Parameters) -> Float[Array, ""]:
         """Value of log L relative to the reference, accurate in single precision; samplers use it."""
-        mixture, expected = self._expected(parameters)
-        intensities = [part.intensity for part in expected.values()]
-        if mixture.weighted:
-            return mixture_likelihood(intensities, *_shares(mixture, expected), self.reference, self.count)
-        counts = [part.counts for part in expected.values()]
-        before = [self._reference_counts[name] for name in expected]
-        return extended_likelihood(intensities, counts, self.reference, before, self.count)
+        mixture = self._mixture(parameters)
+        return _sum(term.log_likelihood_ratio(mixture) for term in self.terms)
 
     def log_likelihood(self, parameters: Parameters) -> Float[Array, ""]:
         """Value of log L (module [`gammajax.likelihood`][]); single precision loses its last digits for many events."""
@@ -191,29 +194,21 @@ class Posterior(eqx.Module):
     @property
     def log_reference(self) -> Float[Array, ""]:
         """Value of log L at the reference parameters: `log_likelihood` minus `log_likelihood_ratio`."""
-        value = sum_of_logs(self.reference, jnp.ones_like(self.reference), self.count)
-        return value - sum((counts.sum() for counts in self._reference_counts.values()), start=jnp.zeros(()))
+        return _sum(term.log_reference for term in self.terms)
 
     def log_reference_exact(self) -> float:
         """`log_reference` in double precision, on the host: for evidences, which are differences of large numbers."""
-        count, reference = (distributed.local(array) for array in (self.count, self.reference))
-        value = count[count > 0] @ np.log(reference[count > 0].astype(np.float64))
-        value = float(distributed.over(distributed.spans(self.count), np.sum, value))
-        counts = map(distributed.local, self._reference_counts.values())
-        return value - float(sum(part.sum(dtype=np.float64) for part in counts))
+        return sum(term.log_reference_exact() for term in self.terms)
 
     def density(self, parameters: Parameters) -> Float[Array, " row"]:
         """Density of every row, with padding: mixture density, or total intensity for absolute fluxes."""
-        return _density(*self._expected(parameters))
+        return self._events_term("density").density(self._mixture(parameters))
 
     def with_reference(self, parameters: Parameters) -> "Posterior":
         """The same posterior with another reference point; the ratio is most accurate near it."""
-        reference, counts, _ = self._refer(parameters)
-        return eqx.tree_at(
-            lambda p: (p.reference, p.reference_parameters, p._reference_counts),
-            self,
-            (reference, dict(parameters), counts),
-        )
+        mixture = self._mixture(parameters)
+        terms = tuple(term.with_reference(mixture) for term in self.terms)
+        return eqx.tree_at(lambda p: (p.terms, p.reference_parameters), self, (terms, dict(parameters)))
 
     def log_prior(self, parameters: Parameters) -> Float[Array, ""]:
         """Logarithm of the prior density."""
@@ -241,7 +236,10 @@ class Posterior(eqx.Module):
         return {name: jnp.asarray(self.priors[name].sample(k)) for k, name in zip(keys, self.names, strict=True)}
 
     def expected_counts(self, parameters: Parameters) -> dict[str, Float[Array, " observation"]]:
-        """Expected counts of every component in the selection of every observation, by its absolute flux."""
+        """Expected counts of every component in the selection of every observation, by its absolute flux.
+
+        The observations of all data sets, one after the other; zero where a data set does not see the component.
+        """
         return self._counts(self._mixture(parameters))
 
     def fractions(self, parameters: Parameters) -> dict[str, Float[Array, ""]]:
@@ -257,7 +255,7 @@ class Posterior(eqx.Module):
         for a component that expects no events but has a weight.
         """
         mixture = self._mixture(parameters)
-        return mixture.flux_scales(_totals(self._counts(mixture)), self.count.sum())
+        return mixture.flux_scales(_totals(self._counts(mixture)), self._number)
 
     def scaled_fractions(
         self, parameters: Parameters, scales: dict[str, Float[Array, ""] | float]
@@ -267,7 +265,7 @@ class Posterior(eqx.Module):
         The inverse of [`Posterior.flux_scales`][]: w_i = s_i N_i / n.
         Raises `ValueError` for an unknown component, and for NaN.
         """
-        totals, events = _totals(self.expected_counts(parameters)), self.count.sum()
+        totals, events = _totals(self.expected_counts(parameters)), self._number
         for path in scales:
             if path not in totals:
                 raise ValueError(f"{path!r} is no component; the components are {list(totals)}")
@@ -282,7 +280,7 @@ class Posterior(eqx.Module):
         """
         mixture = self._mixture(parameters)
         expected = self._counts(mixture)
-        scales = mixture.flux_scales(_totals(expected), self.count.sum())
+        scales = mixture.flux_scales(_totals(expected), self._number)
         return {
             path: counts * jnp.where(jnp.isposinf(scales[path]), 0.0, scales[path]) for path, counts in expected.items()
         }
@@ -292,34 +290,51 @@ class Posterior(eqx.Module):
         return self.model(parameters)
 
     def _counts(self, mixture) -> dict[str, Float[Array, " observation"]]:
-        """Expected counts of every component, without the intensities."""
-        parts = mixture.components.items()
-        return {name: or_undefined(part, self.engines[name].expected_counts(part)) for name, part in parts}
+        """Expected counts of every component, in the observations of all data sets."""
+        parts = [term.expected_counts(mixture) for term in self.terms]
+        if len(parts) == 1:
+            return parts[0]
+        none = [jnp.zeros(len(term.labels)) for term in self.terms]
+        return {
+            path: jnp.concatenate([part.get(path, zero) for part, zero in zip(parts, none, strict=True)])
+            for path in mixture.components
+        }
 
-    def _expected(self, parameters) -> tuple[Mixture, dict[str, Expected]]:
-        """The mixture, and the intensities and counts of every component."""
-        mixture = self._mixture(parameters)
-        parts = mixture.components.items()
-        return mixture, {name: or_undefined(part, self.engines[name](part)) for name, part in parts}
+    @property
+    def _number(self) -> Num[Array, ""]:
+        """Number of observed events, as an array."""
+        return functools.reduce(operator.add, (term.number for term in self.terms))
 
-    def _refer(self, parameters):
-        """Density, terms of the counts that the extended likelihood needs (no others), and totals of all counts."""
-        mixture, expected = self._expected(parameters)
-        counts = {} if mixture.weighted else {name: part.counts for name, part in expected.items()}
-        return _density(mixture, expected), counts, {name: part.counts.sum() for name, part in expected.items()}
-
-
-def _density(mixture, expected) -> Float[Array, " row"]:
-    intensities = [part.intensity for part in expected.values()]
-    if mixture.weighted:
-        return mixture_density(intensities, *_shares(mixture, expected))
-    return total_intensity(intensities)
+    def _events_term(self, what: str) -> UnbinnedTerm:
+        """The only term, if it is of events."""
+        term = self.terms[0]
+        if len(self.terms) > 1 or not isinstance(term, UnbinnedTerm):
+            names = [term.name for term in self.terms]
+            raise ValueError(
+                f"the posterior's {what} are those of a single data set of events; this posterior has the terms {names}"
+            )
+        return term
 
 
-def _shares(mixture, expected) -> tuple[Float[Array, " component"], Float[Array, " component"]]:
-    """Expected counts and fractions of all components."""
-    totals = _totals({name: part.counts for name, part in expected.items()})
-    return jnp.stack(list(totals.values())), jnp.stack(list(mixture.component_fractions(totals).values()))
+def _data_sets(observations, events, options) -> tuple[Data, ...]:
+    """Data sets, given as such or as observations and events with the options of engines."""
+    given = tuple(observations) if isinstance(observations, list | tuple) else (observations,)
+    if not any(isinstance(one, Data) for one in given):
+        return (Unbinned(observations, events, **options),)
+    for one in given:
+        if not isinstance(one, Data):
+            raise ValueError(f"all data sets must be as gammajax.Unbinned(observations, events), not {one!r}")
+    if events is not None:
+        raise ValueError("give events with their observations: gammajax.Unbinned(observations, events)")
+    usual = inspect.signature(Unbinned).parameters
+    for name, value in options.items():
+        if value != usual[name].default:
+            raise ValueError(f"give {name} to the data set: gammajax.Unbinned(observations, events, {name}=...)")
+    return given
+
+
+def _sum(values) -> Float[Array, ""]:
+    return functools.reduce(operator.add, values)
 
 
 def _totals(counts) -> dict[str, Float[Array, ""]]:

@@ -58,7 +58,7 @@ METHODS = {
     "sample_prior": lambda posterior: lambda p: posterior.sample_prior(jax.random.key(0)),
 }
 NOT_OF_PARAMETERS = {"cube_size", "data", "events", "total", "log_reference_exact"} | {
-    "count", "engines", "model", "names", "observations", "priors", "reference", "reference_parameters"
+    "count", "engines", "model", "names", "observations", "priors", "reference", "reference_parameters", "terms"
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from gammajax.io.catalogs import catalog as catalog
 from gammajax.io.ctao_prod5 import ctao as ctao
 from gammajax.io.ctao_prod5 import observation as observation
+from gammajax.io.datasets import from_gammapy_datasets as from_gammapy_datasets
 from gammajax.io.diffuse import read_cube as read_cube
 from gammajax.io.diffuse import read_isotropic as read_isotropic
 from gammajax.io.exposure_map import Exposure as Exposure

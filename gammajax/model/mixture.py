@@ -1,6 +1,6 @@
 """Model of the sky and its instrument: sources, background and the mixture of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import equinox as eqx
@@ -170,6 +170,25 @@ class Mixture(eqx.Module):
                 found[name] = part
         return found
 
+    def only(self, names: Sequence[str]) -> "Mixture":
+        """The mixture of some components, by path; the name of an inner mixture stands for all in it.
+
+        Raises `ValueError` for unknown names, and for weights: they are fractions of all events.
+        """
+        if self.weighted:
+            raise ValueError("a mixture with weights has no part: they are fractions of the events of all components")
+        unknown = [name for name in names if not any(_within(path, name) for path in self.components)]
+        if unknown or not names:
+            raise ValueError(f"there are no components {list(unknown)}; the components are {list(self.components)}")
+        kept = {}
+        for name, part in zip(self.names, self.parts, strict=True):
+            if any(_within(name, wanted) for wanted in names):
+                kept[name] = part
+            elif inner := [wanted.removeprefix(f"{name}/") for wanted in names if wanted.startswith(f"{name}/")]:
+                assert isinstance(part, Mixture)
+                kept[name] = part.only(inner)
+        return Mixture(**kept)
+
     @property
     def groups(self) -> list[tuple[Float[Array, ""], tuple[str, ...]]]:
         """Fraction of the events and paths of the components of each group; absolute fluxes set the shares in a group.
@@ -285,6 +304,11 @@ def stick_breaking(breaks: Float[Array, "*batch stick"]) -> Float[Array, "*batch
     one = jnp.ones((*breaks.shape[:-1], 1), breaks.dtype)
     left = jnp.concatenate([one, jnp.cumprod(1.0 - breaks, axis=-1)], axis=-1)
     return left * jnp.concatenate([breaks, one], axis=-1)
+
+
+def _within(path: str, name: str) -> bool:
+    """Whether a path is that of a component or of something in the inner mixture of this name."""
+    return path == name or path.startswith(f"{name}/")
 
 
 def _nodes(mixture: Mixture, above: str, say: Callable[[Component], str]) -> list[str]:

@@ -159,6 +159,32 @@ class ProductSpectrum(Spectrum):
         return self.spectrum.integral_with(lambda energy: own(energy) * factor(energy), edges)
 
 
+class RescaledSpectrum(Spectrum):
+    """A spectrum as an instrument reports it, whose energies are 1 + z times the true ones.
+
+    dN/dE = phi(E / (1 + z)) / (1 + z): photons keep their number. With one `z` for each instrument, and components that
+    only its data see, this is the energy scale of Nigro et al. 2019 (doi:10.1051/0004-6361/201834938): area and
+    dispersion stay those of the reported energy.
+    """
+
+    spectrum: Spectrum
+    z: Scalar = parameter()
+
+    def __check_init__(self):
+        require_finite(self)
+        if is_concrete(self.z) and not np.all(np.asarray(self.z) > -1.0):
+            raise ValueError(f"an energy scale must be above -1, not z = {self.z}")
+
+    def __call__(self, energy):
+        return self.spectrum(energy / (1.0 + self.z)) / (1.0 + self.z)
+
+    def integral(self, edges):
+        return self.spectrum.integral(edges / (1.0 + self.z))
+
+    def integral_with(self, factor, edges):
+        return self.spectrum.integral_with(lambda energy: factor(energy * (1.0 + self.z)), edges / (1.0 + self.z))
+
+
 class PowerLaw(Spectrum):
     """dN/dE = amplitude (E / reference)^-index.
 

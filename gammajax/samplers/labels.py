@@ -27,7 +27,7 @@ def element_labels(posterior) -> dict[str, list[str]]:
     vectors = [name for name, value in posterior.reference_parameters.items() if jnp.ndim(value) == 1]
     if not vectors:
         return {}
-    ids = tuple(observation.obs_id for observation in posterior.observations)
+    ids = [term.labels for term in posterior.terms]
     draws = jax.vmap(posterior.sample_prior)(jax.random.split(jax.random.key(0), DRAWS))
     names = [names for names, _ in _named(posterior.model(posterior.reference_parameters), ids)]
     values = _values(posterior.model, draws, ids)
@@ -51,8 +51,9 @@ def _named(part, ids) -> Iterator[tuple[tuple[str, ...], jax.Array]]:
         yield part.names, part.fractions
     if isinstance(part, Emission) and isinstance(part.channel, tuple):
         yield part.channel, jnp.asarray(part.ratios)
-    if isinstance(part, InstrumentBackground) and len(set(ids)) == len(ids):
-        yield from ((ids, jnp.asarray(v)) for v in (part.norm, part.tilt) if jnp.ndim(v) == 1)
+    if isinstance(part, InstrumentBackground):
+        vectors = [jnp.asarray(v) for v in (part.norm, part.tilt) if jnp.ndim(v) == 1]
+        yield from ((own, v) for v in vectors for own in ids if len(set(own)) == len(own) == v.size)
     fields = {field.name: getattr(part, field.name) for field in dataclasses.fields(part)}
     single = {name: value for name, value in fields.items() if eqx.is_inexact_array(value) and jnp.ndim(value) == 0}
     if len(single) > 1:

@@ -132,6 +132,10 @@ MADE = {
         lambda o, p: gj.ParticleModel({"mass": NODES, "g": [1, 2]}, {"W": np.ones((3, 2))}, {"mass": "TeV"}),
         ["mass from 0.1 to 10 TeV", "g from 1 to 2", "W"],
     ),
+    gj.Unbinned: (
+        lambda o, p: gj.Unbinned(o, gj.Events([1.0, 2.0], [0.0, 0.1], [0.0, 0.1]), components=["sky"], name="hess"),
+        ["hess", "2 events", "1 observation", "sky"],
+    ),
     gj.Events: (lambda o, p: gj.Events([1.0, 2.0], [3, 4], [5, 6], component=1), ["2", "1 to 2 TeV", "3 to 4 deg"]),
     gj.Asimov: (
         lambda o, p: asimov(p),
@@ -203,6 +207,7 @@ MADE = {
     ),
     gj.LogParabola: (lambda o, p: gj.LogParabola(2.0, 0.1), ["alpha=2", "beta=0.1", FLUX, "reference=1 TeV"]),
     gj.PowerLaw: (lambda o, p: POWER_LAW, ["index=2.3", f"amplitude=3e-12 {FLUX}", "reference=1 TeV"]),
+    gj.RescaledSpectrum: (lambda o, p: gj.RescaledSpectrum(POWER_LAW, 0.1), ["index=2.3", "z=0.1"]),
     gj.ProductSpectrum: (lambda o, p: 0.5 * POWER_LAW, ["index=2.3", "0.5"]),
     gj.SmoothBrokenPowerLaw: (lambda o, p: gj.SmoothBrokenPowerLaw(1.5, 2.5), ["index2=2.5", "ebreak=1 TeV", FLUX]),
     gj.SumSpectrum: (lambda o, p: POWER_LAW + gj.Line(2.0), ["index=2.3", "energy=2 TeV"]),

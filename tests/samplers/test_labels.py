@@ -70,7 +70,7 @@ class Model:
 
     def __init__(self, model, priors):
         self.model, self.priors = model, priors
-        self.observations = [SimpleNamespace(obs_id=str(i)) for i in (10, 11, 12)]
+        self.terms = [SimpleNamespace(labels=("10", "11", "12"))]
         self.reference_parameters = self.sample_prior(jax.random.key(1))
 
     def fractions(self, parameters):
