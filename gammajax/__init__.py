@@ -68,10 +68,10 @@ from gammajax.simulation import simulate_cells as simulate_cells
 
 # the likelihood
 from gammajax import engines as engines
+from gammajax.likelihood import OnOff as OnOff
+from gammajax.likelihood import OnOffCounts as OnOffCounts
 from gammajax.likelihood import Unbinned as Unbinned
 from gammajax.posterior import Posterior as Posterior
-from gammajax.engines.on_off import OnOff as OnOff
-from gammajax.engines.on_off import OnOffCounts as OnOffCounts
 from gammajax.engines.expectation import expected_counts as expected_counts
 from gammajax.engines.expectation import intensity as intensity
 

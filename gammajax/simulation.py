@@ -24,6 +24,7 @@ from gammajax.events.event_list import Events
 from gammajax.instrument.observation import Observation, as_tuple
 from gammajax.instrument.sky import DEGREE, deproject, displace
 from gammajax.model.mixture import InstrumentBackground, Mixture, Source, require_component
+from gammajax.model.off_background import OffBackground
 
 BATCH, FEW = 2**16, 2**12  # proposals per batch, for many and for few events
 ENERGIES_PER_DECADE = 1000
@@ -137,6 +138,8 @@ def _group(key, components, observations, number, name):
     """
     samplers = []
     for component in components:
+        if isinstance(component, OffBackground):
+            raise ValueError("events of an OffBackground have no directions: draw ON and OFF by simulate_on_off")
         if isinstance(component, InstrumentBackground):
             component.check_observations(len(observations))
             samplers += [_BackgroundSampler.init(component.select(i), o) for i, o in enumerate(observations)]

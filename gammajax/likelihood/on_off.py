@@ -42,7 +42,8 @@ from gammajax.engines.rows import PER_DECADE, true_energy_range
 from gammajax.events.on_off_run import OnOffRun, as_runs
 from gammajax.instrument.observation import Aside
 from gammajax.instrument.runs import Runs
-from gammajax.likelihood import accurate_sum, sum_of_logs
+from gammajax.likelihood.sums import accurate_sum, extended_likelihood, sum_of_logs
+from gammajax.likelihood.term import Reference, Term, seen
 from gammajax.model.mixture import Mixture, Source, or_undefined
 from gammajax.model.morphology import Point
 from gammajax.model.off_background import OffBackground
@@ -51,17 +52,16 @@ CHUNK = 2**14  # events whose kernel is made at once
 STEEPEST = (-5.0, 15.0)  # indices of the background
 PANEL, ORDER = 0.1, 4  # widest panel in ln E' of integrals over the background, and points in each
 LEAST_SIGNAL = 1e-30
-STRENGTH = 0.1  # of the prior of the background of a cell, in OFF observations
+STRENGTH, MOST = 2.0, 5.0  # of the prior of the background of a cell: in observations, and at most in events
 INDEX = 3.0  # of the background's power law, to average acceptance ratios that change within a cell
 
 
-class OnOffTerm(eqx.Module):
+class OnOffTerm(Term):
     """What both likelihoods of ON and OFF regions share: the sources that they see.
 
     `components`: names of the components that belong to the regions, None for all of the mixture.
     """
 
-    name: eqx.AbstractVar[str | None]
     nodes: eqx.AbstractVar[EnergyNodes]
     components: eqx.AbstractVar[tuple[str, ...] | None]
     aside: eqx.AbstractVar[Aside]
@@ -76,41 +76,26 @@ class OnOffTerm(eqx.Module):
         return self.aside.value
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the runs."""
-        return tuple(run.obs_id for run in self.runs)
-
-    @property
     def energy_range(self) -> tuple[float, float]:
         """Lowest and highest reconstructed energy [TeV] of the selections."""
         return float(min(run.energy_min for run in self.runs)), float(max(run.energy_max for run in self.runs))
 
-    def seen(self, mixture: Mixture, kind: type) -> dict[str, Any]:
+    def own(self, mixture: Mixture, kind: type) -> dict[str, Any]:
         """Components of the mixture of this kind that belong to the regions, by path.
 
         Raises `ValueError` for a mixture with weights, and for unknown names.
         """
         if mixture.weighted:
             raise ValueError("ON and OFF regions need absolute fluxes: leave out the weights of the mixture")
-        found, names = mixture.components, self.components
-        if names is None:
-            return {path: part for path, part in found.items() if isinstance(part, kind)}
-
-        def within(path, name):
-            return path == name or path.startswith(f"{name}/")
-
-        unknown = [name for name in names if not any(within(path, name) for path in found)]
-        if unknown:
-            raise ValueError(f"there are no components {unknown}; the components are {list(found)}")
-        mine = {path: part for path, part in found.items() if any(within(path, name) for name in names)}
-        return {path: part for path, part in mine.items() if isinstance(part, kind)}
+        mine = mixture if self.components is None else mixture.only(self.components)
+        return {path: part for path, part in mine.components.items() if isinstance(part, kind)}
 
     def fluxes(self, mixture: Mixture) -> dict[str, Float[Array, " energy"]]:
         """Flux [cm^-2 s^-1] of each source in the ON regions at the nodes of true energy.
 
-        Raises `ValueError` as `seen` does, and for sources that are not points.
+        Raises `ValueError` as `own` does, and for sources that are not points.
         """
-        sources = self.seen(mixture, Source)
+        sources = self.own(mixture, Source)
         for path, source in sources.items():
             if not isinstance(source.morphology, Point):
                 kind = type(source.morphology).__name__
@@ -122,7 +107,7 @@ class OnOffTerm(eqx.Module):
 
 
 class OnOff(OnOffTerm):
-    """Unbinned likelihood of ON and OFF events with a free background spectrum (module `gammajax.engines.on_off`).
+    """Unbinned likelihood of ON and OFF events with a free background (module [`gammajax.likelihood.on_off`][]).
 
     **Arguments:**
 
@@ -146,6 +131,7 @@ class OnOff(OnOffTerm):
     source_exposure: Float[Array, "run energy"]  # [cm^2 s]
     point: Float[Array, " point"]  # of the integral over reconstructed energies [TeV]
     background_exposure: Float[Array, "run point"]  # times its weight [sr s TeV]
+    reference: Reference  # rates of the rows, and expected counts
     name: str | None = eqx.field(static=True)
     components: tuple[str, ...] | None = eqx.field(static=True)
     aside: Aside = eqx.field(static=True)  # the runs
@@ -161,7 +147,7 @@ class OnOff(OnOffTerm):
         rows: tuple[int, int] | None = None,
     ):
         runs = as_runs(runs)
-        self.components, self.name, self.aside = _names(components), name, Aside(runs)
+        self.components, self.name, self.aside = seen(components), name, Aside(runs)
         self.nodes = EnergyNodes(*true_energy_range(runs), per_decade)
         stacked = Runs.of(runs)
         detector = Detector.init(stacked, self.nodes, np.zeros(1))
@@ -187,6 +173,7 @@ class OnOff(OnOffTerm):
         inside = np.array([(point > run.energy_min) & (point < run.energy_max) for run in runs])
         both = np.array([run.on_exposure(point) + run.off_exposure(point) for run in runs])
         self.point, self.background_exposure = jnp.asarray(point), jnp.asarray(weight * inside * both)
+        self.reference = Reference(jnp.ones(self.energy.shape), {})
 
     @words
     def __repr__(self) -> str:
@@ -208,7 +195,7 @@ class OnOff(OnOffTerm):
         step = site[1] - site[0]
         return np.log(norm) - index * np.concatenate([[site[0] - step], site, [site[-1] + step]])
 
-    def expected(self, mixture: Mixture) -> tuple[Float[Array, " row"], dict[str, Float[Array, "run _"]]]:
+    def refer(self, mixture: Mixture) -> Reference:
         """Rate of each row [TeV^-1], and expected counts of each component in ON and OFF, as the terms of their sums.
 
         Raises `ValueError` as [`OnOffTerm.fluxes`][] does, and for a mixture without the background, or with several.
@@ -223,16 +210,39 @@ class OnOff(OnOffTerm):
             on = self.kernel.shape[0]
             source = self.kernel @ functools.reduce(operator.add, fluxes.values())
             density = jnp.concatenate([density[:on] + source, density[on:]])
-        return density, {path: flux * self.source_exposure for path, flux in fluxes.items()} | counts
+        return Reference(density, {path: flux * self.source_exposure for path, flux in fluxes.items()} | counts)
 
     def log_likelihood(self, mixture: Mixture) -> Float[Array, ""]:
         """Value of log L of a mixture with absolute fluxes."""
-        density, counts = self.expected(mixture)
-        total = functools.reduce(operator.add, (part.sum() for part in counts.values()))
-        return sum_of_logs(density, jnp.ones_like(density), self.count) - total
+        return _log_likelihood(self.refer(mixture), self.count)
+
+    def log_likelihood_ratio(self, mixture: Mixture) -> Float[Array, ""]:
+        """Value of log L relative to the reference."""
+        now, before = self.refer(mixture), self.reference
+        counts = list(now.counts.values()), [before.counts[path] for path in now.counts]
+        return extended_likelihood([now.rows], counts[0], before.rows, counts[1], self.count)
+
+    @property
+    def log_reference(self) -> Float[Array, ""]:
+        """Value of log L at the reference."""
+        return _log_likelihood(self.reference, self.count)
+
+    def log_reference_exact(self) -> float:
+        """`log_reference` in double precision, on the host."""
+        rows = np.asarray(self.reference.rows, np.float64)[np.asarray(self.count) > 0]
+        return float(np.log(rows).sum() - sum(np.asarray(c, np.float64).sum() for c in self.reference.counts.values()))
+
+    def expected_counts(self, mixture: Mixture) -> dict[str, Float[Array, " observation"]]:
+        """Expected counts in ON and OFF of every run."""
+        return {path: part.sum(1) for path, part in self.refer(mixture).counts.items()}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the runs."""
+        return tuple(run.obs_id for run in self.runs)
 
     def _background(self, mixture) -> tuple[str, OffBackground]:
-        found = self.seen(mixture, OffBackground)
+        found = self.own(mixture, OffBackground)
         if len(found) != 1:
             raise ValueError(
                 f"ON and OFF regions need one OffBackground; the mixture has {', '.join(found) or 'none'}: name the "
@@ -253,9 +263,10 @@ class OnOffCounts(OnOffTerm):
     - `runs`, `components`, `name`, `per_decade` as of [`gammajax.OnOff`][].
     - `edges` [TeV]: of the cells in reconstructed energy. Cells take the part that each run selects.
     - `shape`, `rate`: of the Gamma prior of the expected OFF counts of each cell; a number, or one for each cell.
-      The default is worth a tenth of the data: rate = 0.1 and shape = 0.1 times the counts of the power law that fits
-      all OFF events best. Its information does not grow with the number of cells. A constant shape (1/2 of Jeffreys'
-      prior, 1 of a flat one) puts background into every empty cell: many cells then hide a faint signal.
+      The default is about the counts m of the power law that fits all OFF events best, and worth 2 m events, at most
+      five: rate = min(2, 5 / m) and shape = m rate. Its information does not grow with the number of cells, and where
+      counts are large the data decide. A constant shape (1/2 of Jeffreys' prior, 1 of a flat one) puts background into
+      every empty cell: many cells then hide a faint signal.
     - `by_run`: cells of each run, with a background of its own. By default runs share the background of a solid angle,
       as in the unbinned likelihood, and their counts are added.
 
@@ -272,6 +283,8 @@ class OnOffCounts(OnOffTerm):
     power: Float[Array, " term"]  # n_on - k
     log_coefficient: Float[Array, " term"]  # less the largest of the cell
     log_largest: Float[Array, " cell"]
+    count: Integer[Array, " cell"]  # of ON and OFF
+    reference: Reference  # ln of the probability of every term of a cell, and expected counts
     name: str | None = eqx.field(static=True)
     components: tuple[str, ...] | None = eqx.field(static=True)
     aside: Aside = eqx.field(static=True)  # the runs
@@ -292,7 +305,7 @@ class OnOffCounts(OnOffTerm):
         runs, edges = as_runs(runs), np.asarray(edges, np.float64)
         if edges.ndim != 1 or edges.size < 2 or not np.all(edges > 0) or np.any(np.diff(edges) <= 0):
             raise ValueError(f"the edges of the cells must be positive and increasing energies [TeV], not {edges}")
-        self.components, self.name, self.aside = _names(components), name, Aside(runs)
+        self.components, self.name, self.aside = seen(components), name, Aside(runs)
         self.nodes = EnergyNodes(*true_energy_range(runs), per_decade)
         stacked = Runs.of(runs)
         detector = Detector.init(stacked, self.nodes, np.zeros(1))
@@ -310,14 +323,16 @@ class OnOffCounts(OnOffTerm):
         self.on, self.off = on[exposed], off[exposed]
         self.ratio = exposures[:, 0][exposed] / exposures[:, 1][exposed]
         self.kernel = kernel[exposed]
-        shape = STRENGTH * smooth if shape is None else np.asarray(shape, np.float64)
-        rate = STRENGTH if rate is None else np.asarray(rate, np.float64)
+        least = np.maximum(smooth, np.finfo(float).tiny)
+        rate = np.minimum(STRENGTH, MOST / least) if rate is None else np.asarray(rate, np.float64)
+        shape = least * rate if shape is None else np.asarray(shape, np.float64)
         if not np.all(shape > 0) or not np.all(np.greater_equal(rate, 0)):
             raise ValueError(f"the Gamma prior needs shapes above zero and rates from zero on, not {shape} and {rate}")
         shape, rate = (np.broadcast_to(v, exposed.shape)[exposed] for v in (shape, rate))
         self.cell, self.power, self.log_coefficient, self.log_largest = _terms(
             self.on, self.off, self.ratio, shape, rate
         )
+        self.count, self.reference = jnp.asarray(self.on + self.off), Reference(self.log_coefficient, {})
 
     @words
     def __repr__(self) -> str:
@@ -326,32 +341,83 @@ class OnOffCounts(OnOffTerm):
             f"OnOffCounts: {total(self.on)} ON and {total(self.off)} OFF counts in {number_of(length(self.on), 'cell')}"
         )
 
-    def signal(self, mixture: Mixture) -> Float[Array, " cell"]:
-        """Expected counts of the sources in the ON region. Raises `ValueError` as [`OnOffTerm.fluxes`][] does."""
-        parts = (self.kernel @ flux for flux in self.fluxes(mixture).values())
-        return functools.reduce(operator.add, parts, jnp.zeros(self.on.shape))
+    def signals(self, mixture: Mixture) -> dict[str, Float[Array, " cell"]]:
+        """Expected ON counts of each source. Raises `ValueError` as [`OnOffTerm.fluxes`][] does."""
+        return {path: self.kernel @ flux for path, flux in self.fluxes(mixture).items()}
 
     def log_likelihood(self, mixture: Mixture) -> Float[Array, ""]:
         """Value of log L of a mixture with absolute fluxes.
 
         Improper priors (`rate` = 0) have no constant: rate^shape / Gamma(shape) is left out.
         """
-        signal = self.signal(mixture)
-        return accurate_sum(self.log_sum(signal, self.log_coefficient) + self.log_largest - signal)
+        return accurate_sum(self.cell_values(self._sum(self.signals(mixture))))
 
-    def log_sum(self, signal: Float[Array, " cell"], log_coefficient: Float[Array, " term"]) -> Float[Array, " cell"]:
+    def cell_values(self, signal: Float[Array, " cell"]) -> Float[Array, " cell"]:
+        """Value of log L_i of each cell at these expected ON counts of the sources."""
+        return self._log_sum(_log(signal), self.log_coefficient) + self.log_largest - signal
+
+    def log_likelihood_ratio(self, mixture: Mixture) -> Float[Array, ""]:
+        """Value of log L relative to the reference."""
+        now, before = self._sum(self.signals(mixture)), self._before
+        # the sum over k of probabilities at the reference times (s / s_ref)^(n_on - k)
+        return accurate_sum(self._log_sum(_log(now) - _log(before), self.reference.rows) - (now - before))
+
+    @property
+    def log_reference(self) -> Float[Array, ""]:
+        """Value of log L at the reference."""
+        return accurate_sum(self.cell_values(self._before))
+
+    def log_reference_exact(self) -> float:
+        """`log_reference`; its terms are few."""
+        return float(self.log_reference)
+
+    def refer(self, mixture: Mixture) -> Reference:
+        """Logarithm of the probability of every number of background events, and expected counts of the sources."""
+        signals = self.signals(mixture)
+        log_signal = _log(self._sum(signals))
+        value = self._powers(log_signal) + self.log_coefficient
+        probability = value - self._log_sum(log_signal, self.log_coefficient)[self.cell]
+        return Reference(probability, {path: part[None] for path, part in signals.items()})
+
+    def expected_counts(self, mixture: Mixture) -> dict[str, Float[Array, " observation"]]:
+        """Expected ON counts of every source, of all runs together."""
+        return {path: part.sum()[None] for path, part in self.signals(mixture).items()}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The name of the data set: counts of its runs are added."""
+        return (self.name or "counts",)
+
+    @property
+    def _before(self) -> Float[Array, " cell"]:
+        return self._sum({path: part[0] for path, part in self.reference.counts.items()})
+
+    def _sum(self, signals) -> Float[Array, " cell"]:
+        return functools.reduce(operator.add, signals.values(), jnp.zeros(self.on.shape))
+
+    def _powers(self, log_signal) -> Float[Array, " term"]:
+        return jnp.where(self.power > 0, self.power * log_signal[self.cell], 0.0)
+
+    def _log_sum(self, log_signal, log_coefficient) -> Float[Array, " cell"]:
         """Value of log Sum_k exp(log_coefficient) signal^(n_on - k) of each cell."""
         number = self.on.size
-        # projections of dispersions undershoot next to nothing; the smallest number keeps the gradient at zero
-        log_signal = jnp.log(jnp.where(signal >= 0, signal, 0.0) + LEAST_SIGNAL)
-        value = jnp.where(self.power > 0, self.power * log_signal[self.cell], 0.0) + log_coefficient
+        value = self._powers(log_signal) + log_coefficient
         peak = jax.lax.stop_gradient(jax.ops.segment_max(value, self.cell, number, indices_are_sorted=True))
         scaled = jnp.exp(value - peak[self.cell])
         return peak + jnp.log(jax.ops.segment_sum(scaled, self.cell, number, indices_are_sorted=True))
 
 
-def _names(components: Sequence[str] | str | None) -> tuple[str, ...] | None:
-    return components if components is None else (components,) if isinstance(components, str) else tuple(components)
+def _log(signal):
+    """Logarithm of a number that may be zero: its smallest value keeps gradients of its exponential right there.
+
+    Projections of dispersions undershoot zero next to nothing.
+    """
+    return jnp.log(jnp.where(signal >= 0, signal, 0.0) + LEAST_SIGNAL)
+
+
+def _log_likelihood(values: Reference, count) -> Float[Array, ""]:
+    total = sum((part.sum() for part in values.counts.values()), start=jnp.zeros(()))
+    return sum_of_logs(values.rows, jnp.ones_like(values.rows), count) - total
 
 
 def _kernel(detector, stacked, nodes, energy, run):
