@@ -85,8 +85,6 @@ def _read(path: Path) -> list:
 
 
 def _binned(dataset, frame, components, name):
-    from astropy import units as u
-
     from gammajax.likelihood.binned import Binned
     from gammajax.likelihood.term import seen
 
@@ -131,7 +129,8 @@ def _binned(dataset, frame, components, name):
         background=background,
         counts_off=off,
         ratio=ratio,
-        pixels=None if geometry.is_region else _pixels(geometry.to_image(), frame, u),
+        solid_angle=None if geometry.is_region else geometry.to_image().solid_angle().to_value("sr"),
+        pixels=None if geometry.is_region else _pixels(geometry.to_image(), frame),
         components=seen(components),
     )
 
@@ -178,7 +177,7 @@ class _Response:
         return np.asarray(psf.containment(**centre).to_value(""), np.float64).reshape(-1, 1, 1)
 
 
-def _pixels(image, frame, u):
+def _pixels(image, frame):
     """Directions and coordinates of the pixels of an image of gammapy."""
     from astropy.coordinates import SkyCoord
 
@@ -192,6 +191,4 @@ def _pixels(image, frame, u):
         x, y = SkyCoord(lon, lat, unit="deg", frame=frame).to_pixel(image.wcs, mode="wcs")
         return np.asarray(x, float), np.asarray(y, float)
 
-    return Pixels(
-        directions, coordinates, image.solid_angle().to_value(u.sr), float(image.pixel_scales.to_value("deg").max())
-    )
+    return Pixels(directions, coordinates, float(image.pixel_scales.to_value("deg").max()))

@@ -35,19 +35,18 @@ from gammajax.model.morphology import Morphology, Point
 from gammajax.model.off_background import OffBackground
 from gammajax.model.spectra import Spectrum
 
-OVERSAMPLE = 10  # at most, points along a side of a pixel, as gammapy has
+POINTS = 3, 10  # fewest and most Gauss-Legendre points along a side of a pixel
 MARGIN = 0.02  # deg beyond the ends of priors of a position, for the fit of pixel coordinates
 
 
 class Pixels(NamedTuple):
     """Sky pixels of counts, as functions: of directions [deg] and of pixel coordinates (x, y).
 
-    `directions(x, y)` and `coordinates(lon, lat)` are inverse; `solid_angle` [y, x] in sr; `size` of a side [deg].
+    `directions(x, y)` and `coordinates(lon, lat)` are inverse; `size` of a side [deg].
     """
 
     directions: Callable
     coordinates: Callable
-    solid_angle: Float[np.ndarray, "y x"]
     size: float
 
 
@@ -61,7 +60,7 @@ class Binned(Data):
     - `background`: expected counts, or None.
     - `counts_off` and `ratio`: counts of OFF regions, and ratio of the acceptances of ON and OFF; or None.
     - `response(lon, lat)`: kernel of the point spread function [true energy, y, x] or None, and dispersion
-      [true energy, energy], at a direction. `pixels`: for maps.
+      [true energy, energy], at a direction. `pixels` and their `solid_angle` [sr]: for maps.
     - `components`: those that these data see, by path; by default all sources, and the instrument's background where
       these data have one.
 
@@ -78,6 +77,7 @@ class Binned(Data):
     background: Float[np.ndarray, "energy y x"] | None = None
     counts_off: Float[np.ndarray, "energy y x"] | None = None
     ratio: Float[np.ndarray, "energy y x"] | None = None
+    solid_angle: Float[np.ndarray, "y x"] | None = None
     pixels: Pixels | None = eqx.field(static=True, default=None)
     components: tuple[str, ...] | None = eqx.field(static=True, default=None)
     __pdoc__ = document
@@ -189,13 +189,14 @@ class Folded(eqx.Module):
 class Moving(eqx.Module):
     """Expected counts of a source of free morphology: in pixels, convolved, in every call.
 
-    `kernel` is the transform of the point spread function, `directions` those of points in the pixels, with
-    `solid_angle`, and `plane` gives pixel coordinates of directions near the source.
+    `kernel` is the transform of the point spread function, `directions` and `weights` those of points in
+    the pixels, with `solid_angle`, and `plane` gives pixel coordinates of directions near the source.
     """
 
     folded: Folded  # with the exposure alone
     kernel: Array | None
     directions: Float[Array, "2 point rows columns"]
+    weights: Float[Array, " point"]
     solid_angle: Float[Array, "rows columns"]
     plane: "Plane"
     lengths: tuple[int, int] = eqx.field(static=True)
@@ -222,12 +223,13 @@ class Moving(eqx.Module):
         energy = jnp.sqrt(edges[1:] * edges[:-1])[:, None, None]
         shape = morphology.at(energy) if morphology.is_energy_dependent else morphology
 
-        def one(sum_, direction):
-            return sum_ + shape.brightness(*direction), None
+        def one(sum_, point):
+            direction, weight = point
+            return sum_ + weight * shape.brightness(*direction), None
 
         start = jnp.zeros((energy.size if morphology.is_energy_dependent else 1, rows, columns))
         points = jnp.moveaxis(self.directions, 1, 0)
-        return jax.lax.scan(jax.checkpoint(one), start, points)[0] / len(points) * self.solid_angle
+        return jax.lax.scan(jax.checkpoint(one), start, (points, self.weights))[0] * self.solid_angle
 
 
 class Plane(eqx.Module):
@@ -254,7 +256,8 @@ class Plane(eqx.Module):
 
     def __call__(self, lon, lat) -> Float[Array, "2"]:
         """Pixel coordinates."""
-        away = (lon - self.lon + 180.0) % 360.0 - 180.0
+        away = lon - self.lon
+        away = away - 360.0 * jnp.round(away / 360.0)  # exact for small ones, as a remainder of 180 + away is not
         return self.origin + self.coefficients @ _powers(away / self.half[0], (lat - self.lat) / self.half[1])
 
 
@@ -279,7 +282,7 @@ def _engine(data: Binned, source: Source, places: list[Morphology], free: bool) 
     kernel, dispersion = data.response(float(morphology.lon), float(morphology.lat))
     edges, spread = jnp.asarray(data.edges), jnp.asarray(dispersion)
     height, width = data.counts.shape[1:]
-    if data.pixels is None:
+    if data.pixels is None or data.solid_angle is None:
         if kernel is not None:
             if not isinstance(morphology, Point):
                 raise ValueError(
@@ -310,18 +313,17 @@ def _engine(data: Binned, source: Source, places: list[Morphology], free: bool) 
         lengths = tuple(math.ceil(next_fast_len(size, real=True) or size) for size in sizes)
         transform, start = jnp.asarray(np.fft.rfft2(kernel, lengths)), half
     scale = min(float(place.scale) for place in places)
-    order = 1 if isinstance(morphology, Point) else OVERSAMPLE
-    if scale > 0 and order > 1:
-        order = int(np.clip(math.ceil(2.0 * pixels.size / scale), 1, OVERSAMPLE))
-    shift = (np.arange(order) + 0.5) / order - 0.5
+    order = POINTS[1] if scale <= 0 else int(np.clip(math.ceil(3.0 * pixels.size / scale), *POINTS))
+    shift, share = np.polynomial.legendre.leggauss(1 if isinstance(morphology, Point) else order)
     px, py = np.meshgrid(np.arange(left, right), np.arange(top, bottom))
-    points = [pixels.directions(px + dx, py + dy) for dy in shift for dx in shift]
+    points = [pixels.directions(px + 0.5 * dx, py + 0.5 * dy) for dy in shift for dx in shift]
     directions = np.nan_to_num(np.moveaxis(np.array(points), 1, 0), nan=180.0)
     moving = Moving(
         Folded(edges, spread, jnp.asarray(exposure), (top, left), (height, width)),
         transform,
         jnp.asarray(directions),
-        jnp.asarray(pixels.solid_angle[top:bottom, left:right]),
+        jnp.asarray(0.25 * np.outer(share, share).ravel()),
+        jnp.asarray(data.solid_angle[top:bottom, left:right]),
         Plane.fit(pixels, lon, lat),
         lengths,
         start,

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array, Float, Integer, Num
 
 from gammajax.model.mixture import LEAST_COUNTS
 
@@ -74,7 +74,7 @@ def mixture_density(
 
 @jax.jit
 def sum_of_logs(
-    density: Float[Array, " row"], reference: Float[Array, " row"], count: Integer[Array, " row"]
+    density: Float[Array, " row"], reference: Float[Array, " row"], count: Num[Array, " row"]
 ) -> Float[Array, ""]:
     """Sum of count x log(density / reference) over rows with a count.
 
