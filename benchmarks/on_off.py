@@ -139,7 +139,7 @@ def power_law(run: gj.OnOffRun) -> tuple[float, float]:
         return np.trapezoid(density, np.log(energy)), np.trapezoid(density * np.log(energy), np.log(energy))
 
     wanted = np.log(run.off).mean()
-    index = brentq(lambda index: moments(index)[1] / moments(index)[0] - wanted, -5.0, 15.0)
+    index = brentq(lambda index: moments(index)[1] / moments(index)[0] - wanted, -30.0, 60.0)
     return run.off.size / moments(index)[0], index
 
 
@@ -248,7 +248,7 @@ def frequentist(simulations: int, seed: int) -> dict:
             for _ in range(simulations)
         ]
         # a power law needs some OFF events
-        runs = [run for run in runs if run.off.size > 1]
+        runs = [run for run in runs if run.off.size > 2 and np.ptp(run.off) > 0.1]
         methods = {name: estimates(curve) for name, curve in curves(runs, truth).items()}
         found[str(counts)] = {"simulations": len(runs), "seconds": time.perf_counter() - started, **methods}
         print(counts, json.dumps(found[str(counts)]), flush=True)

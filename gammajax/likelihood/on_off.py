@@ -22,6 +22,7 @@ L_i = Sum_k Poisson(n_on - k | s_i) alpha^k Gamma(n_off + k + shape) / (k! n_off
 """
 
 import abc
+import dataclasses
 import functools
 import operator
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ from gammajax.events.on_off_run import OnOffRun, as_runs
 from gammajax.instrument.observation import Aside
 from gammajax.instrument.runs import Runs
 from gammajax.likelihood.sums import accurate_sum, extended_likelihood, sum_of_logs
-from gammajax.likelihood.term import Reference, Term, seen
+from gammajax.likelihood.term import Reference, Setup, Term, seen
 from gammajax.model.mixture import Mixture, Source, or_undefined
 from gammajax.model.morphology import Point
 from gammajax.model.off_background import OffBackground
@@ -65,6 +66,14 @@ class OnOffTerm(Term):
     nodes: eqx.AbstractVar[EnergyNodes]
     components: eqx.AbstractVar[tuple[str, ...] | None]
     aside: eqx.AbstractVar[Aside]
+
+    def prepare(self, setup: Setup) -> Term:
+        """The term at its reference, with the name of the data set."""
+        return setup.referred(self if self.name else _changed(self, name=setup.name))
+
+    def relative_to(self, reference: Reference) -> Term:
+        """The same term with other values at its reference."""
+        return _changed(self, reference=reference)
 
     @abc.abstractmethod
     def log_likelihood(self, mixture: Mixture) -> Float[Array, ""]:
@@ -413,6 +422,14 @@ def _log(signal):
     Projections of dispersions undershoot zero next to nothing.
     """
     return jnp.log(jnp.where(signal >= 0, signal, 0.0) + LEAST_SIGNAL)
+
+
+def _changed(term: OnOffTerm, **fields) -> Any:
+    """A copy with other fields: `dataclasses.replace` would call the constructor, which takes runs."""
+    copy = object.__new__(type(term))
+    for field in dataclasses.fields(term):
+        object.__setattr__(copy, field.name, fields.get(field.name, getattr(term, field.name)))
+    return copy
 
 
 def _log_likelihood(values: Reference, count) -> Float[Array, ""]:
