@@ -65,6 +65,7 @@ from gammajax.io.exposure_map import exposure as exposure
 # simulated events
 from gammajax.simulation import simulate as simulate
 from gammajax.simulation import simulate_cells as simulate_cells
+from gammajax.simulation import simulate_on_off as simulate_on_off
 
 # the likelihood
 from gammajax import engines as engines

@@ -57,6 +57,11 @@ class RegionResponse(eqx.Module):
         part = psf_containment(psf, jnp.exp(nodes), jnp.full(nodes.shape, offset), jnp.full(nodes.shape, radius))
         return cls(area, reduced, Table((Axis(nodes),), part))
 
+    @property
+    def offset(self) -> Float[Array, ""]:
+        """The offset of the tables [deg]."""
+        return self.effective_area.axes[1].nodes[0]
+
     def area(self, energy_true, offset) -> Float[Array, "..."]:
         """Effective area [cm^2] times containment at true energies [TeV], zero outside its table; of one offset."""
         log_energy = jnp.log(energy_true)

@@ -140,7 +140,7 @@ def _on_off(runs, origin, target, radius, off, phase, energy_range, exclusion, f
         check_once(given, loaded)
         pointing = loaded.pointing.transform_to(frame).spherical
         pointing = float(pointing.lon.deg), float(pointing.lat.deg)
-        offset = float(separation_on_host(*centre, *pointing))
+        offset = _apart(centre, pointing)
         place = _place(loaded)
         if place not in cache:
             cache[place] = _read_cut(loaded, warn)
@@ -178,6 +178,11 @@ def _on_off(runs, origin, target, radius, off, phase, energy_range, exclusion, f
     if not any(run.off.size for run in found) and any(run.on.size for run in found):
         raise ValueError(f"{origin}: there are ON events without OFF events; give more OFF regions, or more energies")
     return found
+
+
+def _apart(one, other) -> float:
+    """Separation of two directions [deg]."""
+    return float(separation_on_host(np.array([one[0]]), one[1], *other)[0])
 
 
 def _phases(phase):
@@ -304,7 +309,7 @@ def _select(run: Run, cut, off, phase, about, nodes, radii, energy, lon, lat, en
     if hasattr(off, "inner_radius"):
         inner, outer = (float(plain(r, "deg")) for r in (off.inner_radius, off.outer_radius))
         middle = direction(off.center, frame)
-        if separation_on_host(*middle, *centre) + radii.max() > inner:
+        if _apart(middle, centre) + radii.max() > inner:
             raise ValueError(f"{name}: the OFF ring from {inner:g} to {outer:g} deg overlaps the ON region")
 
         def in_ring(lon, lat):
@@ -319,7 +324,7 @@ def _select(run: Run, cut, off, phase, about, nodes, radii, energy, lon, lat, en
     centres, equal = _centres(off, about, float(radii.max()))
     for number, one in enumerate(centres):
         for other, what in [(centre, "the ON region"), *((c, "another OFF region") for c in centres[:number])]:
-            apart = float(separation_on_host(*one, *other))
+            apart = _apart(one, other)
             if apart < 2.0 * radii.max() - TOUCHING:
                 raise ValueError(
                     f"{name}: the OFF region at ({one[0]:.4f}, {one[1]:.4f}) deg overlaps {what}: the centres are "
@@ -332,7 +337,7 @@ def _select(run: Run, cut, off, phase, about, nodes, radii, energy, lon, lat, en
     def in_circles(lon, lat):
         return np.any([separation_on_host(lon, lat, *one) <= radii[0] for one in centres], axis=0)
 
-    middle, reach = pointing, max(separation_on_host(*one, *pointing) for one in centres) + radii[0]
+    middle, reach = pointing, max(_apart(one, pointing) for one in centres) + radii[0]
     solid = _acceptances(run, cut, about, energies, in_circles, None, middle, float(reach))
     return Stream(on, outside, *_ratio(run, cut, about, energies, nodes, radii, solid), 1.0)
 
@@ -362,12 +367,12 @@ def _centres(off, about, radius) -> tuple[list[tuple[float, float]], bool]:
         if isinstance(off, str) and off not in known:
             raise ValueError(f"off must be 'reflected', 'wobble', a finder of gammapy, a ring or centres, not {off!r}")
         finder: Any = known[off]() if isinstance(off, str) else off
-        if separation_on_host(*centre, *pointing) <= radius:
+        if _apart(centre, pointing) <= radius:
             raise ValueError(
                 f"{name}: the pointing lies in the ON region, no OFF region has the same offset; use a ring"
             )
         region = CircleSkyRegion(SkyCoord(*centre, unit="deg", frame=frame), radius * deg)
-        mask = _mask(exclusion, pointing, frame, 2.0 * float(separation_on_host(*centre, *pointing)) + 1.0)
+        mask = _mask(exclusion, pointing, frame, 2.0 * _apart(centre, pointing) + 1.0)
         found, _ = finder.run(region, SkyCoord(*pointing, unit="deg", frame=frame), mask)
         centres, equal = [direction(one.center, frame) for one in found], True
     elif off is None:

@@ -11,6 +11,7 @@ import pytest
 from gammapy.stats import wstat
 from on_off import HIGH, LIVETIME, LOW, RADIUS, TRUE, model, region_response, run, some_runs
 from scipy.interpolate import BSpline
+from scipy.optimize import minimize
 from scipy.special import gammaln
 from scipy.stats import gamma as gamma_distribution
 from scipy.stats import norm, poisson
@@ -113,26 +114,32 @@ def test_cells_agree_with_wstat_where_counts_are_large(prior, scale):
 
 def test_unbinned_agrees_with_wstat_where_counts_are_large():
     """A background whose shape is free, of thousands of events: the curvature in the amplitude is that of wstat."""
-    runs = some_runs(1, on=6000, off=20_000)
+    on, off = 6000, 9000
+    runs = some_runs(1, on=on, off=off)
     term, edges = gj.OnOff(runs), np.geomspace(LOW, HIGH, 13)
     cells = gj.OnOffCounts(runs, edges)
     prior = gj.smooth_prior(term.power_law(SIZE), 2.0)
-    scale = 2e2
+    one = cells.expected_counts(model({**POINT, "amplitude": 1.0, "index": 3.3}))["source"]
+    scale = float((on - off / 3.0) / one[0])
 
     def at(amplitude, b):
-        return model({"amplitude": scale * amplitude, "index": 2.5, "b": b})
+        return model({"amplitude": scale * amplitude, "index": 3.3, "b": b})
+
+    @jax.jit
+    @jax.value_and_grad
+    def minus(b, amplitude):
+        return -referred.log_likelihood_ratio(at(amplitude, b)) - prior.log_prob(b)
+
+    referred = term.with_reference(at(1.0, term.power_law(SIZE)))
 
     def profiled(amplitude):
-        def minus(b):
-            return -term.log_likelihood(at(amplitude, b)) - prior.log_prob(b)
-
-        b = jnp.asarray(term.power_law(SIZE))
-        for _ in range(6):
-            b = b - jnp.linalg.solve(jax.hessian(minus)(b), jax.grad(minus)(b))
-        return -minus(b)
+        found = minimize(
+            lambda b: tuple(np.asarray(v, float) for v in minus(b, amplitude)), term.power_law(SIZE), jac=True
+        )
+        return -found.fun
 
     amplitudes = jnp.array([0.9, 1.0, 1.1])
-    unbinned = np.asarray(jax.jit(jax.vmap(profiled))(amplitudes))
+    unbinned = np.array([profiled(a) for a in amplitudes])
     signal = np.array([np.asarray(cells.signals(at(a, POINT["b"]))["source"]) for a in amplitudes])
     binned = -0.5 * wstat(cells.on, cells.off, cells.ratio, signal).sum(1)
     curvature = [np.diff(values, 2)[0] for values in (unbinned, binned)]
@@ -332,8 +339,8 @@ def test_samplers_agree(posterior):
     """`fit`, `nuts` and `nested` on one posterior; the last two agree in mean and width."""
     fit = gj.fit(posterior, progress=False)
     assert fit.converged
-    nuts = gj.nuts(jax.random.key(0), posterior, draws=200, warmup=150, chains=2, progress=False)
-    nested = gj.nested(jax.random.key(1), posterior, live=100, precision=0.1, progress=False)
+    nuts = gj.nuts(jax.random.key(0), posterior, draws=150, warmup=100, chains=2, progress=False)
+    nested = gj.nested(jax.random.key(1), posterior, live=60, precision=0.3, progress=False)
     one, other = (np.log(result.samples["amplitude"]) for result in (nuts, nested))
     assert abs(one.mean() - other.mean()) < 0.35 * one.std()
     assert 0.6 < one.std() / other.std() < 1.6
@@ -350,3 +357,23 @@ def test_terms_add_up(posterior, runs):
     assert float(both.log_likelihood(p)) == pytest.approx(expected, abs=1e-2)
     assert isinstance(both.terms[0], OnOffTerm)
     assert eqx.tree_equal(both.terms[0].kernel, term.kernel)
+
+
+def test_simulated_streams_are_those_of_the_likelihood(runs, terms):
+    """Counts of many runs against expected ones, and mean logarithms of energies against integrals of the rates."""
+    p = {**POINT, "amplitude": jnp.asarray(80.0), "b": POINT["b"] + 4.0}
+    drawn = gj.simulate_on_off(jax.random.key(3), model(p), runs)
+    expected = terms["unbinned"].expected_counts(model(p))
+    off_part = [1.0 / (1.0 + one.ratio[0]) for one in runs]
+    for i, one in enumerate(drawn):
+        off = float(expected["background"][i]) * off_part[i]
+        on = float(expected["background"][i]) - off + float(expected["source"][i])
+        assert abs(one.off.size - off) < 4.0 * np.sqrt(off)
+        assert abs(one.on.size - on) < 4.0 * np.sqrt(on)
+        fine = np.geomspace(one.energy_min, HIGH, 2001)
+        rate = one.livetime * (80.0 / 1.3 * source_rate(fine, (1.0, 0.7)[i]))
+        rate += SOLID_ANGLE * one.livetime * np.exp(4.0) * background_rate(fine)
+        mean = np.trapezoid(rate * fine * np.log(fine), np.log(fine)) / np.trapezoid(rate * fine, np.log(fine))
+        assert abs(np.log(one.on).mean() - mean) < 4.0 * np.log(one.on).std() / np.sqrt(one.on.size)
+    with pytest.raises(ValueError, match="one OffBackground"):
+        gj.simulate_on_off(jax.random.key(3), gj.Mixture(source=model(p).parts[0]), runs)
