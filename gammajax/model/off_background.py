@@ -1,5 +1,7 @@
 """Background of ON and OFF regions: a free spectrum, and a prior that keeps it smooth."""
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -57,7 +59,11 @@ class OffBackground(eqx.Module):
 
 
 def smooth_prior(
-    centre: Float[Array | np.ndarray, " coefficient"], scale: float, *, level: float = 1.0, tilt: float = 1.0
+    centre: Float[Array | np.ndarray, " coefficient"] | Sequence[float],
+    scale: float,
+    *,
+    level: float = 1.0,
+    tilt: float = 1.0,
 ) -> MultivariateNormal:
     """Prior of the coefficients of a spline: Gaussian second differences of standard deviation `scale`.
 
