@@ -118,7 +118,7 @@ def inside(rank: np.ndarray, level: float) -> bool:
 
 def figures(kept: dict, seconds: float) -> dict:
     """What the ranks say."""
-    count, parameters = len(kept["log_mass"]["ranks"]), {}
+    count, parameters = len(next(iter(kept.values()))["ranks"]), {}
     for name, of in kept.items():
         rank = np.array(of["ranks"])
         bins = int(np.clip(count // 20, 4, 20))

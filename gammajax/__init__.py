@@ -8,11 +8,13 @@ The names are in the order of the flow, from files and instruments to results.
 # the instrument
 from gammajax.instrument.response import Response as Response
 from gammajax.instrument.observation import Observation as Observation
+from gammajax.instrument.region_response import RegionResponse as RegionResponse
 
 # its events
 from gammajax.events.event_list import Events as Events
 from gammajax.events.cells import Binning as Binning
 from gammajax.events.cells import Cells as Cells
+from gammajax.events.on_off_run import OnOffRun as OnOffRun
 
 # the model
 from gammajax.model.spectra import BrokenPowerLaw as BrokenPowerLaw
@@ -49,6 +51,8 @@ from gammajax.model.darkmatter import Isothermal as Isothermal
 from gammajax.model.darkmatter import Moore as Moore
 from gammajax.model.darkmatter import ParticleModel as ParticleModel
 from gammajax.model.darkmatter import Zhao as Zhao
+from gammajax.model.off_background import OffBackground as OffBackground
+from gammajax.model.off_background import smooth_prior as smooth_prior
 from gammajax.model.mixture import InstrumentBackground as InstrumentBackground
 from gammajax.model.mixture import Mixture as Mixture
 from gammajax.model.mixture import Source as Source
@@ -61,9 +65,12 @@ from gammajax.io.exposure_map import exposure as exposure
 # simulated events
 from gammajax.simulation import simulate as simulate
 from gammajax.simulation import simulate_cells as simulate_cells
+from gammajax.simulation import simulate_on_off as simulate_on_off
 
 # the likelihood
 from gammajax import engines as engines
+from gammajax.likelihood import OnOff as OnOff
+from gammajax.likelihood import OnOffCounts as OnOffCounts
 from gammajax.likelihood import Unbinned as Unbinned
 from gammajax.posterior import Posterior as Posterior
 from gammajax.engines.expectation import expected_counts as expected_counts

@@ -21,9 +21,11 @@ from gammajax.common.parameters import is_concrete
 from gammajax.common.progress import Progress
 from gammajax.events.cells import Binning, Cells
 from gammajax.events.event_list import Events
+from gammajax.events.on_off_run import OnOffRun
 from gammajax.instrument.observation import Observation, as_tuple
 from gammajax.instrument.sky import DEGREE, deproject, displace
 from gammajax.model.mixture import InstrumentBackground, Mixture, Source, require_component
+from gammajax.model.off_background import OffBackground
 
 BATCH, FEW = 2**16, 2**12  # proposals per batch, for many and for few events
 ENERGIES_PER_DECADE = 1000
@@ -130,6 +132,62 @@ def _generator(key):
     return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
 
 
+def simulate_on_off(key: PRNGKeyArray, model: Mixture, runs: Sequence[OnOffRun] | OnOffRun) -> list[OnOffRun]:
+    """Runs with random ON and OFF events of a model, and the responses, regions and selections of `runs`.
+
+    The model has absolute fluxes: sources in the ON region, and one [`gammajax.OffBackground`][] in ON and OFF. True
+    energies are drawn from flux times area, in bins of 0.2 %, reconstructed ones from the energy dispersion.
+
+    Raises `ValueError` for weights, for no or several backgrounds, and inside transformations.
+    """
+    runs = [runs] if isinstance(runs, OnOffRun) else list(runs)
+    if not is_concrete(jnp.zeros(()), key, model):
+        raise ValueError("simulate_on_off draws on the host: call it outside jit, grad and vmap")
+    if model.weighted:
+        raise ValueError("ON and OFF regions need absolute fluxes: leave out the weights of the mixture")
+    parts = model.components.values()
+    backgrounds = [part for part in parts if isinstance(part, OffBackground)]
+    if len(backgrounds) != 1:
+        raise ValueError(f"ON and OFF regions need one OffBackground; the mixture has {len(backgrounds)}")
+    norms = np.broadcast_to(np.asarray(backgrounds[0].norm), (len(runs),))
+    spectra = [part.spectrum for part in parts if isinstance(part, Source)]
+    drawn = []
+    for number, run in enumerate(runs):
+        random = _generator(jax.random.fold_in(key, number))
+        edges = np.geomspace(run.energy_min, run.energy_max, _fine(run.energy_min, run.energy_max))
+        rate = norms[number] * np.asarray(_rate(backgrounds[0], jnp.asarray(edges)), np.float64)
+        on, off = (_from_density(random, edges, rate * of(edges)) for of in (run.on_exposure, run.off_exposure))
+        axis = run.response.effective_area.axes[0]
+        edges = np.geomspace(np.exp(axis.lower), np.exp(axis.upper), _fine(np.exp(axis.lower), np.exp(axis.upper)))
+        middle = np.sqrt(edges[1:] * edges[:-1])
+        area = run.livetime * np.asarray(run.response.area(jnp.asarray(middle), run.response.offset), np.float64)
+        for spectrum in spectra:
+            count = random.poisson(np.asarray(_flux(spectrum, jnp.asarray(edges)), np.float64) * area)
+            true = np.repeat(edges[:-1], count) * (1.0 + random.uniform(size=count.sum()) * (edges[1] / edges[0] - 1.0))
+            dispersion, seed = run.response.energy_dispersion, jax.random.key(random.integers(2**31))
+            found = np.asarray(dispersion.sample(seed, jnp.asarray(true), run.response.offset), np.float64)
+            on = np.append(on, found[(found > run.energy_min) & (found < run.energy_max)])
+        drawn.append(eqx.tree_at(lambda r: (r.on, r.off), run, (on, off)))
+    return drawn
+
+
+def _fine(low, high) -> int:
+    """Number of edges of bins of a five-hundredth."""
+    return int(np.ceil(500.0 * np.log(high / low))) + 1
+
+
+@eqx.filter_jit
+def _rate(background, energy):
+    return background.rate(energy)
+
+
+def _from_density(random, edges, density) -> np.ndarray:
+    """A Poisson number of energies with a density [TeV^-1] that is linear between edges, by inversion."""
+    integral = np.append(0.0, np.cumsum(0.5 * np.diff(edges) * (density[1:] + density[:-1])))
+    energy = np.interp(random.uniform(size=random.poisson(integral[-1])) * integral[-1], integral, edges)
+    return np.clip(energy, edges[0], edges[-1])
+
+
 def _group(key, components, observations, number, name):
     """Columns [7, event] and component of `number` events of the group, or of a Poisson number for None.
 
@@ -137,6 +195,8 @@ def _group(key, components, observations, number, name):
     """
     samplers = []
     for component in components:
+        if isinstance(component, OffBackground):
+            raise ValueError("events of an OffBackground have no directions: draw ON and OFF by simulate_on_off")
         if isinstance(component, InstrumentBackground):
             component.check_observations(len(observations))
             samplers += [_BackgroundSampler.init(component.select(i), o) for i, o in enumerate(observations)]

@@ -24,6 +24,7 @@ from gammajax.engines.kernel import folded
 from gammajax.instrument.observation import Observation
 from gammajax.model.dependences import Dependence, dependence
 from gammajax.model.mixture import Component, InstrumentBackground, Mixture, Source, mixture_of
+from gammajax.model.off_background import OffBackground
 from gammajax.model.priors import extremes
 
 EngineChoice = str | Callable[..., Engine]
@@ -100,7 +101,9 @@ def engines_of(
     If `compact`, components without a free parameter keep intensities instead of a kernel.
     Raises `ValueError` for an unknown component or engine, and for one that cannot evaluate its component.
     """
-    parts, depends, observations = explored.mixture.components, explored.dependence, rows.runs.observations
+    # backgrounds of ON and OFF regions have no directions: they belong to other data
+    parts = {name: part for name, part in explored.mixture.components.items() if not isinstance(part, OffBackground)}
+    depends, observations = explored.dependence, rows.runs.observations
     variants = {name: [other.components[name] for other in explored.variants] for name in parts}
     fixed = {name for name, free in depends.components.items() if not free} if compact else set()
     inits = _inits(parts, engine, depends)

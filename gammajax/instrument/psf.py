@@ -188,3 +188,9 @@ def psf_radius(psf: PSF, energy, offset) -> Float[Array, "..."]:
 def psf_quantile(psf: PSF, energy, offset, probability) -> Float[Array, "..."]:
     """Radius [deg] that contains a given part of the point spread function; compiled."""
     return psf.quantile(energy, offset, probability)
+
+
+@eqx.filter_jit
+def psf_containment(psf: PSF, energy, offset, rad) -> Float[Array, "..."]:
+    """Probability of a reconstructed direction within `rad` [deg]; compiled."""
+    return psf.containment(energy, offset, rad)

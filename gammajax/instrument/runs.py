@@ -3,6 +3,8 @@
 Numbers of a run are data: programs compiled for two runs serve a thousand.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,6 @@ from jaxtyping import Array, Float, Int
 from gammajax.common.display import block, document, number_of, words
 from gammajax.common.parameters import is_same
 from gammajax.instrument.observation import Aside, Observation
-from gammajax.instrument.response import Response
 
 
 class Runs(eqx.Module):
@@ -39,8 +40,8 @@ class Runs(eqx.Module):
         )
 
     @classmethod
-    def of(cls, observations: tuple[Observation, ...]) -> "Runs":
-        """Stack observations; equal responses are one."""
+    def of(cls, observations: tuple[Any, ...]) -> "Runs":
+        """Stack observations, or anything with these numbers and a response; equal responses are one."""
         responses, index, known = [], [], {}
         for observation in observations:
             response = observation.response
@@ -76,7 +77,7 @@ class Runs(eqx.Module):
         return self.aside.value[0]
 
     @property
-    def responses(self) -> tuple[Response, ...]:
+    def responses(self) -> tuple[Any, ...]:
         """Distinct responses; not for compiled functions."""
         return self.aside.value[1]
 

@@ -15,6 +15,8 @@ from gammajax.io.irf import read_irf as read_irf
 from gammajax.io.models import GammapyModels as GammapyModels
 from gammajax.io.models import from_gammapy as from_gammapy
 from gammajax.io.models import to_gammapy as to_gammapy
+from gammajax.io.on_off_regions import on_off_from_gammapy as on_off_from_gammapy
+from gammajax.io.on_off_regions import read_on_off as read_on_off
 from gammajax.io.optical_depth import read_absorption as read_absorption
 from gammajax.io.particle_models import read_particle_model as read_particle_model
 from gammajax.io.photon_yields import read_yields as read_yields

@@ -35,7 +35,7 @@ from gammajax.io.pointing import fov_angle, plain, plain_pair
 HALF = 0.5  # fraction without dead time, below which a header is suspicious
 IRFS = ("aeff", "edisp", "psf", "bkg")
 # attributes of gammapy's observation that have another name than the part they hold
-PIECES = {"events": "_events", "gti": "_gti", "bkg": "_bkg", "meta": "_meta"}
+PIECES = {"events": "_events", "gti": "_gti", "bkg": "_bkg", "meta": "_meta", "rad_max": "_rad_max"}
 INDEX = ("OBS_ID", "HDU_TYPE", "HDU_CLASS", "FILE_DIR", "FILE_NAME", "HDU_NAME")
 
 
@@ -120,25 +120,8 @@ def read_gadf(
     Raises `FileNotFoundError` for a missing folder, and `ValueError` for unknown runs, a run given twice, missing
     response functions, and files, columns, units and keywords that cannot be used.
     """
-    store, available, folder = _open(path)
-    obs_ids = available if obs_ids is None else _whole(obs_ids)
-    unknown = [i for i in obs_ids if i not in available]
-    if unknown or not obs_ids:
-        raise ValueError(f"{folder}: no observations {unknown}; available: {', '.join(map(str, available))}")
-
-    twice = [i for i, count in Counter(obs_ids).items() if count > 1]
-    if twice:
-        raise ValueError(f"{folder}, run {twice[0]} is given twice")
-
-    def runs():
-        for obs_id in obs_ids:
-            name = f"{folder}, run {obs_id}"
-            with _reading(name):
-                run = store.obs(obs_id, required_irf=["aeff", "edisp", "psf"])
-                _warn_of_several(store, obs_id, name)
-            yield name, run
-
-    return _data(runs(), str(folder), offset_max, energy_range, exclusion, frame, labels, warn, part)
+    folder, runs = runs_of_store(path, obs_ids, ["aeff", "edisp", "psf"])
+    return _data(runs, str(folder), offset_max, energy_range, exclusion, frame, labels, warn, part)
 
 
 def from_gammapy_observations(
@@ -159,6 +142,35 @@ def from_gammapy_observations(
     Raises `ValueError` as [`read_gadf`][] does, and for observations without events or with filters on events, which
     the expected counts would not know: select by `energy_range`, `offset_max` and `exclusion`.
     """
+    runs = runs_in_memory(observations)
+    return _data(runs, "the observations", offset_max, energy_range, exclusion, frame, labels, warn)
+
+
+def runs_of_store(path, obs_ids, needed):
+    """Folder of a data store, and an iterator over a name for messages and a gammapy observation of each run."""
+    store, available, folder = _open(path)
+    obs_ids = available if obs_ids is None else _whole(obs_ids)
+    unknown = [i for i in obs_ids if i not in available]
+    if unknown or not obs_ids:
+        raise ValueError(f"{folder}: no observations {unknown}; available: {', '.join(map(str, available))}")
+
+    twice = [i for i, count in Counter(obs_ids).items() if count > 1]
+    if twice:
+        raise ValueError(f"{folder}, run {twice[0]} is given twice")
+
+    def runs():
+        for obs_id in obs_ids:
+            name = f"{folder}, run {obs_id}"
+            with _reading(name):
+                run = store.obs(obs_id, required_irf=needed)
+                _warn_of_several(store, obs_id, name)
+            yield name, run
+
+    return folder, runs()
+
+
+def runs_in_memory(observations) -> list:
+    """Pairs of a name for messages and a gammapy observation, of one or several; raises `ValueError` for unfit ones."""
     observations = [observations] if hasattr(observations, "aeff") else list(observations)
     if not observations:
         raise ValueError("the list of observations is empty")
@@ -174,26 +186,26 @@ def from_gammapy_observations(
                 f"{name} filters its events; select by energy_range, offset_max and exclusion, which the expected "
                 "counts know too"
             )
-    return _data(runs, "the observations", offset_max, energy_range, exclusion, frame, labels, warn)
+    return runs
 
 
 def _data(runs, origin, offset_max, energy_range, exclusion, frame, labels, warn, part=(0, 1)) -> Data:
     """The part that all readers share: `runs` are pairs of a name for messages and a gammapy observation."""
     offset_max = float(plain(offset_max, "deg"))
     energy_range = None if energy_range is None else plain_pair(energy_range, "TeV")
-    cache, observations, columns, seen, given = {}, [], [], 0, _Given({}, {})
+    cache, observations, columns, seen, given = {}, [], [], 0, Given({}, {})
     for index, (name, run) in enumerate(runs):
-        loaded = _load(run, name)
-        _check_once(given, loaded)
+        loaded = load_run(run, name)
+        check_once(given, loaded)
         # the header of the events tells the orientation of some backgrounds
         files = *_response_files(run), _is_old_hess(loaded.events.table.meta)
         if files not in cache:
-            cache[files] = _read_instrument(loaded, warn)
+            cache[files] = read_instrument(loaded, warn)
         # rounded, so that runs of one file share one response
         ratio = round(loaded.on_time / loaded.livetime, 5)
         if (files, ratio) not in cache:
             cache[files, ratio] = _per_livetime(cache[files], ratio)
-        observation = _observation(loaded, cache[files, ratio], energy_range, offset_max, frame, exclusion)
+        observation = observation_of(loaded, cache[files, ratio], energy_range, offset_max, frame, exclusion)
         observations.append(observation)
         selected = _selected(loaded, observation, index, labels)
         columns.append([column[(part[0] - seen) % part[1] :: part[1]] for column in selected])
@@ -262,21 +274,21 @@ def _response_files(run):
     """Files and HDUs of the response functions, or the objects: runs with the same ones share one response."""
 
     def place(irf):
-        at = _location(run, irf)
+        at = location_of(run, irf)
         return id(vars(run).get(PIECES.get(irf, irf))) if at is None else (str(at.path()), at.hdu_name)
 
     return tuple(place(irf) for irf in IRFS)
 
 
-def _location(run, kind):
+def location_of(run, kind):
     """The place in a file of a part of an observation that gammapy has not read yet."""
     name = PIECES.get(kind, kind)
     return None if name in vars(run) else vars(run).get(f"_{name}_hdu")
 
 
-def _part(run, kind, name):
+def part_of(run, kind, name):
     """A part of an observation, from memory or from its file."""
-    at = _location(run, kind)
+    at = location_of(run, kind)
     if at is None:
         return vars(run).get(PIECES.get(kind, kind))
     path = at.path()
@@ -289,9 +301,9 @@ def _part(run, kind, name):
         return read_good_time(hdu, where) if kind == "gti" else read_response(hdu, where, at.hdu_class)
 
 
-def _load(run, name) -> Run:
+def load_run(run, name) -> Run:
     """Events and times of an observation, under its filters."""
-    at, events, gti = _location(run, "events"), _part(run, "events", name), _part(run, "gti", name)
+    at, events, gti = location_of(run, "events"), part_of(run, "events", name), part_of(run, "gti", name)
     where = f"{name}: EVENTS" if at is None else f"{name}: {at.path().name}, HDU {at.hdu_name}"
     if gti is None or len(gti.table) == 0:
         raise ValueError(f"{name}: there are no good time intervals (HDU GTI); leave this run out")
@@ -390,14 +402,14 @@ def _site(run: Run):
     return run.observation.observatory_earth_location if vars(run.observation).get("_meta") is not None else None
 
 
-class _Given(NamedTuple):
+class Given(NamedTuple):
     """Runs read so far: names by digest of the events, and events by obs_id where an obs_id comes again."""
 
     digests: dict[int, str]
     events: dict[str, list[np.ndarray]]
 
 
-def _check_once(given: _Given, run: Run) -> None:
+def check_once(given: Given, run: Run) -> None:
     """Refuse a run that repeats all events of another one, or some events of a run of the same name."""
     table = run.events.table
     if len(table) == 0:
@@ -410,20 +422,21 @@ def _check_once(given: _Given, run: Run) -> None:
         raise ValueError(f"{run.name} is given twice: it has events of another run of that name")
     given.digests[digest] = run.name
     # runs of a data store have different names, and cuts of one run in memory the same
-    if _location(run.observation, "events") is None or run.observation.obs_filter.time_filter is not None:
+    if location_of(run.observation, "events") is None or run.observation.obs_filter.time_filter is not None:
         given.events.setdefault(name, []).append(events)
 
 
-def _read_instrument(run: Run, warn) -> Instrument:
+def read_instrument(run: Run, warn) -> Instrument:
+    """Full-enclosure response of a run."""
     from gammapy.irf import FoVAlignment
 
-    aeff, edisp, psf, bkg = (_part(run.observation, irf, run.name) for irf in IRFS)
+    aeff, edisp, psf, bkg = (part_of(run.observation, irf, run.name) for irf in IRFS)
     missing = [NEEDED[irf] for irf, table in zip(IRFS, (aeff, edisp, psf), strict=False) if table is None]
     if missing:
         raise ValueError(f"{run.name}: no {', no '.join(missing)}")
-    at = _location(run.observation, "aeff")
+    at = location_of(run.observation, "aeff")
     name = run.name if at is None else str(at.path())
-    if _location(run.observation, "bkg") is None:
+    if location_of(run.observation, "bkg") is None:
         bkg = run.observation.bkg
     elif _is_old_hess(run.events.table.meta):
         bkg._fov_alignment = FoVAlignment.REVERSE_LON_RADEC
@@ -433,7 +446,7 @@ def _read_instrument(run: Run, warn) -> Instrument:
         response_from_gammapy(aeff, edisp, psf, bkg, name=name, warn=warn),
         fov_alignment(bkg),
         (float(edges[0]), float(edges[-1])),
-        _safe_range(aeff.meta, where),
+        safe_range(aeff.meta, where),
     )
 
 
@@ -442,7 +455,7 @@ def _is_old_hess(header) -> bool:
     return header.get("CREATOR") == "SASH FITS::EventListWriter" and header.get("HDUVERS") == "0.2"
 
 
-def _safe_range(header, where) -> tuple[float, float]:
+def safe_range(header, where) -> tuple[float, float]:
     """Safe energies [TeV] of an effective area; zero and negative numbers stand for no limit."""
     right = "it is an energy in TeV, 0 for no limit"
     low, high = (optional_number(header, key, where, right) or 0.0 for key in ("LO_THRES", "HI_THRES"))
@@ -464,7 +477,8 @@ def _per_livetime(instrument: Instrument, ratio: float) -> Instrument:
     return instrument._replace(response=response)
 
 
-def _observation(run: Run, instrument, energy_range, offset_max, frame, exclusion) -> Observation:
+def observation_of(run: Run, instrument, energy_range, offset_max, frame, exclusion) -> Observation:
+    """Observation of a run under a selection; raises `ValueError` if no energies are left."""
     from astropy.time import TimeDelta
 
     pointing = run.pointing.transform_to(frame).spherical
@@ -493,18 +507,18 @@ def _observation(run: Run, instrument, energy_range, offset_max, frame, exclusio
     )
 
 
-def _selected(run: Run, observation, number, labels):
-    """Columns energy, lon, lat, observation and component of the events of one run inside its selection."""
+def good_events(run: Run, frame: str):
+    """Energies [TeV], directions [deg] in `frame`, and whether they are in the good time intervals, of all events."""
     table = run.events.table
     energy = _column(table, "ENERGY", "TeV", run.name)
     radec = [_column(table, c, "deg", run.name) for c in ("RA", "DEC")]
     if np.any(energy <= 0):
         raise ValueError(f"{run.name}, row {int(np.argmax(energy <= 0))} of EVENTS: ENERGY is not positive")
     lon, lat = radec
-    if observation.frame != "icrs":
+    if frame != "icrs":
         from astropy.coordinates import SkyCoord
 
-        sky = SkyCoord(*radec, unit="deg", frame="icrs").transform_to(observation.frame).spherical
+        sky = SkyCoord(*radec, unit="deg", frame="icrs").transform_to(frame).spherical
         lon, lat = sky.lon.deg, sky.lat.deg
     time = (run.events.time - run.epoch).to_value("s")
     # times in days lose some microseconds
@@ -517,6 +531,13 @@ def _selected(run: Run, observation, number, labels):
     elif run.shifted and not good.all():
         message = f"{np.sum(~good)} of {energy.size} events are outside the good time intervals"
         warnings.warn(f"{run.name}: {message}; EVENTS and GTI differ in MJDREFI, MJDREFF or TIMESYS", stacklevel=2)
+    return energy, lon, lat, good
+
+
+def _selected(run: Run, observation, number, labels):
+    """Columns energy, lon, lat, observation and component of the events of one run inside its selection."""
+    table = run.events.table
+    energy, lon, lat, good = good_events(run, observation.frame)
     keep = good & (energy > observation.energy_min) & (energy < observation.energy_max)
     keep &= np.asarray(_inside(observation, lon, lat))
     if labels and "MC_ID" not in table.colnames:

@@ -35,6 +35,7 @@ VALUES = {
     "GAMMA": "",
     "BKG": RATE,
     "BGD": RATE,
+    "RAD_MAX": "deg",
 }
 EVENTS = {"ENERGY": "TeV", "RA": "deg", "DEC": "deg"}
 # axes and values of each class, in the order of the format; other names in use follow a bar
@@ -46,10 +47,13 @@ CLASSES = {
     "psf_king": (("ENERG|ETRUE", "THETA"), ("SIGMA", "GAMMA")),
     "bkg_2d": (("ENERG", "THETA"), ("BKG|BGD",)),
     "bkg_3d": (("ENERG", "DETX", "DETY"), ("BKG|BGD",)),
+    "rad_max_2d": (("ENERG", "THETA"), ("RAD_MAX",)),
 }
 # only ratios of SCALE matter, and files of the first CTA data challenge give it no unit
 NEEDS_NO_UNIT = {"SCALE": "sr-1"}
-NOT_NEGATIVE = ("EFFAREA", "BKG", "BGD", "THETA", "RAD")
+NOT_NEGATIVE = ("EFFAREA", "BKG", "BGD", "THETA", "RAD", "RAD_MAX")
+# texts for people, of which some writers repeat one with another value
+TEXTS = ("TELLIST", "N_TELS", "OBSERVER", "AUTHOR", "CONTACT", "CREATED", "DATE")
 BLOCK = 2880  # bytes; FITS files are a multiple
 
 
@@ -223,10 +227,12 @@ def optional_number(header, keyword: str, where: str, right: str) -> float | Non
 
 
 def _once(header, where: str) -> dict[str, Any]:
-    """Keywords with their values; a keyword that is there twice must have one value."""
+    """Keywords with their values; a keyword that is there twice must have one value, unless it is a text."""
     values: dict[str, Any] = {}
     for key, value in header.items():
         if key in ("COMMENT", "HISTORY", ""):
+            continue
+        if key in values and key in TEXTS:
             continue
         if key in values and repr(values[key]) != repr(value):
             raise Refused(f"{where}: the keyword {key} is there twice, as {values[key]!r} and {value!r}")

@@ -35,6 +35,9 @@ NEEDED = {
     "edisp": "energy dispersion (EDISP_2D)",
     "psf": "point spread function (PSF_3GAUSS, PSF_KING or PSF_TABLE)",
 }
+POINT_LIKE = (
+    "point-like response (RAD_MAX); the full-enclosure response is needed, or ON and OFF regions by io.read_on_off"
+)
 # values of HDUCLAS2, and names of HDUs, of response functions
 GROUPS, BACKGROUNDS = ("EFF_AREA", "EDISP", "RPSF", "PSF", "BKG"), ("BACKGROUND", "BKG")
 # in these alignments the field-of-view longitude grows eastwards; in `Observation` it grows westwards
@@ -70,7 +73,7 @@ def _load_irf(path: Path, modified: int, warn: bool) -> tuple[Response, str | No
             if group not in GROUPS and hdu.name.upper() not in BACKGROUNDS and header.get("HDUCLAS2") != "RAD_MAX":
                 continue
             if header.get("HDUCLAS3") == "POINT-LIKE" or header.get("HDUCLAS2") == "RAD_MAX":
-                raise Refused(f"{path}: point-like response (RAD_MAX); the full-enclosure response is needed")
+                raise Refused(f"{path}: {POINT_LIKE}")
             classes.append(str(header.get("HDUCLAS4", hdu.name)))
             kind = response_class(header).split("_")[0]
             if kind in functions:
@@ -98,25 +101,34 @@ def response_from_gammapy(aeff, edisp, psf, bkg, name: str, warn: bool = True) -
     Raises `ValueError` for point-like responses, unknown classes, units of another dimension, and functions without any
     valid node.
     """
-    from astropy.units import UnitConversionError
-
     for function in (aeff, edisp, psf, bkg):
         if getattr(function, "is_pointlike", False):
-            raise ValueError(f"{name}: point-like response (RAD_MAX); the full-enclosure response is needed")
+            raise ValueError(f"{name}: {POINT_LIKE}")
+    effective_area, dispersion, spread, background = functions_from_gammapy(aeff, edisp, psf, bkg, name, warn)
+    assert spread is not None
+    return Response(effective_area, spread, dispersion, background)
+
+
+def functions_from_gammapy(
+    aeff, edisp, psf, bkg, name: str, warn: bool = True
+) -> tuple[Table, EnergyDispersion, PSF | None, Background | None]:
+    """Tables of gammapy's objects as in [`response_from_gammapy`][], point-like or not; None where there is none."""
+    from astropy.units import UnitConversionError
+
     at = "effective area"
     try:
         axes = (energy_axis(aeff.axes["energy_true"]), _axis(aeff.axes["offset"], "deg"))
         effective_area = Table(axes, np.nan_to_num(aeff.quantity.to_value("cm2"), posinf=0.0, neginf=0.0))
         check = functools.partial(_check_normalisation, effective_area, name) if warn else None
         at = "point spread function"
-        spread = _psf(psf, name, check)
+        spread = None if psf is None else _psf(psf, name, check)
         at = "energy dispersion"
         dispersion = _energy_dispersion(edisp, name, check)
         at = "background"
         background = None if bkg is None else _background(bkg, name)
     except UnitConversionError as error:
         raise ValueError(f"{name}: the {at} has a unit that does not fit ({one_line(error)})") from error
-    return Response(effective_area, spread, dispersion, background)
+    return effective_area, dispersion, spread, background
 
 
 def fov_alignment(bkg) -> str | None:

@@ -2,11 +2,13 @@
 
 Each data set of a posterior is one [`gammajax.likelihood.term.Term`][]. Events have the term of
 [`gammajax.likelihood.unbinned`][]; its sums over events are in [`gammajax.likelihood.sums`][]. Counts in bins have that
-of [`gammajax.likelihood.binned`][].
+of [`gammajax.likelihood.binned`][], ON and OFF regions those of [`gammajax.likelihood.on_off`][].
 """
 
 from gammajax.likelihood.binned import Binned as Binned
 from gammajax.likelihood.binned import BinnedTerm as BinnedTerm
+from gammajax.likelihood.on_off import OnOff as OnOff
+from gammajax.likelihood.on_off import OnOffCounts as OnOffCounts
 from gammajax.likelihood.sums import accurate_sum as accurate_sum
 from gammajax.likelihood.sums import extended_likelihood as extended_likelihood
 from gammajax.likelihood.sums import mixture_density as mixture_density

@@ -32,6 +32,7 @@ from gammajax.likelihood.sums import accurate_sum, sum_of_logs
 from gammajax.likelihood.term import Data, Reference, Setup, Term, seen
 from gammajax.model.mixture import InstrumentBackground, Mixture, Source, or_undefined
 from gammajax.model.morphology import Morphology, Point
+from gammajax.model.off_background import OffBackground
 from gammajax.model.spectra import Spectrum
 
 POINTS = 3, 10  # fewest and most Gauss-Legendre points along a side of a pixel
@@ -116,6 +117,8 @@ class Binned(Data):
         mixture = explored.mixture if self.components is None else explored.mixture.only(self.components)
         engines: dict[str, Folded | Moving | Scaled] = {}
         for path, part in mixture.components.items():
+            if isinstance(part, OffBackground):  # of ON and OFF regions
+                continue
             if isinstance(part, InstrumentBackground):
                 if self.background is not None:
                     engines[path] = Scaled(jnp.asarray(self.energy), jnp.asarray(self.background))

@@ -51,7 +51,7 @@ class Setup(NamedTuple):
             reference = eqx.filter_jit(_refer)(self.model, term, self.parameters)
         except JAX_CANNOT as error:
             raise ValueError(NOT_COMPILED) from error
-        term = dataclasses.replace(term, reference=reference)
+        term = term.relative_to(reference)
         if self.alone:
             require_expected(self.explored.mixture, (term,))
         return term
@@ -105,7 +105,11 @@ class Term(Data):
 
     def with_reference(self, mixture: Mixture) -> "Term":
         """The same term relative to its value at another mixture."""
-        return dataclasses.replace(self, reference=self.refer(mixture))
+        return self.relative_to(self.refer(mixture))
+
+    def relative_to(self, reference: Reference) -> "Term":
+        """The same term with other values at its reference."""
+        return dataclasses.replace(self, reference=reference)
 
     @property
     @abc.abstractmethod

@@ -20,6 +20,7 @@ from gammajax.common.parameters import (
     scalar,
 )
 from gammajax.model.morphology import Morphology
+from gammajax.model.off_background import OffBackground
 from gammajax.model.spectra import Spectrum
 
 # fewer expected counts are none: gradients of quotients square them, and single precision ends at 1e-38
@@ -84,7 +85,7 @@ class InstrumentBackground(eqx.Module):
 
 
 SLACK = 1e-6  # rounding of a sum of weights in single precision
-Component = Source | InstrumentBackground
+Component = Source | InstrumentBackground | OffBackground
 Value = TypeVar("Value")
 
 

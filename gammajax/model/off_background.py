@@ -1,0 +1,96 @@
+"""Background of ON and OFF regions: a free spectrum, and a prior that keeps it smooth."""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpyro.distributions import MultivariateNormal
+
+from gammajax.common.display import described, document
+from gammajax.common.parameters import Scalar, floating, parameter, require_finite
+from gammajax.instrument.sky import spline_weights
+
+FEWEST = 4  # coefficients of a cubic
+
+
+class OffBackground(eqx.Module):
+    """Rate of background events of ON and OFF regions: norm x exp(cubic spline in ln E') [s^-1 TeV^-1 sr^-1].
+
+    - `log_rate`: coefficients of uniform cubic B-splines between `energy_min` and `energy_max` [TeV], at least four.
+      With n of them there are n - 3 intervals. Equal coefficients are a constant, coefficients on a line a power law.
+      The spline continues as a power law beyond its ends.
+    - `norm`: a factor, or one for each run.
+
+    The rate is per solid angle of the ON region; that of OFF regions is in units of the acceptance of ON, see
+    [`gammajax.OnOffRun`][]. ON and OFF regions of all runs share it.
+    Raises `ValueError` for fewer coefficients and for energies that do not increase.
+    """
+
+    log_rate: Float[Array | np.ndarray, " coefficient"] = eqx.field(converter=floating)
+    energy_min: Scalar = parameter("TeV")
+    energy_max: Scalar = parameter("TeV")
+    norm: Float[Array | np.ndarray, "*run"] = eqx.field(converter=floating, default=1.0)
+    __repr__, __pdoc__ = described, document
+
+    def __check_init__(self):
+        require_finite(self)
+        if self.log_rate.ndim != 1 or self.log_rate.size < FEWEST:
+            raise ValueError(
+                f"log_rate of an OffBackground has shape {self.log_rate.shape}; give a vector of at least {FEWEST}"
+            )
+        low, high = self.energy_min, self.energy_max
+        if isinstance(low, np.ndarray) and isinstance(high, np.ndarray) and not 0 < low < high:
+            raise ValueError(f"the energies of an OffBackground must be positive and increase: {low} to {high} TeV")
+
+    def rate(self, energy: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+        """Rate without the norm [s^-1 TeV^-1 sr^-1] at reconstructed `energy` [TeV]."""
+        coefficients, intervals = jnp.asarray(self.log_rate), self.log_rate.size - 3
+        low, high = jnp.log(self.energy_min), jnp.log(self.energy_max)
+        position = (jnp.log(energy) - low) / (high - low) * intervals
+        within = jnp.clip(position, 0.0, intervals)
+        index = jnp.clip(jnp.floor(within), 0, intervals - 1).astype(jnp.int32)
+        near = coefficients[index[..., None] + jnp.arange(4)]
+        value = (spline_weights(within - index) * near).sum(-1)
+        # derivatives at both ends
+        rise = jnp.where(position < 0, near[..., 2] - near[..., 0], near[..., 3] - near[..., 1])
+        return jnp.exp(value + 0.5 * rise * (position - within))
+
+
+def smooth_prior(
+    centre: Float[Array | np.ndarray, " coefficient"] | Sequence[float],
+    scale: float,
+    *,
+    level: float = 1.0,
+    tilt: float = 1.0,
+) -> MultivariateNormal:
+    """Prior of the coefficients of a spline: Gaussian second differences of standard deviation `scale`.
+
+    x - centre has independent second differences x_(i-1) - 2 x_i + x_(i+1) ~ N(0, scale^2), a mean ~ N(0, level^2), and
+    a slope, by which its straight part rises from the middle to either end, ~ N(0, tilt^2). Of log-splines all three
+    are in natural logarithms: `scale` says by how much the index may change from one interval to the next, times the
+    width of an interval in ln E.
+
+    Raises `ValueError` for fewer than three coefficients, and scales that are not positive.
+
+    >>> import gammajax as gj
+    >>> gj.smooth_prior([0.0, -1.0, -2.0, -3.0], scale=0.3).event_shape
+    (4,)
+    """
+    centre = np.asarray(centre, np.float64)
+    if centre.ndim != 1 or centre.size < 3 or not np.all(np.isfinite(centre)):
+        raise ValueError(f"the centre of a smooth prior is a vector of at least three finite numbers, not {centre}")
+    for name, value in (("scale", scale), ("level", level), ("tilt", tilt)):
+        if not (np.isfinite(value) and value > 0):
+            raise ValueError(f"{name} of a smooth prior must be positive and finite, it is {value}")
+    line = np.linspace(-1.0, 1.0, centre.size)
+    rows = np.vstack(
+        [
+            np.diff(np.eye(centre.size), 2, axis=0) / scale,
+            np.full(centre.size, 1.0 / (centre.size * level)),
+            line / (line @ line * tilt),
+        ]
+    )
+    factor = np.linalg.inv(rows)  # x = centre + factor z with independent z ~ N(0, 1)
+    return MultivariateNormal(jnp.asarray(centre), scale_tril=jnp.asarray(np.linalg.cholesky(factor @ factor.T)))
