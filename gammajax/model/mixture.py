@@ -136,7 +136,7 @@ class Mixture(eqx.Module):
     fractions: Float[Array, " component"] | None
     response: ResponseChange | None
 
-    def __init__(self, *, weights=None, response: ResponseChange | None = None, **components: "Component | Mixture"):
+    def __init__(self, *, weights=None, response=None, **components: "Component | Mixture"):
         for name, value in (("weights", weights), ("response", response)):
             if isinstance(value, Component | Mixture):
                 raise ValueError(f"no component can be called {name!r}; give it another name")

@@ -1,6 +1,7 @@
 """Response change: how the response of observations differs from their files."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -18,7 +19,10 @@ from gammajax.instrument.table import Axis, Table
 AREA_STEP = 0.05  # in ln E, of a table times a factor that changes with energy
 MIGRA_NODES = 4000  # at most, of a dispersion with another width
 
-PerObservation = Float[Array | np.ndarray, "*observation"]
+if TYPE_CHECKING:  # type checkers do not know that fields convert plain numbers
+    PerObservation = Any
+else:
+    PerObservation = Float[Array | np.ndarray, "*observation"]
 
 
 def _no_change(value: float, unit: str = ""):
