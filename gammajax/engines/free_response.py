@@ -187,8 +187,17 @@ def several_widths(runs: Runs, changes: list[ResponseChange], names: tuple[str, 
         np.concatenate([np.broadcast_to(np.asarray(start) + getattr(c, name), start.shape) for c in changes])
         for start, name in ((runs.lon, "pointing_lon"), (runs.lat, "pointing_lat"))
     )
-    columns = [np.tile(np.asarray(column), len(changes)) for column in (runs.livetime, runs.energy_min)]
-    columns += [np.tile(np.asarray(column), len(changes)) for column in (runs.energy_max, runs.offset_max)]
-    response = np.tile(np.asarray(runs.response) * factors.size, len(changes))
-    aside = Aside((runs.observations, responses))
-    return Runs(jnp.asarray(lon), jnp.asarray(lat), *map(jnp.asarray, columns), jnp.asarray(response), aside)
+
+    def repeated(column):
+        return jnp.tile(column, len(changes))
+
+    return Runs(
+        jnp.asarray(lon),
+        jnp.asarray(lat),
+        repeated(runs.livetime),
+        repeated(runs.energy_min),
+        repeated(runs.energy_max),
+        repeated(runs.offset_max),
+        repeated(runs.response * factors.size),
+        Aside((runs.observations, responses)),
+    )

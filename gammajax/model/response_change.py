@@ -12,7 +12,7 @@ from scipy.interpolate import CubicSpline
 from gammajax.common.display import described, document
 from gammajax.common.parameters import Scalar, floating, is_concrete, parameter, require_finite, require_positive
 from gammajax.instrument.observation import Observation
-from gammajax.instrument.psf import GaussPSF, KingPSF, TablePSF
+from gammajax.instrument.psf import PSF, GaussPSF, KingPSF, TablePSF
 from gammajax.instrument.response import EnergyDispersion, Response
 from gammajax.instrument.table import Axis, Table
 
@@ -77,14 +77,15 @@ class ResponseChange(eqx.Module):
                 f"energy_scale of a ResponseChange must be above -1, it is {np.asarray(self.energy_scale)}"
             )
         count, energies = len(self.spline_energies), np.asarray(self.spline_energies)
-        if (self.effective_area_spline is None) != (count == 0):
+        values = self.effective_area_spline
+        if (values is None) != (count == 0):
             raise ValueError("effective_area_spline and spline_energies of a ResponseChange belong together: give both")
         if count and (count < 3 or np.any(energies <= 0) or np.any(np.diff(energies) <= 0)):
             raise ValueError(f"spline_energies [TeV] must be at least three and increase, they are {energies.tolist()}")
-        if count and jnp.shape(self.effective_area_spline)[-1] != count:
+        if values is not None and jnp.shape(values)[-1:] != (count,):
             raise ValueError(
-                f"effective_area_spline has shape {jnp.shape(self.effective_area_spline)}; its last dimension must be "
-                f"the {count} spline_energies"
+                f"effective_area_spline has shape {jnp.shape(values)}; its last dimension must be the {count} "
+                "spline_energies"
             )
 
     def check_observations(self, count: int) -> None:
@@ -233,7 +234,7 @@ def changed_observations(observations: Iterable[Observation], change: ResponseCh
     return tuple(found)
 
 
-def scaled_psf(psf: GaussPSF | KingPSF | TablePSF, factor: float):
+def scaled_psf(psf: PSF, factor: float) -> PSF:
     """The point spread function with all angles times a factor."""
     if isinstance(psf, GaussPSF):
         return eqx.tree_at(lambda p: p.widths.values, psf, psf.widths.values * factor)

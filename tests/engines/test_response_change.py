@@ -8,12 +8,14 @@ import numpyro.distributions as dist
 import pytest
 
 import gammajax as gj
+from gammajax.cli.config import Model
 from gammajax.engines import FoldEngine, KernelEngine, Rows
 from gammajax.instrument.psf import GaussPSF, KingPSF, TablePSF
 from gammajax.instrument.response import EnergyDispersion
 from gammajax.instrument.runs import Runs
 from gammajax.instrument.table import Axis, Table
 from gammajax.model.response_change import changed_observations, scaled_psf
+from gammajax.results.prediction import predict
 
 KNOTS = (0.3, 1.0, 3.0, 10.0)
 SPECTRUM = gj.PowerLaw(2.3, 1e-11)
@@ -64,12 +66,13 @@ def agree(rows, engine, observations, source, tolerance):
 @pytest.mark.parametrize("kind", CHANGES)
 def test_a_free_response_is_that_of_a_fixed_one(kind, free, observations):
     source = gj.Source(SPECTRUM, gj.Point(0.3, 0.2), change(CHANGES[kind]))
-    agree(*free, observations, source, 0.02)
+    rows, engine = free
+    agree(rows, engine, observations, source, 0.02)
 
 
 @pytest.mark.parametrize("shape", ["image", "cells"])
 def test_images_and_cells_have_a_free_response(shape, observations, events):
-    morphology = gj.Gaussian(0.3, 0.2, 0.2, e=0.8, phi=40.0) if shape == "image" else gj.Point(0.3, 0.2)
+    morphology = gj.Gaussian(0.3, 0.2, sigma=0.2, e=0.8, phi=40.0) if shape == "image" else gj.Point(0.3, 0.2)
     data = events if shape == "image" else events.compress(observations, energy_per_decade=8)
     rows, engine = free_fold(morphology, observations, data)
     agree(rows, engine, observations, gj.Source(SPECTRUM, morphology, change(CHANGES["all"])), 0.02)
@@ -188,6 +191,53 @@ def test_simulated_changes_are_recovered(make_observation):
         pulls = (draws.mean(0) - value) / draws.std(0)
         assert np.all(np.abs(pulls) < 4.0), (name, pulls)
         assert np.all(draws.std(0) < (0.05 if name == "scale" else 0.01)), name
+
+
+def test_predictions_move_with_the_energy_scale(make_observation):
+    """Draws with another scale than their median: the counts in a bin are those of events in the moved bin."""
+    run = make_observation(energy_min=1.0, energy_max=6.0)
+
+    def model(p):
+        source = gj.Source(gj.PowerLaw(2.3, 3e-11), gj.Point(0.3, 0.2))
+        return gj.Mixture(source=source, response=gj.ResponseChange(energy_scale=p["scale"], effective_area=p["area"]))
+
+    priors = {"scale": dist.Uniform(-0.2, 0.2), "area": dist.Uniform(0.5, 2.0)}
+    posterior = gj.Posterior(model, priors, [run], gj.Events([2.0], [0.3], [0.2]), per_decade=15.0, progress=False)
+    samples = {"scale": np.array([-0.1, 0.0, 0.1]), "area": np.array([0.9, 1.0, 1.2])}
+    edges = np.array([1.0, 1.5, 2.5, 6.0])
+    found = predict(jax.random.key(5), posterior, samples, edges, events=40_000)
+    for draw, counts in enumerate(found.counts[:, 0]):
+        point = {name: values[draw] for name, values in samples.items()}
+        bins = [
+            gj.expected_counts(model(point), make_observation(energy_min=low, energy_max=high))["source"]
+            for low, high in zip(edges[:-1], edges[1:], strict=True)
+        ]
+        np.testing.assert_allclose(counts, np.asarray(bins), rtol=0.04)
+
+
+def test_configurations_have_a_response():
+    section = {
+        "components": {
+            "source": {
+                "type": "source",
+                "spectrum": {"type": "power-law", "index": 2.3, "amplitude": 1e-11},
+                "morphology": {"type": "point", "lon": 0.3, "lat": 0.2},
+            }
+        },
+        "response": {
+            "energy_scale": "z",
+            "psf_width": 1.1,
+            "effective_area_spline": "area",
+            "spline_energies": [0.5, 1.0, 5.0],
+        },
+    }
+    model = Model.model_validate(section)
+    assert ("response.energy_scale", "z") in model.references()
+    made = model.function()({"z": 0.1, "area": np.array([0.1, 0.0, -0.1])}).response
+    assert made is not None and float(made.energy_scale) == pytest.approx(0.1)
+    assert float(made.psf_width) == pytest.approx(1.1) and made.spline_energies == (0.5, 1.0, 5.0)
+    with pytest.raises(ValueError, match="psf_widht"):
+        Model.model_validate({**section, "response": {"psf_widht": 1.0}})
 
 
 ERRORS = {
