@@ -57,6 +57,8 @@ from gammajax.model.mixture import InstrumentBackground as InstrumentBackground
 from gammajax.model.mixture import Mixture as Mixture
 from gammajax.model.mixture import Source as Source
 from gammajax.model.mixture import stick_breaking as stick_breaking
+from gammajax.model.response_change import ResponseChange as ResponseChange
+from gammajax.model.response_change import changed as changed
 
 # files of all three
 from gammajax import io as io

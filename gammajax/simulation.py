@@ -26,6 +26,7 @@ from gammajax.instrument.observation import Observation, as_tuple
 from gammajax.instrument.sky import DEGREE, deproject, displace
 from gammajax.model.mixture import InstrumentBackground, Mixture, Source, require_component
 from gammajax.model.off_background import OffBackground
+from gammajax.model.response_change import changed_observations
 
 BATCH, FEW = 2**16, 2**12  # proposals per batch, for many and for few events
 ENERGIES_PER_DECADE = 1000
@@ -193,17 +194,27 @@ def _group(key, components, observations, number, name):
 
     Fluxes set the shares of the components within the group.
     """
-    samplers = []
+    samplers, detected_in = [], []
     for component in components:
         if isinstance(component, OffBackground):
             raise ValueError("events of an OffBackground have no directions: draw ON and OFF by simulate_on_off")
         if isinstance(component, InstrumentBackground):
             component.check_observations(len(observations))
             samplers += [_BackgroundSampler.init(component.select(i), o) for i, o in enumerate(observations)]
+            detected_in += observations
         else:
-            samplers += [_SourceSampler.init(component, observation) for observation in observations]
-    columns = _columns(key, samplers, observations * len(components), number, name)
+            mine = changed_observations(observations, component.response)
+            samplers += [_SourceSampler.init(component, observation) for observation in mine]
+            detected_in += mine
+    columns = _columns(key, samplers, tuple(detected_in), number, name)
     member, observation = np.divmod(columns[-1].astype(int), len(observations))
+    # reconstructed directions are those of the files, relative to the files' pointings
+    for row, place in ((1, "lon"), (2, "lat")):
+        off = [
+            float(getattr(o, place)) - float(getattr(observations[i % len(observations)], place))
+            for i, o in enumerate(detected_in)
+        ]
+        columns[row] -= np.array(off)[columns[-1].astype(int)]
     return np.concatenate([columns[:-1], observation[None]]), member
 
 

@@ -58,6 +58,7 @@ from gammajax.io.text import same_unit
 from gammajax.model import darkmatter, lines, mixture, morphology, shapes, spectra
 from gammajax.model.absorption import Absorption
 from gammajax.model.priors import check_names
+from gammajax.model.response_change import ResponseChange
 from gammajax.model.templates import TemplateMap
 from gammajax.samplers.importance import LEAST
 
@@ -298,6 +299,7 @@ MORPHOLOGIES: dict[str, Callable] = {
 }
 
 
+RESPONSE_UNITS = {"pointing_lon": "deg", "pointing_lat": "deg", "reference": "TeV"}
 ANGLES = {"lon": LongitudeValue, "lat": LatitudeValue}
 
 
@@ -405,24 +407,31 @@ class Background(_part("background", mixture.InstrumentBackground, units=SPECTRU
         return mixture.InstrumentBackground(**self.arguments(parameters))
 
 
+class ResponsePart(_part("response", ResponseChange, "response", units=RESPONSE_UNITS)):
+    """How the response to the photons of sources differs from the files; numbers or names of parameters."""
+
+    spline_energies: list[Positive] = Field(default_factory=list)
+
+
 # keys that are proportional to the flux, and the least factor that is no logarithm
 SCALES, LEAST_FACTOR = ("amplitude", "norm", "sigma_v", "j_factor", "decay_rate", "d_factor"), 1e6
 
 
 class Tree(Strict):
-    """Components by name, and their weights when they are fractions of the events.
+    """Components by name, their weights when they are fractions of the events, and a change of the response.
 
     Weights are by name of the component, or the name of a parameter that holds them all.
     """
 
     components: dict[str, Annotated["Source | Background | Inner", Field(discriminator="type")]] = Field(min_length=1)
     weights: Fractions | None = None
+    response: ResponsePart | None = None  # pyright: ignore[reportInvalidTypeForm]
 
     @model_validator(mode="after")
     def _names(self):
         for name in self.components:
-            if "/" in name or name == "weights":
-                raise ValueError(f"components: no component can be called {name!r}; choose a name without '/'")
+            if "/" in name or name in ("weights", "response"):
+                raise ValueError(f"components: no component can be called {name!r}; choose another, without '/'")
         for name in self.weights if isinstance(self.weights, dict) else ():
             if name not in self.components:
                 raise ValueError("weights name an " + unknown("component", name, self.components))
@@ -435,7 +444,9 @@ class Tree(Strict):
             weights = parameters[weights]
         elif weights is not None:
             weights = {k: parameters[v] if isinstance(v, str) else v for k, v in weights.items()}
-        return mixture.Mixture(weights=weights, **{name: c.build(parameters) for name, c in self.components.items()})
+        response = None if self.response is None else ResponseChange(**self.response.arguments(parameters))
+        components = {name: component.build(parameters) for name, component in self.components.items()}
+        return mixture.Mixture(weights=weights, response=response, **components)
 
     def trees(self, where: str = "model.") -> list[tuple[str, "Tree"]]:
         """This mixture and the mixtures in it, with their keys."""
@@ -456,6 +467,8 @@ class Tree(Strict):
         """Key and name of each parameter used."""
         components = self.components.items()
         used = [(f"components.{of}.{key}", name) for of, part in components for key, name in part.references()]
+        if self.response is not None:
+            used += [(f"response.{key}", name) for key, name in self.response.references()]
         weights = {"weights": self.weights} if isinstance(self.weights, str) else self.weights or {}
         return used + [(f"weights.{of}", name) for of, name in weights.items() if isinstance(name, str)]
 

@@ -6,7 +6,7 @@
 | source by the kernel engine | numbers of `FixedEngine` | one `KernelEngine` for all sources of a morphology |
 | source by another engine | that engine | that engine |
 
-Sources use the kernel engine by default, or the fold engine if their morphology has a free parameter.
+Sources use the kernel engine by default, or the fold engine if their morphology or their response has a free parameter.
 """
 
 import contextlib
@@ -118,6 +118,11 @@ def engines_of(
                     f"the morphology of component {name!r} depends on parameter {depends.morphologies[name][0]!r}, but "
                     "the kernel engine keeps it fixed; use engine='fold'"
                 )
+            if depends.responses.get(name):
+                raise ValueError(
+                    f"the response of component {name!r} depends on parameter {depends.responses[name][0]!r}, but "
+                    "the kernel engine keeps it fixed; use engine='fold'"
+                )
     engines: dict[str, Engine] = {}
     # backgrounds first: their temporary arrays are freed before kernels exist
     for name in sorted(parts, key=lambda name: not isinstance(parts[name], InstrumentBackground)):
@@ -126,8 +131,12 @@ def engines_of(
         component, init = parts[name], inits[name]
         say(f"engine of {name}")
         if name in by_kernel:
-            place = by_kernel[name].morphology
-            alike = {other: source for other, source in by_kernel.items() if is_same(source.morphology, place)}
+            seen = by_kernel[name].morphology, by_kernel[name].response
+            alike = {
+                other: source
+                for other, source in by_kernel.items()
+                if is_same((source.morphology, source.response), seen)
+            }
             engines |= _of_one_morphology(alike, inits, variants, fixed, rows)
         elif name in fixed and init == BackgroundEngine.init:
             engines[name] = FixedEngine.init(component, observations, rows)
@@ -137,12 +146,12 @@ def engines_of(
 
 
 def _of_one_morphology(sources: dict[str, Source], inits, variants, fixed, rows) -> dict[str, Engine]:
-    """Engines of sources with one morphology: a fold for all, a kernel for all with a free spectrum."""
-    observations = rows.runs.observations
+    """Engines of sources with one morphology and response: a fold for all, a kernel for all with a free spectrum."""
+    first = next(iter(sources.values()))
+    rows = rows.changed(first)
     prepared = {name: inits[name] for name in sources if isinstance(inits[name], PreparedKernel)}
-    given = [p.responses_of([sources[name], *variants[name]], observations, rows) for name, p in prepared.items()]
-    morphology = next(iter(sources.values())).morphology
-    responses = given[0] if given else folded(morphology, observations, rows.nodes)
+    given = [p.responses_of([sources[name], *variants[name]], rows) for name, p in prepared.items()]
+    responses = given[0] if given else folded(first.morphology, rows.runs.observations, rows.nodes)
     free = [name for name in sources if name not in fixed]
     if not free:
         return dict(zip(sources, FixedEngine.of(list(sources.values()), responses, rows), strict=True))
@@ -158,7 +167,8 @@ def _inits(parts, engine, depends: Dependence) -> dict[str, Callable[..., Engine
         raise ValueError(f"engine names unknown components {unknown}; the components are {list(parts)}")
     inits = {}
     for name, component in parts.items():
-        default = engine if engine and not chosen else ("fold" if depends.morphologies.get(name) else "kernel")
+        free = depends.morphologies.get(name) or depends.responses.get(name)
+        default = engine if engine and not chosen else ("fold" if free else "kernel")
         inits[name] = engine_init(component, chosen.get(name, default))
     return inits
 

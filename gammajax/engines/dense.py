@@ -90,7 +90,10 @@ class DenseEngine(Engine):
         axes = tuple(Axis(np.linspace(end[0], end[1], nodes), uniform=True) for end in ends)
         columns = [np.exp(a.nodes) if log else np.asarray(a.nodes) for a, (*_, log) in zip(axes, where, strict=True)]
         points = np.array(list(itertools.product(*columns)), np.asarray(rows.nodes.energy).dtype)
-        moved = any(not is_same(source.morphology, variant.morphology) for variant in variants)
+        moved = any(
+            not is_same((source.morphology, source.response), (variant.morphology, variant.response))
+            for variant in variants
+        )
         engine = (FoldEngine if moved else KernelEngine).init(source, observations, rows, variants)
         density, exposure = _tabulate(engine, rows.nodes, source, where, jnp.asarray(points))
         shape = (nodes,) * len(free)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 from gammajax.engines.acceptance import Acceptance
 from gammajax.engines.energy import SUB_BINS, EnergyNodes
 from gammajax.engines.engine import Engine, Expected
+from gammajax.engines.kernel import require_fixed_response
 from gammajax.engines.rows import Rows
 from gammajax.instrument.psf import psf_quantile, psf_radius
 from gammajax.instrument.sky import separation
@@ -49,6 +50,9 @@ class DirectEngine(Engine):
         """Choose quadrature nodes for every observation; eager. `ValueError` on several processes."""
         if rows.shared:
             raise ValueError("the direct engine works in one process; use engine='kernel' or engine='fold'")
+        require_fixed_response(source, variants, "the direct engine")
+        rows = rows.changed(source)
+        observations = rows.runs.observations
         start = np.repeat(rows.start, rows.block)
         columns, members, copies, weights, widths, maps = [], [], [], [], [], []
         true = np.asarray(rows.nodes.energy, np.float64)

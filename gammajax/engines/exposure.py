@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from gammajax.engines.detector import Detector
 from gammajax.engines.energy import EnergyNodes
@@ -41,21 +41,11 @@ class Exposure(eqx.Module):
     def init(cls, detector: Detector, runs: Runs, nodes: EnergyNodes, reach: float, radius: float) -> "Exposure":
         """Tabulate for point spread functions within `reach` [deg], sources within `radius`; eager, on the host."""
         coarse = np.asarray(detector.offsets, np.float64)
-        finer = round((coarse[1] - coarse[0]) / FINE)
-        fine = np.linspace(coarse[0], coarse[-1], finer * (coarse.size - 1) + 1)
+        fine = fine_offsets(coarse)
         area = np.asarray(detector.exposure(runs, nodes.energy), np.float64)
-        table = np.zeros((*area.shape[:2], fine.size))
-        inside = {}
-        keys = zip(np.asarray(runs.response).tolist(), np.asarray(runs.offset_max).tolist(), strict=True)
-        for run, key in enumerate(keys):
-            if key not in inside:
-                inside[key] = _inside(runs, key, nodes, coarse, fine, finer, reach)
-            # each fine node lies between two hats
-            for m in range(coarse.size - 1):
-                part = slice(finer * m, finer * (m + 1) + 1)
-                high = np.linspace(0.0, 1.0, finer + 1)
-                between = area[run, :, m, None] * (1.0 - high) + area[run, :, m + 1, None] * high
-                table[run, :, part] = between * inside[key][m]
+        inside, key = selected_parts(runs, nodes, coarse, reach)
+        hats = fine_hats(coarse)
+        table = np.stack([of_run @ hats * inside[k] for of_run, k in zip(area, key, strict=True)])
         dtype = jnp.zeros(()).dtype
         degrees = max(math.ceil(min(radius, float(fine[-1]))), 1)
         return cls(jnp.asarray(table, dtype), jnp.asarray(fine[0]), jnp.asarray(fine[1] - fine[0]), degrees)
@@ -147,25 +137,54 @@ class Exposure(eqx.Module):
         return jnp.where(beyond, 0.0, b + slopes)
 
 
-def _inside(runs, key, nodes, coarse, fine, finer: int, reach) -> list[Float[np.ndarray, "energy fine"]]:
-    """V at the fine nodes of each interval between two hats, interpolated like the intensities."""
+def fine_offsets(coarse: Float[np.ndarray, " offset"]) -> Float[np.ndarray, " fine"]:
+    """Offsets [deg] of the table, between those of hat functions."""
+    return np.linspace(coarse[0], coarse[-1], _finer(coarse) * (coarse.size - 1) + 1)
+
+
+def fine_hats(coarse: Float[np.ndarray, " offset"]) -> Float[np.ndarray, "offset fine"]:
+    """Hat functions at the offsets of the table."""
+    fine = fine_offsets(coarse)
+    return np.stack([np.interp(fine, coarse, row) for row in np.eye(coarse.size)])
+
+
+def selected_parts(
+    runs: Runs, nodes: EnergyNodes, coarse: Float[np.ndarray, " offset"], reach: float
+) -> tuple[Float[np.ndarray, "kind energy fine"], Int[np.ndarray, " run"]]:
+    """V of each kind of run, a response and an `offset_max`, and the kind of every run."""
+    columns = np.asarray(runs.response).tolist(), np.asarray(runs.offset_max).tolist()
+    keys = list(zip(*columns, strict=True))
+    kinds = list(dict.fromkeys(keys))
+    parts = np.stack([selected_part(runs, key, nodes, coarse, reach) for key in kinds])
+    return parts, np.array([kinds.index(key) for key in keys])
+
+
+def _finer(coarse) -> int:
+    return round((coarse[1] - coarse[0]) / FINE)
+
+
+def selected_part(
+    runs: Runs, key: tuple[int, float], nodes: EnergyNodes, coarse: Float[np.ndarray, " offset"], reach: float
+) -> Float[np.ndarray, "energy fine"]:
+    """V of a kind of run (response, `offset_max`) at the fine nodes, interpolated between hats like the intensities."""
     response, offset_max = key
+    fine, finer = fine_offsets(coarse), _finer(coarse)
     psf = runs.responses[response].psf
     energy = np.minimum(np.asarray(nodes.energy, np.float64), runs.highest_energy[response])
     energy, offset = map(jnp.asarray, np.meshgrid(energy, coarse, indexing="ij"))
     rad, ring = psf_rings(psf, energy, offset, reach)
     circle = _circle_inside(fine[:, None], rad, offset_max)
-    parts = []
+    columns = []
     for m in range(coarse.size - 1):
         low, high = np.maximum(ring[:, m], 1e-300), np.maximum(ring[:, m + 1], 1e-300)
-        columns = []
-        for share, part in zip(np.linspace(0.0, 1.0, finer + 1), circle[finer * m :], strict=False):
+        last = m == coarse.size - 2
+        shares = np.linspace(0.0, 1.0, finer + 1)[: finer + last]
+        for share, part in zip(shares, circle[finer * m :], strict=False):
             between = (1.0 - share) * low + share * high
             if not isinstance(psf, TablePSF):
                 between = np.sqrt(between / ((1.0 - share) / low + share / high))
             columns.append(between @ part)
-        parts.append(np.stack(columns, axis=-1))
-    return parts
+    return np.stack(columns, axis=-1)
 
 
 def _circle_inside(offset, rad, offset_max):

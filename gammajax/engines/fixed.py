@@ -43,7 +43,8 @@ class FixedEngine(Engine):
     def init(cls, source: Source | InstrumentBackground, observations, rows: Rows, variants=()) -> "FixedEngine":
         """Evaluate the component; eager."""
         if isinstance(source, Source):
-            return cls.of([source], folded(source.morphology, observations, rows.nodes), rows)[0]
+            rows = rows.changed(source)
+            return cls.of([source], folded(source.morphology, rows.runs.observations, rows.nodes), rows)[0]
         whole = BackgroundEngine.init(source, observations, rows)
         values, counts = whole(source)
         return cls(values.astype(rows.dtype), counts, whole.counted)

@@ -8,6 +8,7 @@ its expectation is summed over true energies before the events. Round sources ar
 import equinox as eqx
 import jax.numpy as jnp
 
+from gammajax.common.parameters import is_concrete
 from gammajax.engines.energy import EnergyNodes
 from gammajax.engines.engine import Engine, Expected
 from gammajax.engines.radial import FreeSource, groups
@@ -25,9 +26,20 @@ class FoldEngine(Engine):
     def init(cls, source: Source, observations, rows: Rows, variants=()) -> "FoldEngine":
         """Tabulate responses for the source and all its `variants`; eager.
 
-        Raises `ValueError` for a morphology that changes with energy.
+        Raises `ValueError` for a morphology that changes with energy, and for a response that is traced.
         """
         del observations
+        rows = rows.changed(source, variants)
+        changes, free = [], ()
+        if source.response is not None:
+            all_changes = [source.response, *(v.response for v in variants if v.response is not None)]
+            if not is_concrete(all_changes):
+                raise ValueError(
+                    "the fold engine tabulates a free response over the range of its priors: use it in a "
+                    "gammajax.Posterior"
+                )
+            free = source.response.free(all_changes)
+            changes = [change.only(free) for change in all_changes] if free else []
         morphologies = [source.morphology, *(variant.morphology for variant in variants)]
         if any(morphology.is_energy_dependent for morphology in morphologies):
             raise ValueError(
@@ -35,13 +47,13 @@ class FoldEngine(Engine):
                 "morphology.at(energy)"
             )
         served = groups(morphologies, rows.runs)
-        return cls(rows.nodes, tuple(FreeSource.init(morphologies, rows, some) for some in served))
+        return cls(rows.nodes, tuple(FreeSource.init(morphologies, rows, some, changes, free) for some in served))
 
     @eqx.filter_jit
     def __call__(self, source: Source) -> Expected:
         """Intensities and counts; the counts are one term."""
         morphology, flux = source.morphology, self.nodes.flux(source.spectrum)
-        each = [part(morphology, flux) for part in self.sources]
+        each = [part(morphology, flux, source.response) for part in self.sources]
         served = jnp.concatenate([part.served for part in self.sources])
         counts = jnp.concatenate([part.counts for part in each])
         intensity = jnp.stack([part.intensity for part in each]).sum(0)

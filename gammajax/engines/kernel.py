@@ -58,8 +58,11 @@ class KernelEngine(Engine):
 
     @classmethod
     def init(cls, source: Source, observations, rows: Rows, variants=()) -> "KernelEngine":
-        """Fold and evaluate; eager. Raises `ValueError` for a traced morphology."""
-        return cls.of(folded(source.morphology, as_tuple(observations), rows.nodes), rows)
+        """Fold and evaluate; eager. Raises `ValueError` for a traced morphology, and for a free response."""
+        del observations
+        rows = rows.changed(source)
+        require_fixed_response(source, variants, "the kernel engine")
+        return cls.of(folded(source.morphology, rows.runs.observations, rows.nodes), rows)
 
     @classmethod
     def of(cls, responses: Iterable, rows: Rows) -> "KernelEngine":
@@ -111,18 +114,33 @@ class PreparedKernel(eqx.Module):
 
         Raises `ValueError` for another morphology, a free one, other observations or other nodes.
         """
-        return KernelEngine.of(self.responses_of([source, *variants], observations, rows), rows)
+        del observations
+        rows = rows.changed(source)
+        return KernelEngine.of(self.responses_of([source, *variants], rows), rows)
 
-    def responses_of(self, sources, observations, rows: Rows) -> tuple:
-        """The responses, if they belong to these sources; raises the same `ValueError` as a call."""
+    def responses_of(self, sources, rows: Rows) -> tuple:
+        """The responses, if they belong to these sources; raises the same `ValueError` as a call.
+
+        `rows` are those of the observations as the response of the sources changes them.
+        """
+        require_fixed_response(sources[0], sources[1:], "a prepared kernel")
         for name, mine, others in (
             ("morphology", self.morphology, [source.morphology for source in sources]),
-            ("observations", self.observations, [tuple(observations)]),
+            ("observations", self.observations, [rows.runs.observations]),
             ("true-energy nodes", self.nodes, [rows.nodes]),
         ):
             if not all(is_same(mine, other) for other in others):
                 raise ValueError(f"the kernel was prepared for other {name}: prepare one for each, or name the engine")
         return self.responses
+
+
+def require_fixed_response(source: Source, variants, engine: str) -> None:
+    """Raise `ValueError` for a source whose response is free, naming the engine that evaluates it."""
+    if source.response is None:
+        return
+    free = source.response.free(variant.response for variant in variants)
+    if free:
+        raise ValueError(f"{engine} keeps the response fixed, but its {free[0]} is free; use engine='fold'")
 
 
 def folded(morphology: Morphology, observations, nodes: EnergyNodes) -> Iterator:

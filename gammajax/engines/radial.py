@@ -9,6 +9,7 @@ reconstructed energies, much closer than the energy resolution. Sources that are
 with the exposure in place of A D.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +25,8 @@ from gammajax.engines.convolution import spline_means
 from gammajax.engines.detector import Detector
 from gammajax.engines.energy import EnergyNodes
 from gammajax.engines.engine import Expected
-from gammajax.engines.exposure import Exposure
+from gammajax.engines.exposure import Exposure, fine_hats, selected_part
+from gammajax.engines.free_response import FreeResponse, several_widths
 from gammajax.engines.hankel import (
     PADDING,
     Folded,
@@ -40,6 +42,7 @@ from gammajax.engines.rows import Rows
 from gammajax.instrument.runs import Runs
 from gammajax.instrument.sky import displace, separation_on_host
 from gammajax.model.morphology import Morphology, Point
+from gammajax.model.response_change import ResponseChange
 
 CHUNK = 2**17  # pairs of row and point, per step of an evaluation: bounds its memory
 ENERGY_STEP, COARSE = 0.02, 4  # of tabulated reconstructed energies, in ln E', and in steps of moments
@@ -190,6 +193,8 @@ class FreeSource(eqx.Module):
       for cells [cm^2 TeV^-1] the exact means over their intervals.
     - Pairs of a row in reach and one of its directions: `run`, `lon`, `lat`, and `place` among the energies. `members`:
       the rows; `weight` of the directions, for events times 1 / E'.
+    - `response` and `inside`, the part of each point spread function in the selection by its width, for a free
+      response; otherwise None.
     """
 
     runs: Runs
@@ -206,26 +211,42 @@ class FreeSource(eqx.Module):
     place: Float[Array, " pair"]
     weight: Float[Array, "row point"]
     members: Int[Array, " row"]
+    response: FreeResponse | None
+    inside: "SelectedParts | None"
     rows: int = eqx.field(static=True)
     window: int = eqx.field(static=True)
 
     @classmethod
-    def init(cls, morphologies: Sequence[Morphology], rows: Rows, served: np.ndarray) -> "FreeSource":
-        """Tabulate for the source at several values of its parameters; eager."""
+    def init(
+        cls,
+        morphologies: Sequence[Morphology],
+        rows: Rows,
+        served: np.ndarray,
+        changes: Sequence[ResponseChange] = (),
+        free: tuple[str, ...] = (),
+    ) -> "FreeSource":
+        """Tabulate for the source at several values of its parameters; eager.
+
+        `changes` of the response, of which the fields `free` differ.
+        """
         runs, nodes = rows.runs.some(served), rows.nodes
-        energies, share = psf_energies(runs, nodes)
+        changes = [change.select(served) for change in changes]
+        wider = several_widths(runs, changes, free) if free else runs
+        energies, share = psf_energies(wider, nodes)
         if all(morphology.is_round for morphology in morphologies):
-            fold = radial_fold(morphologies, runs, energies)
+            fold = radial_fold(morphologies, wider, energies)
         else:
-            fold = ImageFold.init(morphologies, runs, energies)
+            fold = ImageFold.init(morphologies, wider, energies)
+        share = share[:: len(wider.responses) // len(runs.responses)]
         detector = Detector.init(runs, nodes, fold.offsets)
         points = rows.points()
-        near = in_reach(morphologies, points.lon, points.lat, float(fold.reach)).any(1)
+        moves = max((float(np.hypot(c.pointing_lon, c.pointing_lat).max()) for c in changes), default=0.0)
+        near = in_reach(morphologies, points.lon, points.lat, float(fold.reach) + moves).any(1)
         mine, place = rows.share(np.flatnonzero(near & np.isin(rows.observation, served)))
         *_, lon, lat, weight, ends = rows.points(mine)
         edges = rows.edges
         if edges is None:
-            edges, coarse = _steps(runs), COARSE
+            edges, coarse = _steps(runs, changes), COARSE
             position = (np.log(ends[:, 0]) - np.log(edges[0])) / ENERGY_STEP - 0.5
             weight = weight / ends
         else:
@@ -233,6 +254,11 @@ class FreeSource(eqx.Module):
             edges = _beyond(edges)
         run = np.searchsorted(served, rows.observation[mine])
         run, position = (np.repeat(column, weight.shape[1]) for column in (run, position))
+        response, inside = None, None
+        if free:
+            step = None if rows.edges is not None else ENERGY_STEP
+            response = FreeResponse.init(changes, free, detector, nodes, edges, step, coarse)
+            inside = SelectedParts.init(runs, wider, nodes, detector, float(fold.reach))
         detected, coarse = _reconstructed(detector, runs, nodes, edges, coarse)
         step = fold.offsets[1] - fold.offsets[0]
         span = max(float(_fold(fold, morphology).span) for morphology in morphologies)
@@ -247,21 +273,77 @@ class FreeSource(eqx.Module):
             coarse,
             jnp.asarray(share, detected.dtype),
             exposure,
-            Excluded.init(morphologies, runs, nodes, detector, share, fold.reach),
+            Excluded.init(morphologies, runs, nodes, detector, share, float(fold.reach) + moves),
             rows.place(run.astype(np.int32)),
             rows.place(lon.ravel()),
             rows.place(lat.ravel()),
             rows.place(position),
             rows.place(weight),
             rows.place(place),
+            response,
+            inside,
             rows.total,
             min(math.ceil(span / float(step) - 1e-3) + 2, fold.offsets.size),
         )
 
-    def __call__(self, morphology: Morphology, flux: Float[Array, " energy"]) -> Expected:
+    def __call__(
+        self, morphology: Morphology, flux: Float[Array, " energy"], change: ResponseChange | None = None
+    ) -> Expected:
         """Intensity of every row, and counts of the runs `served`, at the current parameters."""
+        if self.response is not None and change is not None:
+            self = self.changed(change.only(self.response.names).select(self.served))
         folded = self.fold(morphology)
         return Expected(self._intensity(folded, flux), self._counts(folded, morphology, flux)[:, None])
+
+    def changed(self, change: ResponseChange) -> "FreeSource":
+        """With the tables of the response as the free fields of `change` make it, for the runs `served`."""
+        free, inside = self.response, self.inside
+        assert free is not None and inside is not None
+        columns = change.pointing_lon, change.pointing_lat, change.effective_area, change.energy_scale
+        lon, lat, area, scale = (jnp.broadcast_to(column, self.runs.lon.shape) for column in columns)
+        runs = eqx.tree_at(
+            lambda r: (r.lon, r.lat, r.livetime),
+            self.runs,
+            (self.runs.lon + lon, self.runs.lat + lat, self.runs.livetime * area),
+        )
+        response = free.table_response(runs)
+        detected, coarse = free.tables(change, runs) or (self.detected[response], self.coarse[response])
+        exposure = free.exposure(change, runs)
+        table = exposure @ inside.hats * inside(free, change)
+        index = response if free.per_run else None
+        fold = eqx.tree_at(_psf_tables, self.fold, free.blended(_psf_tables(self.fold), change, index))
+        share = self.share[response]
+        excluded = self.excluded
+        if excluded is not None:
+            numbers = excluded.runs[excluded.table]
+            excluded = eqx.tree_at(
+                lambda e: (e.lon, e.lat, e.exposure, e.share),
+                excluded,
+                (
+                    excluded.lon + lon[numbers],
+                    excluded.lat + lat[numbers],
+                    jnp.moveaxis(exposure, 2, 1)[excluded.runs],
+                    share,
+                ),
+            )
+        if free.per_run:
+            runs = eqx.tree_at(lambda r: r.response, runs, jnp.arange(runs.lon.size))
+        place = self.place if free.cells else self.place - (jnp.log1p(scale) / ENERGY_STEP)[self.run]
+        return dataclasses.replace(
+            self,
+            runs=runs,
+            fold=fold,
+            detected=detected,
+            coarse=coarse,
+            share=share,
+            exposure=eqx.tree_at(lambda e: e.table, self.exposure, table),
+            excluded=excluded,
+            lon=self.lon + lon[self.run],
+            lat=self.lat + lat[self.run],
+            place=place,
+            response=None,
+            inside=None,
+        )
 
     def _intensity(self, folded: Profiles | Images, flux: Float[Array, " energy"]) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""
@@ -293,6 +375,39 @@ class FreeSource(eqx.Module):
         return counts - self.excluded(folded, flux, self.runs)
 
 
+class SelectedParts(eqx.Module):
+    """V of [`gammajax.engines.exposure`][] for point spread functions of several widths.
+
+    `kind` of each run, of a response and an `offset_max`; `hats`: of offset nodes, at the offsets of V.
+    """
+
+    parts: Float[Array, "row energy fine"]
+    kind: Int[Array, " run"]
+    hats: Float[Array, "offset fine"]
+
+    @classmethod
+    def init(cls, runs: Runs, wider: Runs, nodes: EnergyNodes, detector: Detector, reach: float) -> "SelectedParts":
+        """Tabulate; eager. `wider`: the runs with responses of all widths, as in `several_widths`."""
+        offsets = np.asarray(detector.offsets, np.float64)
+        count = len(wider.responses) // len(runs.responses)
+        pairs = list(zip(np.asarray(runs.response).tolist(), np.asarray(runs.offset_max).tolist(), strict=True))
+        kinds = list(dict.fromkeys(pairs))
+        each = [(response * count + n, offset_max) for response, offset_max in kinds for n in range(count)]
+        parts = np.stack([selected_part(wider, key, nodes, offsets, reach) for key in each])
+        kind = jnp.asarray([kinds.index(pair) for pair in pairs])
+        dtype = jnp.zeros(()).dtype
+        return cls(jnp.asarray(parts, dtype), kind, jnp.asarray(fine_hats(offsets), dtype))
+
+    def __call__(self, free: FreeResponse, change: ResponseChange) -> Float[Array, "run energy fine"]:
+        """V of every run at the current width."""
+        return free.blended(self.parts, change, self.kind)
+
+
+def _psf_tables(fold):
+    """The part of a fold that is linear in the point spread functions."""
+    return fold.coefficients if isinstance(fold, ImageFold) else fold.psf
+
+
 def _by_chunks(function, columns):
     """Apply to whole chunks of rows and to the rest; gradients of many chunks evaluate them again, for memory."""
     size = columns[0].shape[0]
@@ -314,9 +429,11 @@ def _beyond(edges: Float[np.ndarray, " edge"]) -> Float[np.ndarray, " more"]:
     return np.exp(np.pad(np.log(edges), EDGE, mode="reflect", reflect_type="odd"))
 
 
-def _steps(runs: Runs) -> Float[np.ndarray, " edge"]:
-    """Edges [TeV] of equal steps of reconstructed energies, beyond the selections of all runs."""
+def _steps(runs: Runs, changes: Sequence[ResponseChange]) -> Float[np.ndarray, " edge"]:
+    """Edges [TeV] of equal steps of reconstructed energies, beyond the selections of all runs at all energy scales."""
     low, high = (math.log(float(f(a))) for f, a in ((np.min, runs.energy_min), (np.max, runs.energy_max)))
+    scales = [np.log1p(np.asarray(change.energy_scale)) for change in changes] or [np.zeros(1)]
+    low, high = low - max(scale.max() for scale in scales), high - min(scale.min() for scale in scales)
     intervals = math.ceil((high - low) / ENERGY_STEP) + 2 * PADDING
     intervals = -(-intervals // COARSE) * COARSE
     return np.exp(low + ENERGY_STEP * (np.arange(intervals + 2) - PADDING - 0.5))

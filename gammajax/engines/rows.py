@@ -4,6 +4,7 @@ Events are grouped by reconstructed energy, and each group is cut into blocks of
 true energies. An engine then needs no gather per event, only one window of the flux vector per block.
 """
 
+import dataclasses
 import math
 from functools import partial
 from typing import Any
@@ -22,6 +23,8 @@ from gammajax.events.cells import Cells
 from gammajax.events.event_list import Events, Points, check_events
 from gammajax.instrument.observation import Observation, as_tuple
 from gammajax.instrument.runs import Runs
+from gammajax.model.mixture import Source
+from gammajax.model.response_change import changed_observations
 
 PER_DECADE = 40.0  # nodes of true energy
 # truncation budget of bands: LEFT_OUT Poisson errors of the total, and at most LEFT_OUT_AT_MOST of the expected events
@@ -38,6 +41,7 @@ class Rows(eqx.Module):
     per row; `progress`: whether the set-up shows its progress. With devices of several processes, these are the rows of
     this process; every process has equally many rows and blocks, with bands of equal width.
     The intensity of a row is its mean over points in energy and direction; an event has one point.
+    `moved` [deg]: what the directions of each observation are off by, added to those of the points.
     """
 
     nodes: EnergyNodes
@@ -52,6 +56,7 @@ class Rows(eqx.Module):
     mesh: Mesh | None = eqx.field(static=True, default=None)
     dtype: Any = eqx.field(static=True, default=np.float32)
     progress: bool = eqx.field(static=True, default=False)
+    moved: Float[np.ndarray, "observation 2"] | None = None
     __pdoc__ = document
 
     @words
@@ -175,7 +180,34 @@ class Rows(eqx.Module):
 
     def points(self, rows: Int[np.ndarray, " some"] | slice = slice(None)) -> Points:
         """Points of some rows, computed at each call: points of all rows would take too much memory."""
-        return self.data.points(self.index[rows])
+        points = self.data.points(self.index[rows])
+        if self.moved is None:
+            return points
+        lon, lat = self.moved[self.observation[rows]].T[:, :, None]
+        return points._replace(lon=points.lon + lon, lat=points.lat + lat)
+
+    def changed(self, source: Source, variants=()) -> "Rows":
+        """Rows of the observations as the response of a source changes them.
+
+        Fields of the response that differ in one of the `variants` are free: they change nothing here.
+        """
+        response = source.response
+        if response is None:
+            return self
+        response.check_observations(len(self.runs.observations))
+        free = response.free(variant.response for variant in variants)
+        response = response.only(set(response.names) - set(free))
+        runs = Runs.of(changed_observations(self.runs.observations, response))
+        moved = [np.broadcast_to(part, runs.lon.shape) for part in (response.pointing_lon, response.pointing_lat)]
+        # other energies and bands, for the same blocks
+        nodes = EnergyNodes(*true_energy_range(runs.observations), np.log(10.0) / self.nodes.log_step)
+        energy = self.data.energy[:, None] if isinstance(self.data, Events) else self.data.energies()
+        agree = partial(distributed.over, self.shared)
+        energy = np.asarray(energy)[self.index]
+        groups, first_node, band = _bands(runs.observations, nodes, energy, self.count, None, agree)
+        start = first_node[groups[:: self.block]].astype(np.int32)
+        moved = np.stack(moved, axis=1).astype(float)
+        return dataclasses.replace(self, nodes=nodes, runs=runs, start=start, band=band, moved=moved)
 
     @property
     def order(self) -> tuple[int, int]:

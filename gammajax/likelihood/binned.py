@@ -29,7 +29,7 @@ from scipy.fft import next_fast_len
 from gammajax.common.display import block, document, number_of, total, words
 from gammajax.instrument.observation import Aside
 from gammajax.likelihood.sums import accurate_sum, sum_of_logs
-from gammajax.likelihood.term import Data, Reference, Setup, Term, seen
+from gammajax.likelihood.term import Data, Reference, Setup, Term, require_own_response, seen
 from gammajax.model.mixture import InstrumentBackground, Mixture, Source, or_undefined
 from gammajax.model.morphology import Morphology, Point
 from gammajax.model.off_background import OffBackground
@@ -125,6 +125,7 @@ class Binned(Data):
                 elif self.components is not None and path in self.components:
                     raise ValueError(f"data set {self.name!r} has no background for component {path!r}")
                 continue
+            require_own_response(path, part)
             variants = [part, *(variant.components[path] for variant in explored.variants)]
             free = bool(depends.morphologies.get(path))
             made = _engine(self, part, [source.morphology for source in variants], free)

@@ -44,7 +44,7 @@ from gammajax.events.on_off_run import OnOffRun, as_runs
 from gammajax.instrument.observation import Aside
 from gammajax.instrument.runs import Runs
 from gammajax.likelihood.sums import accurate_sum, extended_likelihood, sum_of_logs
-from gammajax.likelihood.term import Reference, Setup, Term, seen
+from gammajax.likelihood.term import Reference, Setup, Term, require_own_response, seen
 from gammajax.model.mixture import Mixture, Source, or_undefined
 from gammajax.model.morphology import Point
 from gammajax.model.off_background import OffBackground
@@ -106,6 +106,7 @@ class OnOffTerm(Term):
         """
         sources = self.own(mixture, Source)
         for path, source in sources.items():
+            require_own_response(path, source)
             if not isinstance(source.morphology, Point):
                 kind = type(source.morphology).__name__
                 raise ValueError(

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Num
 
 from gammajax.common import distributed
 from gammajax.engines.choice import JAX_CANNOT, NOT_COMPILED, Explored
-from gammajax.model.mixture import Mixture
+from gammajax.model.mixture import Mixture, Source
 
 Parameters = dict[str, Float[Array, "..."]]
 
@@ -139,6 +139,15 @@ def require_expected(mixture: Mixture, terms: Sequence[Term]) -> None:
         counts = [term.reference.counts[name] for term in terms if name in term.reference.counts]
         if not any(float(part.sum()) > 0 for part in counts):
             raise ValueError(f"component {name!r} expects no events in the selection")
+
+
+def require_own_response(path: str, source: Source) -> None:
+    """Raise `ValueError` for a source with a change of the response, which only data of single events follow."""
+    if source.response is not None:
+        raise ValueError(
+            f"component {path!r} changes the response, but binned data and ON and OFF regions have that of their "
+            "files; rescale its spectrum by gammajax.RescaledSpectrum, and give the change to the sources of other data sets"
+        )
 
 
 def seen(components: Sequence[str] | str | None) -> tuple[str, ...] | None:

@@ -22,10 +22,11 @@ ENERGY = np.geomspace(0.01, 100.0, 9)  # TeV, for the evaluation of foreign func
 
 
 class Dependence(NamedTuple):
-    """Parameters of each component and of its morphology, by path, and parameters without any use."""
+    """Parameters of each component, its morphology and its response, by path, and parameters without any use."""
 
     components: dict[str, tuple[str, ...]]
     morphologies: dict[str, tuple[str, ...]]
+    responses: dict[str, tuple[str, ...]]
     unused: tuple[str, ...]
 
 
@@ -38,6 +39,7 @@ def dependence(
     """
     components: dict[str, tuple[str, ...]] = {}
     morphologies: dict[str, tuple[str, ...]] = {}
+    responses: dict[str, tuple[str, ...]] = {}
     unused = []
     for name, value in parameters.items():
 
@@ -50,13 +52,14 @@ def dependence(
                 if isinstance(component, Source):
                     moves = depends and _depends(component.morphology)
                     morphologies[path] = morphologies.get(path, ()) + ((name,) if moves else ())
+                    responses[path] = responses.get(path, ()) + (() if is_concrete(component.response) else (name,))
                 used |= depends
             if not used:
                 unused.append(name)
             return jnp.zeros(())
 
         jax.vmap(look)(jnp.asarray(value)[None])
-    return Dependence(components, morphologies, tuple(unused))
+    return Dependence(components, morphologies, responses, tuple(unused))
 
 
 def _depends(part) -> bool:

@@ -21,6 +21,7 @@ from gammajax.common.parameters import (
 )
 from gammajax.model.morphology import Morphology
 from gammajax.model.off_background import OffBackground
+from gammajax.model.response_change import ResponseChange
 from gammajax.model.spectra import Spectrum
 
 # fewer expected counts are none: gradients of quotients square them, and single precision ends at 1e-38
@@ -31,14 +32,25 @@ class Source(eqx.Module):
     """A source of photons: phi(E, Omega) = spectrum(E) x morphology(Omega) [TeV^-1 cm^-2 s^-1 sr^-1].
 
     A morphology that changes with energy, for example a [`gammajax.TemplateCube`][], is evaluated at E.
+    `response`: how the response to its photons differs from the files, or None; a [`gammajax.Mixture`][] gives its own
+    to all sources without one.
     Raises `ValueError` for arguments of other types.
     """
 
     spectrum: Spectrum
     morphology: Morphology
-    __repr__, __pdoc__ = described, document
+    response: ResponseChange | None = None
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Spectrum and morphology, and the response if it differs from the files."""
+        response = "" if self.response is None else f", response={text(self.response)}"
+        return block(f"Source(spectrum={text(self.spectrum)}, morphology={text(self.morphology)}{response})")
 
     def __check_init__(self):
+        if not isinstance(self.response, ResponseChange | None):
+            raise ValueError(f"the response of a Source must be a gammajax.ResponseChange, not {self.response!r}")
         for name, kind in (("spectrum", Spectrum), ("morphology", Morphology)):
             value = getattr(self, name)
             if not isinstance(value, kind):
@@ -112,6 +124,8 @@ class Mixture(eqx.Module):
     named by their path, as in "signal/W".
 
     `fractions` holds the weights of the direct components `parts` in the order of their `names`, or None.
+    `response`, a [`gammajax.ResponseChange`][], says how the response to the photons of all sources differs from the
+    files; a source or an inner mixture may have its own.
 
     Raises `ValueError` for unknown names, more than one missing weight, weights that cannot add up to one, and a node
     with weights in a mixture without weights: its flux would be unknown.
@@ -121,10 +135,14 @@ class Mixture(eqx.Module):
     names: tuple[str, ...] = eqx.field(static=True)
     parts: tuple["Component | Mixture", ...]
     fractions: Float[Array, " component"] | None
+    response: ResponseChange | None
 
-    def __init__(self, *, weights=None, **components: "Component | Mixture"):
-        if isinstance(weights, Component | Mixture):
-            raise ValueError("no component can be called 'weights'; give it another name")
+    def __init__(self, *, weights=None, response=None, **components: "Component | Mixture"):
+        for name, value in (("weights", weights), ("response", response)):
+            if isinstance(value, Component | Mixture):
+                raise ValueError(f"no component can be called {name!r}; give it another name")
+        if not isinstance(response, ResponseChange | None):
+            raise ValueError(f"the response of a Mixture must be a gammajax.ResponseChange, not {response!r}")
         if not components:
             raise ValueError("a mixture needs at least one component, as in Mixture(signal=Source(...))")
         for name, component in components.items():
@@ -141,6 +159,7 @@ class Mixture(eqx.Module):
                 )
         self.names, self.parts = tuple(components), tuple(components.values())
         self.fractions = None if weights is None else _complete_weights(weights, list(components))
+        self.response = response
 
     __pdoc__ = document
 
@@ -161,14 +180,16 @@ class Mixture(eqx.Module):
 
     @property
     def components(self) -> dict[str, Component]:
-        """Sources and backgrounds by path, including inner mixtures."""
+        """Sources, with their responses, and backgrounds by path, including inner mixtures."""
         found = {}
         for name, part in zip(self.names, self.parts, strict=True):
             if isinstance(part, Mixture):
                 found |= {f"{name}/{path}": component for path, component in part.components.items()}
             else:
                 found[name] = part
-        return found
+        if self.response is None:
+            return found
+        return {path: _with_response(component, self.response) for path, component in found.items()}
 
     def only(self, names: Sequence[str]) -> "Mixture":
         """The mixture of some components, by path; the name of an inner mixture stands for all in it.
@@ -187,7 +208,7 @@ class Mixture(eqx.Module):
             elif inner := [wanted.removeprefix(f"{name}/") for wanted in names if wanted.startswith(f"{name}/")]:
                 assert isinstance(part, Mixture)
                 kept[name] = part.only(inner)
-        return Mixture(**kept)
+        return Mixture(response=self.response, **kept)
 
     @property
     def groups(self) -> list[tuple[Float[Array, ""], tuple[str, ...]]]:
@@ -309,6 +330,13 @@ def stick_breaking(breaks: Float[Array, "*batch stick"]) -> Float[Array, "*batch
 def _within(path: str, name: str) -> bool:
     """Whether a path is that of a component or of something in the inner mixture of this name."""
     return path == name or path.startswith(f"{name}/")
+
+
+def _with_response(component: Component, response: ResponseChange) -> Component:
+    """A source without a response of its own gets this one."""
+    if not isinstance(component, Source) or component.response is not None:
+        return component
+    return Source(component.spectrum, component.morphology, response)
 
 
 def _nodes(mixture: Mixture, above: str, say: Callable[[Component], str]) -> list[str]:

@@ -20,11 +20,15 @@ from numpyro.distributions.constraints import simplex
 
 from gammajax.common.display import described
 from gammajax.events.event_list import Events
+from gammajax.instrument.sky import separation_on_host
+from gammajax.instrument.table import Table
 from gammajax.model.mixture import Source
 from gammajax.model.morphology import Point
+from gammajax.model.response_change import mean_migra
 from gammajax.model.spectra import PowerLaw
 from gammajax.simulation import simulate
 
+WIDER = 1.4  # of the range of energies of a simulation, for other energy scales
 SIMULATED = (60_000, 300_000)  # fewest (for smooth maps) and most (for speed) events of a component
 
 
@@ -62,9 +66,12 @@ def predict(key, posterior, samples: dict, edges, events: int | None = None) -> 
         inverse = jnp.asarray(1.0 / density)
         # the first and the last bin lie outside the edges
         bin_ = np.digitize(np.asarray(drawn.energy), edges)
-        by_draw = _counts(posterior.model, name, points, drawn, inverse, jnp.asarray(bin_), len(edges) + 1)
+        at_migra = _mean_migra(posterior.observations, components[name], drawn)
+        by_draw = _counts(posterior.model, name, points, median, drawn, inverse, at_migra, jnp.asarray(edges))
         counts.append((np.asarray(by_draw, np.float64) * scale[:, i, None])[1:, 1:-1])
         at_median = np.asarray(_weights(posterior.model, name, median, drawn, inverse), np.float64) * scale[0, i]
+        if at_migra is not None:
+            at_median *= _selected(drawn, posterior.observations)
         variance = variance + np.bincount(bin_, at_median**2, len(edges) + 1)[1:-1]
         simulated.append(drawn)
         weights.append(at_median)
@@ -102,23 +109,62 @@ def _median(prior, values):
 
 def _simulate(key, posterior, component, name, number):
     """Events of one component, and the density [as phi] of the draws: the sum of n_m phi_m / N_m."""
-    proposals = [component]
+    proposals, observations = [component], posterior.observations
     if isinstance(component, Source):
         # source spectra are not much flatter or steeper at the relevant energies
-        proposals.append(Source(PowerLaw(index=2.5, amplitude=1e-12), component.morphology))
+        proposals.append(Source(PowerLaw(index=2.5, amplitude=1e-12), component.morphology, component.response))
+        if component.response is not None:  # other energies may come into the selection
+            observations = tuple(_wider(observation) for observation in observations)
     share = number // len(proposals)
     parts = [
-        simulate(jax.random.fold_in(key, m), proposal, posterior.observations, events=share)
+        simulate(jax.random.fold_in(key, m), proposal, observations, events=share)
         for m, proposal in enumerate(proposals)
     ]
     columns = ("energy", "lon", "lat", "observation", "energy_true", "lon_true", "lat_true")
     joined: dict = {column: np.concatenate([getattr(part, column) for part in parts]) for column in columns}
     drawn = Events(**joined)
     density = np.zeros(len(drawn))
-    for proposal in proposals:
+    for proposal, part in zip(proposals, parts, strict=True):
         expected = float(posterior.engines[name].expected_counts(proposal).sum())
+        if observations is not posterior.observations:
+            expected *= len(part) / max(_selected(part, posterior.observations).sum(), 1)
         density = density + share * np.asarray(_flux(proposal, drawn), np.float64) / expected
     return drawn, density
+
+
+def _wider(observation):
+    """The observation with a wider range of selected energies."""
+    ends = observation.energy_min / WIDER, observation.energy_max * WIDER
+    return eqx.tree_at(lambda o: (o.energy_min, o.energy_max), observation, ends)
+
+
+def _selected(events, observations):
+    """Whether simulated energies are in the selections."""
+    low, high = (np.array([getattr(o, name) for o in observations]) for name in ("energy_min", "energy_max"))
+    return (events.energy >= low[events.observation]) & (events.energy <= high[events.observation])
+
+
+def _mean_migra(observations, component, events):
+    """Mean of E'/E of the files at the true energies of events; None for a component with the files' response."""
+    if not isinstance(component, Source) or component.response is None:
+        return None
+    mean = np.zeros(len(events))
+    for number, observation in enumerate(observations):
+        mine = np.flatnonzero(events.observation == number)
+        dispersion = observation.response.energy_dispersion
+        offset = separation_on_host(events.lon_true[mine], events.lat_true[mine], observation.lon, observation.lat)
+        table = Table(dispersion.profile.axes[:2], mean_migra(dispersion))
+        mean[mine] = np.asarray(table(jnp.log(events.energy_true[mine]), jnp.asarray(offset), outside=None))
+    return jnp.asarray(mean)
+
+
+def _energies(now, then, events, mean):
+    """Reconstructed energies of events simulated with the response `then`, with the response `now`."""
+    now, then = (response.select(jnp.asarray(events.observation)) for response in (now, then))
+    true = jnp.asarray(events.energy_true)
+    migra = jnp.asarray(events.energy) / true / (1.0 + then.energy_scale)
+    stretch = now.energy_resolution / then.energy_resolution
+    return true * (1.0 + now.energy_scale) * (mean + (migra - mean) * stretch)
 
 
 def _flux(component, events):
@@ -127,6 +173,8 @@ def _flux(component, events):
     if not isinstance(component, Source):
         return component.select(jnp.asarray(events.observation)).factor(jnp.asarray(events.energy))
     flux = component.spectrum(energy) * 1e12  # far from the limits of single precision
+    if component.response is not None:
+        flux = flux * _area_factor(component.response, energy, jnp.asarray(events.observation))
     if isinstance(component.morphology, Point):
         return flux
     morphology = component.morphology.at(energy)
@@ -135,17 +183,32 @@ def _flux(component, events):
     return flux * jnp.minimum(brightness, 1e12)
 
 
+def _area_factor(response, energy, observation):
+    """Factor on the effective area at the true energies of events."""
+    own = response.select(observation)
+    each = jax.vmap(lambda e, o: response.select(o).area_factor(e[None])[0])
+    return own.effective_area * each(energy, observation)
+
+
 @eqx.filter_jit
 def _weights(model, name, point, events, inverse):
     return _flux(model(point).components[name], events) * inverse
 
 
 @eqx.filter_jit
-def _counts(model, name, points, events, inverse, bin_, bins):
-    """Sums of weights [draw, bin], one draw at a time: the weights of all draws would not fit in memory."""
+def _counts(model, name, points, median, events, inverse, mean, edges):
+    """Sums of weights [draw, bin], one draw at a time: the weights of all draws would not fit in memory.
+
+    A response of its own moves the reconstructed energies of events with a `mean` of E'/E.
+    """
+    then = model(median).components[name]
 
     def one(point):
-        return jnp.bincount(bin_, _weights(model, name, point, events, inverse), length=bins)
+        energy = jnp.asarray(events.energy)
+        if mean is not None:
+            energy = _energies(model(point).components[name].response, then.response, events, mean)
+        bin_ = jnp.searchsorted(edges, energy, side="right")
+        return jnp.bincount(bin_, _weights(model, name, point, events, inverse), length=edges.size + 1)
 
     return jax.lax.map(one, points)
 

@@ -154,6 +154,10 @@ MADE = {
         ["amplitude=1e-12 cm^-2 s^-1", "mean=1 TeV", "sigma=0.1 TeV"],
     ),
     gj.Line: (lambda o, p: gj.Line(2.0), ["energy=2 TeV", "amplitude=1e-12 cm^-2 s^-1"]),
+    gj.ResponseChange: (
+        lambda o, p: gj.ResponseChange(0.1, pointing_lon=0.02),
+        ["energy_scale=0.1", "pointing_lon=0.02 deg"],
+    ),
     gj.InstrumentBackground: (
         lambda o, p: gj.InstrumentBackground([1.0, 1.5], -0.1),
         ["norm=[1, 1.5]", "tilt=-0.1", "reference=1 TeV"],
