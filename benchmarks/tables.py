@@ -169,6 +169,13 @@ ABOUT = {
         "points of energy. `after`: by exact means, on the same events; with `--seed 1` projections to true energies "
         "are whole, too, which before lost 3.4e-4 of every dispersion. An error of the fraction is 1.1e-4.",
     ),
+    "on-off": (
+        "python -m benchmarks.on_off",
+        "ON and OFF regions with few counts, by the number of expected ON counts of the source: bias of the maximum "
+        "relative to the truth, its scatter, and coverage of intervals, unbinned, in cells with the background "
+        "integrated out (conjugate), and by wstat. `calibration`: ranks of the truth, of 40 simulations only. "
+        "Figure: [on-off.png](results/on-off.png).",
+    ),
     "counts": (
         "python -m benchmarks.counts",
         "Expected counts of H.E.S.S. runs by an independent quadrature of the tables (`counts`), and relative "
@@ -178,7 +185,7 @@ ABOUT = {
         "energy per decade. docs/physics.md explains the differences.",
     ),
     "bias": (
-        "python -m benchmarks.bias --pointings 1 --direct 0 --background 2.5e8 --events 5e8",
+        "python -m benchmarks.bias --pointings 1 --direct 0 --background 2.5e8 --events 1e9 --sets 10",
         "`expected`: biases at 1e8 events in standard deviations, by term and parameter, without noise: of "
         "intensities in all cells that do not add up to the expected counts, and of the shape of the background in "
         "cells against an integral of its table. Target: 0.1 each, their sum 0.3. `details`: `excess` is the sum over "
@@ -187,7 +194,7 @@ ABOUT = {
         "energies of cells were integrated exactly, that fraction was 3.3e-4 +- 0.8e-4, and the signal of the paper's "
         "model too high by 3.0e-4 (5.4 standard deviations at 5e8 events): the cells of the halo added up to 1.07e-4 "
         "more than its counts, those of a point source to 9e-4 less, the counts of the background were 2.6e-5 too "
-        "high, and those of free images 5.2e-4. The figures here are "
+        "high, and those of free images 5.2e-4. `sets`: pulls of ten parts of 1e8 events. The figures here are "
         "of several runs put together, at the first pointing of the paper, without the demo, single events and "
         "the shape of the background (means over cells are good to 2.6e-5). "
         "Figure: [bias.png](results/bias.png).",

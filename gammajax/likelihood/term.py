@@ -146,7 +146,7 @@ def require_own_response(path: str, source: Source) -> None:
     if source.response is not None:
         raise ValueError(
             f"component {path!r} changes the response, but binned data and ON and OFF regions have that of their "
-            "files; rescale its spectrum by gammajax.RescaledSpectrum, and give the change to the sources of other data sets"
+            "files; rescale its spectrum by gammajax.RescaledSpectrum, and give the change to sources of other data"
         )
 
 
