@@ -188,11 +188,8 @@ class OnOff(OnOffTerm):
     @words
     def __repr__(self) -> str:
         """Numbers of events and runs."""
-        on = self.kernel.shape[0]
-        return block(
-            f"OnOff: {total(self.count[:on])} ON and {total(self.count[on:])} OFF events in "
-            f"{number_of(length(self.background_exposure), 'run')}, unbinned"
-        )
+        on, off = (sum(stream.size for stream in streams) for streams in zip(*((r.on, r.off) for r in self.runs)))
+        return block(f"OnOff: {on} ON and {off} OFF events in {number_of(len(self.runs), 'run')}, unbinned")
 
     def power_law(self, size: int = 8) -> Float[np.ndarray, " coefficient"]:
         """Coefficients of an [`gammajax.OffBackground`][] over `energy_range`: the best power law of the OFF events.

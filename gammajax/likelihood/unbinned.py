@@ -49,7 +49,7 @@ class Unbinned(Data):
     events: Events | Cells
     components: tuple[str, ...] | None = eqx.field(static=True)
     name: str | None = eqx.field(static=True)
-    engine: Any = eqx.field(static=True)
+    engine: Any
     per_decade: float = eqx.field(static=True)
     bands: int | None = eqx.field(static=True)
     mesh: Mesh | None = eqx.field(static=True)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import on_off
 import pytest
 from rich.console import Console
 
@@ -135,6 +136,14 @@ MADE = {
     gj.Unbinned: (
         lambda o, p: gj.Unbinned(o, gj.Events([1.0, 2.0], [0.0, 0.1], [0.0, 0.1]), components=["sky"], name="hess"),
         ["hess", "2 events", "1 observation", "sky"],
+    ),
+    gj.OnOffRun: (lambda o, p: on_off.some_runs(1)[0], ["12", "30", "0.5 to 8 TeV"]),
+    gj.RegionResponse: (lambda o, p: on_off.RESPONSE, ["TeV"]),
+    gj.OffBackground: (lambda o, p: gj.OffBackground(np.zeros(6), 0.5, 8.0), ["6"]),
+    gj.OnOff: (lambda o, p: gj.OnOff(on_off.some_runs(2)), ["24 ON", "60 OFF", "2 runs"]),
+    gj.OnOffCounts: (
+        lambda o, p: gj.OnOffCounts(on_off.some_runs(2), [0.5, 1.0, 8.0]),
+        ["24 ON", "60 OFF", "2 cells"],
     ),
     gj.Events: (lambda o, p: gj.Events([1.0, 2.0], [3, 4], [5, 6], component=1), ["2", "1 to 2 TeV", "3 to 4 deg"]),
     gj.Asimov: (
@@ -375,7 +384,7 @@ def test_what_is_traced_says_so(kind, made):
     reals, others = eqx.partition(value, is_real)
     if jax.tree.leaves(reals):
         jax.eval_shape(jax.grad(lambda part: say(part, others, kept)), reals)
-    sizes_only = (engines.Engine, gj.Response, gj.ParticleModel, Axis, KingPSF, TablePSF)
+    sizes_only = (engines.Engine, gj.Response, gj.RegionResponse, gj.OnOff, gj.ParticleModel, Axis, KingPSF, TablePSF)
     assert isinstance(value, sizes_only) or all("traced" in shown for shown in kept[:2]), kept[0]
 
 

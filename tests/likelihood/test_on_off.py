@@ -339,7 +339,7 @@ def test_samplers_agree(posterior):
     """`fit`, `nuts` and `nested` on one posterior; the last two agree in mean and width."""
     fit = gj.fit(posterior, progress=False)
     assert fit.converged
-    nuts = gj.nuts(jax.random.key(0), posterior, draws=150, warmup=100, chains=2, progress=False)
+    nuts = gj.nuts(jax.random.key(0), posterior, draws=400, warmup=200, chains=2, progress=False)
     nested = gj.nested(jax.random.key(1), posterior, live=60, precision=0.3, progress=False)
     one, other = (np.log(result.samples["amplitude"]) for result in (nuts, nested))
     assert abs(one.mean() - other.mean()) < 0.35 * one.std()

@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -103,6 +105,11 @@ class Absolute(eqx.Module):
             halo=gj.Source(gj.PowerLaw(index=2.0, amplitude=1e-12), gj.Point(-0.3, 0.0)),
         )
         return gj.Mixture(sky=inner, background=gj.InstrumentBackground())
+
+    @property
+    def terms(self):
+        ranges = [(float(o.energy_min), float(o.energy_max)) for o in self.observations]
+        return tuple(SimpleNamespace(energy_range=one) for one in ranges)
 
     def flux_scales(self, p):
         return dict.fromkeys(self.model(p).components, jnp.ones(()))
