@@ -188,7 +188,7 @@ class OnOff(OnOffTerm):
     @words
     def __repr__(self) -> str:
         """Numbers of events and runs."""
-        on, off = (sum(stream.size for stream in streams) for streams in zip(*((r.on, r.off) for r in self.runs)))
+        on, off = sum(run.on.size for run in self.runs), sum(run.off.size for run in self.runs)
         return block(f"OnOff: {on} ON and {off} OFF events in {number_of(len(self.runs), 'run')}, unbinned")
 
     def power_law(self, size: int = 8) -> Float[np.ndarray, " coefficient"]:
