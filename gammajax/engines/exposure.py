@@ -36,6 +36,7 @@ class Exposure(eqx.Module):
     first: Float[Array, ""]
     step: Float[Array, ""]
     degrees: int = eqx.field(static=True)  # of the source within the field: more nodes for larger ones
+    smoothing: Float[Array, "offset offset"] | None = None
 
     @classmethod
     def init(cls, detector: Detector, runs: Runs, nodes: EnergyNodes, reach: float, radius: float) -> "Exposure":
@@ -60,14 +61,14 @@ class Exposure(eqx.Module):
         weight = np.outer(weight, weight) * (2.0 - 0.5 * (x[:, None] ** 2 + x**2)) / (2.0 * np.pi)
         count = self.table.shape[2]
         fine = float(self.first) + float(self.step) * np.arange(count)
-        # rows of exposure beyond the table are zero
-        offset = np.hypot(fine[:, None, None] + width * x[:, None], width * x)
-        taken = np.stack(
-            [np.asarray(self._at(row[None], jnp.asarray(offset.reshape(1, -1)))) for row in np.eye(count)]
-        ).reshape(count, *offset.shape)
-        taken = np.einsum("kfxy,xy->kf", taken, weight)
-        table = np.asarray(self.table, np.float64) @ taken
-        return eqx.tree_at(lambda e: e.table, self, jnp.asarray(table, self.table.dtype))
+        offset = np.hypot(fine[:, None, None] + width * x[:, None], width * x).reshape(1, -1)
+        matrix = _smoothing(self, jnp.asarray(offset), jnp.asarray(weight.ravel()), jnp.eye(count))
+        return eqx.tree_at(lambda e: e.smoothing, self, matrix, is_leaf=lambda x: x is None).of(self.table)
+
+    def of(self, table: Float[Array, "run energy offset"]) -> "Exposure":
+        """The same for another table, as smooth as this one."""
+        table = table if self.smoothing is None else table @ self.smoothing
+        return eqx.tree_at(lambda e: e.table, self, table)
 
     def __call__(self, morphology: Morphology, flux: Float[Array, " energy"], runs: Runs) -> Float[Array, " run"]:
         """Expected counts of every run, without regard to excluded sky."""
@@ -146,6 +147,16 @@ def fine_hats(coarse: Float[np.ndarray, " offset"]) -> Float[np.ndarray, "offset
     """Hat functions at the offsets of the table."""
     fine = fine_offsets(coarse)
     return np.stack([np.interp(fine, coarse, row) for row in np.eye(coarse.size)])
+
+
+@eqx.filter_jit
+def _smoothing(exposure, offset, weight, unit):
+    """Part of each row of the table in the means over points [row, place]; rows beyond the table are zero."""
+
+    def one(row):
+        return exposure._at(row[None], offset)[0].reshape(-1, weight.size) @ weight
+
+    return jax.lax.map(one, unit)
 
 
 def selected_parts(

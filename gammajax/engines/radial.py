@@ -336,7 +336,7 @@ class FreeSource(eqx.Module):
             detected=detected,
             coarse=coarse,
             share=share,
-            exposure=eqx.tree_at(lambda e: e.table, self.exposure, table),
+            exposure=self.exposure.of(table),
             excluded=excluded,
             lon=self.lon + lon[self.run],
             lat=self.lat + lat[self.run],

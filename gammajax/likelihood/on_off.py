@@ -484,10 +484,8 @@ def _quadrature(runs) -> tuple[np.ndarray, np.ndarray]:
     low, high = np.log(min(run.energy_min for run in runs)), np.log(max(run.energy_max for run in runs))
     ends = ends[(ends >= low) & (ends <= high)]
     ends = np.unique(np.concatenate([ends, np.linspace(low, high, int(np.ceil((high - low) / PANEL)) + 1)]))
-    x, w = np.polynomial.legendre.leggauss(ORDER)
-    half, middle = 0.5 * np.diff(ends)[:, None], 0.5 * (ends[1:] + ends[:-1])[:, None]
-    point = np.exp(middle + half * x)
-    return point.ravel(), (half * w * point).ravel()
+    point, weight = _panels(np.exp(ends), ORDER)
+    return point.ravel(), weight.ravel()
 
 
 def _power_law(runs) -> tuple[float, float]:
@@ -518,9 +516,9 @@ def _power_law_counts(runs, edges) -> np.ndarray:
     return np.array(counts)
 
 
-def _panels(limits) -> tuple[np.ndarray, np.ndarray]:
+def _panels(limits, order: int = 16) -> tuple[np.ndarray, np.ndarray]:
     """Points and weights [TeV] of a Gauss-Legendre rule in ln E' between neighbouring limits, [cell, point]."""
-    x, w = np.polynomial.legendre.leggauss(16)
+    x, w = np.polynomial.legendre.leggauss(order)
     log = np.log(limits)
     half, middle = 0.5 * np.diff(log)[:, None], 0.5 * (log[1:] + log[:-1])[:, None]
     point = np.exp(middle + half * x)

@@ -70,9 +70,9 @@ class Data(eqx.Module):
 class Term(Data):
     """Log-likelihood of one data set, a function of the mixture at the current parameters.
 
-    A subclass has the fields `name`, `count` (observed events of each row of its data) and `reference`, and no
-    `__init__` of its own. Its methods are pure: they work under `jit`, `grad` and `vmap`. They ignore components of the
-    mixture that the data set does not see. A term may also stand for its own description.
+    A subclass has the fields `name`, `count` (observed events of each row of its data) and `reference`; one with an
+    `__init__` of its own has its own `relative_to`. Its methods are pure: they work under `jit`, `grad` and `vmap`.
+    They ignore components of the mixture that the data set does not see. A term may also stand for its own description.
     """
 
     count: eqx.AbstractVar[Num[Array, "..."]]

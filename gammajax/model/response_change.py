@@ -179,18 +179,15 @@ def changed(observation: Observation, change: ResponseChange) -> Observation:
         raise ValueError("changed needs a change with known numbers: call it outside jit, grad and vmap")
     if change.varies(*change.names):
         raise ValueError("changed takes the change of one observation: give change.select(its number)")
-    z, resolution, area, width, lon, lat = (
+    return _with_response(observation, _changed_response(observation.response, change), change)
+
+
+def _changed_response(response: Response, change: ResponseChange) -> Response:
+    """The response with all of a change but the pointing."""
+    z, resolution, area, width = (
         float(np.asarray(getattr(change, name)))
-        for name in (
-            "energy_scale",
-            "energy_resolution",
-            "effective_area",
-            "psf_width",
-            "pointing_lon",
-            "pointing_lat",
-        )
+        for name in ("energy_scale", "energy_resolution", "effective_area", "psf_width")
     )
-    response = observation.response
     dispersion = response.energy_dispersion
     if resolution != 1.0:
         dispersion = _widened(dispersion, resolution)
@@ -203,8 +200,13 @@ def changed(observation: Observation, change: ResponseChange) -> Observation:
         factor = area * np.asarray(change.area_factor(jnp.asarray(energy)), np.float64)
         table = Table(table.axes, table.values * factor[:, None])
     psf = response.psf if width == 1.0 else scaled_psf(response.psf, width)
-    moved = Response(table, psf, dispersion, response.background)
-    result = eqx.tree_at(lambda o: o.response, observation, moved)
+    return Response(table, psf, dispersion, response.background)
+
+
+def _with_response(observation: Observation, response: Response, change: ResponseChange) -> Observation:
+    """The observation with this response, and its directions moved by the pointing of the change."""
+    result = eqx.tree_at(lambda o: o.response, observation, response)
+    lon, lat = float(np.asarray(change.pointing_lon)), float(np.asarray(change.pointing_lat))
     if lon == 0.0 and lat == 0.0:
         return result
     places = [observation] if observation.exclusion is None else [observation, observation.exclusion.grid]
@@ -218,7 +220,7 @@ def changed(observation: Observation, change: ResponseChange) -> Observation:
 
 
 def changed_observations(observations: Iterable[Observation], change: ResponseChange | None) -> tuple[Observation, ...]:
-    """Each observation with its change; responses that are one stay one."""
+    """Each observation with its change; a response is changed once for all observations that share it."""
     observations = tuple(observations)
     if change is None:
         return observations
@@ -227,10 +229,11 @@ def changed_observations(observations: Iterable[Observation], change: ResponseCh
     found = []
     for number, observation in enumerate(observations):
         mine = change.select(number)
-        key = (id(observation.response), *(np.asarray(value).tobytes() for _, value, _ in mine._numbers()))
-        result = changed(observation, mine)
-        known.setdefault(key, result.response)
-        found.append(eqx.tree_at(lambda o: o.response, result, known[key]))
+        values = ((name, value) for name, value, _ in mine._numbers() if not name.startswith("pointing"))
+        key = (id(observation.response), *((name, np.asarray(value).tobytes()) for name, value in values))
+        if key not in known:
+            known[key] = _changed_response(observation.response, mine)
+        found.append(_with_response(observation, known[key], mine))
     return tuple(found)
 
 
