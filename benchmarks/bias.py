@@ -471,7 +471,7 @@ def draw(figures) -> None:
             values = [abs(term[parameter]) for term in terms.values()]
             ax.plot(np.maximum(values, 1e-5), range(len(terms)), "osv^"[column], ms=5, label=parameter)
         ax.axvline(0.1, color="0.6", lw=1.0)
-        ax.set(xscale="log", xlim=(8e-6, 1.0), xlabel="bias at 1e8 events [sigma]", title=name)
+        ax.set(xscale="log", xlim=(8e-6, 10.0), xlabel="bias at 1e8 events [sigma]", title=name)
         ax.set_yticks(range(len(terms)), list(terms), fontsize=6)
         ax.legend(fontsize=7)
     ax, rows = axes[0, -1], []

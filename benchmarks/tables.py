@@ -195,8 +195,8 @@ ABOUT = {
         "model too high by 3.0e-4 (5.4 standard deviations at 5e8 events): the cells of the halo added up to 1.07e-4 "
         "more than its counts, those of a point source to 9e-4 less, the counts of the background were 2.6e-5 too "
         "high, and those of free images 5.2e-4. `sets`: pulls of ten parts of 1e8 events. The figures here are "
-        "of several runs put together, at the first pointing of the paper, without the demo, single events and "
-        "the shape of the background (means over cells are good to 2.6e-5). "
+        "of several runs put together, at the first pointing, without single events; those of the paper's model are "
+        "of an earlier version and lack the shape of the background. "
         "Figure: [bias.png](results/bias.png).",
     ),
     "simulate": ("python -m benchmarks.simulate", "Target: 3e5 events per second on two cores."),
