@@ -361,7 +361,7 @@ def _data(config, model, key, progress, part):
     cells = config.compress and config.compress.model_dump()
     if config.observations.kind == "gadf":
         settings = config.observations.model_dump(exclude={"kind"})
-        if "$GAMMAPY_DATA" in config.observations.path and "GAMMAPY_DATA" not in os.environ:
+        if "$GAMMAPY_DATA" in str(config.observations.path) and "GAMMAPY_DATA" not in os.environ:
             raise ValueError("set GAMMAPY_DATA to the folder of the gammapy data collection, which holds hess-dl3-dr1")
         if not config.compress:
             events, observations = io.read_gadf(**settings, part=part)

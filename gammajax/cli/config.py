@@ -144,8 +144,9 @@ class GadfObservations(Strict):
     """Runs of a GADF data store."""
 
     kind: Literal["gadf"]
-    path: str
+    path: str | Annotated[dict[str, str], Field(min_length=1)]
     obs_ids: Annotated[list[Whole], Field(min_length=1)] | None = None
+    event_types: Texts | None = None
     frame: Frame = "icrs"
     energy_range: Energies | None = None
     offset_max: Radius = 2.0

@@ -5,8 +5,11 @@
 # pyright: reportOptionalSubscript=false, reportOperatorIssue=false
 
 import contextlib
+import re
 import warnings
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -89,6 +92,7 @@ def read_gadf(
     path,
     obs_ids=None,
     *,
+    event_types=None,
     offset_max=2.0,
     energy_range=None,
     exclusion=None,
@@ -100,6 +104,10 @@ def read_gadf(
     """Events and observations of a DL3 folder with `hdu-index.fits.gz`, under one selection for both.
 
     - `path`: folder, environment variables are expanded. `obs_ids`: runs, all of them when None.
+    - `event_types`: names of the event types or classes to read, all of them when None. A run with several is one
+      observation for each, with the events and the response of that type, and `obs_id` such as "23523/hard". Types are
+      several HDUs of events in the index (EVENTS_HARD and EVENTS_LOOSE, with EFFECTIVE AREA_HARD and so on, or one file
+      each), or several folders: `path` is then a dict such as `{"hard": folder, "loose": folder}`.
     - `energy_range` [TeV]: of reconstructed energies; by default the range of the background table (of the effective
       area without one). The safe range of a run (LO_THRES, HI_THRES of its effective area) narrows it further, as
       gammapy's `SafeMaskMaker` method "aeff-default" does. Events lie strictly inside.
@@ -117,11 +125,12 @@ def read_gadf(
 
     Columns may be in any unit that astropy can convert to that of the format.
     No event in the selection is a warning.
-    Raises `FileNotFoundError` for a missing folder, and `ValueError` for unknown runs, a run given twice, missing
-    response functions, and files, columns, units and keywords that cannot be used.
+    Raises `FileNotFoundError` for a missing folder, and `ValueError` for unknown runs and event types, a run given
+    twice, events that are of two types, missing response functions, and files, columns, units and keywords that cannot
+    be used.
     """
-    folder, runs = runs_of_store(path, obs_ids, ["aeff", "edisp", "psf"])
-    return _data(runs, str(folder), offset_max, energy_range, exclusion, frame, labels, warn, part)
+    origin, runs = runs_of_store(path, obs_ids, ["aeff", "edisp", "psf"], event_types)
+    return _data(runs, origin, offset_max, energy_range, exclusion, frame, labels, warn, part)
 
 
 def from_gammapy_observations(
@@ -146,27 +155,88 @@ def from_gammapy_observations(
     return _data(runs, "the observations", offset_max, energy_range, exclusion, frame, labels, warn)
 
 
-def runs_of_store(path, obs_ids, needed):
-    """Folder of a data store, and an iterator over a name for messages and a gammapy observation of each run."""
-    store, available, folder = _open(path)
+def runs_of_store(path, obs_ids, needed, event_types=None):
+    """Origin of the runs for messages, and an iterator over a name and a gammapy observation of each run and type."""
+    folders = path if isinstance(path, Mapping) else {"": path}
+    if not folders:
+        raise ValueError("path is a dict without folders; give one for each event type")
+    asked = None if event_types is None else [event_types] if isinstance(event_types, str) else list(event_types)
+    stores = [(str(kind), _open(folder)) for kind, folder in folders.items()]
+    runs = [run for kind, store in stores for run in _listed(kind, store, obs_ids)]
+    if asked is not None:
+        kinds = {kind for _, _, kind, _ in runs}
+        unknown = [kind for kind in asked if kind not in kinds]
+        if unknown or not asked:
+            has = f"they are {', '.join(sorted(kinds))}" if kinds - {""} else "its runs are of one type"
+            raise ValueError(f"{stores[0][1][-1]}: no events of type {', '.join(unknown) or '(none given)'}; {has}")
+        runs = [run for run in runs if run[2] in asked]
+
+    def opened_runs():
+        for folder, obs_id, kind, store in runs:
+            name = f"{folder}, run {obs_id}" + (f", events {kind}" if kind else "")
+            with _reading(name):
+                run = store.obs(obs_id, required_irf=needed)
+                _warn_of_several(store, obs_id, name)
+            if kind:
+                run.obs_id = f"{obs_id}/{kind}"
+            yield name, run
+
+    return ", ".join(str(folder) for _, (_, _, folder) in stores), opened_runs()
+
+
+def _listed(kind, opened_store, obs_ids):
+    """Folder, number, event type and data store of each run and type of a data store."""
+    store, available, folder = opened_store
     obs_ids = available if obs_ids is None else _whole(obs_ids)
     unknown = [i for i in obs_ids if i not in available]
     if unknown or not obs_ids:
         raise ValueError(f"{folder}: no observations {unknown}; available: {', '.join(map(str, available))}")
-
     twice = [i for i, count in Counter(obs_ids).items() if count > 1]
     if twice:
         raise ValueError(f"{folder}, run {twice[0]} is given twice")
+    if kind:  # a folder for each type
+        return [(folder, obs_id, kind, store) for obs_id in obs_ids]
+    return [(folder, obs_id, one, part) for obs_id in obs_ids for one, part in _event_types(store, obs_id).items()]
 
-    def runs():
-        for obs_id in obs_ids:
-            name = f"{folder}, run {obs_id}"
-            with _reading(name):
-                run = store.obs(obs_id, required_irf=needed)
-                _warn_of_several(store, obs_id, name)
-            yield name, run
 
-    return folder, runs()
+def _event_types(store, obs_id) -> dict:
+    """Data stores of the event types of a run by name: the store itself, without a name, for a run with one type."""
+    from gammapy.data import DataStore
+
+    def texts(row):
+        return tuple(str(row[column]).strip() for column in ("HDU_TYPE", "FILE_DIR", "FILE_NAME", "HDU_NAME"))
+
+    rows = np.flatnonzero(store.hdu_table["OBS_ID"] == obs_id)
+    entries = [texts(store.hdu_table[row]) for row in rows]
+    lists = [entry for entry in entries if entry[0] == "events"]
+    files = [entry[1:3] for entry in lists]
+    names = [entry[3].upper().removeprefix("EVENTS").strip(" _-") for entry in lists]
+    kinds = names if len(set(names)) == len(names) else _what_differs([PurePath(name).name for _, name in files])
+    if len(lists) < 2 or len(set(kinds)) < len(kinds):
+        return {"": store}
+
+    def belongs(entry, number):
+        """Whether a part is of one type, or of all: by its file if types have files of their own, and by its name."""
+        if entry[0] == "events":
+            return entry == lists[number]
+        if len(set(files)) == len(files) and entry[1:3] in files:
+            return entry[1:3] == files[number]
+        own = [i for i, name in enumerate(names) if name and re.search(rf"[ _-]{re.escape(name)}$", entry[3].upper())]
+        return not own or number in own
+
+    parts = [[row for row, entry in zip(rows, entries, strict=True) if belongs(entry, i)] for i in range(len(lists))]
+    tables = [store.hdu_table[part] for part in parts]
+    return {
+        kind.lower(): DataStore(hdu_table=table, obs_table=store.obs_table)
+        for kind, table in zip(kinds, tables, strict=True)
+    }
+
+
+def _what_differs(names) -> list[str]:
+    """Names of files without extensions and without the words that all have: hard, loose for hard_11 and loose_11."""
+    words = [re.split("[_-]", name.split(".")[0]) for name in names]
+    shared = set.intersection(*map(set, words))
+    return ["_".join(word for word in each if word not in shared) for each in words]
 
 
 def runs_in_memory(observations) -> list:
@@ -418,11 +488,14 @@ def check_once(given: Given, run: Run) -> None:
     digest, name = hash(events.tobytes()), str(run.observation.obs_id)
     if digest in given.digests:
         raise ValueError(f"{run.name} is given twice: it has the events of {given.digests[digest]}")
+    name, _, kind = name.partition("/")
     if any(np.intersect1d(other, events).size for other in given.events.get(name, ())):
+        if kind:
+            raise ValueError(f"{run.name}: some events are also of another type; choose one of them by event_types")
         raise ValueError(f"{run.name} is given twice: it has events of another run of that name")
     given.digests[digest] = run.name
-    # runs of a data store have different names, and cuts of one run in memory the same
-    if location_of(run.observation, "events") is None or run.observation.obs_filter.time_filter is not None:
+    # runs of a data store have different names, and cuts of one run in memory and its event types the same
+    if kind or location_of(run.observation, "events") is None or run.observation.obs_filter.time_filter is not None:
         given.events.setdefault(name, []).append(events)
 
 

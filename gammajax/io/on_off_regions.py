@@ -67,6 +67,7 @@ def read_on_off(
     path,
     obs_ids=None,
     *,
+    event_types=None,
     target,
     radius=None,
     off="reflected",
@@ -78,8 +79,8 @@ def read_on_off(
 ) -> list[OnOffRun]:
     """ON and OFF events of the runs of a DL3 folder with `hdu-index.fits.gz`, with their responses.
 
-    - `path`, `obs_ids`, `energy_range`, `frame`, `warn`: as in [`read_gadf`][]. By default energies are those of the
-      effective area. `exclusion`, see [`exclusion_map`][], keeps OFF regions away from other sources.
+    - `path`, `obs_ids`, `event_types`, `energy_range`, `frame`, `warn`: as in [`read_gadf`][]. By default energies are
+      those of the effective area. `exclusion`, see [`exclusion_map`][], keeps OFF regions away from other sources.
     - `target`: centre of the circular ON region, (lon, lat) [deg] in `frame`, a `SkyCoord`, or a `CircleSkyRegion`.
     - `radius` [deg] of the ON region. Point-like responses have their own cut, `RAD_MAX_2D` or the keyword RAD_MAX.
     - `off`: where the OFF events are:
@@ -99,7 +100,7 @@ def read_on_off(
     without a radius, full enclosure without `radius`, OFF regions that overlap the ON region or each other or are none,
     and an ON region at an offset that the response does not cover.
     """
-    origin, runs = runs_of_store(path, obs_ids, ["aeff", "edisp"])
+    origin, runs = runs_of_store(path, obs_ids, ["aeff", "edisp"], event_types)
     return _on_off(runs, origin, target, radius, off, phase, energy_range, exclusion, frame, warn)
 
 

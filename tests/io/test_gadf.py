@@ -1,6 +1,7 @@
 """Data stores: real runs against gammapy, a small synthetic store, and the round trip of simulated events."""
 
 import re
+import shutil
 import warnings
 
 import equinox as eqx
@@ -13,6 +14,7 @@ from astropy.time import Time
 from gammapy.data import DataStore, Observation
 
 from gammajax.events.event_list import Events, check_events
+from gammajax.instrument.sky import separation_on_host
 from gammajax.io import ctao, from_gammapy_observations, read_events, read_gadf, write_events
 
 RANDOM = np.random.default_rng(5)
@@ -276,6 +278,112 @@ def test_an_index_with_two_hdus_of_a_kind(store):
     index(store, lambda rows: [{k: v for k, v in row.items() if k != "FILE_DIR"} for row in rows])
     with pytest.raises(ValueError, match="the index files cannot be read"):
         read_gadf(store, [11])
+
+
+@pytest.fixture
+def typed(store, write, request):
+    """The store with the events of both runs in two types: HDUs with names of their own, or a file for each."""
+    own_files = request.param
+    for number in (11, 12):
+        with fits.open(store / f"obs_{number}.fits.gz") as hdus:
+            lists = {kind: hdus["EVENTS"].copy() for kind in ("HARD", "LOOSE")}
+            for kind, hdu in lists.items():
+                hdu.data = hdu.data[(hdu.data["ENERGY"] > 3.0) == (kind == "HARD")]
+                hdu.name = "EVENTS" if own_files else f"EVENTS_{kind}"
+            groups = {kind.lower(): [hdu] for kind, hdu in lists.items()} if own_files else {"both": lists.values()}
+            for group, events in groups.items():
+                fits.HDUList([fits.PrimaryHDU(), *events]).writeto(store / f"{group}_{number}.fits.gz")
+    write(store / "loose.fits", "psf_king")
+    write(store / "hard.fits", "psf_3gauss")
+
+    def change(rows):
+        found = []
+        for row in rows:
+            if row["HDU_TYPE"] not in ("events", "psf"):
+                found.append(row)
+                continue
+            for kind in ("hard", "loose"):
+                own = row["FILE_NAME"].replace("obs", kind if own_files else "both")
+                name = "EVENTS" if own_files else f"EVENTS_{kind.upper()}"
+                if row["HDU_TYPE"] == "psf":
+                    own, name = f"{kind}.fits", "POINT SPREAD FUNCTION"
+                    if own_files:
+                        own = f"{kind}_{row['OBS_ID']}.fits.gz"
+                found.append({**row, "FILE_NAME": own, "HDU_NAME": name})
+        return found
+
+    if own_files:
+        for number in (11, 12):
+            for kind in ("hard", "loose"):
+                with fits.open(store / f"{kind}_{number}.fits.gz") as hdus, fits.open(store / f"{kind}.fits") as irf:
+                    irf[1].name = "POINT SPREAD FUNCTION"
+                    fits.HDUList([*hdus, irf[1]]).writeto(store / f"{kind}_{number}.fits.gz", overwrite=True)
+    else:
+        for kind in ("hard", "loose"):
+            with fits.open(store / f"{kind}.fits") as irf:
+                irf[1].name = f"PSF_{kind.upper()}"
+                irf.writeto(store / f"{kind}.fits", overwrite=True)
+    index(store, change)
+    if not own_files:
+        index(
+            store,
+            lambda rows: [
+                {**row, "HDU_NAME": f"PSF_{row['FILE_NAME'][:-5].upper()}"} if row["HDU_TYPE"] == "psf" else row
+                for row in rows
+            ],
+        )
+    return store
+
+
+@pytest.mark.parametrize("typed", [False, True], ids=["names", "files"], indirect=True)
+def test_event_types_of_a_run_are_observations(typed, runs):
+    """Both ways of the index: events, point spread function, and everything else shared."""
+    written = read_events_of(typed, runs)
+    data = read_gadf(typed, frame="galactic", energy_range=(0.2, 8.0), offset_max=1.0)
+    assert [run.obs_id for run in data.observations] == ["11/hard", "11/loose", "12/hard", "12/loose"]
+    assert [type(run.response.psf).__name__ for run in data.observations[:2]] == ["GaussPSF", "KingPSF"]
+    assert {float(run.livetime) for run in data.observations} == {1800.0}
+    assert len(data.events) == np.sum(written)
+    hard = data.events.observation % 2 == 0
+    assert data.events.energy[hard].min() > 3.0 >= data.events.energy[~hard].max()
+    only = read_gadf(typed, [12], event_types="loose", frame="galactic", energy_range=(0.2, 8.0), offset_max=1.0)
+    assert [run.obs_id for run in only.observations] == ["12/loose"]
+    np.testing.assert_array_equal(only.events.energy, data.events.energy[data.events.observation == 3])
+    with pytest.raises(ValueError, match="no events of type soft; they are hard, loose"):
+        read_gadf(typed, event_types=["soft"])
+
+
+def read_events_of(store, runs):
+    """Which of the written events lie in the selection."""
+    events = read_events(store, runs)
+    lon, lat = (np.array([float(getattr(run, name)) for run in runs])[events.observation] for name in ("lon", "lat"))
+    inside = separation_on_host(events.lon, events.lat, lon, lat) <= 1.0
+    return inside & (events.energy > 0.2) & (events.energy < 8.0)
+
+
+def test_event_types_in_folders_of_their_own(store, tmp_path_factory, runs):
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(store, other, dirs_exist_ok=True)
+    same = {"a": store, "b": other}
+    with pytest.raises(ValueError, match="some events are also of another type|is given twice"):
+        read_gadf(same)
+    with fits.open(other / "obs_11.fits.gz") as hdus:
+        hdus["EVENTS"].data["ENERGY"] *= 1.01
+        hdus.writeto(other / "obs_11.fits.gz", overwrite=True)
+    data = read_gadf(same, [11])
+    assert [run.obs_id for run in data.observations] == ["11/a", "11/b"]
+    with pytest.raises(ValueError, match="no events of type c; they are a, b"):
+        read_gadf(same, [11], event_types=["a", "c"])
+    with pytest.raises(ValueError, match="its runs are of one type"):
+        read_gadf(store, [11], event_types=["a"])
+    with pytest.raises(ValueError, match="path is a dict without folders"):
+        read_gadf({})
+    # some events of both types
+    with fits.open(other / "obs_11.fits.gz") as hdus, fits.open(store / "obs_11.fits.gz") as first:
+        hdus["EVENTS"].data["ENERGY"][0] = first["EVENTS"].data["ENERGY"][0]
+        hdus.writeto(other / "obs_11.fits.gz", overwrite=True)
+    with pytest.raises(ValueError, match="some events are also of another type; choose one of them by event_types"):
+        read_gadf(same, [11])
 
 
 def test_a_run_given_twice_is_an_error(store):
