@@ -9,6 +9,7 @@ background from their priors: ranks of the truth among draws of NUTS are uniform
 """
 
 import argparse
+import json
 import functools
 import json
 import time
@@ -415,12 +416,15 @@ def plot(found: dict):
 def main():
     """Write bias, coverage and calibration, and the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--simulations", type=int, default=1000, help="of bias and coverage, for each number of counts")
+    parser.add_argument("--simulations", type=int, default=1000, help="of bias and coverage, for each number of counts; 0: those of the last run")
     parser.add_argument("--calibration", type=int, default=200, help="simulations of the calibration")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
-    found = {"cases": frequentist(options.simulations, options.seed)}
+    if options.simulations:
+        found = {"cases": frequentist(options.simulations, options.seed)}
+    else:
+        found = {"cases": json.loads((RESULTS / "on-off-cpu.json").read_text())["cases"]}
     found["calibration"] = calibrated(options.calibration, options.seed)
     for method, of in found["calibration"].items():
         print(method, {k: v for k, v in of.items() if k != "parameters"}, flush=True)
