@@ -9,6 +9,13 @@ Cases from the OGIP spectra: each instrument, `joint`, and `joint_scales` with e
 0.05 (Fermi-LAT) and 0.15 (others). Values and errors are those of the maximum of the likelihood times priors, as those
 published. `joint_scales_nuts` are means and standard deviations of its posterior. Contours are drawn beside the
 published covariances in `docs/images/joint-crab.png`.
+
+Cases from the events: `joint_unbinned` has the ON and OFF events of MAGIC, VERITAS, FACT and H.E.S.S. one by one, each
+with a free background (40 parameters with the energy scales), and the spectrum of Fermi-LAT, whose events have no ON
+and OFF regions. `joint_all` has the events of H.E.S.S. in three dimensions instead, with the position of the source and
+the norm and tilt of the background of each run free. Both by NUTS. `evidence`: ln Z with energy scales free and
+without them, by nested sampling of cells of the ON and OFF counts, whose backgrounds are integrated in closed form;
+and the same difference from the density of the scales at zero in the posterior of `joint_unbinned` (Savage and Dickey).
 """
 
 import argparse
@@ -35,6 +42,15 @@ RANGES = {
 }
 SPECTRAL = {"amplitude": dist.Uniform(0.5, 12.0), "alpha": dist.Uniform(1.0, 5.0), "beta": dist.Uniform(-2.0, 4.0)}
 UNIT = 1e-11  # TeV^-1 cm^-2 s^-1, of amplitudes
+EVENTS = {
+    "magic": None,
+    "veritas": None,
+    "fact": None,
+    "hess": 0.11,
+}  # radius of the ON region [deg]; cuts of the files
+HESS_RUNS = [23523, 23526, 23559, 23592]
+COEFFICIENTS, SMOOTHNESS = 8, 0.5  # of the backgrounds
+CELLS = 10  # per decade
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "joint-crab.png"
 DRAWS = 2000
 
@@ -61,19 +77,79 @@ def ogip(folder, instrument, components=None):
     return gj.io.from_gammapy_datasets(paths, components=components, energy_range=RANGES[instrument])
 
 
-def cases(folder) -> dict:
-    """Model, priors and data of each case, as functions: data are read when the case starts.
+def on_off(folder, name, **options):
+    """ON and OFF runs of one instrument."""
+    path = Path(os.environ["GAMMAPY_DATA"]) / "hess-dl3-dr1" if name == "hess" else folder / "data" / name
+    ids = HESS_RUNS if name == "hess" else None
+    return gj.io.read_on_off(
+        path, ids, target=CRAB, radius=EVENTS[name], energy_range=RANGES[name], warn=False, **options
+    )
 
-    Further cases from events (`joint_unbinned`, `joint_all`) are further rows.
-    """
-    scales = {f"z_{name}": dist.Normal(0.0, width) for name, width in WIDTHS.items()}
+
+def unbinned(folder, regions=tuple(EVENTS)) -> tuple:
+    """Model, priors and data of the events of `regions`, and the spectrum of Fermi-LAT, with energy scales free."""
+    terms = {name: gj.OnOff(on_off(folder, name), components=[name, f"off_{name}"], name=name) for name in regions}
+    ranges = {name: term.energy_range for name, term in terms.items()}
+
+    def of(p):
+        backgrounds = {f"off_{name}": gj.OffBackground(p[f"b_{name}"], *ranges[name]) for name in regions}
+        return gj.Mixture(**scaled(p).components, **backgrounds)
+
+    smooth = {f"b_{name}": gj.smooth_prior(terms[name].power_law(COEFFICIENTS), SMOOTHNESS) for name in regions}
+    return of, {**SPECTRAL, **scales(), **smooth}, [*ogip(folder, "fermi", "fermi"), *terms.values()]
+
+
+def everything(folder) -> tuple:
+    """As `unbinned`, with the events of H.E.S.S. in three dimensions."""
+    of_regions, priors, data = unbinned(folder, [name for name in EVENTS if name != "hess"])
+    store = Path(os.environ["GAMMAPY_DATA"]) / "hess-dl3-dr1"
+    observations, events = reversed(gj.io.read_gadf(store, HESS_RUNS, energy_range=RANGES["hess"], warn=False))
+
+    def of(p):
+        parts = dict(of_regions(p).components)
+        parts["hess"] = gj.Source(parts["hess"].spectrum, gj.Point(p["lon"], p["lat"]))
+        return gj.Mixture(**parts, sky=gj.InstrumentBackground(p["norm"], p["tilt"]))
+
+    runs = (len(HESS_RUNS),)
+    more = {
+        "lon": dist.Normal(CRAB[0], 0.02),
+        "lat": dist.Normal(CRAB[1], 0.02),
+        "norm": dist.LogNormal(0.0, 0.3).expand(runs).to_event(1),
+        "tilt": dist.Normal(0.0, 0.2).expand(runs).to_event(1),
+    }
+    three = gj.Unbinned(observations, events, components=["hess", "sky"], name="hess")
+    return of, {**priors, **more}, [*data, three]
+
+
+def cells(folder, free: bool) -> tuple:
+    """As `unbinned`, by counts in cells of energy, with energy scales free or zero."""
+
+    def counts(name):
+        low, high = RANGES[name]
+        edges = np.geomspace(low, high, round(CELLS * np.log10(high / low)) + 1)
+        return gj.OnOffCounts(on_off(folder, name), edges, components=name, name=name)
+
+    def of(p):
+        return scaled(p if free else {**p, **{f"z_{name}": 0.0 for name in WIDTHS}})
+
+    data = [*ogip(folder, "fermi", "fermi"), *(counts(name) for name in EVENTS)]
+    return of, {**SPECTRAL, **(scales() if free else {})}, data
+
+
+def scales() -> dict:
+    """Priors of the energy scales."""
+    return {f"z_{name}": dist.Normal(0.0, width) for name, width in WIDTHS.items()}
+
+
+def cases(folder) -> dict:
+    """Model, priors and data of each case from spectra, as functions: data are read when the case starts."""
     alone = {name: (model, SPECTRAL, lambda name=name: ogip(folder, name)) for name in WIDTHS}
     return {
         **alone,
         "joint": (model, SPECTRAL, lambda: [data for name in WIDTHS for data in ogip(folder, name)]),
         "joint_scales": (
             scaled,
-            {**SPECTRAL, **scales},
+            {**SPECTRAL, **scales()},
             lambda: [data for name in WIDTHS for data in ogip(folder, name, name)],
         ),
     }
@@ -122,12 +198,56 @@ def run(folder, case) -> tuple[dict, np.ndarray, gj.Posterior]:
     return entry, best.covariance[np.ix_(order, order)], posterior
 
 
-def by_nuts(posterior) -> dict:
-    """Means and standard deviations of a posterior."""
+def by_nuts(posterior, draws=DRAWS) -> tuple[dict, gj.Result]:
+    """Means and standard deviations of a posterior, and its samples."""
     started = time.perf_counter()
-    result = gj.nuts(jax.random.key(0), posterior, draws=DRAWS)
-    values = {name: [float(np.mean(s)), float(np.std(s))] for name, s in result.samples.items()}
-    return {**in_units(values), "seconds": time.perf_counter() - started, "memory_MB": memory()}
+    result = gj.nuts(jax.random.key(0), posterior, draws=draws)
+    values = {name: [float(np.mean(s)), float(np.std(s))] for name, s in result.samples.items() if s.ndim == 1}
+    return {**in_units(values), "seconds": time.perf_counter() - started, "memory_MB": memory()}, result
+
+
+def from_events(folder, made) -> tuple[dict, gj.Result]:
+    """Means and standard deviations of a case from events, with the seconds from files to samples."""
+    started = time.perf_counter()
+    posterior = gj.Posterior(*made(folder))
+    setup = time.perf_counter() - started
+    entry, result = by_nuts(posterior, 500)
+    entry |= {"setup_seconds": setup, "seconds": setup + entry["seconds"]}
+    entry["parameters"] = sum(int(np.prod(s.shape[1:])) for s in result.samples.values())
+    entry["largest_r_hat"] = max(float(np.max(r_hat)) for r_hat in result.diagnostics()[1].values())
+    return entry, result
+
+
+def density_at_zero(samples) -> float:
+    """Logarithm of the posterior density of all scales at zero over that of their prior: ln Z(zero) - ln Z(free).
+
+    By the Gaussian of the samples; of a posterior that is one it is exact.
+    """
+    from scipy.stats import multivariate_normal
+
+    z = np.stack([np.ravel(samples[f"z_{name}"]) for name in WIDTHS], 1)
+    at_zero = multivariate_normal(z.mean(0), np.cov(z.T)).logpdf(np.zeros(len(WIDTHS)))
+    return float(
+        at_zero
+        - multivariate_normal(np.zeros(len(WIDTHS)), np.diag(np.square(list(WIDTHS.values())))).logpdf(
+            np.zeros(len(WIDTHS))
+        )
+    )
+
+
+def evidence(folder) -> dict:
+    """Evidence of cells with free scales and without them, and their values."""
+    found = {}
+    for free in (False, True):
+        started = time.perf_counter()
+        result = gj.nested(jax.random.key(1), gj.Posterior(*cells(folder, free)))
+        values = {name: [float(np.mean(s)), float(np.std(s))] for name, s in result.samples.items()}
+        found["free" if free else "zero"] = {
+            "log_evidence": result.log_evidence,
+            **in_units(values),
+            "seconds": time.perf_counter() - started,
+        }
+    return found
 
 
 def draw(contours: dict) -> None:
@@ -199,8 +319,28 @@ def main():
             figures[case]["covariance"] = covariance.tolist()
             figures[case]["largest_difference_of_correlations"] = float(np.abs(correlation[0] - correlation[1]).max())
             if not options.no_nuts:
-                figures["joint_scales_nuts"] = by_nuts(posterior)
+                figures["joint_scales_nuts"], _ = by_nuts(posterior)
                 print(figures["joint_scales_nuts"], flush=True)
+    for case, made in {"joint_unbinned": unbinned, "joint_all": everything}.items():
+        if options.no_nuts:
+            break
+        figures[case], result = from_events(options.data, made)
+        print(case, figures[case], flush=True)
+        draws = {name: np.ravel(result.samples[name]) for name in SPECTRAL}
+        expected, their = published(options.data, "joint_scales")
+        covariance = np.cov(np.stack([draws[name] for name in SPECTRAL]))
+        at = [list(expected).index(name) for name in SPECTRAL]
+        contours[case] = (
+            {name: [float(np.mean(draws[name]))] for name in SPECTRAL},
+            covariance,
+            {name: expected[name] for name in SPECTRAL},
+            their[np.ix_(at, at)],
+        )
+        if case == "joint_unbinned":
+            figures["evidence"] = {"zero_less_free_by_density": density_at_zero(result.samples)}
+    if not options.no_nuts:
+        figures["evidence"] |= evidence(options.data)
+        print(figures["evidence"], flush=True)
     draw(contours)
     report("joint_crab", {"cases": figures})
 

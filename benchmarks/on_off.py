@@ -9,7 +9,6 @@ background from their priors: ranks of the truth among draws of NUTS are uniform
 """
 
 import argparse
-import json
 import functools
 import json
 import time
@@ -416,7 +415,12 @@ def plot(found: dict):
 def main():
     """Write bias, coverage and calibration, and the figure."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--simulations", type=int, default=1000, help="of bias and coverage, for each number of counts; 0: those of the last run")
+    parser.add_argument(
+        "--simulations",
+        type=int,
+        default=1000,
+        help="of bias and coverage, for each number of counts; 0: those of the last run",
+    )
     parser.add_argument("--calibration", type=int, default=200, help="simulations of the calibration")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
