@@ -6,7 +6,8 @@
 | source by the kernel engine | numbers of `FixedEngine` | one `KernelEngine` for all sources of a morphology |
 | source by another engine | that engine | that engine |
 
-Sources use the kernel engine by default, or the fold engine if their morphology or their response has a free parameter.
+Sources use the kernel engine by default, or the fold engine if their morphology or their response has a free parameter;
+that of the effective area alone is one of the spectrum.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from numpyro.distributions import Distribution
 from gammajax.common.parameters import is_same
 from gammajax.common.progress import say
 from gammajax.engines import ENGINES, BackgroundEngine, Engine, FixedEngine, KernelEngine, PreparedKernel, Rows
-from gammajax.engines.kernel import folded
+from gammajax.engines.kernel import AREA, folded, free_fields
 from gammajax.instrument.observation import Observation
 from gammajax.model.dependences import Dependence, dependence
 from gammajax.model.mixture import Component, InstrumentBackground, Mixture, Source, mixture_of
@@ -106,7 +107,7 @@ def engines_of(
     depends, observations = explored.dependence, rows.runs.observations
     variants = {name: [other.components[name] for other in explored.variants] for name in parts}
     fixed = {name for name, free in depends.components.items() if not free} if compact else set()
-    inits = _inits(parts, engine, depends)
+    inits = _inits(parts, engine, depends, variants)
     by_kernel = {}
     for name, component in parts.items():
         check_fields(component, observations)
@@ -118,7 +119,7 @@ def engines_of(
                     f"the morphology of component {name!r} depends on parameter {depends.morphologies[name][0]!r}, but "
                     "the kernel engine keeps it fixed; use engine='fold'"
                 )
-            if depends.responses.get(name):
+            if depends.responses.get(name) and not _area_alone(component, variants[name]):
                 raise ValueError(
                     f"the response of component {name!r} depends on parameter {depends.responses[name][0]!r}, but "
                     "the kernel engine keeps it fixed; use engine='fold'"
@@ -131,12 +132,12 @@ def engines_of(
         component, init = parts[name], inits[name]
         say(f"engine of {name}")
         if name in by_kernel:
-            seen = by_kernel[name].morphology, by_kernel[name].response
-            alike = {
-                other: source
+            # of equal values, some may be free
+            seen = {
+                other: (source.morphology, source.response, free_fields(source, variants[other]))
                 for other, source in by_kernel.items()
-                if is_same((source.morphology, source.response), seen)
             }
+            alike = {other: source for other, source in by_kernel.items() if is_same(seen[other], seen[name])}
             engines |= _of_one_morphology(alike, inits, variants, fixed, rows)
         elif name in fixed and init == BackgroundEngine.init:
             engines[name] = FixedEngine.init(component, observations, rows)
@@ -147,19 +148,26 @@ def engines_of(
 
 def _of_one_morphology(sources: dict[str, Source], inits, variants, fixed, rows) -> dict[str, Engine]:
     """Engines of sources with one morphology and response: a fold for all, a kernel for all with a free spectrum."""
-    first = next(iter(sources.values()))
-    rows = rows.changed(first)
+    name, first = next(iter(sources.items()))
+    others = variants[name]
+    rows = rows.changed(first, others)
     prepared = {name: inits[name] for name in sources if isinstance(inits[name], PreparedKernel)}
     given = [p.responses_of([sources[name], *variants[name]], rows) for name, p in prepared.items()]
     responses = given[0] if given else folded(first.morphology, rows.runs.observations, rows.nodes)
     free = [name for name in sources if name not in fixed]
     if not free:
         return dict(zip(sources, FixedEngine.of(list(sources.values()), responses, rows), strict=True))
-    kernel = KernelEngine.of(responses, rows)
+    kernel = KernelEngine.of(responses, rows, first, others)
     return {name: kernel if name in free else FixedEngine.of_kernel(kernel, source) for name, source in sources.items()}
 
 
-def _inits(parts, engine, depends: Dependence) -> dict[str, Callable[..., Engine]]:
+def _area_alone(source: Source, variants) -> bool:
+    """Whether a free response is free in its effective area alone, which the kernel engine evaluates."""
+    free = free_fields(source, variants)
+    return bool(free) and set(free) <= set(AREA)
+
+
+def _inits(parts, engine, depends: Dependence, variants) -> dict[str, Callable[..., Engine]]:
     """Function that sets up the engine of each component."""
     chosen = engine if isinstance(engine, dict) else {}
     unknown = [name for name in chosen if name not in parts]
@@ -167,7 +175,9 @@ def _inits(parts, engine, depends: Dependence) -> dict[str, Callable[..., Engine
         raise ValueError(f"engine names unknown components {unknown}; the components are {list(parts)}")
     inits = {}
     for name, component in parts.items():
-        free = depends.morphologies.get(name) or depends.responses.get(name)
+        free = depends.morphologies.get(name)
+        if depends.responses.get(name) and not _area_alone(component, variants[name]):
+            free = True
         default = engine if engine and not chosen else ("fold" if free else "kernel")
         inits[name] = engine_init(component, chosen.get(name, default))
     return inits

@@ -59,6 +59,10 @@ class EnergyNodes(eqx.Module):
         self.project = jnp.asarray(np.linalg.solve(share @ share.T, share))
         self.log_step = float(np.log(10.0) / per_decade)
 
-    def flux(self, spectrum: Spectrum) -> Float[Array, " energy"]:
-        """Flux [cm^-2 s^-1] at the nodes; its sum is the integral of the spectrum over the nodes' range."""
-        return self.share @ spectrum.integral(self.edges)
+    def flux(self, spectrum: Spectrum, factor: Float[Array, "*run bin"] | None = None) -> Float[Array, "*run energy"]:
+        """Flux [cm^-2 s^-1] at the nodes; its sum is the integral of the spectrum over the nodes' range.
+
+        A `factor` at the `sub_energy`, such as one on the effective area, multiplies the spectrum.
+        """
+        photons = spectrum.integral(self.edges)
+        return self.share @ photons if factor is None else (factor * photons) @ self.share.T

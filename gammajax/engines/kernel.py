@@ -4,7 +4,8 @@ The set-up folds the response with the morphology and evaluates it for every eve
 
     K_kj = t Sum_m A_m(E_j) D_m(E'_k|E_j) C_m(Omega'_k|E_j).
 
-Each event keeps a band of true energies. Then lambda_k = Sum_j K_kj F_j for any spectrum.
+Each event keeps a band of true energies. Then lambda_k = Sum_j K_kj F_j for any spectrum. A free change of the
+effective area multiplies the spectrum, in every run by its own factor.
 """
 
 import time
@@ -42,41 +43,64 @@ from gammajax.model.morphology import Morphology
 
 CHUNK = {"cpu": 2**12}  # points per step of the set-up: bounds its memory
 CHUNK_ELSEWHERE = 2**16
+AREA = ("effective_area", "effective_area_tilt", "effective_area_spline")  # fields of a response that may be free
 REACHED = 2**20  # points at a time whose distance from the source is looked at
 
 
 class KernelEngine(Engine):
     """Banded kernel of one source for all events.
 
-    `kernel` [cm^2 s TeV^-1 sr^-1]; `exposure` [cm^2 s] by observation and node, within the selection.
+    `kernel` [cm^2 s TeV^-1 sr^-1]; `exposure` [cm^2 s] by observation and node, within the selection. `area` names the
+    free fields of the response, all of the effective area, and `run` is that of each row if they need it.
     """
 
     nodes: EnergyNodes
     kernel: Float[Array, "block band row"]
     start: Int[Array, " block"]
     exposure: Float[Array, "observation energy"]
+    run: Int[Array, " event"] | None = None
+    area: tuple[str, ...] = eqx.field(static=True, default=())
 
     @classmethod
     def init(cls, source: Source, observations, rows: Rows, variants=()) -> "KernelEngine":
-        """Fold and evaluate; eager. Raises `ValueError` for a traced morphology, and for a free response."""
+        """Fold and evaluate; eager.
+
+        Raises `ValueError` for a traced morphology, and for a response that is free in more than its effective area.
+        """
         del observations
-        rows = rows.changed(source)
-        require_fixed_response(source, variants, "the kernel engine")
-        return cls.of(folded(source.morphology, rows.runs.observations, rows.nodes), rows)
+        rows = rows.changed(source, variants)
+        require_fixed_response(source, variants, "the kernel engine", but=AREA)
+        return cls.of(folded(source.morphology, rows.runs.observations, rows.nodes), rows, source, variants)
 
     @classmethod
-    def of(cls, responses: Iterable, rows: Rows) -> "KernelEngine":
-        """Evaluate folded responses, one per observation."""
+    def of(cls, responses: Iterable, rows: Rows, source: Source, variants=()) -> "KernelEngine":
+        """Evaluate folded responses, one per observation, for the rows as the source changes them."""
         kernel, exposure = evaluate(responses, rows)
-        return cls(rows.nodes, kernel, rows.place(rows.start), exposure)
+        area = free_fields(source, variants)
+        varies = area and source.response is not None and source.response.varies(*area)
+        run = rows.place(rows.observation.astype(np.int32)) if varies else None
+        return cls(rows.nodes, kernel, rows.place(rows.start), exposure, run, area)
 
     @eqx.filter_jit
     def __call__(self, source: Source) -> Expected:
         """Intensities and counts, by energy."""
-        flux = self.nodes.flux(source.spectrum)
+        factor, norm = None, jnp.ones(())
+        if self.area and source.response is not None:
+            change = source.response.only(self.area)
+            norm = jnp.asarray(change.effective_area)
+            factor = change.area_factor(self.nodes.sub_energy)
+        flux = self.nodes.flux(source.spectrum, factor)
+        counts = self.exposure * flux * norm[..., None]
+        flux = flux.astype(self.kernel.dtype)
         window = self.start[:, None] + jnp.arange(self.kernel.shape[1])
-        values = jnp.einsum("bj,bjk->bk", flux.astype(self.kernel.dtype)[window], self.kernel).reshape(-1)
-        return Expected(values, self.exposure * flux)
+        if flux.ndim == 1:
+            values = jnp.einsum("bj,bjk->bk", flux[window], self.kernel).reshape(-1)
+        else:
+            assert self.run is not None
+            run = self.run.reshape(self.kernel.shape[0], 1, -1)
+            values = (flux[run, window[:, :, None]] * self.kernel).sum(1).reshape(-1)
+        scale = norm if norm.ndim == 0 else norm[self.run]
+        return Expected(values * scale.astype(values.dtype), counts)
 
 
 class PreparedKernel(eqx.Module):
@@ -115,15 +139,15 @@ class PreparedKernel(eqx.Module):
         Raises `ValueError` for another morphology, a free one, other observations or other nodes.
         """
         del observations
-        rows = rows.changed(source)
-        return KernelEngine.of(self.responses_of([source, *variants], rows), rows)
+        rows = rows.changed(source, variants)
+        return KernelEngine.of(self.responses_of([source, *variants], rows), rows, source, variants)
 
     def responses_of(self, sources, rows: Rows) -> tuple:
         """The responses, if they belong to these sources; raises the same `ValueError` as a call.
 
         `rows` are those of the observations as the response of the sources changes them.
         """
-        require_fixed_response(sources[0], sources[1:], "a prepared kernel")
+        require_fixed_response(sources[0], sources[1:], "a prepared kernel", but=AREA)
         for name, mine, others in (
             ("morphology", self.morphology, [source.morphology for source in sources]),
             ("observations", self.observations, [rows.runs.observations]),
@@ -134,11 +158,14 @@ class PreparedKernel(eqx.Module):
         return self.responses
 
 
-def require_fixed_response(source: Source, variants, engine: str) -> None:
+def free_fields(source: Source, variants) -> tuple[str, ...]:
+    """Fields of the response of a source that differ in one of its variants."""
+    return () if source.response is None else source.response.free(variant.response for variant in variants)
+
+
+def require_fixed_response(source: Source, variants, engine: str, but: tuple[str, ...] = ()) -> None:
     """Raise `ValueError` for a source whose response is free, naming the engine that evaluates it."""
-    if source.response is None:
-        return
-    free = source.response.free(variant.response for variant in variants)
+    free = [name for name in free_fields(source, variants) if name not in but]
     if free:
         raise ValueError(f"{engine} keeps the response fixed, but its {free[0]} is free; use engine='fold'")
 

@@ -70,6 +70,47 @@ def test_a_free_response_is_that_of_a_fixed_one(kind, free, observations):
     agree(rows, engine, observations, source, 0.02)
 
 
+SHARED = {"effective_area": 1.2, "effective_area_tilt": 0.3}
+AREAS = {"shared": SHARED, "norms of runs": {**SHARED, "effective_area": np.array([1.2, 0.9])}}
+AREAS |= {"runs": CHANGES["area"], "splines of runs": {**CHANGES["area"], **CHANGES["spline"]}}
+
+
+@pytest.mark.parametrize("data", ["events", "cells"])
+@pytest.mark.parametrize("kind", AREAS)
+def test_a_free_area_is_a_factor_on_the_spectrum(kind, data, observations, events):
+    """Of the kernel engine, which a posterior takes for it; 5e-4 are the projection to nodes of a rising factor."""
+    values = AREAS[kind]
+    data = events if data == "events" else events.compress(observations, energy_per_decade=8)
+    rows, place = Rows.init(data, observations, per_decade=20.0), gj.Gaussian(0.3, 0.2, sigma=0.1)
+    ones = {n: (0.0 if "area_" in n else 1.0) + 0.0 * v for n, v in values.items() if n != "spline_energies"}
+    knots = {n: v for n, v in values.items() if n == "spline_energies"}
+    sources = [gj.Source(SPECTRUM, place, gj.ResponseChange(**some)) for some in ({**ones, **knots}, values)]
+    engine = KernelEngine.init(sources[0], observations, rows, sources[1:])
+    agree(rows, engine, observations, sources[1], 1e-3)
+    np.testing.assert_allclose(
+        engine.expected_counts(sources[0]),
+        KernelEngine.init(sources[0], observations, rows).expected_counts(sources[0]),
+    )
+
+
+def test_sources_of_equal_areas_of_which_one_is_free(observations, events):
+    """The free one must not share the kernel of the other: their areas are equal at the centre of the prior only."""
+
+    def model(p):
+        place = gj.Gaussian(0.3, 0.2, sigma=0.1)
+        return gj.Mixture(
+            free=gj.Source(SPECTRUM, place, gj.ResponseChange(effective_area=p["area"])),
+            fixed=gj.Source(gj.PowerLaw(2.3, 1e-11 * p["flux"]), place, gj.ResponseChange(effective_area=1.5)),
+            sky=gj.InstrumentBackground(),
+        )
+
+    priors = {"area": dist.Uniform(1.0, 2.0), "flux": dist.Uniform(0.5, 1.5)}
+    posterior = gj.Posterior(model, priors, observations, events, progress=False)
+    assert {type(posterior.terms[0].engines[name]) for name in ("free", "fixed")} == {KernelEngine}
+    counts = posterior.expected_counts({"area": jnp.asarray(1.2), "flux": jnp.asarray(1.0)})
+    assert float(counts["free"].sum() / counts["fixed"].sum()) == pytest.approx(1.2 / 1.5, rel=1e-5)
+
+
 @pytest.mark.parametrize("shape", ["image", "cells"])
 def test_images_and_cells_have_a_free_response(shape, observations, events):
     morphology = gj.Gaussian(0.3, 0.2, sigma=0.2, e=0.8, phi=40.0) if shape == "image" else gj.Point(0.3, 0.2)

@@ -1,0 +1,179 @@
+"""Systematic errors: data of another instrument than that of the files, fitted with and without parameters for it.
+
+The effective area is 10 % larger and reconstructed energies are 5 % higher than in the files. A power law from a point
+source (`flux`, `index`), and dark matter in a halo (`mass`, with a free flux), both on the instrument's background, are
+fitted as if the files were right, and with a free `effective_area` and `energy_scale` whose priors are as wide as the
+errors are large. Pulls are (value - truth) / error, and their mean over the seeds says what is worse than statistics.
+
+`pulls` repeats the second fit with area and scale drawn from their priors: a response that is free is unbiased, and its
+errors are right. `cost`: seconds of a value with gradient with a free response, over those without.
+"""
+
+import argparse
+import time
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+import gammajax as gj
+from benchmarks.report import RESULTS, report
+
+WRONG = {"area": 1.10, "scale": 0.05}
+WIDTHS = {"area": 0.10, "scale": 0.05}
+NUISANCES = {"area": dist.LogNormal(0.0, WIDTHS["area"]), "scale": dist.Normal(0.0, WIDTHS["scale"])}
+SIZES = {10_000: 1.0, 100_000: 10.0, 1_000_000: 100.0}  # events, and livetime in units of the first
+CELLS = {"energy_per_decade": 20, "pixel": 0.05}
+BACKGROUND = {"norm": dist.LogNormal(0.0, 0.1)}
+
+
+def response(p):
+    """The change of the response, None if it is not free."""
+    return gj.ResponseChange(effective_area=p["area"], energy_scale=p["scale"]) if "area" in p else None
+
+
+def power_law(p):
+    """A point source, with fluxes in units of 1e-12 TeV^-1 cm^-2 s^-1."""
+    source = gj.Source(gj.PowerLaw(p["index"], 1e-12 * p["flux"]), gj.Point(0.4, 0.3))
+    return gj.Mixture(source=source, background=gj.InstrumentBackground(p["norm"]), response=response(p))
+
+
+def dark_matter(p):
+    """Annihilation to W+W- about the Galactic Centre; `flux` is the logarithm of a factor."""
+    spectrum = gj.DarkMatter(
+        channel="W", mass=jnp.exp(p["log_mass"]), sigma_v=1e-23 * jnp.exp(p["flux"]), j_factor=1e22
+    )
+    source = gj.Source(spectrum, gj.Gaussian(0.0, 0.0, sigma=0.3))
+    return gj.Mixture(source=source, background=gj.InstrumentBackground(p["norm"]), response=response(p))
+
+
+MODELS = {
+    "power law": (
+        power_law,
+        {"flux": 12.0, "index": 2.4, "norm": 1.0},
+        {"flux": dist.LogNormal(2.5, 1.0), "index": dist.Uniform(1.0, 4.0), **BACKGROUND},
+        {"flux": "flux", "index": "index"},
+    ),
+    "dark matter": (
+        dark_matter,
+        {"log_mass": float(np.log(5.0)), "flux": 0.0, "norm": 1.0},
+        {"log_mass": dist.Uniform(0.0, 4.0), "flux": dist.Normal(0.0, 2.0), **BACKGROUND},
+        {"log_mass": "mass"},
+    ),
+}
+
+
+def observation(livetime):
+    """CTAO South, with as many hours as make the number of events."""
+    return gj.io.ctao(
+        "South", pointing=(0.0, 0.0), frame="galactic", livetime=livetime, energy_range=(0.2, 50.0), offset_max=1.5
+    )
+
+
+def simulated(key, model, truth, observed, wrong, cells):
+    """Events of another response than that of the files."""
+    mixture = model({**truth, **wrong})
+    events = gj.simulate(key, mixture, observed, progress=False)
+    return events.compress([observed], **CELLS) if cells else events
+
+
+def pulls_of(model, priors, truth, names, observed, data):
+    """Pulls of the parameters, and the number of errors of one that a systematic error of one per cent is."""
+    fit = gj.fit(gj.Posterior(model, priors, [observed], data, progress=False), progress=False)
+    if not fit.converged:
+        raise RuntimeError("the fit did not converge")
+    found = {name: (float(fit.parameters[name]), float(fit.standard_deviations[name])) for name in priors}
+    return {label: (found[name][0] - truth[name]) / found[name][1] for name, label in names.items()}, found
+
+
+def cost(model, priors, truth, observed, data) -> dict:
+    """Seconds of a value with gradient: with the files' response, a free area, and both free."""
+    found = {}
+    for name, free in {"files": {}, "area": {"area": NUISANCES["area"]}, "both": NUISANCES}.items():
+        made = {**priors, **free}
+
+        def of(p, made=made):
+            return model(p if len(made) != len(priors) + 1 else {**p, "scale": 0.0})
+
+        posterior = gj.Posterior(of, made, [observed], data, progress=False)
+        at = {n: jnp.asarray(truth[n]) for n in priors} | {n: jnp.asarray(0.01 + (n == "area")) for n in free}
+        function = eqx.filter_jit(lambda posterior, p: jax.value_and_grad(posterior.log_likelihood_ratio)(p))
+        jax.block_until_ready(function(posterior, at))
+        seconds = []
+        for _ in range(7):
+            started = time.perf_counter()
+            jax.block_until_ready(function(posterior, at))
+            seconds.append(time.perf_counter() - started)
+        found[name] = min(seconds)
+    return found
+
+
+def draw(figures):
+    """Mean pulls with and without a free response, against the number of events."""
+    from matplotlib.figure import Figure
+
+    labels = [(name, label) for name, (_, _, _, labels) in MODELS.items() for label in labels.values()]
+    figure = Figure(figsize=(11.0, 3.6), layout="constrained")
+    for axes, (name, label) in zip(figure.subplots(1, len(labels)), labels, strict=True):
+        for i, (kind, title) in enumerate({"files": "response of the files", "free": "free response"}.items()):
+            x = np.array(list(SIZES)) * (0.93 if i == 0 else 1.07)
+            sets = [figures[name][str(size)][kind][label] for size in SIZES]
+            mean = [np.mean(pulls) for pulls in sets]
+            axes.errorbar(
+                x, mean, [np.std(pulls) for pulls in sets], fmt="os"[i], capsize=3, color=f"C{i}", label=title
+            )
+        axes.axhline(0.0, color="0.5", lw=0.8)
+        axes.axhspan(-1.0, 1.0, color="0.93", lw=0)
+        axes.set_xscale("log")
+        axes.set_yscale("symlog", linthresh=2.0)
+        axes.set(title=f"{name}: {label}", xlabel="events", ylabel="pull")
+    figure.axes[0].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def main():
+    """Misspecified responses, and pulls of drawn ones."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=4, help="of each size and model")
+    parser.add_argument("--pulls", type=int, default=20, help="fits with a drawn response")
+    options = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    figures = {}
+    for name, (model, truth, priors, names) in MODELS.items():
+        figures[name] = {}
+        rate = float(sum(c.sum() for c in gj.expected_counts(model({**truth, **WRONG}), observation(3600.0)).values()))
+        for size in SIZES:
+            observed = observation(3600.0 * size / rate)
+            found = {"files": {label: [] for label in names.values()}, "free": {label: [] for label in names.values()}}
+            started = time.perf_counter()
+            for seed in range(options.seeds):
+                data = simulated(jax.random.key(seed), model, truth, observed, WRONG, size > 10_000)
+                for kind, free in {"files": {}, "free": NUISANCES}.items():
+                    pulls, _ = pulls_of(model, {**priors, **free}, truth, names, observed, data)
+                    for label, pull in pulls.items():
+                        found[kind][label].append(pull)
+            figures[name][str(size)] = {**found, "seconds": time.perf_counter() - started}
+            print(name, size, figures[name][str(size)], flush=True)
+    model, truth, priors, names = MODELS["power law"]
+    rate = float(sum(c.sum() for c in gj.expected_counts(model(truth), observation(3600.0)).values()))
+    observed = observation(3600.0 * 10_000 / rate)
+    random, drawn = np.random.default_rng(5), {label: [] for label in [*names.values(), *NUISANCES]}
+    for seed in range(options.pulls):
+        wrong = {"area": float(np.exp(WIDTHS["area"] * random.normal())), "scale": WIDTHS["scale"] * random.normal()}
+        data = simulated(jax.random.key(1000 + seed), model, truth, observed, wrong, False)
+        pulls, values = pulls_of(model, {**priors, **NUISANCES}, truth, names, observed, data)
+        for label, pull in {**pulls, **{n: (values[n][0] - wrong[n]) / values[n][1] for n in wrong}}.items():
+            drawn[label].append(pull)
+    figures["pulls"] = {n: {"mean": float(np.mean(p)), "width": float(np.std(p)), "pulls": p} for n, p in drawn.items()}
+    print({n: (p["mean"], p["width"]) for n, p in figures["pulls"].items()}, flush=True)
+    data = simulated(jax.random.key(7), model, truth, observed, {"area": 1.0, "scale": 0.0}, False)
+    figures["cost"] = cost(model, priors, truth, observed, data)
+    print(figures["cost"], flush=True)
+    report("systematics", figures)
+    draw(figures).savefig(RESULTS / "systematics.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()
