@@ -75,7 +75,7 @@ def observation(livetime):
 def simulated(key, model, truth, observed, wrong, cells):
     """Events of another response than that of the files."""
     mixture = model({**truth, **wrong})
-    events = gj.simulate(key, mixture, observed, progress=False)
+    events = gj.simulate(key, mixture, observed)
     return events.compress([observed], **CELLS) if cells else events
 
 
