@@ -87,10 +87,8 @@ def test_a_free_area_is_a_factor_on_the_spectrum(kind, data, observations, event
     sources = [gj.Source(SPECTRUM, place, gj.ResponseChange(**some)) for some in ({**ones, **knots}, values)]
     engine = KernelEngine.init(sources[0], observations, rows, sources[1:])
     agree(rows, engine, observations, sources[1], 1e-3)
-    np.testing.assert_allclose(
-        engine.expected_counts(sources[0]),
-        KernelEngine.init(sources[0], observations, rows).expected_counts(sources[0]),
-    )
+    unchanged = KernelEngine.init(sources[0], observations, rows).expected_counts(sources[0])
+    np.testing.assert_allclose(engine.expected_counts(sources[0]), unchanged, rtol=1e-6)
 
 
 def test_sources_of_equal_areas_of_which_one_is_free(observations, events):
