@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BENCHMARKS := accuracy calibration campaign closure compression counts dense fold forecast joint_crab likelihood on_off outside paper_2401_13876 peers samplers scale scaling simulate targets
 SOURCES := gammajax gammajax_command.py $(wildcard tests benchmarks tools notebooks)
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs site bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/gammajax run galactic-centre --out results/galactic-centre --overwrite
@@ -24,6 +24,10 @@ lint: $(VENV)/.installed
 docs: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(WORKERS) --doctest-modules --doctest-glob='*.md' gammajax README.md $(wildcard docs) \
 		tests/run_notebooks.py
+
+# Pages of docs and of the docstrings in build/site; a warning is an error. Figures are made by the examples of the pages.
+site: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(VENV)/.installed
 	set -e; for benchmark in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$benchmark; done

@@ -36,6 +36,8 @@ MANY = 3_000_000
 class Posterior(eqx.Module):
     """Posterior of the parameters of `model`, given events or several data sets.
 
+        ln p(theta | data) = ln prior(theta) + Sum over data sets of ln L(data | theta) + constant
+
     **Arguments:**
 
     - `model`: function from a dict of parameters to a [`gammajax.Mixture`][]; ties and transforms are Python.
@@ -70,6 +72,18 @@ class Posterior(eqx.Module):
     `jax.jit` holds the events as constants; for millions of events pass the posterior as an argument, as in
     `jax.jit(lambda posterior, p: posterior.log_likelihood(p))`. Direct calls raise `ValueError` for parameters
     of other names or shapes than the priors, and for NaN; under transformations NaN gives NaN.
+
+    >>> import gammajax as gj, jax, jax.numpy as jnp, numpyro.distributions as dist
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> def model(p):
+    ...     source = gj.Source(gj.PowerLaw(2.0, 1e-11), gj.Point(0.3, 0.0))
+    ...     return gj.Mixture(source=source, sky=gj.InstrumentBackground(), weights={"source": p["fraction"]})
+    >>> events = gj.simulate(jax.random.key(0), model({"fraction": 0.2}), run, events=200)
+    >>> priors = {"fraction": dist.Uniform(0.0, 1.0)}
+    >>> posterior = gj.Posterior(model, priors, run, events, per_decade=20.0)
+    >>> low, high = (posterior.log_likelihood({"fraction": jnp.array(fraction)}) for fraction in (0.2, 0.9))
+    >>> bool(low > high)
+    True
     """
 
     model: Callable[[Parameters], Mixture] = eqx.field(static=True)

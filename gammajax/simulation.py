@@ -48,9 +48,19 @@ def simulate(
     - With `events`, that many are drawn (`poisson=True`: a Poisson number with that mean) and divided among components
       at random, by the mixture's weights; a single component gets all events.
 
-    Truth columns of background events repeat their reconstructed values. The list may be empty. Raises `ValueError`
-    for `events` without weights, or with an invalid number, for a component with a weight but no events in the
-    selection, and inside transformations.
+    - `key`: a `jax.random.key`; `model`: a [`gammajax.Mixture`][] or one component, with values of all parameters.
+    - `observations`: one [`gammajax.Observation`][] or a list.
+
+    Returns [`gammajax.Events`][]. Truth columns of background events repeat their reconstructed values. The list may be
+    empty. Raises `ValueError` for `events` without weights, or with an invalid number, for a component with a weight
+    but no events in the selection, and inside transformations.
+
+    >>> import gammajax as gj, jax
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> source = gj.Source(gj.PowerLaw(2.0, 1e-11), gj.Point(0.3, 0.0))
+    >>> model = gj.Mixture(source=source, sky=gj.InstrumentBackground(), weights={"source": 0.2})
+    >>> len(gj.simulate(jax.random.key(0), model, run, events=200))
+    200
     """
     require_component(model, "simulate")
     observations = as_tuple(observations)
@@ -107,6 +117,19 @@ def simulate_cells(
 
     For more events than memory holds; otherwise like [`gammajax.simulate`][] and [`gammajax.Events.compress`][], with
     the same `ValueError`.
+
+    - `key`, `model`, `observations`, `events`: as of [`gammajax.simulate`][].
+    - `binning`: the [`gammajax.Binning`][] of the observations. `progress`: show how far it is.
+
+    Returns [`gammajax.Cells`][].
+
+    >>> import gammajax as gj, jax
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> source = gj.Source(gj.PowerLaw(2.0, 1e-11), gj.Point(0.3, 0.0))
+    >>> model = gj.Mixture(source=source, sky=gj.InstrumentBackground(), weights={"source": 0.2})
+    >>> binning = gj.Binning.init(run, energy_per_decade=10, pixel=0.2)
+    >>> gj.simulate_cells(jax.random.key(0), model, run, binning, events=300, at_once=100, progress=False).total
+    300
     """
     if not events >= 1:
         raise ValueError(f"events must be at least one, not {events}")
@@ -139,7 +162,18 @@ def simulate_on_off(key: PRNGKeyArray, model: Mixture, runs: Sequence[OnOffRun] 
     The model has absolute fluxes: sources in the ON region, and one [`gammajax.OffBackground`][] in ON and OFF. True
     energies are drawn from flux times area, in bins of 0.2 %, reconstructed ones from the energy dispersion.
 
-    Raises `ValueError` for weights, for no or several backgrounds, and inside transformations.
+    `key`: a `jax.random.key`; `model`: a [`gammajax.Mixture`][]. Returns a list of [`gammajax.OnOffRun`][]. Raises
+    `ValueError` for weights, for no or several backgrounds, and inside transformations.
+
+    >>> import gammajax as gj, jax, numpy as np
+    >>> full = gj.io.ctao(pointing=(0.0, 0.0), livetime=3600.0).response
+    >>> region = gj.RegionResponse.at(full.effective_area, full.energy_dispersion, full.psf, offset=0.5, radius=0.1)
+    >>> run = gj.OnOffRun([], [], 0.2, 3600.0, region, radius=0.1, energy_min=1.0, energy_max=10.0)
+    >>> source = gj.Source(gj.PowerLaw(2.5, 3e-11), gj.Point(0.0, 0.0))
+    >>> background = gj.OffBackground(5.0 - 2.0 * np.arange(4), energy_min=1.0, energy_max=10.0)
+    >>> runs = gj.simulate_on_off(jax.random.key(0), gj.Mixture(source=source, background=background), run)
+    >>> len(runs), len(runs[0].on) > 10
+    (1, True)
     """
     runs = [runs] if isinstance(runs, OnOffRun) else list(runs)
     if not is_concrete(jnp.zeros(()), key, model):

@@ -30,10 +30,19 @@ def intensity(
 ) -> Float[Array, " event"] | dict[str, Float[Array, " event"]]:
     """Intensity lambda [TeV^-1 sr^-1] of one component at every event, by absolute flux; of a mixture by component.
 
-    `observations` is one observation or a list; `engine` as in [`gammajax.Posterior`][], but for "dense"; `options` as
-    there (`per_decade`, `bands`). Differentiable in the component's parameters;
-    "kernel" in those of the spectrum only.
-    Raises `ValueError` for anything else in their places.
+        lambda(E', Omega') = t Int dE dOmega phi(E, Omega) A(E, Omega) P(Omega' | E, Omega) D(E' | E, Omega)
+
+    `component` is a source, a background or a mixture, `events` are [`gammajax.Events`][]. `observations` is one
+    observation or a list; `engine` as in [`gammajax.Posterior`][], but for "dense"; `options` as there (`per_decade`,
+    `bands`). Differentiable in the component's parameters; "kernel" in those of the spectrum only. Returns an array
+    [event], of a mixture a dict of them. Raises `ValueError` for anything else in their places.
+
+    >>> import gammajax as gj
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=3600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> source = gj.Source(gj.PowerLaw(2.3, 1e-12), gj.Point(0.3, 0.0))
+    >>> near, far = gj.intensity(source, run, gj.Events([1.5, 1.5], [0.3, -0.5], [0.0, 0.0]))
+    >>> bool(near > 100.0 * far)
+    True
     """
     require_component(component, "intensity")
     observations = as_tuple(observations)
@@ -64,8 +73,11 @@ def expected_counts(
 ) -> Float[Array, ""] | dict[str, Float[Array, ""]]:
     """Expected counts N of one component, summed over the selections of one or several observations.
 
-    Of a mixture those of every component by path, by absolute fluxes whatever its weights.
-    Raises `ValueError` for anything else, such as a model that is not called.
+        N = Int over the selection of lambda dE' dOmega'
+
+    `component` is a source, a background or a mixture; `observations`, `engine`, `options` as of
+    [`gammajax.intensity`][]. Returns a number; of a mixture those of every component by path, by absolute fluxes
+    whatever its weights. Raises `ValueError` for anything else, such as a model that is not called.
 
     >>> import gammajax as gj
     >>> observation = gj.io.ctao(pointing=(0.0, 0.0), livetime=3600.0, energy_range=(1.0, 5.0), offset_max=1.0)

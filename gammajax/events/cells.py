@@ -40,6 +40,12 @@ class Binning(eqx.Module):
       zero outside the selection. Ring i has about 2 pi (i + 1) cells.
     - `fields`: the observations without their responses.
     - `order`: quadrature points along the energy axis and along both axes of direction.
+
+    >>> import gammajax as gj
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> binning = gj.Binning.init(run, energy_per_decade=10, pixel=0.2)
+    >>> binning(gj.Events([1.2, 1.2], [0.3, 0.3], [0.1, 0.1])).count.tolist()
+    [2]
     """
 
     edges: Float[np.ndarray, " edge"]
@@ -154,9 +160,21 @@ class _Table(eqx.Module):
 
 
 class Cells(eqx.Module):
-    """Counts of events in cells: pass them to [`gammajax.Posterior`][] in place of events.
+    """Counts of events in cells, which a [`gammajax.Posterior`][] takes in place of events.
 
+        ln L = Sum_c n_c ln(mean of lambda over the cell c)
+
+    - `binning`: the [`gammajax.Binning`][] of the cells.
     - `observation`, `cell`: indices of every cell with events, sorted; `count`: number of its events.
+
+    [`gammajax.Events.compress`][] makes them. Cells of the same binning add up.
+
+    >>> import gammajax as gj
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> events = gj.Events([1.2, 1.2, 4.0], [0.3, 0.3, 0.0], [0.1, 0.1, 0.5])
+    >>> cells = events.compress(run, energy_per_decade=10, pixel=0.2)
+    >>> cells.total, len(cells)
+    (3, 2)
     """
 
     binning: Binning

@@ -48,6 +48,11 @@ class Events(eqx.Module):
 
     An empty list is valid data for a likelihood of absolute fluxes.
     Raises `ValueError` for NaN, non-positive energies, latitudes beyond 90 deg or columns of unequal length.
+
+    >>> import gammajax as gj
+    >>> events = gj.Events(energy=[1.2, 3.4], lon=[83.6, 83.7], lat=[22.0, 22.1])
+    >>> len(events), events.observation.tolist()
+    (2, [0, 0])
     """
 
     energy: Float[np.ndarray, " event"]

@@ -20,11 +20,18 @@ class OnOffRun(eqx.Module):
     - `nodes` [TeV]: energies at which ratio and radius are given; between them they are linear in ln energy, beyond
       them constant.
     - `part`: part of the livetime that is ON, below one for a selection in phase.
-    - `lon`, `lat` [deg]: centre of the ON region in `frame` ("icrs" or "galactic").
+    - `lon`, `lat` [deg]: centre of the ON region in `frame` ("icrs" or "galactic"); `obs_id`: identifier, for people.
 
     Arrays are on the host in double precision.
     Raises `ValueError` for acceptance ratios, radii and livetimes that are not positive, and for energies outside the
     selection.
+
+    >>> import gammajax as gj
+    >>> full = gj.io.ctao(pointing=(0.0, 0.0), livetime=3600.0).response
+    >>> region = gj.RegionResponse.at(full.effective_area, full.energy_dispersion, full.psf, offset=0.5, radius=0.1)
+    >>> run = gj.OnOffRun([1.2, 3.0], [1.1, 1.5, 2.0], 0.2, 3600.0, region, radius=0.1, energy_min=1.0, energy_max=10.0)
+    >>> len(run.on), len(run.off), run.ratio.tolist()
+    (2, 3, [0.2])
     """
 
     on: Float[np.ndarray, " on"]

@@ -50,15 +50,23 @@ class Exclusion(eqx.Module):
 
 
 class Observation(eqx.Module):
-    """One pointing of the telescope.
+    """One pointing of the telescope: its response, its livetime and its selection of events.
 
     - `lon`, `lat`: pointing [deg] in `frame` ("icrs" or "galactic"), the frame of all its directions.
     - `livetime` [s]; `response`: [`gammajax.Response`][].
     - `energy_min`, `energy_max` [TeV] and `offset_max` [deg]: the selected reconstructed events.
-    - `exclusion`: excluded directions or None.
+    - `exclusion`: excluded directions, as of [`gammajax.io.exclusion.exclusion_map`][], or None.
     - `fov_angle` [deg]: position angle (east of the frame's north) of the field-of-view latitude axis.
+    - `obs_id`: identifier, for people and files.
 
-    Raises `ValueError` for a livetime, energy range or offset that is not positive.
+    [`gammajax.io.observation`][] makes one from a file. Raises `ValueError` for a livetime, energy range or offset that
+    is not positive.
+
+    >>> import gammajax as gj
+    >>> response = gj.io.ctao(pointing=(0.0, 0.0), livetime=3600.0).response
+    >>> run = gj.Observation(83.6, 22.5, 1800.0, response, energy_min=0.1, energy_max=50.0, offset_max=2.0)
+    >>> round(float(run.offset(83.6, 22.0)), 3)  # deg
+    0.5
     """
 
     lon: Float[Array, ""]

@@ -19,6 +19,12 @@ class RegionResponse(eqx.Module):
     - `effective_area` [cm^2] and `energy_dispersion`: tables at one offset.
     - `containment`: part of the point spread function in the region, over ln energy; None for point-like responses,
       whose area is that of events within their own cut.
+
+    >>> import gammajax as gj
+    >>> full = gj.io.ctao(pointing=(0.0, 0.0), livetime=3600.0).response
+    >>> region = gj.RegionResponse.at(full.effective_area, full.energy_dispersion, full.psf, offset=0.5, radius=0.1)
+    >>> bool(region.area(1.0, 0.5) < full.area(1.0, 0.5))
+    True
     """
 
     effective_area: Table

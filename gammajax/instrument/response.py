@@ -134,7 +134,20 @@ class Background(eqx.Module):
 class Response(eqx.Module):
     """The response functions of one observation, by true energy [TeV] and offset [deg].
 
-    `effective_area` [cm^2] over (ln energy_true, offset). `background` is None for files without one.
+        detected(E', Omega') = Int dE dOmega flux(E, Omega) A(E, offset) P(Omega' | E, offset) D(E' | E, offset)
+
+    - `effective_area` A [cm^2]: a table over (ln energy_true, offset).
+    - `psf` P [sr^-1]: a sum of Gaussians, a King function or a table.
+    - `energy_dispersion` D: the density of `migra` = E' / E.
+    - `background` [TeV^-1 s^-1 sr^-1] by reconstructed energy and direction; None for files without one.
+
+    The formats are those of GADF (https://gamma-astro-data-formats.readthedocs.io); [`gammajax.io.read_irf`][] reads
+    them.
+
+    >>> import gammajax as gj
+    >>> response = gj.io.ctao(pointing=(0.0, 0.0), livetime=3600.0).response
+    >>> bool(response.area(1.0, 0.0) > 1e9)  # cm^2
+    True
     """
 
     effective_area: Table
@@ -163,7 +176,7 @@ class Response(eqx.Module):
         """Draw effective area, point spread function, energy dispersion and background; returns the figure.
 
         The curves are at these `offsets` [deg], the energy dispersion at the first; see
-        [`gammajax.plots.response_panels`][].
+        [`gammajax.plots.response_panels.plot_response`][].
         """
         from gammajax.plots.response_panels import plot_response
 

@@ -46,10 +46,27 @@ def catalog(
     - `options` go to gammapy's `sky_model` (for "hgps" `components_models`): `which="extended"` for "2hwc",
       `which="KM2A"` or `"WCDA"` for "1lhaaso".
 
-    A source whose spectrum is not a number is left out with a note in `notes`.
+    Returns [`gammajax.io.GammapyModels`][]. A source whose spectrum is not a number is left out with a note in `notes`.
 
     Raises `FileNotFoundError` for a missing file, and `ValueError` for an unknown name, a file that cannot be read, and
     a region without sources.
+
+    A table in the format of 3HWC, in the place of the file:
+
+    >>> import pathlib, tempfile, gammajax as gj
+    >>> from astropy import units as u
+    >>> from astropy.table import QTable
+    >>> table = QTable({
+    ...     "source_name": ["3HWC J0534+220"], "ra": [83.63] * u.deg, "dec": [22.02] * u.deg,
+    ...     "glon": [184.55] * u.deg, "glat": [-5.78] * u.deg, "pos_err": [0.06] * u.deg,
+    ...     "spec0_radius": [0.0] * u.deg, "spec0_index": [-2.58],
+    ...     "spec0_index_errn": [-0.01], "spec0_index_errp": [0.01],
+    ...     **{f"spec0_dnde{end}": [2.3e-13] * u.Unit("cm-2 s-1 TeV-1") for end in ("", "_errn", "_errp")},
+    ... })
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "3hwc.ecsv"
+    >>> table.write(file, format="ascii.ecsv")
+    >>> list(gj.io.catalog(file, centre=(83.6, 22.0), radius=5.0).components)
+    ['3HWC J0534+220']
     """
     if frame not in ("icrs", "galactic"):
         raise ValueError(f"frame must be 'icrs' or 'galactic', not {frame!r}")

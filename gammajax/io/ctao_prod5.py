@@ -31,9 +31,17 @@ def ctao(
     """Observation with an embedded CTAO response, for simulations.
 
     - `site` ("South" or "North"), `zenith` angle [deg] and `hours` of observation of the selection cuts.
-    - `livetime` [s], by default `hours`; the other arguments are those of [`observation`][].
+    - `livetime` [s], by default `hours`.
+    - `pointing`, `frame`, `energy_range`, `offset_max`, `exclusion`, `obs_id`: as of [`gammajax.io.observation`][].
+
+    The responses are those of prod5 v0.1 (doi:10.5281/zenodo.5499840). Returns a [`gammajax.Observation`][].
 
     Raises `ValueError` if no such response is embedded.
+
+    >>> import gammajax as gj
+    >>> run = gj.io.ctao("South", pointing=(0.0, 0.0), frame="galactic", livetime=3600.0, energy_range=(0.5, 50.0))
+    >>> run.frame, float(run.livetime)
+    ('galactic', 3600.0)
     """
     zenith, hours = float(plain(zenith, "deg")), float(plain(hours, "h"))
     key = (str(site).capitalize(), zenith, hours)
@@ -80,7 +88,16 @@ def observation(
     - `fov_angle` [deg]: position angle (east of the frame's north) of the field-of-view latitude axis. The default is
       celestial north for backgrounds with FOVALIGN = RADEC; ALTAZ needs a value.
 
-    Observations of one file share one `Response`. Raises `ValueError` for wrong values, and as `read_irf` does.
+    - `path` of the file; `obs_id`: identifier. `warn`: as of [`gammajax.io.read_irf`][].
+
+    Returns a [`gammajax.Observation`][]. Observations of one file share one `Response`. Raises `ValueError` for wrong
+    values, and as `read_irf` does.
+
+    >>> import pathlib, gammajax as gj
+    >>> path = next(pathlib.Path(gj.__file__).parent.glob("data/Prod5-South-20deg*.fits.gz"))
+    >>> run = gj.io.observation(path, pointing=(83.6, 22.5), livetime=1800.0, energy_range=(0.1, 50.0), warn=False)
+    >>> float(run.livetime)
+    1800.0
     """
     response, alignment = load_irf(path, warn=warn)
     lon, lat = direction(pointing, frame)

@@ -46,6 +46,25 @@ def from_gammapy_datasets(
     Raises `FileNotFoundError` for missing files, and `ValueError` for other objects and files, and for datasets
     without counts, mask or exposure, with other units, on other than sky pixels or regions, and with acceptances of
     zero.
+
+    >>> import gammajax as gj, numpy as np
+    >>> from astropy import units as u
+    >>> from gammapy.datasets import SpectrumDataset
+    >>> from gammapy.irf import EDispKernelMap
+    >>> from gammapy.maps import MapAxis, RegionGeom, RegionNDMap
+    >>> energy = MapAxis.from_energy_bounds("1 TeV", "10 TeV", nbin=4)
+    >>> true = MapAxis.from_energy_bounds("0.5 TeV", "20 TeV", nbin=12, name="energy_true")
+    >>> region, wide = (RegionGeom.create("icrs;circle(83.6, 22.0, 0.1)", axes=[axis]) for axis in (energy, true))
+    >>> dataset = SpectrumDataset(
+    ...     counts=RegionNDMap.from_geom(region, data=np.full((4, 1, 1), 3.0)),
+    ...     background=RegionNDMap.from_geom(region, data=np.ones((4, 1, 1))),
+    ...     exposure=RegionNDMap.from_geom(wide, data=np.full((12, 1, 1), 1e13), unit="cm2 s"),
+    ...     edisp=EDispKernelMap.from_diagonal_response(energy, true, geom=region.to_image()),
+    ...     mask_safe=RegionNDMap.from_geom(region, data=np.ones((4, 1, 1), bool)),
+    ...     name="crab",
+    ... )
+    >>> [data.name for data in gj.io.from_gammapy_datasets(dataset)]
+    ['crab']
     """
     if frame not in ("icrs", "galactic"):
         raise ValueError(f"frame must be 'icrs' or 'galactic', not {frame!r}")

@@ -41,8 +41,11 @@ def read_cube(
     product is the file's values, interpolated log-log in energy. Multiply the spectrum to scale or tilt it,
     `2.0 * source.spectrum` or `source.spectrum * gj.PowerLaw(tilt, norm)`; replace it to keep only the morphology.
 
+    Returns a [`gammajax.Source`][].
+
     **Arguments:**
 
+    - `path` of the file; environment variables are expanded.
     - `frame`, `lon`, `lat`, `radius`, `step`: equal-area grid and part of the sky, for the sampling of every plane, as
       in [`gammajax.io.read_template`][], with the same error for a map that ends inside a field.
     - `unit` of the values, instead of the file's. gammapy reads Fermi's files with a celestial projection in
@@ -54,6 +57,18 @@ def read_cube(
 
     Raises `ValueError` for a file of another kind, for values in another unit than flux per solid angle, and as
     [`gammajax.io.read_template`][].
+
+    >>> import pathlib, tempfile, gammajax as gj, numpy as np
+    >>> from gammapy.maps import MapAxis, WcsGeom, WcsNDMap
+    >>> axis = MapAxis.from_nodes([0.05, 0.2, 0.5], unit="TeV", name="energy_true", interp="log")
+    >>> geom = WcsGeom.create(skydir=(0.0, 0.0), width=(10.0, 8.0), binsz=0.25, frame="galactic", axes=[axis])
+    >>> where = geom.get_coord()
+    >>> flux = 3e-18 * where["energy_true"].value ** -2.4 * np.exp(-np.abs(where["lat"].value))
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "diffuse.fits"
+    >>> WcsNDMap(geom, flux, unit="cm-2 s-1 MeV-1 sr-1").write(file)
+    >>> source = gj.io.read_cube(file, frame="galactic", lon=0.0, lat=0.0, radius=2.0)
+    >>> type(source.morphology).__name__
+    'TemplateCube'
     """
     path = existing_map(path, frame)
     sky = read_map(path)
@@ -79,11 +94,18 @@ def read_cube(
 def read_isotropic(
     path, lon: float | int = 0.0, lat: float | int = 0.0, *, energy_range: tuple | None = ENERGY_RANGE
 ) -> Source:
-    """Isotropic source from a text file of Fermi-LAT: columns energy [MeV] and flux [cm^-2 s^-1 MeV^-1 sr^-1].
+    r"""Isotropic source from a text file of Fermi-LAT: columns energy [MeV] and flux [cm^-2 s^-1 MeV^-1 sr^-1].
 
-    Further columns (the uncertainty) are ignored. The source is a [`gammajax.Constant`][] about (`lon`, `lat`) [deg]:
-    choose a direction near the observations for fast simulations. Its spectrum is 4 pi times the flux per solid angle.
-    `energy_range` as in [`gammajax.io.read_cube`][]. Raises `ValueError` for a file of another format.
+    `path` of the file; returns a [`gammajax.Source`][]. Further columns (the uncertainty) are ignored. The source is a
+    [`gammajax.Constant`][] about (`lon`, `lat`) [deg]: choose a direction near the observations for fast simulations.
+    Its spectrum is 4 pi times the flux per solid angle. `energy_range` as in [`gammajax.io.read_cube`][]. Raises
+    `ValueError` for a file of another format.
+
+    >>> import pathlib, tempfile, gammajax as gj
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "isotropic.txt"
+    >>> _ = file.write_text("1e4 1e-13\n1e5 4e-16\n1e6 1e-18\n")
+    >>> type(gj.io.read_isotropic(file).morphology).__name__
+    'Constant'
     """
     path = expand(path)
     if not path.is_file():

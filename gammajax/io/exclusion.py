@@ -34,7 +34,7 @@ def exclusion_map(exclusion, lon: float, lat: float, frame: str, radius: float) 
 
     All regions together are one set, as in DS9: a pixel is excluded when its centre lies in any region, and in no
     negated one (`-circle(...)`), in whichever order they come. Negated regions alone are refused. The sphere decides,
-    not a projection, see [`contains`][gammajax.io.sky_regions.contains]: a region may lie anywhere and be of any size.
+    not a projection: a region may lie anywhere and be of any size.
 
     Raises `ValueError` for anything else, with the line of the text, and `FileNotFoundError` for a missing file.
     """

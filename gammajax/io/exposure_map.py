@@ -24,6 +24,14 @@ class Exposure(NamedTuple):
 
     - `total`: sum of all observations; `observations`: one map per observation, in their order.
     - `masks`: one image per observation, true for selected directions; `pointings`: one SkyCoord per observation.
+    - `offset_max` [deg] and `obs_ids`, one per observation.
+
+    >>> import gammajax as gj
+    >>> from gammapy.maps import WcsGeom
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), frame="galactic", livetime=3600.0, offset_max=1.0)
+    >>> maps = gj.exposure(run, WcsGeom.create(skydir=(0.0, 0.0), frame="galactic", width=3.0, binsz=0.2))
+    >>> maps.total.unit.to_string(), len(maps.observations)
+    ('cm2 s', 1)
     """
 
     total: Any
@@ -114,6 +122,7 @@ class Exposure(NamedTuple):
 def exposure(observations, geom, *, masked: bool = True) -> Exposure:
     """Exposure t A(E, offset) [cm^2 s] of one or several observations at the pixel centres of a gammapy `WcsGeom`.
 
+    `observations`: one [`gammajax.Observation`][] or a list. Returns an [`gammajax.io.Exposure`][].
     `geom` is an image, or has one axis `energy_true`; the effective area is evaluated at the centres of its bins. An
     image gets ten energies per decade over the energies of all responses.
 
@@ -123,6 +132,13 @@ def exposure(observations, geom, *, masked: bool = True) -> Exposure:
     selection; masks are returned in both cases. There is no selection in energy.
 
     Raises `ValueError` for any other geometry.
+
+    >>> import gammajax as gj
+    >>> from gammapy.maps import WcsGeom
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), frame="galactic", livetime=3600.0, offset_max=1.0)
+    >>> maps = gj.exposure(run, WcsGeom.create(skydir=(0.0, 0.0), frame="galactic", width=3.0, binsz=0.2))
+    >>> bool((maps.total.data.max((1, 2)) > 0).any())
+    True
     """
     from astropy.coordinates import SkyCoord
     from gammapy.maps import Map, WcsGeom

@@ -43,7 +43,17 @@ INDEX = ("OBS_ID", "HDU_TYPE", "HDU_CLASS", "FILE_DIR", "FILE_NAME", "HDU_NAME")
 
 
 class Data(NamedTuple):
-    """Events and the list of observations that their `observation` column indexes."""
+    """`events` and the list of `observations` that their `observation` column indexes.
+
+    [`gammajax.io.read_gadf`][] returns it. A pair: `events, observations = ...`, and what [`gammajax.Posterior`][]
+    takes in the place of both.
+
+    >>> import gammajax as gj
+    >>> run = gj.io.ctao(pointing=(83.6, 22.0), livetime=1800.0)
+    >>> data = gj.io.Data(gj.Events([0.5], [83.6], [22.0]), [run])
+    >>> len(data.events), len(data.observations)
+    (1, 1)
+    """
 
     events: Events
     observations: list[Observation]
@@ -117,6 +127,9 @@ def read_gadf(
     - `warn`: warn about response functions that are not normalised in the file.
     - `part`: (i, n) keeps every n-th event from the i-th on, so that n processes share them; observations are the same.
 
+    Returns a [`gammajax.io.Data`][]. The format is that of gamma-astro-data-formats (Deil et al. 2017,
+    arXiv:1610.01884).
+
     The livetime is the time in the good time intervals, overlaps counted once, times the fraction DEADC of the header
     that is free of dead time (LIVETIME / ONTIME where there is no DEADC). It is gammapy's
     `observation_live_time_duration`. Background rates of the format count per time on target: they are divided by that
@@ -128,6 +141,15 @@ def read_gadf(
     Raises `FileNotFoundError` for a missing folder, and `ValueError` for unknown runs and event types, a run given
     twice, events that are of two types, missing response functions, and files, columns, units and keywords that cannot
     be used.
+
+    With the public data of H.E.S.S. (doi:10.5281/zenodo.1421098), `events, observations = gj.io.read_gadf(folder,
+    [23523])`:
+
+    >>> import gammajax as gj, os
+    >>> folder = os.path.expandvars("$GAMMAPY_DATA/hess-dl3-dr1")
+    >>> data = gj.io.read_gadf(folder, [23523], offset_max=2.0) if os.path.isdir(folder) else None
+    >>> data is None or round(float(data.observations[0].livetime)) == 1582
+    True
     """
     origin, runs = runs_of_store(path, obs_ids, ["aeff", "edisp", "psf"], event_types)
     return _data(runs, origin, offset_max, energy_range, exclusion, frame, labels, warn, part)
@@ -145,11 +167,27 @@ def from_gammapy_observations(
 ) -> Data:
     """Events and observations of gammapy `Observations` in memory (or of one, or a list), under one selection for both.
 
-    The arguments are those of [`read_gadf`][], and so is the result for observations that gammapy has read from a data
-    store. Observations cut in time or in phase keep the livetime of the rest.
+    Returns a [`gammajax.io.Data`][]. The arguments (`offset_max`, `energy_range`, `exclusion`, `frame`,
+    `labels`, `warn`) are those of [`read_gadf`][], and so is the result for observations
+    that gammapy has read from a data store. Observations cut in time or in phase keep the livetime of the rest.
 
     Raises `ValueError` as [`read_gadf`][] does, and for observations without events or with filters on events, which
     the expected counts would not know: select by `energy_range`, `offset_max` and `exclusion`.
+
+    >>> import tempfile, gammajax as gj
+    >>> run = gj.io.ctao(pointing=(83.6, 22.0), livetime=1800.0, energy_range=(0.1, 50.0))
+    >>> folder = tempfile.mkdtemp()
+    >>> gj.io.write_events(folder, gj.Events([0.5, 1.0], [83.6, 83.7], [22.0, 22.1]), [run])
+    >>> from pathlib import Path
+    >>> from gammapy.data import DataStore
+    >>> from gammapy.irf import load_irf_dict_from_file
+    >>> observation = DataStore.from_dir(folder).obs(0, required_irf=[])
+    >>> path = next(Path(gj.__file__).parent.glob("data/Prod5-South-20deg*.fits.gz"))
+    >>> for name, response in load_irf_dict_from_file(path).items():
+    ...     setattr(observation, name, response)
+    >>> events, observations = gj.io.from_gammapy_observations(observation, offset_max=2.0, warn=False)
+    >>> len(events), float(observations[0].livetime)
+    (2, 1800.0)
     """
     runs = runs_in_memory(observations)
     return _data(runs, "the observations", offset_max, energy_range, exclusion, frame, labels, warn)

@@ -47,10 +47,17 @@ EASTWARD = ("ALTAZ", "REVERSE_LON_RADEC")
 def read_irf(path, *, warn: bool = True) -> Response:
     """Instrument response of a GADF file; environment variables in `path` are expanded.
 
-    `warn=False` silences the warning about response functions that are not normalised in the file.
+    Units are converted to TeV, deg, cm^2 and s. Returns a [`gammajax.Response`][]. `warn=False` silences the warning
+    about response functions that are not normalised in the file.
 
     Raises `FileNotFoundError` for a missing file and `ValueError` for one that is damaged, made for point-like
     sources, or without effective area, energy dispersion or point spread function.
+
+    >>> import pathlib, gammajax as gj
+    >>> path = next(pathlib.Path(gj.__file__).parent.glob("data/Prod5-South-20deg*.fits.gz"))
+    >>> response = gj.io.read_irf(path, warn=False)
+    >>> response.background is not None
+    True
     """
     return load_irf(path, warn=warn)[0]
 

@@ -37,7 +37,16 @@ class GammapyModels:
       prior.
     - `notes`: sentences on tabulated, frozen and omitted models.
 
+    [`gammajax.io.from_gammapy`][] makes it, with `models`, `frame`, `geom` and `energy_range`.
     `model(p)` is a [`gammajax.Mixture`][] of absolute fluxes, differentiable in `p`, for [`gammajax.Posterior`][].
+
+    >>> import gammajax as gj
+    >>> from gammapy.modeling.models import PointSpatialModel, PowerLawSpectralModel, SkyModel
+    >>> spectrum = PowerLawSpectralModel(index=2.5, amplitude="3e-11 cm-2 s-1 TeV-1")
+    >>> crab = SkyModel(spectrum, PointSpatialModel(lon_0="83.63 deg", lat_0="22.01 deg", frame="icrs"), name="crab")
+    >>> models = gj.io.from_gammapy(crab)
+    >>> float(models.model({"crab.spectral.index": 2.0}).components["crab"].spectrum.index)
+    2.0
     """
 
     components: dict[str, Component]
@@ -139,12 +148,20 @@ def from_gammapy(models, *, frame: str = "icrs", geom=None, energy_range=ENERGY_
     - `geom`: a gammapy `WcsGeom` with centre, size and pixels of maps; by default those of the model.
     - `energy_range` [TeV] of tables: it should contain the true energies of the observations.
 
-    Brightness agrees with gammapy's to the order of the squared extent in rad, because some of gammapy's formulae are
-    for a flat sky and some of gammajax's use chords. Constant models and templates that do not integrate to one scale
-    the spectrum.
+    Returns [`gammajax.io.GammapyModels`][]. Brightness agrees with gammapy's to the order of the squared extent in rad,
+    because some of gammapy's formulae are for a flat sky and some of gammajax's use chords. Constant models and
+    templates that do not integrate to one scale the spectrum.
 
     Raises `ValueError` for a model without spatial part, a model other than a template that changes with energy, a
     model without the response applied, and for unreadable YAML; `FileNotFoundError` for a missing file.
+
+    >>> import gammajax as gj
+    >>> from gammapy.modeling.models import PointSpatialModel, PowerLawSpectralModel, SkyModel
+    >>> spectrum = PowerLawSpectralModel(index=2.5, amplitude="3e-11 cm-2 s-1 TeV-1")
+    >>> crab = SkyModel(spectrum, PointSpatialModel(lon_0="83.63 deg", lat_0="22.01 deg", frame="icrs"), name="crab")
+    >>> models = gj.io.from_gammapy(crab)
+    >>> list(models.components), list(models.parameters)[:2]
+    (['crab'], ['crab.spectral.index', 'crab.spectral.amplitude'])
     """
     if frame not in ("icrs", "galactic"):
         raise ValueError(f"frame must be 'icrs' or 'galactic', not {frame!r}")
@@ -280,6 +297,8 @@ def to_gammapy(
     spectrum (dark matter) becomes a `TemplateSpectralModel` and a morphology (halo, ring) a `TemplateSpatialModel`. A
     monochromatic line becomes a Gaussian with the width of its spline.
 
+    Returns gammapy's `Models`.
+
     **Arguments:**
 
     - `components`: a [`gammajax.Mixture`][] without weights, a dict of components by name, or the result of
@@ -292,6 +311,11 @@ def to_gammapy(
 
     Raises `ValueError` for a mixture with weights, which has no absolute fluxes (give its `components` to use their own
     fluxes), and for a morphology that needs `geom`; `FileExistsError` for an existing file.
+
+    >>> import gammajax as gj
+    >>> source = gj.Source(gj.PowerLaw(2.3, 1e-12), gj.Point(83.6, 22.0))
+    >>> gj.io.to_gammapy({"source": source}, frame="icrs").names
+    ['source']
     """
     from gammapy.modeling.models import Models
 

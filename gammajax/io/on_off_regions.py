@@ -95,10 +95,19 @@ def read_on_off(
     - `phase`: instead of OFF regions, ON and OFF intervals of the column PHASE, as ((0.9, 1.1), (0.4, 0.6)). Fluxes are
       means over all phases.
 
-    Livetimes and good time intervals are those of [`read_gadf`][].
+    Returns a list of [`gammajax.OnOffRun`][]. Livetimes and good time intervals are those of [`read_gadf`][].
     Raises `FileNotFoundError` for a missing folder, and `ValueError` as [`read_gadf`][] does, for a point-like response
     without a radius, full enclosure without `radius`, OFF regions that overlap the ON region or each other or are none,
     and an ON region at an offset that the response does not cover.
+
+    With the public data of H.E.S.S. (doi:10.5281/zenodo.1421098):
+
+    >>> import gammajax as gj, os
+    >>> folder = os.path.expandvars("$GAMMAPY_DATA/hess-dl3-dr1")
+    >>> where = {"target": (83.63, 22.01), "radius": 0.11, "energy_range": (1.0, 30.0)}
+    >>> runs = gj.io.read_on_off(folder, [23523], **where) if os.path.isdir(folder) else []
+    >>> all(len(run.on) > 0 for run in runs)
+    True
     """
     origin, runs = runs_of_store(path, obs_ids, ["aeff", "edisp"], event_types)
     return _on_off(runs, origin, target, radius, off, phase, energy_range, exclusion, frame, warn)
@@ -118,7 +127,26 @@ def on_off_from_gammapy(
 ) -> list[OnOffRun]:
     """ON and OFF events of gammapy `Observations` in memory (or of one, or a list).
 
-    Arguments, result and errors are those of [`read_on_off`][].
+    The other arguments (`target`, `radius`, `off`, `phase`, `energy_range`, `exclusion`, `frame`, `warn`) and the
+    errors raised are those of [`gammajax.io.read_on_off`][]. Returns a list of [`gammajax.OnOffRun`][]. `observations`
+    are gammapy's.
+
+    >>> import tempfile, gammajax as gj
+    >>> run = gj.io.ctao(pointing=(83.6, 22.0), livetime=1800.0, energy_range=(0.1, 50.0))
+    >>> folder = tempfile.mkdtemp()
+    >>> gj.io.write_events(folder, gj.Events([0.5, 1.0], [83.6, 83.7], [22.0, 22.1]), [run])
+    >>> from pathlib import Path
+    >>> from gammapy.data import DataStore
+    >>> from gammapy.irf import load_irf_dict_from_file
+    >>> observation = DataStore.from_dir(folder).obs(0, required_irf=[])
+    >>> path = next(Path(gj.__file__).parent.glob("data/Prod5-South-20deg*.fits.gz"))
+    >>> for name, response in load_irf_dict_from_file(path).items():
+    ...     setattr(observation, name, response)
+    >>> runs = gj.io.on_off_from_gammapy(
+    ...     observation, target=(83.6, 22.5), radius=0.1, off=[(83.6, 21.5)], energy_range=(0.1, 10.0), warn=False
+    ... )
+    >>> len(runs), round(float(runs[0].ratio[0]), 1)
+    (1, 1.0)
     """
     runs = runs_in_memory(observations)
     return _on_off(runs, "the observations", target, radius, off, phase, energy_range, exclusion, frame, warn)

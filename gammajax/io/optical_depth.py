@@ -14,9 +14,16 @@ ROUNDING = 1e-2  # of published transmissions
 def read_absorption(path, redshift: float = 0.1, alpha_norm: float = 1.0) -> Absorption:
     """Absorption from a file in the XSPEC table format, for example in `$GAMMAPY_DATA/ebl`.
 
+    `path` of the file; `redshift`, `alpha_norm` of the result, an [`gammajax.Absorption`][], which is returned.
     The file holds transmissions by redshift and energy, in keV where there is no unit; where one is zero, tau is taken
     as 100. Raises `ValueError` for a file that is not such a table, also for transmissions that are not between 0 and 1
     and energies that do not reach 5 GeV to 500 TeV, and `FileNotFoundError` for none.
+
+    >>> import gammajax as gj, os
+    >>> file = os.path.expandvars("$GAMMAPY_DATA/ebl/ebl_franceschini.fits.gz")
+    >>> absorption = gj.io.read_absorption(file, redshift=0.1) if os.path.isfile(file) else None
+    >>> absorption is None or bool(absorption(10.0) < absorption(0.1))
+    True
     """
     from astropy.io import fits
     from astropy.io.registry import IORegistryError

@@ -29,7 +29,7 @@ def read_particle_model(
     group: str | None = None,
     unit: str = "GeV",
 ) -> ParticleModel:
-    """Cross sections of a particle model over a grid of its parameters, from CSV or HDF5.
+    r"""Cross sections of a particle model over a grid of its parameters, from CSV or HDF5.
 
     - `axes`: columns or datasets of the parameters, by name of the parameter:
       `{"mass": "mS [GeV]", "coupling": "lahS"}`. Parameters named `mass` or `mass_...` are in `unit`, "GeV" or "TeV".
@@ -37,11 +37,20 @@ def read_particle_model(
       state without photons, None to leave a column out.
     - `group`: group of an HDF5 file with the final states, for example one initial state of a two-component model.
 
+    `path` of the file; returns a [`gammajax.ParticleModel`][].
+
     CSV files have one row per point in any order, and column names in the first line, separated by commas, spaces or
     tabs. HDF5 files have one dataset per parameter, with one value per point, and datasets of final states in the
     group. Columns without a name, and final states that are zero everywhere, are left out.
 
     Raises `ValueError` for a missing column, a final state without a channel, and points that are not a full grid.
+
+    >>> import pathlib, tempfile, gammajax as gj
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "model.csv"
+    >>> _ = file.write_text("mS,W W,b b\n100,1e-26,3e-26\n1000,2e-26,1e-26\n")
+    >>> model = gj.io.read_particle_model(file, {"mass": "mS"}, {"W W": "W", "b b": "b"})
+    >>> model.channels
+    ('W', 'b')
     """
     path = expand(path)
     if not path.is_file():

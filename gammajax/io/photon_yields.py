@@ -20,17 +20,25 @@ CHANNELS = {
 
 
 def read_yields(path) -> Yields:
-    """Photon yields from a table of PPPC4DMID or CosmiXs, for `gammajax.DarkMatter(..., yields=...)`.
+    r"""Photon yields from a table of PPPC4DMID or CosmiXs, for `gammajax.DarkMatter(..., yields=...)`.
 
     - PPPC4DMID (Cirelli et al. 2011, arXiv:1012.4515): `AtProduction_gammas.dat` with electroweak corrections,
       `AtProductionNoEW_gammas.dat` without.
     - CosmiXs (Arina et al. 2024, arXiv:2312.01153): `AtProduction-Gamma.dat`, which also has channels `u`, `d`, `s`,
       `aZ` and `HZ`, but no `q`.
 
-    Both are text: column names in the first line, masses in GeV, log10 of x = E / mass, and dN/dlog10(x) for
-    each channel. Channels are named as in [`gammajax.darkmatter.channels`][].
+    `path` of the file; returns [`gammajax.darkmatter.Yields`][]. Both are text: column names in the first line, masses
+    in GeV, log10 of x = E / mass, and dN/dlog10(x) for each channel. Channels are named as in
+    [`gammajax.darkmatter.channels`][].
 
     Raises `ValueError` for other files, and for a table that is not a full grid of increasing masses and log10 x.
+
+    >>> import pathlib, tempfile, gammajax as gj
+    >>> rows = [f"{mass} {x} {5.0 * -x} {3.0 * -x}" for mass in (100, 1000) for x in (-3.0, -2.0, -1.0, 0.0)]
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "AtProduction_gammas.dat"
+    >>> _ = file.write_text("mDM Log[10,x] b W\n" + "\n".join(rows))
+    >>> yields = gj.io.read_yields(file)
+    >>> spectrum = gj.DarkMatter("b", mass=0.5, yields=yields)
     """
     path = expand(path)
     if not path.is_file():

@@ -24,14 +24,24 @@ TRUTH = {"energy_true": ("ENERGY_TRUE", "TeV"), "component": ("MC_ID", "")}
 
 
 def write_events(path, events: Events, observations, overwrite: bool = False) -> None:
-    """Write a folder with one file per observation (`EVENTS`, `GTI`) and the two index files of GADF.
+    """Write a folder with one file per observation (`EVENTS`, `GTI`) and the two index files of GADF; returns nothing.
 
     Any GADF reader can open it, for example gammapy's `DataStore`; response functions are not written. The true
     energies, directions and components of simulated events are kept (`ENERGY_TRUE`, `RA_TRUE`, `DEC_TRUE`, `MC_ID`).
     Files are written under a temporary name and renamed when complete. If the `obs_id` are not distinct whole numbers,
     observations are numbered in the order of the list.
 
+    `path` of the folder; `events` and `observations` as for a [`gammajax.Posterior`][].
+
     Raises `FileExistsError` if a file exists and `overwrite` is false.
+
+    >>> import tempfile, gammajax as gj
+    >>> run = gj.io.ctao(pointing=(83.6, 22.0), livetime=1800.0, energy_range=(0.1, 50.0))
+    >>> folder = tempfile.mkdtemp()
+    >>> gj.io.write_events(folder, gj.Events([0.5, 1.0], [83.6, 83.7], [22.0, 22.1]), [run])
+    >>> import os
+    >>> sorted(name for name in os.listdir(folder) if "index" in name)
+    ['hdu-index.fits.gz', 'obs-index.fits.gz']
     """
     from astropy.io import fits
 
@@ -57,8 +67,17 @@ def write_events(path, events: Events, observations, overwrite: bool = False) ->
 def read_events(path, observations) -> Events:
     """Events written by [`write_events`][] for the same observations, in the same order and precision.
 
+    `path` of the folder; `observations`: those that were given to write. Returns [`gammajax.Events`][].
+
     Raises `FileNotFoundError` for a missing file and `ValueError` for one that is damaged or of another pointing, and
     for columns and units that cannot be used.
+
+    >>> import tempfile, gammajax as gj
+    >>> run = gj.io.ctao(pointing=(83.6, 22.0), livetime=1800.0, energy_range=(0.1, 50.0))
+    >>> folder = tempfile.mkdtemp()
+    >>> gj.io.write_events(folder, gj.Events([0.5, 1.0], [83.6, 83.7], [22.0, 22.1]), [run])
+    >>> gj.io.read_events(folder, [run]).energy.tolist()
+    [0.5, 1.0]
     """
     folder, parts = expand(path), []
     for number, (observation, obs_id) in enumerate(zip(observations, _numbers(observations), strict=True)):

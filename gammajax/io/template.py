@@ -35,14 +35,27 @@ def read_template(
     template stores this edge. An observation with that edge in its field is an error: the flux beyond would be missing.
     For a source that really ends there use `TemplateMap(template.grid, template.values)`.
 
+    Returns a [`gammajax.TemplateMap`][].
+
     **Arguments:**
 
+    - `path` of the file; environment variables are expanded.
     - `frame`: frame of the observations, "icrs" or "galactic"; the file gives the map's own frame.
     - `lon`, `lat` [deg]: centre of the grid in `frame`, by default the middle of the map's bright pixels.
     - `radius` [deg]: half the side of the grid, by default large enough for all bright pixels.
     - `step` [deg]: side of the pixels of the grid, by default the side of the map's pixels.
 
     Raises `ValueError` for other files, for a cube, a negative brightness, and a grid above 2000 pixels a side.
+
+    >>> import pathlib, tempfile, gammajax as gj, numpy as np
+    >>> from gammapy.maps import WcsGeom, WcsNDMap
+    >>> geom = WcsGeom.create(skydir=(0.0, 0.0), width=4.0, binsz=0.1, frame="galactic")
+    >>> separation = geom.separation(geom.center_skydir).deg
+    >>> file = pathlib.Path(tempfile.mkdtemp()) / "excess.fits"
+    >>> WcsNDMap(geom, np.exp(-0.5 * (separation / 0.3) ** 2), unit="sr-1").write(file)
+    >>> template = gj.io.read_template(file, frame="galactic")
+    >>> bool(template.brightness(0.0, 0.0) > template.brightness(0.5, 0.0))
+    True
     """
     path = existing_map(path, frame)
     sky = read_map(path)

@@ -119,6 +119,10 @@ class OnOffTerm(Term):
 class OnOff(OnOffTerm):
     """Unbinned likelihood of ON and OFF events with a free background (module [`gammajax.likelihood.on_off`][]).
 
+        ln L = Sum_on ln(s(E') + b(E')) + Sum_off ln b(E') - N_s - N_b
+
+    with the rate s of sources in the ON region, and the rate b of the background, which ON and OFF share.
+
     **Arguments:**
 
     - `runs`: one [`gammajax.OnOffRun`][] or a list, as `gammajax.io.read_on_off` returns.
@@ -130,6 +134,19 @@ class OnOff(OnOffTerm):
     - `rows`: number of ON and of OFF events with padding, so that data sets of several sizes share programs.
 
     Raises `ValueError` for ON events without OFF events, and for a response that does not cover the selection.
+
+    >>> import gammajax as gj, jax, numpy as np
+    >>> full = gj.io.ctao(pointing=(0.0, 0.0), livetime=3600.0).response
+    >>> region = gj.RegionResponse.at(full.effective_area, full.energy_dispersion, full.psf, offset=0.5, radius=0.1)
+    >>> run = gj.OnOffRun([], [], 0.2, 3600.0, region, radius=0.1, energy_min=1.0, energy_max=10.0)
+    >>> source = gj.Source(gj.PowerLaw(2.5, 3e-11), gj.Point(0.0, 0.0))
+    >>> background = gj.OffBackground(5.0 - 2.0 * np.arange(4), energy_min=1.0, energy_max=10.0)
+    >>> runs = gj.simulate_on_off(jax.random.key(0), gj.Mixture(source=source, background=background), run)
+    >>> data = gj.OnOff(runs)
+    >>> faint = gj.Source(gj.PowerLaw(2.5, 1e-13), gj.Point(0.0, 0.0))
+    >>> good, bad = (data.log_likelihood(gj.Mixture(source=each, background=background)) for each in (source, faint))
+    >>> bool(good > bad)
+    True
     """
 
     nodes: EnergyNodes
@@ -205,7 +222,8 @@ class OnOff(OnOffTerm):
     def refer(self, mixture: Mixture) -> Reference:
         """Rate of each row [TeV^-1], and expected counts of each component in ON and OFF, as the terms of their sums.
 
-        Raises `ValueError` as [`OnOffTerm.fluxes`][] does, and for a mixture without the background, or with several.
+        Raises `ValueError` for sources outside the ON region, and for a mixture without the background, or with
+        several.
         """
         fluxes, (path, background) = self.fluxes(mixture), self._background(mixture)
         norm = jnp.broadcast_to(background.norm, (self.background_exposure.shape[0],))
@@ -265,6 +283,10 @@ class OnOff(OnOffTerm):
 class OnOffCounts(OnOffTerm):
     """Likelihood of ON and OFF counts in cells of energy, integrated over the background of each cell.
 
+        L = Prod_i Int Poisson(n_on | s_i + r_i b_i) Poisson(n_off | b_i) Gamma(b_i) db_i
+
+    with n_on, n_off counts in cell i, s_i expected counts of the sources, and the ratio r_i of the acceptances.
+
     **Arguments:**
 
     - `runs`, `components`, `name`, `per_decade` as of [`gammajax.OnOff`][].
@@ -279,6 +301,17 @@ class OnOffCounts(OnOffTerm):
 
     The mixture needs no background. Raises `ValueError` for edges that do not increase or hold no events of the
     selection, for shapes that are not positive, and for rates that are negative.
+
+    >>> import gammajax as gj, jax, numpy as np
+    >>> full = gj.io.ctao(pointing=(0.0, 0.0), livetime=3600.0).response
+    >>> region = gj.RegionResponse.at(full.effective_area, full.energy_dispersion, full.psf, offset=0.5, radius=0.1)
+    >>> run = gj.OnOffRun([], [], 0.2, 3600.0, region, radius=0.1, energy_min=1.0, energy_max=10.0)
+    >>> source = gj.Source(gj.PowerLaw(2.5, 3e-11), gj.Point(0.0, 0.0))
+    >>> background = gj.OffBackground(5.0 - 2.0 * np.arange(4), energy_min=1.0, energy_max=10.0)
+    >>> runs = gj.simulate_on_off(jax.random.key(0), gj.Mixture(source=source, background=background), run)
+    >>> data = gj.OnOffCounts(runs, edges=[1.0, 3.0, 10.0])
+    >>> bool(data.log_likelihood(gj.Mixture(source=source)) < 0.0)
+    True
     """
 
     nodes: EnergyNodes
@@ -349,7 +382,7 @@ class OnOffCounts(OnOffTerm):
         )
 
     def signals(self, mixture: Mixture) -> dict[str, Float[Array, " cell"]]:
-        """Expected ON counts of each source. Raises `ValueError` as [`OnOffTerm.fluxes`][] does."""
+        """Expected ON counts of each source. Raises `ValueError` for sources outside the ON region."""
         return {path: self.kernel @ flux for path, flux in self.fluxes(mixture).items()}
 
     def log_likelihood(self, mixture: Mixture) -> Float[Array, ""]:

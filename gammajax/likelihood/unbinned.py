@@ -43,6 +43,17 @@ class Unbinned(Data):
     - `engine`, `per_decade`, `bands`, `mesh`, `compact`, `dtype`: as for a posterior.
 
     Raises `ValueError` for other observations or events.
+
+    >>> import gammajax as gj, jax, numpyro.distributions as dist
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> def model(p):
+    ...     source = gj.Source(gj.PowerLaw(2.0, 1e-11 * p["flux"]), gj.Point(0.3, 0.0))
+    ...     return gj.Mixture(source=source, sky=gj.InstrumentBackground())
+    >>> events = gj.simulate(jax.random.key(0), model({"flux": 1.0}), run)
+    >>> data = gj.Unbinned(run, events, name="CTAO", per_decade=20.0)
+    >>> posterior = gj.Posterior(model, {"flux": dist.Uniform(0.0, 5.0)}, [data])
+    >>> posterior.total == len(events)
+    True
     """
 
     observations: tuple[Observation, ...]

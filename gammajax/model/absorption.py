@@ -21,6 +21,15 @@ class Absorption(eqx.Module):
 
     Raises `ValueError` for a table that is not increasing, is negative or does not fit its nodes, and for a redshift
     or norm outside its range.
+
+    Tables are those of the background light, for example Franceschini et al. 2008 (arXiv:0805.1841).
+
+    >>> import gammajax as gj, jax.numpy as jnp
+    >>> tau = [[0.0, 0.0, 0.0], [0.1, 1.0, 9.0]]
+    >>> absorption = gj.Absorption([0.1, 1.0, 10.0], [0.0, 0.1], tau, redshift=0.1)
+    >>> round(float(absorption(jnp.array(1.0))), 4)  # exp(-1)
+    0.3679
+    >>> absorbed = gj.PowerLaw(2.0, 1e-12) * absorption
     """
 
     energy: Float[Array, " energy"] = eqx.field(metadata={"unit": "TeV"})

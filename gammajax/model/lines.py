@@ -14,10 +14,15 @@ WIDEST = 0.02  # relative; the best dispersion is about 0.05
 
 
 class GaussianLine(Spectrum):
-    """dN/dE = amplitude exp(-(E - mean)^2 / (2 sigma^2)) / (sqrt(2 pi) sigma).
+    """Gaussian line: dN/dE = amplitude exp(-(E - mean)^2 / (2 sigma^2)) / (sqrt(2 pi) sigma).
 
-    `amplitude` [cm^-2 s^-1] is the flux of the whole line, `mean`, `sigma` [TeV]. The bin integral is exact.
+    `amplitude` [cm^-2 s^-1] is the flux of the whole line; `mean`, `sigma` [TeV]. The bin integral is exact.
     gammapy's `GaussianSpectralModel`.
+
+    >>> import gammajax as gj, jax.numpy as jnp
+    >>> line = gj.GaussianLine(amplitude=1e-12, mean=1.0, sigma=0.1)
+    >>> round(float(line.integral(jnp.array([0.9, 1.1]))[0]) / 1e-12, 3)
+    0.683
     """
 
     smooth: ClassVar[bool] = False  # it may be narrower than a bin
@@ -41,7 +46,9 @@ class GaussianLine(Spectrum):
 
 
 class Line(Spectrum):
-    """A monochromatic line of `amplitude` [cm^-2 s^-1] at `energy` [TeV], for example annihilation into two photons.
+    """Monochromatic line: dN/dE = amplitude delta(E - energy), for example annihilation into two photons.
+
+    `energy` [TeV]; `amplitude` [cm^-2 s^-1], the flux of the whole line.
 
     A delta function would put all photons into one bin, and the counts would not depend on its place in the bin. So a
     bin integral shares the photons among the bin of the line and its neighbours: the line becomes a quadratic B-spline
@@ -52,6 +59,11 @@ class Line(Spectrum):
     of 5 % by 0.1 % of itself. Bins wider than 2 % share like bins of 2 %.
 
     As a function of energy, the line is this B-spline for bins of 0.58 %, because a delta function has no finite value.
+
+    >>> import gammajax as gj, jax.numpy as jnp
+    >>> line = gj.Line(energy=1.0, amplitude=1e-12)
+    >>> round(float(line.integral(jnp.array([0.5, 0.9, 1.1, 2.0]))[1]) / 1e-12, 4)
+    1.0
     """
 
     smooth: ClassVar[bool] = False

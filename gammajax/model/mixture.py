@@ -31,10 +31,14 @@ LEAST_COUNTS = 1e-18
 class Source(eqx.Module):
     """A source of photons: phi(E, Omega) = spectrum(E) x morphology(Omega) [TeV^-1 cm^-2 s^-1 sr^-1].
 
+    `spectrum` [TeV^-1 cm^-2 s^-1] at true energy, and `morphology` [sr^-1], which integrates to one over the sky.
     A morphology that changes with energy, for example a [`gammajax.TemplateCube`][], is evaluated at E.
     `response`: how the response to its photons differs from the files, or None; a [`gammajax.Mixture`][] gives its own
     to all sources without one.
     Raises `ValueError` for arguments of other types.
+
+    >>> import gammajax as gj
+    >>> source = gj.Source(gj.PowerLaw(2.3, 1e-12), gj.Gaussian(0.0, 0.0, 0.1))
     """
 
     spectrum: Spectrum
@@ -60,8 +64,13 @@ class Source(eqx.Module):
 class InstrumentBackground(eqx.Module):
     """The instrument's own background: norm (E' / reference)^-tilt x rate of the response file.
 
-    It is a rate per reconstructed energy and direction, so it is not convolved with the response. `norm` and `tilt`
-    are numbers, or arrays with one number per observation.
+    It is a rate per reconstructed energy and direction [TeV^-1 s^-1 sr^-1], so it is not convolved with the response.
+    `norm` and `tilt` are numbers, or arrays with one number per observation; `reference` [TeV].
+
+    >>> import gammajax as gj
+    >>> background = gj.InstrumentBackground(norm=1.1, tilt=0.05)
+    >>> round(float(background.factor(1.0)), 4)
+    1.1
     """
 
     norm: Float[Array | np.ndarray, "*observation"] = eqx.field(converter=floating, default=1.0)
@@ -129,6 +138,12 @@ class Mixture(eqx.Module):
 
     Raises `ValueError` for unknown names, more than one missing weight, weights that cannot add up to one, and a node
     with weights in a mixture without weights: its flux would be unknown.
+
+    >>> import gammajax as gj
+    >>> source = gj.Source(gj.PowerLaw(2.3, 1e-12), gj.Point(0.0, 0.0))
+    >>> mixture = gj.Mixture(source=source, background=gj.InstrumentBackground(), weights={"source": 0.2})
+    >>> mixture.names, mixture.weighted
+    (('source', 'background'), True)
     """
 
     # tuples, not dicts: jax sorts the keys of dicts and would change the order of components
@@ -314,8 +329,9 @@ def missing(name: str, known, lacks: str) -> str:
 def stick_breaking(breaks: Float[Array, "*batch stick"]) -> Float[Array, "*batch component"]:
     """Weights of n + 1 components from n numbers between zero and one: w_i = v_i Prod_{j<i} (1 - v_j).
 
-    Each number is a share of the remainder; the last component takes the rest. With v_i ~ Beta(1, n - i), i from 0,
-    the weights are uniform over the simplex (Connor & Mosimann 1969, doi:10.1080/01621459.1969.10500963).
+    `breaks` [..., n]: the numbers v_i; returns [..., n + 1]. Each number is a share of the remainder; the last
+    component takes the rest. With v_i ~ Beta(1, n - i), i from 0, the weights are uniform over the simplex (Connor &
+    Mosimann 1969, doi:10.1080/01621459.1969.10500963).
 
     >>> import gammajax as gj, jax.numpy as jnp
     >>> gj.stick_breaking(jnp.array([0.5, 0.5])).tolist()

@@ -119,7 +119,7 @@ class Morphology(eqx.Module):
         return polar_nodes((self.lon, self.lat), self.breaks, 1.0, 0.0, (lon, lat), narrow, reach)
 
     def pixel_fractions(self, grid: Grid, order: int) -> Float[Array, "pixel pixel"]:
-        """Fraction of the flux in every pixel; see the function [`gammajax.model.morphology.pixel_fractions`][]."""
+        """Fraction of the flux in every pixel; see the function of the same name."""
         density = grid.smooth_average(self.brightness, order)
         # refine 5 x 5 pixels about the centre of the source
         x, y = grid.pixel(self.lon, self.lat)
@@ -212,7 +212,11 @@ class Elongated(Morphology):
 
 
 class Point(Morphology):
-    """A point source at (lon, lat) [deg]."""
+    """A point source at (`lon`, `lat`) [deg]: S = delta(Omega - Omega_0).
+
+    >>> import gammajax as gj
+    >>> crab = gj.Source(gj.PowerLaw(2.5, 3e-11), gj.Point(lon=83.63, lat=22.01))
+    """
 
     lon: Scalar = parameter("deg")
     lat: Scalar = parameter("deg")
@@ -253,8 +257,14 @@ class Point(Morphology):
 class Gaussian(Elongated):
     """Gaussian: S = exp((cos r - 1) / s^2) / (2 pi s^2 (1 - exp(-2 / s^2))), s = sigma in rad.
 
-    The von Mises-Fisher form of a Gaussian on the sphere, like gammapy's `GaussianSpatialModel`. `sigma` [deg] is along
+    `lon`, `lat` [deg]: the centre. This is the von Mises-Fisher form of a Gaussian on the sphere, like gammapy's
+    `GaussianSpatialModel`. `sigma` [deg] is along
     the major axis; `e` and `phi` [deg] as in [`gammajax.model.morphology.Elongated`][], by default symmetric.
+
+    >>> import gammajax as gj
+    >>> shape = gj.Gaussian(lon=0.0, lat=0.0, sigma=0.2, e=0.8, phi=30.0)
+    >>> round(float(shape.axis_ratio), 4)
+    0.6
     """
 
     sizes: ClassVar[tuple[str, ...]] = ("sigma",)
@@ -297,12 +307,18 @@ class Gaussian(Elongated):
 
 
 class GeneralizedGaussian(Elongated):
-    """S = exp(-(d / r_0)^(1 / eta)) / (2 pi r_0^2 eta Gamma(2 eta)), d = 2 sin(r / 2) the chord of the separation.
+    """Generalised Gaussian: S = exp(-(d / r_0)^(1 / eta)) / (2 pi r_0^2 eta Gamma(2 eta)).
 
-    `eta` is the shape, between 0 and 1: a disk for eta to 0, a Gaussian with sigma = r_0 / sqrt(2) for 0.5, an
-    exponential for 1. `r_0` [deg] is along the major axis; `e` and `phi` [deg] as in
-    [`gammajax.model.morphology.Elongated`][]. gammapy's `GeneralizedGaussianSpatialModel` uses the separation instead
-    of the chord.
+    d = 2 sin(r / 2) is the chord of the separation r from the centre `lon`, `lat` [deg]. `eta` is the shape, between 0
+    and 1: a disk for eta to 0, a Gaussian with sigma = r_0 / sqrt(2) for 0.5, an exponential for 1. `r_0` [deg] is
+    along the major axis; `e` and `phi` [deg] as in [`gammajax.model.morphology.Elongated`][]. gammapy's
+    `GeneralizedGaussianSpatialModel` uses the separation instead of the chord.
+
+    >>> import gammajax as gj, jax
+    >>> shape = gj.GeneralizedGaussian(0.0, 0.0, r_0=0.3, eta=1.0)
+    >>> lon, lat = shape.sample(jax.random.key(0), 5)
+    >>> lon.shape
+    (5,)
     """
 
     sizes: ClassVar[tuple[str, ...]] = ("r_0",)

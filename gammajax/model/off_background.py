@@ -26,6 +26,12 @@ class OffBackground(eqx.Module):
     The rate is per solid angle of the ON region; that of OFF regions is in units of the acceptance of ON, see
     [`gammajax.OnOffRun`][]. ON and OFF regions of all runs share it.
     Raises `ValueError` for fewer coefficients and for energies that do not increase.
+
+    >>> import gammajax as gj, jax.numpy as jnp
+    >>> background = gj.OffBackground([3.0, 1.0, -1.0, -3.0], energy_min=1.0, energy_max=10.0)
+    >>> low, high = background.rate(jnp.array([1.0, 10.0]))  # s^-1 TeV^-1 sr^-1
+    >>> bool(low > high)
+    True
     """
 
     log_rate: Float[Array | np.ndarray, " coefficient"] = eqx.field(converter=floating)
@@ -72,7 +78,10 @@ def smooth_prior(
     are in natural logarithms: `scale` says by how much the index may change from one interval to the next, times the
     width of an interval in ln E.
 
-    Raises `ValueError` for fewer than three coefficients, and scales that are not positive.
+    - `centre` [coefficient]: the means. - `scale`, `level`, `tilt` as above.
+
+    Returns a numpyro distribution over vectors of that length. Raises `ValueError` for fewer than three coefficients,
+    and scales that are not positive.
 
     >>> import gammajax as gj
     >>> gj.smooth_prior([0.0, -1.0, -2.0, -3.0], scale=0.3).event_shape

@@ -51,6 +51,11 @@ class ResponseChange(eqx.Module):
 
     Raises `ValueError` for factors (also 1 + z) that are not positive, and for a spline whose energies do not increase
     or do not match its values.
+
+    >>> import gammajax as gj
+    >>> change = gj.ResponseChange(energy_scale=0.05, psf_width=1.1)
+    >>> round(float(change.energy_scale), 3), float(change.effective_area)
+    (0.05, 1.0)
     """
 
     energy_scale: PerObservation = _no_change(0.0)
@@ -170,10 +175,17 @@ def _natural_spline(energies, values, log_energy):
 
 
 def changed(observation: Observation, change: ResponseChange) -> Observation:
-    """The observation with the response of a change, for sources; the background's response is the same.
+    """The `observation` with the response of a `change`, for sources; the background's response is the same.
 
     The pointing and the excluded sky move by `pointing_lon` and `pointing_lat`: the directions of events do as well.
-    Raises `ValueError` for a change that is traced, or has one value for each of several observations.
+    Returns a [`gammajax.Observation`][]. Raises `ValueError` for a [`gammajax.ResponseChange`][] that is traced, or has
+    one value for each of several observations.
+
+    >>> import gammajax as gj
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0)
+    >>> larger = gj.changed(run, gj.ResponseChange(effective_area=1.1))
+    >>> round(float(larger.response.area(1.0, 0.0) / run.response.area(1.0, 0.0)), 4)
+    1.1
     """
     if not is_concrete(change):
         raise ValueError("changed needs a change with known numbers: call it outside jit, grad and vmap")

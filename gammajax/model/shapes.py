@@ -27,10 +27,15 @@ SHARP = 1e-9  # deg, width of a rim with edge = 0
 class Disk(Elongated):
     """Uniform disk of angular radius `r_0` [deg]: S = 1 / (2 pi (1 - cos r_0)) inside.
 
-    `edge` [deg] smooths the rim (an error function of that width), which makes the disk differentiable in
-    position and radius; gammapy's `DiskSpatialModel` defines the same edge. The rim is never wider than the radius, and
-    the norm is exact for it: S = 1 / Int (rim) dOmega. `r_0` and `edge` are along the major axis;
+    `lon`, `lat` [deg]: the centre. `edge` [deg] smooths the rim (an error function of that width), which makes the disk
+    differentiable in position and radius; gammapy's `DiskSpatialModel` defines the same edge. The rim is never wider
+    than the radius, and the norm is exact for it: S = 1 / Int (rim) dOmega. `r_0` and `edge` are along the major axis;
     `e` and `phi` [deg] as in [`gammajax.model.morphology.Elongated`][], by default a circle.
+
+    >>> import gammajax as gj
+    >>> disk = gj.Disk(lon=0.0, lat=0.0, r_0=0.5)
+    >>> bool(disk.brightness(0.2, 0.0) > disk.brightness(0.6, 0.0))
+    True
     """
 
     sizes: ClassVar[tuple[str, ...]] = ("r_0", "edge")
@@ -80,7 +85,13 @@ class Disk(Elongated):
 class Ring(Morphology):
     """Uniform ring from `r_0` to `r_0 + width` [deg]: S = 1 / (2 pi (cos r_0 - cos(r_0 + width))) inside.
 
-    `edge` [deg] smooths both rims as in a [`gammajax.Disk`][]; they are never wider than the ring.
+    `lon`, `lat` [deg]: the centre; `width` [deg] of the ring. `edge` [deg] smooths both rims as in a
+    [`gammajax.Disk`][]; they are never wider than the ring.
+
+    >>> import gammajax as gj
+    >>> ring = gj.Ring(lon=0.0, lat=0.0, r_0=0.4, width=0.2)
+    >>> bool(ring.brightness(0.5, 0.0) > ring.brightness(0.0, 0.0))
+    True
     """
 
     sizes: ClassVar[tuple[str, ...]] = ("r_0", "width", "edge")
@@ -138,7 +149,13 @@ class Shell(Morphology):
     """Projection of a spherical shell with uniform emissivity between r_in = `radius` and r_out = radius + width.
 
     S = 3 / (2 pi (R_out^3 - R_in^3)) (sqrt(R_out^2 - d^2) - sqrt(R_in^2 - d^2)); roots of negative arguments are zero,
-    d and R are chords. `radius`, `width` [deg]. gammapy's `ShellSpatialModel` uses angles instead of chords.
+    d and R are chords. `lon`, `lat` [deg] is the centre; `radius`, `width` [deg]. gammapy's `ShellSpatialModel` uses
+    angles instead of chords.
+
+    >>> import gammajax as gj
+    >>> shell = gj.Shell(lon=0.0, lat=0.0, radius=0.4, width=0.1)
+    >>> bool(shell.brightness(0.4, 0.0) > shell.brightness(0.0, 0.0))
+    True
     """
 
     sizes: ClassVar[tuple[str, ...]] = ("radius_in", "width")
@@ -207,6 +224,10 @@ class Constant(Morphology):
     A sky brightness B [TeV^-1 cm^-2 s^-1 sr^-1] has the spectrum 4 pi B. gammapy's `ConstantSpatialModel` with the
     value 1 / (4 pi) is the same. Simulations draw directions around (`lon`, `lat`) [deg]: a centre near the
     observations makes them faster.
+
+    >>> import gammajax as gj, math
+    >>> round(float(gj.Constant().brightness(10.0, 20.0)) * 4 * math.pi, 4)
+    1.0
     """
 
     lon: Scalar = parameter("deg", 0.0)

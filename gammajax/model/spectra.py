@@ -111,7 +111,15 @@ class Spectrum(eqx.Module):
 
 
 class SumSpectrum(Spectrum):
-    """Sum of spectra, `a + b`."""
+    """Sum of spectra, `a + b`: dN/dE = Sum_i dN_i/dE.
+
+    `parts`: the spectra. Raises `ValueError` for none.
+
+    >>> import gammajax as gj
+    >>> both = gj.PowerLaw(2.0, 1e-12) + gj.PowerLaw(3.0, 2e-12)
+    >>> type(both).__name__, round(float(both(1.0)) / 1e-12, 4)
+    ('SumSpectrum', 3.0)
+    """
 
     parts: tuple[Spectrum, ...]
 
@@ -131,10 +139,15 @@ class SumSpectrum(Spectrum):
 
 
 class ProductSpectrum(Spectrum):
-    """A spectrum times a number or a function of energy, `2.0 * a` or `a * factor`.
+    """A `spectrum` times a number or a function of energy, `2.0 * a` or `a * factor`.
 
     `factor` is a number or an `equinox.Module` that maps energies [TeV] to dimensionless numbers, for example
     [`gammajax.Absorption`][] or a spectrum with a dimensionless amplitude. The bin integral is exact for a number.
+
+    >>> import gammajax as gj
+    >>> double = 2.0 * gj.PowerLaw(2.0, 1e-12)
+    >>> type(double).__name__, round(float(double(1.0)) / 1e-12, 4)
+    ('ProductSpectrum', 2.0)
     """
 
     spectrum: Spectrum
@@ -160,11 +173,16 @@ class ProductSpectrum(Spectrum):
 
 
 class RescaledSpectrum(Spectrum):
-    """A spectrum as an instrument reports it, whose energies are 1 + z times the true ones.
+    """A `spectrum` as an instrument reports it, whose energies are 1 + z times the true ones.
 
     dN/dE = phi(E / (1 + z)) / (1 + z): photons keep their number. With one `z` for each instrument, and components that
     only its data see, this is the energy scale of Nigro et al. 2019 (doi:10.1051/0004-6361/201834938): area and
     dispersion stay those of the reported energy.
+
+    >>> import gammajax as gj
+    >>> spectrum = gj.RescaledSpectrum(gj.PowerLaw(2.0, 1e-12), z=0.1)
+    >>> round(float(spectrum(1.0)) / 1e-12, 4)  # 1.1^(2 - 1)
+    1.1
     """
 
     spectrum: Spectrum
@@ -186,9 +204,15 @@ class RescaledSpectrum(Spectrum):
 
 
 class PowerLaw(Spectrum):
-    """dN/dE = amplitude (E / reference)^-index.
+    """Power law: dN/dE = amplitude (E / reference)^-index.
 
-    `amplitude` [TeV^-1 cm^-2 s^-1], `reference` [TeV]. The bin integral is exact, through index = 1.
+    `index`; `amplitude` [TeV^-1 cm^-2 s^-1]; `reference` [TeV]. The bin integral is exact, through index = 1.
+    gammapy's `PowerLawSpectralModel`.
+
+    >>> import gammajax as gj, jax.numpy as jnp
+    >>> spectrum = gj.PowerLaw(index=2.0, amplitude=1e-12, reference=1.0)
+    >>> bool(jnp.isclose(spectrum.integral(jnp.array([1.0, 2.0]))[0], 5e-13, atol=0.0))  # cm^-2 s^-1
+    True
     """
 
     index: Scalar = parameter()
@@ -203,10 +227,15 @@ class PowerLaw(Spectrum):
 
 
 class BrokenPowerLaw(Spectrum):
-    """dN/dE = amplitude (E / ebreak)^-index1 below `ebreak` [TeV] and amplitude (E / ebreak)^-index2 above.
+    """Broken power law: dN/dE = amplitude (E / ebreak)^-index, with `index1` below `ebreak` and `index2` above.
 
-    `amplitude` [TeV^-1 cm^-2 s^-1] is the flux at the break. The bin integral is exact on each side of the break.
-    gammapy's `BrokenPowerLawSpectralModel`.
+    `amplitude` [TeV^-1 cm^-2 s^-1] is the flux at the break, `ebreak` [TeV]. The bin integral is
+    exact on each side of the break. gammapy's `BrokenPowerLawSpectralModel`.
+
+    >>> import gammajax as gj
+    >>> spectrum = gj.BrokenPowerLaw(index1=1.5, index2=3.0, amplitude=1e-12, ebreak=2.0)
+    >>> round(float(spectrum(4.0)) / 1e-12, 4)
+    0.125
     """
 
     smooth: ClassVar[bool] = False
@@ -229,13 +258,17 @@ class BrokenPowerLaw(Spectrum):
 
 
 class SmoothBrokenPowerLaw(Spectrum):
-    """dN/dE = amplitude (E / reference)^-index1 (1 + (E / ebreak)^(|index2 - index1| / beta))^(-+beta).
+    """Smooth break: dN/dE = amplitude (E / reference)^-index1 (1 + (E / ebreak)^(|index2 - index1| / beta))^(-+beta).
 
     The last exponent is -beta for index2 > index1 and +beta otherwise: the index is `index1` well below `ebreak` [TeV]
     and `index2` well above. `beta` > 0 is the smoothness; the change takes beta / |index2 - index1| in ln E.
     `amplitude` [TeV^-1 cm^-2 s^-1], `reference` [TeV]. The norm jumps at index1 = index2: keep the indices apart in a
-    fit.
-    gammapy's `SmoothBrokenPowerLawSpectralModel`.
+    fit. gammapy's `SmoothBrokenPowerLawSpectralModel`.
+
+    >>> import gammajax as gj
+    >>> spectrum = gj.SmoothBrokenPowerLaw(index1=2.0, index2=3.0, amplitude=1e-12, ebreak=1.0)
+    >>> round(float(spectrum(1.0)) / 1e-12, 4)
+    0.5
     """
 
     index1: Scalar = parameter()
@@ -259,9 +292,14 @@ class SmoothBrokenPowerLaw(Spectrum):
 
 
 class LogParabola(Spectrum):
-    """dN/dE = amplitude (E / reference)^-(alpha + beta ln(E / reference)).
+    """Log parabola: dN/dE = amplitude (E / reference)^-(alpha + beta ln(E / reference)).
 
-    `amplitude` [TeV^-1 cm^-2 s^-1], `reference` [TeV].
+    `alpha`, `beta`; `amplitude` [TeV^-1 cm^-2 s^-1]; `reference` [TeV]. The logarithm is natural: gammapy's
+    `LogParabolaSpectralModel`.
+
+    >>> import gammajax as gj
+    >>> round(float(gj.LogParabola(alpha=2.0, beta=0.0, amplitude=1e-12)(10.0)) / 1e-14, 4)
+    1.0
     """
 
     alpha: Scalar = parameter()
@@ -278,10 +316,16 @@ class LogParabola(Spectrum):
 
 
 class ExponentialCutoffPowerLaw(Spectrum):
-    """dN/dE = amplitude (E / reference)^-index exp(-(lambda E)^alpha).
+    """Power law with a cut-off: dN/dE = amplitude (E / reference)^-index exp(-(lambda E)^alpha).
 
-    `amplitude` [TeV^-1 cm^-2 s^-1], `reference` [TeV], `lambda_` [TeV^-1] the inverse cut-off energy, zero for none;
-    `alpha` the sharpness of the cut-off (above one: super-exponential). gammapy's `ExpCutoffPowerLawSpectralModel`.
+    `index`; `amplitude` [TeV^-1 cm^-2 s^-1]; `reference` [TeV]; `lambda_` [TeV^-1] the inverse cut-off energy, zero for
+    none; `alpha` the sharpness of the cut-off (above one: super-exponential). gammapy's
+    `ExpCutoffPowerLawSpectralModel`.
+
+    >>> import gammajax as gj
+    >>> spectrum = gj.ExponentialCutoffPowerLaw(index=2.0, lambda_=0.1, amplitude=1e-12)
+    >>> round(float(spectrum(10.0)) / 1e-14, 4)  # exp(-1) at the cut-off
+    0.3679
     """
 
     index: Scalar = parameter()
@@ -304,11 +348,16 @@ class ExponentialCutoffPowerLaw(Spectrum):
 
 
 class SuperExponentialCutoffPowerLaw4FGL(Spectrum):
-    """dN/dE = amplitude (E / reference)^-index_1 exp(expfactor (reference^index_2 - E^index_2)), pulsars in 4FGL.
+    """Pulsars in 4FGL: dN/dE = amplitude (E / reference)^-index_1 exp(expfactor (reference^index_2 - E^index_2)).
 
-    `amplitude` [TeV^-1 cm^-2 s^-1], `reference` [TeV]; `expfactor` [MeV^-index_2]: the exponential takes energies in
-    MeV, like the catalogue (Abdollahi et al. 2020, arXiv:1902.10045, eq. 4) and gammapy's
+    `index_1`, `index_2`; `amplitude` [TeV^-1 cm^-2 s^-1]; `reference` [TeV]; `expfactor` [MeV^-index_2]: the
+    exponential takes energies in MeV, like the catalogue (Abdollahi et al. 2020, arXiv:1902.10045, eq. 4) and gammapy's
     `SuperExpCutoffPowerLaw4FGLSpectralModel`.
+
+    >>> import gammajax as gj
+    >>> pulsar = gj.SuperExponentialCutoffPowerLaw4FGL(1e-6, reference=1e-3, expfactor=7e-3, index_1=1.2, index_2=0.6)
+    >>> bool(pulsar(1e-3) == 1e-6)
+    True
     """
 
     amplitude: Scalar = parameter("TeV^-1 cm^-2 s^-1", 1e-12)
@@ -332,8 +381,13 @@ class SuperExponentialCutoffPowerLaw4FGL(Spectrum):
 class TabulatedSpectrum(Spectrum):
     """Table of differential fluxes: a power law between nodes, zero outside them, times `norm`.
 
-    `energy` [TeV] increases and `flux` [TeV^-1 cm^-2 s^-1] is positive; both may be free. The bin integral is exact.
-    Raises `ValueError` for a table that is not increasing or not positive.
+    `energy` [TeV] increases and `flux` [TeV^-1 cm^-2 s^-1] is positive, shape [node]; both may be free. The bin
+    integral is exact. Raises `ValueError` for a table that is not increasing or not positive.
+
+    >>> import gammajax as gj
+    >>> table = gj.TabulatedSpectrum(energy=[0.1, 1.0, 10.0], flux=[1e-10, 1e-12, 1e-14])
+    >>> round(float(table(2.0)) / 1e-12, 4)
+    0.25
     """
 
     smooth: ClassVar[bool] = False

@@ -50,6 +50,13 @@ class TemplateMap(Morphology):
     `values` [y, x] on `grid` ([`gammajax.instrument.sky.Grid`][]) may have any unit: they are normalised to one. `edge`
     marks directions where the map ends while still bright; readers set it, and an observation that contains it is an
     error. Raises `ValueError` for values that are negative, not finite or all zero.
+
+    >>> import gammajax as gj, numpy as np
+    >>> from gammajax.instrument.sky import Grid
+    >>> grid = Grid(0.0, 0.0, 0.1, 1.0)  # centre, side of the pixels, half the side of the map [deg]
+    >>> template = gj.TemplateMap(grid, np.ones((grid.size, grid.size)))
+    >>> round(float(template.values.sum()) * grid.solid_angle, 4)
+    1.0
     """
 
     lon: Scalar = eqx.field(metadata={"unit": "deg"})
@@ -110,6 +117,15 @@ class TemplateCube(Morphology):
     `cube.at(energy)` is the morphology at one energy, with `brightness`, `sample` and `plot`. The kernel and direct
     engines support cubes. Raises `ValueError` for energies that are not increasing, planes that are negative, not
     finite or all zero, and neighbouring planes with too little overlap for an interpolation.
+
+    >>> import gammajax as gj, numpy as np
+    >>> from gammajax.instrument.sky import Grid
+    >>> grid = Grid(0.0, 0.0, 0.1, 1.0)
+    >>> x, y = np.meshgrid(grid.coordinates, grid.coordinates)
+    >>> planes = [np.exp(-0.5 * (x**2 + y**2) / width**2) for width in (0.4, 0.3)]
+    >>> cube = gj.TemplateCube(grid, energy=[0.1, 10.0], values=planes)
+    >>> bool(cube.at(10.0).brightness(0.0, 0.0) > cube.at(0.1).brightness(0.0, 0.0))
+    True
     """
 
     is_energy_dependent: ClassVar[bool] = True

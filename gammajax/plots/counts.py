@@ -22,7 +22,7 @@ DRAWS = 100  # of the posterior, for bands
 def plot_counts(posterior, result, *, key=None, events: int | None = None, radius: float | None = None):
     """Counts against the model: by reconstructed energy with residuals, and on the sky; a row for each data set.
 
-    Bands contain 68 % of the posterior's expected counts (module [`gammajax.results.prediction`][]), from `events`
+    Bands contain 68 % of the posterior's expected counts, from `events`
     simulated events of each component; error bars are the square root of the counts. The sky map is smoothed; contours
     contain 50 % and 80 % of the expected counts of each source. `radius` [deg] of the map, by default the whole field.
     If several processes share the posterior, all must call this; all get the same figure.

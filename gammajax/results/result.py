@@ -30,6 +30,12 @@ class Result:
     `constant_data`. The group `fractions` has the fraction of the events of every node of the mixture. Runs that end
     with weighted points keep them in `weighted` and `weighted_stats`; `smc_stats` has the steps of a tempered run. The
     attributes record the provenance: method, seed, versions, git state, device, timings, messages.
+
+    >>> import gammajax as gj, numpy as np
+    >>> draws = np.random.default_rng(0).normal(2.0, 0.1, (4, 500))
+    >>> result = gj.Result.from_samples({"mass": draws}, method="example", units={"mass": "TeV"})
+    >>> result.summary().index.tolist(), round(result.upper_limit("mass"), 1)
+    (['mass'], 2.2)
     """
 
     def __init__(self, tree):
@@ -61,7 +67,7 @@ class Result:
 
         - `truths`: known values; `units`: for tables and plots; `timings` [s].
         - `labels` of the elements of a vector, along its last axis: `{"ratios": ["W", "b"]}` renames `ratios[0]` to
-          `ratios[W]`. Samplers take labels from the model if it has names ([`gammajax.samplers.labels`][]).
+          `ratios[W]`. Samplers take labels from the model if it has names.
         - `fractions` [chain, draw] of the events by path of the mixture's node.
         - `weighted`: points of an importance or nested run, `{"samples": {name: [point, ...]}, "log_weight": [point]}`
           and for a nested run `log_likelihood`, `log_likelihood_birth` and `log_volume` [point]. Stored weights are

@@ -26,7 +26,13 @@ class Significance(NamedTuple):
     """Posterior probability `p` of lying on the other side of a value, and the same as `sigma` of a Gaussian.
 
     `sigma` = Phi^-1(1 - p) is positive if the bulk of the posterior lies above the value. With `limit`, `p` is an upper
-    limit and |`sigma`| a lower limit.
+    limit and |`sigma`| a lower limit. `text` says it in words. [`gammajax.Result.significance`][] makes it.
+
+    >>> import gammajax as gj, numpy as np
+    >>> draws = np.random.default_rng(0).normal(2.0, 1.0, (4, 500))
+    >>> found = gj.Result.from_samples({"flux": draws}, method="example").significance("flux")
+    >>> 0.01 < found.p < 0.04, found.limit
+    (True, False)
     """
 
     p: float
@@ -44,7 +50,15 @@ class Significance(NamedTuple):
 
 
 class BayesFactor(NamedTuple):
-    """Natural logarithm `log` of a Bayes factor and its standard `error`; with `limit`, `log` is a lower limit."""
+    """Natural logarithm `log` of a Bayes factor B = Z / Z' and its standard `error`.
+
+    [`gammajax.Result.bayes_factor`][] and [`gammajax.Result.compare`][] make it. With `limit`, `log` is a lower limit.
+    `text` says it in words, by the scale of Trotta (2008, arXiv:0803.4089).
+
+    >>> import gammajax as gj
+    >>> round(gj.BayesFactor(log=2.0, error=0.1, limit=False, text="weak").probability, 3)  # B / (1 + B)
+    0.881
+    """
 
     log: float
     error: float

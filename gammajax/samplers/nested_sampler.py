@@ -48,7 +48,11 @@ def nested(
     batch: int | None = None,
     **run_options: Unpack[RunOptions],
 ) -> Result:
-    """Draw from a posterior and compute its evidence, from live points drawn from the prior.
+    """Draw from a posterior and compute its evidence by nested sampling, from live points drawn from the prior.
+
+    Skilling 2006 (doi:10.1214/06-BA127): Z = Int L dX over the prior volume X, by points whose likelihood rises. For
+    several peaks, and evidences with a reliable error. `key`: a `jax.random.key`; `posterior`: a
+    [`gammajax.Posterior`][]. Returns a [`gammajax.Result`][].
 
     - `live` points; the error of log Z is about the square root of information / live.
     - `delete`: points replaced together, by default a tenth of the live points; they move in parallel.
@@ -62,6 +66,18 @@ def nested(
     weighted draws, as many as the effective size of the weights. The error of log Z is its spread over drawn prior
     volumes. `Result.messages` reports a run that ended early, and new points that crowd among the live points.
     Raises `ValueError` for numbers out of range; after SIGTERM exits with status 75.
+
+    >>> import gammajax as gj, jax, numpyro.distributions as dist
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> def model(p):
+    ...     source = gj.Source(gj.PowerLaw(2.0, 1e-11), gj.Point(0.3, 0.0))
+    ...     return gj.Mixture(source=source, sky=gj.InstrumentBackground(), weights={"source": p["fraction"]})
+    >>> events = gj.simulate(jax.random.key(0), model({"fraction": 0.2}), run, events=200)
+    >>> priors = {"fraction": dist.Uniform(0.0, 1.0)}
+    >>> posterior = gj.Posterior(model, priors, run, events, per_decade=20.0)
+    >>> result = gj.nested(jax.random.key(1), posterior, live=50, progress=False)
+    >>> bool(0.0 < result.samples["fraction"].mean() < 0.5)
+    True
     """
     numbers = dimension(posterior)
     delete = max(1, live // 10) if delete is None else delete

@@ -51,18 +51,35 @@ def nuts(
     max_tree_depth: int = 8,
     **run_options: Unpack[RunOptions],
 ) -> Result:
-    """Draw from a posterior, with chains scattered about its peak.
+    """Draw from a posterior with the No-U-Turn sampler, with chains scattered about its peak.
 
-    - `draws` kept per chain after `warmup` steps, in which step size and (dense) mass matrix adapt.
+    Hoffman & Gelman 2014 (arXiv:1111.4246), by numpyro. For one peak, and any number of parameters. `key`: a
+    `jax.random.key`; `posterior`: a [`gammajax.Posterior`][]. Returns a [`gammajax.Result`][].
+
+    - `draws` kept per chain, of `chains`, after `warmup` steps, in which step size and (dense) mass matrix adapt.
     - `initial`: parameters near the peak; by default a search finds them.
     - `start`: chains start from the Laplace approximation, or by Pathfinder (Zhang et al. 2022, arXiv:2108.03782) from
       draws of the prior, which may spread them over several peaks.
+    - `target_accept`: mean acceptance that the step size aims at; `max_tree_depth`: of a trajectory, at most 2^depth
+      steps.
     - `run_options` of all samplers, see [`gammajax.samplers.driver.RunOptions`][].
 
     After half the warm-up, a chain in a peak of negligible weight moves to the position of the best chain.
     `Result.messages` and warnings report chains that disagree, too few effective draws and divergences.
     Raises `ValueError` for numbers of draws or chains that are not positive, and as [`gammajax.fit`][] does; after
     SIGTERM it writes the checkpoint and exits with status 75.
+
+    >>> import gammajax as gj, jax, numpyro.distributions as dist
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> def model(p):
+    ...     source = gj.Source(gj.PowerLaw(2.0, 1e-11), gj.Point(0.3, 0.0))
+    ...     return gj.Mixture(source=source, sky=gj.InstrumentBackground(), weights={"source": p["fraction"]})
+    >>> events = gj.simulate(jax.random.key(0), model({"fraction": 0.2}), run, events=200)
+    >>> priors = {"fraction": dist.Uniform(0.0, 1.0)}
+    >>> posterior = gj.Posterior(model, priors, run, events, per_decade=20.0)
+    >>> result = gj.nuts(jax.random.key(1), posterior, draws=300, warmup=200, progress=False)
+    >>> bool(0.0 < result.samples["fraction"].mean() < 0.5)
+    True
     """
     for name, value, least in (("draws", draws, 1), ("warmup", warmup, 10), ("chains", chains, 1)):
         if value < least:

@@ -66,6 +66,8 @@ class NotFinite(ValueError):
 class Fit(eqx.Module):
     """Maximum of likelihood x prior, as a density of the parameters themselves (no Jacobian).
 
+    [`gammajax.fit`][] makes it.
+
     - `parameters`; `standard_deviations` of the same structure.
     - `names`, `covariance`: of all numbers in the parameters, in the order of `names` (the Hessian's inverse, carried
       to the parameters by the delta method).
@@ -79,6 +81,18 @@ class Fit(eqx.Module):
     A maximum at an end of the support has a one-sided error: the distance at which the log density, maximised over all
     other numbers, has fallen by 1/2. A maximum at zero is a normal result: half of all searches without a signal have
     it. In directions without information in the data, standard deviations are those of the priors.
+
+    >>> import gammajax as gj, jax, numpyro.distributions as dist
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> def model(p):
+    ...     source = gj.Source(gj.PowerLaw(2.0, 1e-11), gj.Point(0.3, 0.0))
+    ...     return gj.Mixture(source=source, sky=gj.InstrumentBackground(), weights={"source": p["fraction"]})
+    >>> events = gj.simulate(jax.random.key(0), model({"fraction": 0.2}), run, events=200)
+    >>> priors = {"fraction": dist.Uniform(0.0, 1.0)}
+    >>> posterior = gj.Posterior(model, priors, run, events, per_decade=20.0)
+    >>> found = gj.fit(posterior, progress=False)
+    >>> found.converged, found.names, found.covariance.shape
+    (True, ('fraction',), (1, 1))
     """
 
     parameters: dict[str, Float[Array, "..."]]
@@ -141,16 +155,29 @@ class Peak(NamedTuple):
 
 
 def fit(posterior, *, initial: dict | None = None, progress: bool = True) -> Fit:
-    """Maximise likelihood x prior, from `initial` parameters or from the prior median and draws of the prior.
+    """Maximise likelihood x prior of `posterior`, from `initial` parameters or from the prior median and prior draws.
 
     It climbs from the best of these, and from others only if that search does not end at a maximum. From the maximum it
     scans each number with the others fixed, and climbs again only where a second peak is plausible: from a point higher
     by 1/2, or from a separate peak in one number that is less than 2 lower, since the others may follow. Peaks that
     differ in several numbers at once may still be missed: `smc` and `nested` look everywhere.
+    `initial`: a dict of all parameters. Returns a [`gammajax.Fit`][].
     A fit that did not converge says so in `messages` and by a warning; so does one that ends where a prior cuts. A
     maximum at zero, where a support ends, is a message only. `progress`: show how far a long search is.
 
     Raises `ValueError` for unknown parameters, or if the posterior is not finite at any start.
+
+    >>> import gammajax as gj, jax, numpyro.distributions as dist
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> def model(p):
+    ...     source = gj.Source(gj.PowerLaw(2.0, 1e-11), gj.Point(0.3, 0.0))
+    ...     return gj.Mixture(source=source, sky=gj.InstrumentBackground(), weights={"source": p["fraction"]})
+    >>> events = gj.simulate(jax.random.key(0), model({"fraction": 0.2}), run, events=200)
+    >>> priors = {"fraction": dist.Uniform(0.0, 1.0)}
+    >>> posterior = gj.Posterior(model, priors, run, events, per_decade=20.0)
+    >>> found = gj.fit(posterior, progress=False)
+    >>> abs(found.parameters["fraction"] - 0.2).item() < 4 * found.standard_deviations["fraction"].item()
+    True
     """
     with Progress(progress, "fit", DELAY):
         return _fit(posterior, initial)

@@ -59,7 +59,11 @@ def smc(
     batch: int | None = None,
     **run_options: Unpack[RunOptions],
 ) -> Result:
-    """Draw from a posterior and estimate its evidence, from draws of the prior.
+    """Draw from a posterior and estimate its evidence by sequential Monte Carlo, from draws of the prior.
+
+    Del Moral, Doucet & Jasra 2006 (doi:10.1111/j.1467-9868.2006.00553.x), tempered: the density is prior x L^t, with t
+    from 0 to 1. For several peaks. `key`: a `jax.random.key`; `posterior`: a [`gammajax.Posterior`][]. Returns a
+    [`gammajax.Result`][].
 
     - `particles`: one draw of the posterior each, in four groups as chains.
     - `kernel`: moves of particles at each temperature. "independent" proposes from a Student t with the particles' mean
@@ -78,6 +82,18 @@ def smc(
     `Result.messages` reports moves that leave particles near their start. Groups that disagree show in the R-hat of the
     summary.
     Raises `ValueError` for numbers out of range; after SIGTERM exits with status 75.
+
+    >>> import gammajax as gj, jax, numpyro.distributions as dist
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> def model(p):
+    ...     source = gj.Source(gj.PowerLaw(2.0, 1e-11), gj.Point(0.3, 0.0))
+    ...     return gj.Mixture(source=source, sky=gj.InstrumentBackground(), weights={"source": p["fraction"]})
+    >>> events = gj.simulate(jax.random.key(0), model({"fraction": 0.2}), run, events=200)
+    >>> priors = {"fraction": dist.Uniform(0.0, 1.0)}
+    >>> posterior = gj.Posterior(model, priors, run, events, per_decade=20.0)
+    >>> result = gj.smc(jax.random.key(1), posterior, particles=200, progress=False)
+    >>> bool(0.0 < result.samples["fraction"].mean() < 0.5)
+    True
     """
     moves = moves if moves is not None else {"independent": 8}.get(kernel, 3)
     if kernel not in KERNELS:

@@ -55,6 +55,9 @@ def svi(
 ) -> Result:
     """Fit a distribution to a posterior, draw from it, and weight the draws with the posterior itself.
 
+    Stochastic variational inference (Hoffman et al. 2013, arXiv:1206.7051), by numpyro. `key`: a `jax.random.key`;
+    `posterior`: a [`gammajax.Posterior`][]. Returns a [`gammajax.Result`][].
+
     - `guide`: "flow" fits bent posteriors and needs at least two numbers; "gaussian" has a free covariance.
     - `steps` of Adam at a `learning_rate` that falls to zero, with `particles` draws for each gradient.
     - `draws` of the fitted distribution; the result has equally weighted draws, as many as the effective size of the
@@ -65,6 +68,18 @@ def svi(
     A Pareto k-hat above 0.7 (arXiv:1507.02646) means that the fit misses part of the posterior; `Result.messages`
     reports it.
     Raises `ValueError` for numbers that are too small, for a flow of one number, and as [`gammajax.fit`][] does.
+
+    >>> import gammajax as gj, jax, numpyro.distributions as dist
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> def model(p):
+    ...     source = gj.Source(gj.PowerLaw(2.0, 1e-11), gj.Point(0.3, 0.0))
+    ...     return gj.Mixture(source=source, sky=gj.InstrumentBackground(), weights={"source": p["fraction"]})
+    >>> events = gj.simulate(jax.random.key(0), model({"fraction": 0.2}), run, events=200)
+    >>> priors = {"fraction": dist.Uniform(0.0, 1.0)}
+    >>> posterior = gj.Posterior(model, priors, run, events, per_decade=20.0)
+    >>> result = gj.svi(jax.random.key(1), posterior, guide="gaussian", steps=1000, draws=500, progress=False)
+    >>> bool(0.0 < result.samples["fraction"].mean() < 0.5)
+    True
     """
     for name, value, least in (("steps", steps, 1), ("draws", draws, LEAST), ("particles", particles, 1)):
         if value < least:

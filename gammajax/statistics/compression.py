@@ -25,6 +25,12 @@ class CompressionLoss(eqx.Module):
     - `errors`: factor on the standard deviation of each number; at least one, except for noise of few events.
     - `log_likelihood_ratio`, `log_likelihood_ratio_compressed` of points one standard deviation up in each number
       relative to the parameters, with the other numbers fixed.
+
+    >>> import gammajax as gj, numpy as np
+    >>> one, both = np.ones(1), (np.array([[100.0]]), np.array([[96.0]]))
+    >>> loss = gj.CompressionLoss(("flux",), 1000, 200, *both, 0.04, 1.02 * one, -0.5 * one, -0.48 * one)
+    >>> loss.lost, loss.errors.tolist()
+    (0.04, [1.02])
     """
 
     names: tuple[str, ...] = eqx.field(static=True)
@@ -62,13 +68,31 @@ def compression_loss(
     seed: int = 0,
     **options,
 ) -> CompressionLoss:
-    """Compare the likelihood of events with that of the same events in cells, at the `parameters`.
+    """Compare the likelihood of `events` with that of the same events in cells, at the `parameters`.
+
+        lost = largest eigenvalue of 1 - F_events^(-1/2) F_cells F_events^(-1/2), with the Fisher informations F
 
     - `energy_per_decade`, `pixel` as [`gammajax.Binning.init`][]; `options` as [`gammajax.Posterior`][].
     - `subsample`: number of random events to use, if there are more. The fraction of information lost depends on the
       cells, not on the number of events.
 
-    Raises `ValueError` for parameters, or combinations of parameters, without information in the events.
+    - `model`, `priors`, `observations`: as of [`gammajax.Posterior`][]; `seed` of the choice of the subsample.
+
+    Returns a [`gammajax.CompressionLoss`][]. Raises `ValueError` for parameters, or combinations of parameters, without
+    information in the events.
+
+    >>> import gammajax as gj, jax, jax.numpy as jnp, numpyro.distributions as dist
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> def model(p):
+    ...     source = gj.Source(gj.PowerLaw(2.0, 1e-11), gj.Point(0.3, 0.0))
+    ...     return gj.Mixture(source=source, sky=gj.InstrumentBackground(), weights={"source": p["fraction"]})
+    >>> events = gj.simulate(jax.random.key(0), model({"fraction": 0.2}), run, events=200)
+    >>> loss = gj.compression_loss(
+    ...     model, {"fraction": dist.Uniform(0.0, 1.0)}, run, events, {"fraction": jnp.array(0.2)},
+    ...     energy_per_decade=10, pixel=0.2, per_decade=20.0,
+    ... )
+    >>> bool(loss.lost < 0.5)
+    True
     """
     if len(events) > subsample:
         events = events[np.sort(np.random.default_rng(seed).choice(len(events), subsample, replace=False))]

@@ -55,10 +55,25 @@ THERMAL_RELIC = 2.2e-26  # cm^3 s^-1, Steigman et al. 2012 (arXiv:1204.3622), ab
 class Asimov(eqx.Module):
     """Posterior given the expectation at `truth` in place of events: for fits, profiles, tests and samplers.
 
+        ln L_A(theta) = Int lambda(x; truth) ln(lambda(x; theta) / lambda(x; truth)) dx - N(theta) + N(truth)
+
+    Cowan et al. 2011 (arXiv:1007.1727).
+
     - `posterior` of the simulated points; `volume` [TeV sr] of each point, the inverse of their density.
-    - `number`: expected events of a mixture; one for absolute fluxes, which predict the number of events.
+    - `expected` of each point at the truth. - `number`: expected events of a mixture; one for absolute fluxes, which
+      predict the number of events.
 
     Log-likelihoods are relative to the truth: their maximum is zero, at the truth.
+
+    >>> import gammajax as gj, jax, jax.numpy as jnp, numpyro.distributions as dist
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> def model(p):
+    ...     source = gj.Source(gj.PowerLaw(2.0, 1e-11), gj.Point(0.3, 0.0))
+    ...     return gj.Mixture(source=source, sky=gj.InstrumentBackground(), weights={"source": p["fraction"]})
+    >>> priors, truth = {"fraction": dist.Uniform(0.0, 1.0)}, {"fraction": jnp.array(0.2)}
+    >>> asimov = gj.Asimov.init(jax.random.key(0), model, priors, run, truth, number=200, points=500, per_decade=20.0)
+    >>> bool(abs(asimov.log_likelihood(truth)) < 1e-3)
+    True
     """
 
     posterior: Posterior
@@ -188,6 +203,18 @@ class Forecast(eqx.Module):
       information of the priors if `prior` is true.
     - `precision`: largest relative error of a standard deviation from the finite number of points.
     - `asimov`: the data set, for [`gammajax.profile`][], [`gammajax.test_statistic`][] and samplers.
+
+    >>> import gammajax as gj, jax, numpyro.distributions as dist
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> def model(p):
+    ...     source = gj.Source(gj.PowerLaw(2.0, 1e-11), gj.Point(0.3, 0.0))
+    ...     return gj.Mixture(source=source, sky=gj.InstrumentBackground(), weights={"source": p["fraction"]})
+    >>> priors = {"fraction": dist.Uniform(0.0, 1.0)}
+    >>> expected = gj.forecast(
+    ...     jax.random.key(0), model, priors, run, {"fraction": 0.2}, number=200, points=500, per_decade=20.0
+    ... )
+    >>> expected.names, expected.fisher.shape
+    (('fraction',), (1, 1))
     """
 
     parameters: Parameters
@@ -225,6 +252,11 @@ def forecast(
     **options,
 ) -> Forecast:
     """Expected Fisher information and covariance of observations, without events.
+
+        F_ij = Int (d lambda / d theta_i) (d lambda / d theta_j) / lambda dx
+
+    for absolute fluxes; for a mixture with the density in place of lambda, times `number`. Returns a
+    [`gammajax.Forecast`][]. `key`: a `jax.random.key`.
 
     - `model`, `priors`, `observations`, `options`: as in [`gammajax.Posterior`][].
     - `parameters`: the truth. - `number` of expected events, for a mixture with weights.
@@ -284,7 +316,14 @@ class Sensitivity(eqx.Module):
     - `limits` [band, value]: quantiles of the upper limit on the scale without signal, for the best fit -2, -1, 0, 1
       and 2 standard deviations from zero; the median is `limits[2]`.
     - `discovery`: scale that gives a median significance of 5; `significance`: the median at the scale of the `truth`.
-    - `scale_quantity`, `along_quantity`: physical quantities of the parameters if the model has them; for labels.
+    - `level` of the limits. - `scale_quantity`, `along_quantity`: physical quantities of the parameters if the model
+      has them; for labels.
+
+    >>> import gammajax as gj, numpy as np
+    >>> limits = np.array([[1.0, 2.0], [1.5, 3.0], [2.0, 4.0], [3.0, 6.0], [4.0, 8.0]])
+    >>> expected = gj.Sensitivity("sigma_v", "mass", np.array([1.0, 10.0]), limits, limits[2] * 3, limits[2] / 3, {})
+    >>> expected.limits[2].tolist()  # the medians
+    [2.0, 4.0]
     """
 
     scale: str = eqx.field(static=True)
@@ -312,7 +351,7 @@ class Sensitivity(eqx.Module):
         """Draw median limit, 68 % and 95 % bands and discovery against the other parameter; returns the axes.
 
         If the scale is a cross section or decay rate of dark matter in the model, or the other parameter its
-        mass ([`gammajax.model.quantities.find_quantity`][]), axes are in cm^3 s^-1, s^-1 or TeV, and the thermal relic
+        mass, axes are in cm^3 s^-1, s^-1 or TeV, and the thermal relic
         (2.2e-26, Steigman et al. 2012) is drawn. Other axes have the name of the parameter and no unit.
 
         `unit`: value of scale = 1 in the unit of the axis, 1 if only `ylabel` is given. `xlabel` and
@@ -388,7 +427,8 @@ def sensitivity(
     constraint terms about the truth, or those of `constraints` alone, as of [`gammajax.profile`][]. `parameters` are
     the truth: the others everywhere, the scale for `significance`. The rest is as of [`gammajax.forecast`][].
     Limits are infinite, with a warning, where no scale is excluded: where a nuisance can hide any signal.
-    `progress`: show how far it is, after some seconds.
+    `level` of the limits. `progress`: show how far it is, after some seconds.
+    Returns a [`gammajax.Sensitivity`][].
 
     The median limit mu has q_mu,A = z² = 2.71 (95 %, one-sided) given the expectation without signal, and
     sigma = mu / z. If the best fit lies N sigma above zero the limit is sigma (z + N) (Cowan et al. 2011,
@@ -398,6 +438,19 @@ def sensitivity(
     of events.
 
     Raises `ValueError` as [`gammajax.forecast`][] does.
+
+    >>> import gammajax as gj, jax, numpyro.distributions as dist
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> def model(p):
+    ...     source = gj.Source(gj.PowerLaw(p["index"], 1e-12 * p["flux"]), gj.Point(0.3, 0.0))
+    ...     return gj.Mixture(source=source, sky=gj.InstrumentBackground())
+    >>> priors = {"index": dist.Uniform(1.0, 4.0), "flux": dist.Uniform(0.0, 100.0)}
+    >>> expected = gj.sensitivity(
+    ...     jax.random.key(0), model, priors, run, {"index": 2.0, "flux": 1.0}, scale="flux", along="index",
+    ...     values=[2.0], points=500, progress=False, per_decade=20.0,
+    ... )
+    >>> bool(expected.limits[2, 0] < expected.discovery[0])  # a limit is easier than a discovery
+    True
     """
     values = np.atleast_1d(np.asarray(values, float))
     truth = complete(priors, parameters)

@@ -36,6 +36,12 @@ class Profile(eqx.Module):
     - `parameters` that maximise the likelihood at each value, {name: [value, ...]}.
     - `best`: parameters of the maximum; `best_value`: the profiled number there; `support`: ends of its support.
     - `messages`: problems, in words.
+
+    >>> import gammajax as gj, jax.numpy as jnp, numpy as np
+    >>> values = np.linspace(-4.0, 4.0, 81)
+    >>> curve = gj.Profile("x", values, values**2, {"x": values}, {"x": jnp.array(0.0)}, 0.0, (-np.inf, np.inf))
+    >>> [round(end, 2) for end in curve.interval(0.6827)]
+    [-1.0, 1.0]
     """
 
     name: str = eqx.field(static=True)
@@ -154,14 +160,17 @@ def profile(
 ) -> Profile:
     """Profile likelihood over one parameter, or one number of a vector as in "position[0]".
 
+        q(x) = 2 (ln L_max - max ln L at fixed x)
+
+    - `posterior`: a [`gammajax.Posterior`][] or [`gammajax.Asimov`][]; `name` of the parameter.
     - `values`: where; by default steps from the maximum outwards, until q is 9 or the support ends.
     - `constraints`: parameters whose priors are constraint terms; by default all but what is profiled, none for `[]`
       (module [`gammajax.statistics.conditional`][]). Flat priors are none in any case.
     - `initial`: parameters near the maximum; by default it is searched for as [`gammajax.fit`][] does.
     - `progress`: show how far it is, after some seconds.
 
-    The fit at each value starts from its neighbour's maximum, outwards from the best and then back; the higher maximum
-    is kept. Fits that did not converge are listed in `messages` and raise a warning.
+    Returns a [`gammajax.Profile`][]. The fit at each value starts from its neighbour's maximum, outwards from the best
+    and then back; the higher maximum is kept. Fits that did not converge are listed in `messages` and raise a warning.
     Raises `ValueError` for unknown names, values outside the support, and fractions that add up to one.
 
     >>> import gammajax as gj, jax, numpyro.distributions as dist
@@ -276,6 +285,11 @@ class TestStatistic(eqx.Module):
     - `at_boundary`: whether the null lies at an end of the support, so that TS is zero in half of all cases.
     - `best`, `null_parameters`: parameters that maximise the likelihood, without and with the null.
     - `undefined`: parameters without meaning under the null; `messages`: problems, in words.
+
+    >>> import gammajax as gj
+    >>> found = gj.TestStatistic("flux", 0.0, 25.0, p_value=2.9e-7, at_boundary=True, best={}, null_parameters={})
+    >>> found.significance
+    5.0
     """
 
     __test__ = False  # not for pytest
@@ -317,7 +331,9 @@ def test_statistic(
     initial: dict | None = None,
     progress: bool = True,
 ) -> TestStatistic:
-    """Likelihood-ratio test of one number against a value, by default against no signal.
+    """Likelihood-ratio test of one number against a value, by default against no signal: TS = 2 (ln L_max - ln L_null).
+
+    - `posterior`, `name`: as of [`gammajax.profile`][]; `null`: the value.
 
     Under the null TS follows chi-square with one degree of freedom (Wilks 1938). At an end of the support, for example
     a fraction of zero, TS is half chi-square and half zero (Chernoff 1954, doi:10.1214/aoms/1177728725; Self & Liang
@@ -325,7 +341,19 @@ def test_statistic(
     a signal, the p-value is local, and a message says so. TS is infinite if the null makes events impossible, for
     example without a background.
 
-    `constraints`, `initial`, `progress`: as of [`gammajax.profile`][], which raises the same errors.
+    Returns a [`gammajax.TestStatistic`][]. `constraints`, `initial`, `progress`: as of [`gammajax.profile`][], which
+    raises the same errors.
+
+    >>> import gammajax as gj, jax, numpyro.distributions as dist
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> def model(p):
+    ...     source = gj.Source(gj.PowerLaw(2.0, 1e-11), gj.Point(0.3, 0.0))
+    ...     return gj.Mixture(source=source, sky=gj.InstrumentBackground(), weights={"source": p["fraction"]})
+    >>> events = gj.simulate(jax.random.key(0), model({"fraction": 0.2}), run, events=200)
+    >>> priors = {"fraction": dist.Uniform(0.0, 1.0)}
+    >>> posterior = gj.Posterior(model, priors, run, events, per_decade=20.0)
+    >>> gj.test_statistic(posterior, "fraction", progress=False).significance > 5.0
+    True
     """
     with Progress(progress, f"test of {name} = {null:g}", DELAY):
         return _test_statistic(posterior, name, null, constraints, initial)

@@ -32,18 +32,36 @@ CHUNK = 8  # draws at a time: each takes a few arrays of the length of the event
 def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=None, chunk: int = CHUNK) -> Result:
     """Result of the same draws under `new_posterior`, or under another prior density `log_prior(parameters)`.
 
+        w = p_new(theta | data) / p(theta | data) of each draw theta of `result`
+
     - `posterior`: the posterior of `result`. `new_posterior` has the same data and parameters, and
       may have another model, other priors, responses or engines.
     - `log_prior`: logarithm of the joint prior density, -inf for excluded points; it must be normalised for a correct
       evidence. (The `log_prob` of a numpyro distribution ignores the ends of its support.)
 
-    The draws of the new result are equally weighted; its `weighted` points are exact. It has a log-evidence if
-    the old result has one. Its attributes hold `effective_draws`, `information_loss` [bit] and `pareto_k`, the tail
-    index of the weights (Vehtari et al. 2024, arXiv:1507.02646).
+    - `chunk`: draws whose likelihoods are computed together.
+
+    Returns a [`gammajax.Result`][]. The draws of the new result are equally weighted; its `weighted` points are exact.
+    It has a log-evidence if the old result has one. Its attributes hold `effective_draws`, `information_loss` [bit] and
+    `pareto_k`, the tail index of the weights (Vehtari et al. 2024, arXiv:1507.02646).
 
     Raises `ValueError` if the information loss is above 0.2 bits or the weights have a tail with k above 0.7 (for
     few draws above 1 - 1 / log10 of their number): sample anew then. Also raises it for parameters without draws, and
     for other data. A prior that reaches beyond the old prior, where there are no draws, gives a warning and a message.
+
+    >>> import gammajax as gj, jax, numpyro.distributions as dist
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> def model(p):
+    ...     source = gj.Source(gj.PowerLaw(2.0, 1e-11), gj.Point(0.3, 0.0))
+    ...     return gj.Mixture(source=source, sky=gj.InstrumentBackground(), weights={"source": p["fraction"]})
+    >>> events = gj.simulate(jax.random.key(0), model({"fraction": 0.2}), run, events=200)
+    >>> priors = {"fraction": dist.Uniform(0.0, 1.0)}
+    >>> posterior = gj.Posterior(model, priors, run, events, per_decade=20.0)
+    >>> result = gj.laplace(jax.random.key(1), posterior, draws=500, progress=False)
+    >>> other = gj.Posterior(model, {"fraction": dist.Beta(1.0, 2.0)}, run, events, per_decade=20.0)
+    >>> new = gj.reweight(result, posterior, new_posterior=other)
+    >>> bool(new.samples["fraction"].mean() < result.samples["fraction"].mean() + 0.01)
+    True
     """
     if (new_posterior is None) == (log_prior is None):
         raise ValueError("give either new_posterior or log_prior")

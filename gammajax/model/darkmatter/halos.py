@@ -93,6 +93,7 @@ class Halo(Morphology):
     - `lon`, `lat` [deg]: centre of the halo; `distance` [kpc] to it; `r_s` [kpc]: scale radius.
     - `local_density` [GeV cm^-3]: rho at the observer, r = distance; by default 0.3.
     - `rho_s` [GeV cm^-3]: scale density. If given, it replaces `local_density`; use it for other galaxies.
+    - `decay`: the brightness is that of decay.
 
     The positions of arguments are `lon`, `lat`, those of the profile, `r_s`; the others have names only.
 
@@ -293,9 +294,9 @@ def _cubic(padded, i, t):
 
 
 class Einasto(Halo):
-    """rho = rho_s exp(-2 / alpha ((r / r_s)^alpha - 1)); by default annihilation in the Milky Way.
+    """Einasto profile: rho = rho_s exp(-2 / alpha ((r / r_s)^alpha - 1)).
 
-    Einasto 1965. Other parameters as in [`gammajax.darkmatter.Halo`][].
+    Einasto 1965. `alpha` is the change of the slope with ln r. Other parameters as in [`gammajax.darkmatter.Halo`][].
 
     >>> import gammajax as gj
     >>> round(float(gj.Einasto().j_factor(1.0)) / 1e21, 1)  # 1e21 GeV^2 cm^-5 within a degree
@@ -313,9 +314,14 @@ class Einasto(Halo):
 
 
 class NFW(Halo):
-    """rho = rho_s / (x (1 + x)^2), x = r / r_s (Navarro, Frenk and White 1997).
+    """Navarro-Frenk-White profile: rho = rho_s / (x (1 + x)^2), x = r / r_s.
 
-    Parameters as in [`gammajax.darkmatter.Halo`][].
+    Navarro, Frenk and White 1997 (astro-ph/9611107). Parameters as in [`gammajax.darkmatter.Halo`][].
+
+    >>> import gammajax as gj, jax.numpy as jnp
+    >>> halo = gj.NFW(r_s=20.0, local_density=0.4)
+    >>> round(float(halo.density(jnp.array(8.33))), 4)  # GeV cm^-3 at the Sun
+    0.4
     """
 
     r_s: Scalar = parameter("kpc", 24.42)
@@ -325,10 +331,14 @@ class NFW(Halo):
 
 
 class GeneralizedNFW(Halo):
-    """rho = rho_s x^-gamma (1 + x)^(gamma - 3), x = r / r_s; gamma = 1 is NFW.
+    """Generalised NFW profile: rho = rho_s x^-gamma (1 + x)^(gamma - 3), x = r / r_s.
 
-    `gamma` is the slope of the cusp; it must be below 1.5 in annihilation and 3 in decay, where the flux diverges.
-    Other parameters as in [`gammajax.darkmatter.Halo`][].
+    gamma = 1 is NFW (Zhao 1996, astro-ph/9509122). `gamma` is the slope of the cusp; it must be below 1.5 in
+    annihilation and 3 in decay, where the flux diverges. Other parameters as in [`gammajax.darkmatter.Halo`][].
+
+    >>> import gammajax as gj
+    >>> bool(gj.GeneralizedNFW(gamma=1.25).j_factor(1.0) > gj.NFW().j_factor(1.0))
+    True
     """
 
     gamma: Scalar = parameter("", 1.0)
@@ -342,11 +352,15 @@ class GeneralizedNFW(Halo):
 
 
 class CoredNFW(Halo):
-    """rho = rho_s / ((x + r_c / r_s) (1 + x)^2), x = r / r_s: NFW with a core of radius `r_c` [kpc].
+    """NFW with a core of radius `r_c` [kpc]: rho = rho_s / ((x + r_c / r_s) (1 + x)^2), x = r / r_s.
 
     Penarrubia et al. 2012 (arXiv:1207.2772) write it as rho_0 r_s^3 / ((r_c + r) (r_s + r)^2); `CNFW` of lenstronomy
     is the same. r_c = 0 is NFW, and r_c = r_s is (1 + x)^-3. Other papers call other profiles cored NFW, for example
     the coreNFW of Read et al. 2016 (arXiv:1508.04143). Other parameters as in [`gammajax.darkmatter.Halo`][].
+
+    >>> import gammajax as gj
+    >>> bool(gj.CoredNFW(r_c=1.0).j_factor(1.0) < gj.NFW().j_factor(1.0))
+    True
     """
 
     r_c: Scalar = parameter("kpc", 1.0)
@@ -361,9 +375,14 @@ class CoredNFW(Halo):
 
 
 class Burkert(Halo):
-    """rho = rho_s / ((1 + x) (1 + x^2)), x = r / r_s (Burkert 1995, astro-ph/9504041).
+    """Burkert profile: rho = rho_s / ((1 + x) (1 + x^2)), x = r / r_s.
 
-    Parameters as in [`gammajax.darkmatter.Halo`][].
+    Burkert 1995 (astro-ph/9504041). Parameters as in [`gammajax.darkmatter.Halo`][].
+
+    >>> import gammajax as gj
+    >>> dwarf = gj.Burkert(104.3, 22.8, distance=76.0, r_s=0.4, rho_s=8.0)
+    >>> bool(dwarf.j_factor(0.5) < dwarf.j_factor())  # GeV^2 cm^-5
+    True
     """
 
     r_s: Scalar = parameter("kpc", 12.67)
@@ -373,9 +392,13 @@ class Burkert(Halo):
 
 
 class Moore(Halo):
-    """rho = rho_s x^-1.16 (1 + x)^-1.84, x = r / r_s (Diemand, Moore and Stadel 2004, astro-ph/0402267).
+    """Moore profile: rho = rho_s x^-1.16 (1 + x)^-1.84, x = r / r_s.
 
-    Parameters as in [`gammajax.darkmatter.Halo`][].
+    Diemand, Moore and Stadel 2004 (astro-ph/0402267). Parameters as in [`gammajax.darkmatter.Halo`][].
+
+    >>> import gammajax as gj
+    >>> bool(gj.Moore().j_factor(1.0) > gj.NFW().j_factor(1.0))
+    True
     """
 
     r_s: Scalar = parameter("kpc", 30.28)
@@ -385,9 +408,14 @@ class Moore(Halo):
 
 
 class Isothermal(Halo):
-    """rho = rho_s / (1 + x^2), x = r / r_s (Begeman, Broeils and Sanders 1991).
+    """Cored isothermal profile: rho = rho_s / (1 + x^2), x = r / r_s.
 
-    Parameters as in [`gammajax.darkmatter.Halo`][].
+    Begeman, Broeils and Sanders 1991 (doi:10.1093/mnras/249.3.523). Parameters as in [`gammajax.darkmatter.Halo`][].
+
+    >>> import gammajax as gj
+    >>> halo = gj.Isothermal(decay=True)
+    >>> bool(halo.d_factor(1.0) > 0.0)  # GeV cm^-2
+    True
     """
 
     r_s: Scalar = parameter("kpc", 4.38)
@@ -397,13 +425,18 @@ class Isothermal(Halo):
 
 
 class Zhao(Halo):
-    """rho = rho_s x^-gamma (1 + x^(1 / alpha))^((gamma - beta) alpha), x = r / r_s.
+    """Zhao profile: rho = rho_s x^-gamma (1 + x^(1 / alpha))^((gamma - beta) alpha), x = r / r_s.
 
     Zhao 1996 (astro-ph/9509122), eq. 1, in the notation of gammapy.
 
     `gamma` and `beta` are the slopes well within and well beyond r_s, and `alpha` is the width of the change; NFW is
     alpha = 1, beta = 3, gamma = 1. `gamma` must be below 1.5 in annihilation and 3 in decay, where the flux of the
     cusp diverges, and `beta` above 0.5 and 1. Other parameters as in [`gammajax.darkmatter.Halo`][].
+
+    >>> import gammajax as gj, jax.numpy as jnp
+    >>> radius = jnp.array([1.0, 10.0, 100.0])  # kpc
+    >>> bool(jnp.allclose(gj.Zhao(alpha=1.0, beta=3.0, gamma=1.0).density(radius), gj.NFW().density(radius), rtol=1e-4))
+    True
     """
 
     alpha: Scalar = parameter("", 1.0)
