@@ -104,6 +104,9 @@ from gammajax.statistics.forecasts import Sensitivity as Sensitivity
 from gammajax.statistics.forecasts import forecast as forecast
 from gammajax.statistics.forecasts import sensitivity as sensitivity
 from gammajax.statistics.reweighting import reweight as reweight
+from gammajax.statistics.comparison import Comparison as Comparison
+from gammajax.statistics.comparison import Criteria as Criteria
+from gammajax.statistics.comparison import compare as compare
 from gammajax.statistics.compression import CompressionLoss as CompressionLoss
 from gammajax.statistics.compression import compression_loss as compression_loss
 

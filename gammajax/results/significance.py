@@ -143,11 +143,11 @@ def savage_dickey(
         upper = float(beta.ppf(CONFIDENCE, 3.0 + 1.0, max(effective - 3.0, 1.0)))
         result, error = math.log(prior_density * distance[last] / upper), math.nan
     known = f"ln B > {result:.1f}" if limit else f"ln B = {result:.2f} +- {error:.2f}"
-    strength = f"{known}, {_strength(result, limit)}"
+    said = f"{known}, {strength(result, limit)}"
     if limit:
-        strength += f" ({CONFIDENCE:.0%} limit of {effective:.0f} effective draws)"
+        said += f" ({CONFIDENCE:.0%} limit of {effective:.0f} effective draws)"
     favoured = "free" if result > 0 or limit else "fixed"
-    return BayesFactor(result, error, limit, f"{name} {favoured} rather than {_opposite(favoured, null)}: {strength}")
+    return BayesFactor(result, error, limit, f"{name} {favoured} rather than {_opposite(favoured, null)}: {said}")
 
 
 def model_comparison(first: tuple[float, float], second: tuple[float, float]) -> BayesFactor:
@@ -156,7 +156,7 @@ def model_comparison(first: tuple[float, float], second: tuple[float, float]) ->
     factor = BayesFactor(log, error, False, "")
     favoured = "the first" if log >= 0 else "the second"
     text = (
-        f"ln B = {log:.2f} +- {error:.2f}, {_strength(log)} evidence for {favoured} model; "
+        f"ln B = {log:.2f} +- {error:.2f}, {strength(log)} evidence for {favoured} model; "
         f"probability of the first {factor.probability:.3g} at equal odds"
     )
     return factor._replace(text=text)
@@ -226,7 +226,8 @@ def _reaches(values, weights, effective, null):
     return distance[min(int(np.searchsorted(mass, NEAREST / effective)), len(mass) - 1)] < EDGE * spread
 
 
-def _strength(log, limit=False):
+def strength(log: float, limit: bool = False) -> str:
+    """Word for a Bayes factor by its logarithm."""
     if limit and log < SCALE[0][0]:  # a lower bound near zero is inconclusive
         return SCALE[0][1]
     return next(word for bound, word in SCALE if abs(log) < bound)
