@@ -107,7 +107,7 @@ class Comparison(eqx.Module):
 
     def plot(self):
         """Draw ln B and the differences of elpd to the best model, with their errors; returns the figure."""
-        from gammajax.plots.models import plot_comparison
+        from gammajax.plots.comparisons import plot_comparison
 
         return plot_comparison(self)
 
