@@ -35,10 +35,16 @@ def read_off_runs(
 ) -> Data:
     """Events and observations of the runs of a DL3 folder that have no source.
 
-    Those with `target` as TARGET_NAME or OBJECT in `obs-index.fits.gz`; the other arguments are those of
-    [`gammajax.io.read_gadf`][]. Give faint sources in the fields as `exclusion`.
+    Those with `target` as TARGET_NAME or OBJECT in `obs-index.fits.gz` in the folder `path`; the other arguments,
+    `offset_max` [deg], `energy_range` [TeV], `exclusion`, `frame` and `warn`, are those of [`gammajax.io.read_gadf`][].
+    Give faint sources in the fields as `exclusion`.
 
-    Raises `ValueError` for a folder without such runs, and as `read_gadf` does.
+    Returns what `read_gadf` does. Raises `ValueError` for a folder without such runs, and as `read_gadf` does.
+
+    >>> import gammajax as gj
+    >>> gj.io.read_off_runs("no/such/folder")
+    Traceback (most recent call last):
+    FileNotFoundError: no/such/folder: no such folder
     """
     store, _, folder = open_store(path)
     table = store.obs_table
@@ -85,8 +91,16 @@ def write_background(
     - `energy_edges` [TeV], `lon_edges`, `lat_edges` [deg]: of bins, by default ten a decade over the selected energies,
       and 0.2 deg over the field of view.
 
-    The file is complete, or not there. Raises `FileExistsError` if it exists and `overwrite` is false, and `ValueError`
-    for another alignment, numbers that are traced, and edges that do not increase.
+    The file `path` is complete, or not there; nothing is returned. Raises `FileExistsError` if it exists and
+    `overwrite` is false, and `ValueError` for another alignment, numbers that are traced, and edges that do not
+    increase. `background` has one row for each of the `observations`, or shared numbers.
+
+    >>> import gammajax as gj, os, tempfile
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     gj.io.write_background(f"{folder}/b.fits", gj.InstrumentBackground(1.1), run, alignment="RADEC")
+    ...     os.listdir(folder)
+    ['b.fits']
     """
     from astropy.io import fits
     from gammapy.irf import Background3D

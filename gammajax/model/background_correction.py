@@ -61,6 +61,11 @@ class BackgroundCorrection(eqx.Module):
 
     Raises `ValueError` for nodes that do not increase, are fewer than three, or not as many as values, and for
     gradients of another shape.
+
+    >>> import gammajax as gj
+    >>> correction = gj.BackgroundCorrection(energy=[0.1, 0.0, -0.2], energy_nodes=(0.5, 2.0, 8.0))
+    >>> round(float(correction(2.0, 0.0, 0.0)), 4)
+    1.0
     """
 
     energy: Numbers = _numbers()
@@ -239,13 +244,15 @@ def correction_prior(
 ) -> MultivariateNormal:
     """Prior of the numbers of [`gammajax.BackgroundCorrection.of`][], about no correction.
 
+    - `energy_nodes` [TeV], `offset_nodes` [deg], `degree`: those of the correction.
+
     Both splines have a [`gammajax.smooth_prior`][] with second differences of `energy_scale` and `offset_scale`, and
     `tilt` and `level` of both: nodes should be about evenly spaced, in ln E' and in offset. The level is small because
     the norm of the background has it. Gradients are independent, of standard deviation `gradient` [deg^-k], one number
     or one for each power. All are in natural logarithms. For one correction per observation take
     `.expand([observations])`.
 
-    Raises `ValueError` for nothing to correct, a degree below zero, and scales that are not positive.
+    Returns a numpyro distribution over vectors. Raises `ValueError` for nothing to correct, a degree below zero, and scales that are not positive.
 
     >>> import gammajax as gj
     >>> gj.correction_prior(energy_nodes=[0.5, 1.0, 2.0, 4.0], degree=1).event_shape
