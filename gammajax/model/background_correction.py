@@ -252,7 +252,8 @@ def correction_prior(
     or one for each power. All are in natural logarithms. For one correction per observation take
     `.expand([observations])`.
 
-    Returns a numpyro distribution over vectors. Raises `ValueError` for nothing to correct, a degree below zero, and scales that are not positive.
+    Returns a numpyro distribution over vectors. Raises `ValueError` for nothing to correct, a degree below zero, and
+    scales that are not positive.
 
     >>> import gammajax as gj
     >>> gj.correction_prior(energy_nodes=[0.5, 1.0, 2.0, 4.0], degree=1).event_shape
