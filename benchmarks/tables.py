@@ -169,6 +169,20 @@ ABOUT = {
         "points of energy. `after`: by exact means, on the same events; with `--seed 1` projections to true energies "
         "are whole, too, which before lost 3.4e-4 of every dispersion. An error of the fraction is 1.1e-4.",
     ),
+    "off_runs": (
+        "python -m benchmarks.off_runs",
+        "The background tables of 45 H.E.S.S. runs without a source, with a norm for each run, and a smooth correction "
+        "that they share. `chi2_before` and `chi2_after`: of counts against those expected, of all runs together. "
+        "`gain`: of ln L of runs that the fit has not seen, in ten parts; its error is the scatter of the runs. "
+        "`gain_of_fit`: on the runs of the fit. On two cores shared with other work. "
+        "Figure: [off_runs.png](results/off_runs.png).",
+    ),
+    "off_runs-calibration": (
+        "python -m benchmarks.off_runs --calibration 40",
+        "Corrections and norms from the prior, simulated in three of the runs, and ranked in the Gaussian of the fit. "
+        "Target: inside the band, and standard deviations of pulls of one. `[i]` of `shape`: values at nodes of "
+        "energy, of offset, and two gradients.",
+    ),
     "on-off": (
         "python -m benchmarks.on_off",
         "ON and OFF regions with few counts, by the number of expected ON counts of the source: bias of the maximum "

@@ -52,7 +52,9 @@ from gammajax.model.darkmatter import Moore as Moore
 from gammajax.model.darkmatter import ParticleModel as ParticleModel
 from gammajax.model.darkmatter import Zhao as Zhao
 from gammajax.model.off_background import OffBackground as OffBackground
-from gammajax.model.off_background import smooth_prior as smooth_prior
+from gammajax.model.splines import smooth_prior as smooth_prior
+from gammajax.model.background_correction import BackgroundCorrection as BackgroundCorrection
+from gammajax.model.background_correction import correction_prior as correction_prior
 from gammajax.model.mixture import InstrumentBackground as InstrumentBackground
 from gammajax.model.mixture import Mixture as Mixture
 from gammajax.model.mixture import Source as Source

@@ -233,7 +233,7 @@ def _group(key, components, observations, number, name):
         if isinstance(component, OffBackground):
             raise ValueError("events of an OffBackground have no directions: draw ON and OFF by simulate_on_off")
         if isinstance(component, InstrumentBackground):
-            component.check_observations(len(observations))
+            component.check_observations(observations)
             samplers += [_BackgroundSampler.init(component.select(i), o) for i, o in enumerate(observations)]
             detected_in += observations
         else:
@@ -393,9 +393,11 @@ class _BackgroundSampler(eqx.Module):
             raise ValueError(f"observation {observation.obs_id}: the background response does not cover the energies")
         nodes = np.asarray(axis.nodes, np.float64)
         nodes = nodes[(nodes > low) & (nodes < high)]
-        log_edges = _padded(np.unique(np.concatenate([np.arange(low, high, 0.1), [high], nodes])), LAYERS)
+        # splines of a correction bend between the corners
+        step = 0.1 if background.correction is None else 0.05
+        log_edges = _padded(np.unique(np.concatenate([np.arange(low, high, step), [high], nodes])), LAYERS)
         # equal-area squares of sky, smaller than the table's cells; corners bound the linear interpolation of the log
-        half_width, squares = observation.offset_max, max(8, int(np.ceil(observation.offset_max / 0.1)))
+        half_width, squares = observation.offset_max, max(8, int(np.ceil(observation.offset_max / step)))
         corners = np.linspace(-half_width, half_width, 2 * squares + 1)
         x, y = np.meshgrid(corners, corners)
         lon, lat = deproject(jnp.asarray(x), jnp.asarray(y), observation.lon, observation.lat)
@@ -428,7 +430,8 @@ class _BackgroundSampler(eqx.Module):
         x = (square % self.squares + v) * step - self.half_width
         y = (square // self.squares + w) * step - self.half_width
         lon, lat = deproject(x, y, observation.lon, observation.lat)
-        rate = observation.background(energy, lon, lat) * self.background.factor(energy) * energy
+        factor = self.background.corrected(energy, *observation.fov_coordinates(lon, lat))
+        rate = observation.background(energy, lon, lat) * factor * energy
         keep = jax.random.uniform(keys[4], (size,)) * self.envelope[cell] < rate
         return jnp.stack([energy, lon, lat, energy, lon, lat]), keep
 
@@ -462,7 +465,8 @@ def _layers(observation, background, energy, lon, lat):
     """Background [sr^-1] per ln E' at layers of energy and directions."""
 
     def layer(e):
-        return observation.background(jnp.full(lon.shape, e), lon, lat) * background.factor(e) * e
+        factor = background.corrected(e, *observation.fov_coordinates(lon, lat))
+        return observation.background(jnp.full(lon.shape, e), lon, lat) * factor * e
 
     return jax.lax.map(layer, energy)
 

@@ -39,6 +39,7 @@ from gammajax.cli.settings import (
     Longitude,
     LongitudeValue,
     Number,
+    Numbered,
     Positive,
     Radius,
     RightAscension,
@@ -57,7 +58,8 @@ from gammajax.io.ctao_prod5 import EMBEDDED
 from gammajax.io.text import same_unit
 from gammajax.model import darkmatter, lines, mixture, morphology, shapes, spectra
 from gammajax.model.absorption import Absorption
-from gammajax.model.priors import check_names
+from gammajax.model.background_correction import BackgroundCorrection, check_degree, correction_prior
+from gammajax.model.priors import check_names, cube_size
 from gammajax.model.response_change import ResponseChange
 from gammajax.model.templates import TemplateMap
 from gammajax.samplers.importance import LEAST
@@ -400,12 +402,57 @@ class Source(Strict):
         return self.spectrum.named_units() + self.morphology.named_units()
 
 
+class CorrectionPart(Strict):
+    """Smooth correction of the background: its numbers, or the parameter that holds them all, and what they are of."""
+
+    numbers: Numbered
+    energy_nodes: list[Energy] = Field(default_factory=list)
+    offset_nodes: list[number_in("deg")] = Field(default_factory=list)  # pyright: ignore[reportInvalidTypeForm]
+    degree: Whole = 0
+
+    @property
+    def of(self) -> tuple[list[float], list[float], int]:
+        """What the numbers are of."""
+        return self.energy_nodes, self.offset_nodes, self.degree
+
+    @model_validator(mode="after")
+    def _fits(self):
+        correction_prior(*self.of)  # refuses nodes and degrees
+        size = len(self.energy_nodes) + len(self.offset_nodes) + 2 * self.degree
+        if not isinstance(self.numbers, str) and len(self.numbers) != size:
+            raise ValueError(f"numbers: a correction of these nodes and degree has {size}, not {len(self.numbers)}")
+        return self
+
+    def build(self, parameters: dict) -> BackgroundCorrection:
+        """The correction at these parameters."""
+        if isinstance(self.numbers, str):
+            return BackgroundCorrection.of(parameters[self.numbers], *self.of)
+        numbers = [parameters[one] if isinstance(one, str) else one for one in self.numbers]
+        return BackgroundCorrection.of(jnp.stack([jnp.asarray(one, float) for one in numbers]), *self.of)
+
+    def references(self) -> list[tuple[str, str]]:
+        """Key and name of each parameter used."""
+        if isinstance(self.numbers, str):
+            return [("numbers", self.numbers)]
+        return [(f"numbers.{i}", name) for i, name in enumerate(self.numbers) if isinstance(name, str)]
+
+
 class Background(_part("background", mixture.InstrumentBackground, units=SPECTRUM_UNITS)):
     """The instrument's own background."""
 
+    correction: CorrectionPart | None = None
+
     def build(self, parameters: dict) -> mixture.InstrumentBackground:
         """The component at these parameters."""
-        return mixture.InstrumentBackground(**self.arguments(parameters))
+        arguments = self.arguments(parameters)
+        if self.correction is not None:
+            arguments["correction"] = self.correction.build(parameters)
+        return mixture.InstrumentBackground(**arguments)
+
+    def references(self) -> list[tuple[str, str]]:
+        """Key and name of each parameter used."""
+        own = [] if self.correction is None else self.correction.references()
+        return super().references() + [(f"correction.{key}", name) for key, name in own]
 
 
 class ResponsePart(_part("response", ResponseChange, "response", units=RESPONSE_UNITS)):
@@ -505,13 +552,16 @@ PRIORS: dict[str, tuple[Callable, tuple[str, ...]]] = {
     "half-normal": (dist.HalfNormal, ("sd",)),
     "beta": (dist.Beta, ("a", "b")),
     "dirichlet": (lambda concentration: dist.Dirichlet(jnp.asarray(concentration, float)), ("concentration",)),
+    "correction": (correction_prior, ()),
 }
+# arguments of `correction_prior` that a file may give
+CORRECTION = ("energy_nodes", "offset_nodes", "degree", "energy_scale", "offset_scale", "gradient")
 
 
 class Parameter(Strict):
     """Prior of one parameter, its true value when it is known, and its unit."""
 
-    prior: Literal["uniform", "log-uniform", "normal", "log-normal", "half-normal", "beta", "dirichlet"]
+    prior: Literal["uniform", "log-uniform", "normal", "log-normal", "half-normal", "beta", "dirichlet", "correction"]
     low: Number | None = None
     high: Number | None = None
     mean: Number | None = None
@@ -519,22 +569,33 @@ class Parameter(Strict):
     a: Positive | None = None
     b: Positive | None = None
     concentration: list[Positive] | None = Field(None, min_length=2)
+    energy_nodes: list[Energy] | None = None
+    offset_nodes: list[number_in("deg")] | None = None  # pyright: ignore[reportInvalidTypeForm]
+    degree: Whole | None = None
+    energy_scale: Positive | None = None
+    offset_scale: Positive | None = None
+    gradient: Positive | None = None
     truth: Truth | None = None
     unit: str | None = None
 
     @model_validator(mode="after")
     def _arguments(self):
         names = PRIORS[self.prior][1]
-        given = f"a {self.prior} prior is given by {' and '.join(names)}"
+        given = f"a {self.prior} prior is given by {' and '.join(names or CORRECTION)}"
         for name in ("low", "high", "mean", "sd", "a", "b", "concentration"):
             value = getattr(self, name)
             if (value is None) == (name in names):
                 raise ValueError(f"{given}; {name} is missing" if value is None else f"{given}, not by {name}: {value}")
+        for name in CORRECTION:
+            if self.prior != "correction" and getattr(self, name) is not None:
+                raise ValueError(f"{given}, not by {name}")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise ValueError(f"low = {self.low:g} must be below high = {self.high:g}")
         if self.prior == "log-uniform" and not (self.low or 0.0) > 0:
             raise ValueError(f"a log-uniform prior needs low > 0, not {self.low:g}")
-        numbers = len(self.concentration) if self.concentration else None
+        if self.degree is not None:
+            check_degree(self.degree)
+        numbers = self.numbers
         if self.truth is not None and (len(self.truth) if isinstance(self.truth, list) else None) != numbers:
             wanted = f"a list of {numbers} numbers" if numbers else "a number"
             raise ValueError(f"the truth of a {self.prior} prior is {wanted}, not {self.truth}")
@@ -553,7 +614,7 @@ class Parameter(Strict):
             "log-uniform": (self.low, self.high),
             "half-normal": (0.0, math.inf),
             "log-normal": (0.0, math.inf),
-        }.get(self.prior, (-math.inf, math.inf) if self.prior == "normal" else (0.0, 1.0))
+        }.get(self.prior, (-math.inf, math.inf) if self.prior in ("normal", "correction") else (0.0, 1.0))
         values: list = self.truth if isinstance(self.truth, list) else [self.truth]
         inside = all(low <= value <= high for value in values) and not (self.prior == "log-normal" and 0.0 in values)
         if not inside:
@@ -565,7 +626,16 @@ class Parameter(Strict):
     def distribution(self) -> dist.Distribution:
         """The prior as a numpyro distribution."""
         kind, names = PRIORS[self.prior]
+        if self.prior == "correction":
+            return kind(**{name: getattr(self, name) for name in CORRECTION if getattr(self, name) is not None})
         return kind(*(getattr(self, name) for name in names))
+
+    @property
+    def numbers(self) -> int | None:
+        """Number of elements of a vector, None for a number."""
+        if self.prior == "correction":
+            return len(self.energy_nodes or ()) + len(self.offset_nodes or ()) + 2 * (self.degree or 0)
+        return len(self.concentration) if self.concentration else None
 
 
 def _default(sampler: Callable, name: str) -> Any:
@@ -647,6 +717,7 @@ class Config(Strict):
     @model_validator(mode="after")
     def _consistent(self):
         self._check_names()
+        self._check_corrections()
         self._check_scales()
         self._check_sampler()
         self._check_frames()
@@ -668,13 +739,30 @@ class Config(Strict):
         for key, name in used:
             if name not in self.parameters:
                 raise ValueError(f"model.{key}: the model uses an {unknown('parameter', name, self.parameters)}")
-            several = self.parameters[name].concentration
-            if (several is not None) != (key.split(".")[-1] == "weights"):
-                wanted = "fractions, of a dirichlet prior" if several is None else f"one number, not {len(several)}"
+            prior, several = self.parameters[name].prior, self.parameters[name].numbers
+            vectors = {"weights": "dirichlet", "numbers": "correction"}
+            kind = vectors.get(key.split(".")[-1])
+            if prior != kind and (kind or several):
+                wanted = {"dirichlet": "fractions, of a dirichlet prior", "correction": "numbers of a correction prior"}
+                wanted = wanted[kind] if kind else f"one number, not {several}"
                 raise ValueError(f"model.{key}: parameter {name!r} must stand for {wanted}")
         for name in self.parameters:
             if name not in {name for _, name in used}:
                 raise ValueError(f"parameters.{name}: parameter {name!r} is not used in the model")
+
+    def _check_corrections(self):
+        """Refuse corrections of other nodes and degree than their priors."""
+        for path, component in self.model.leaves().items():
+            correction = getattr(component, "correction", None)
+            if correction is None or not isinstance(correction.numbers, str):
+                continue
+            prior = self.parameters[correction.numbers]
+            if (prior.energy_nodes or [], prior.offset_nodes or [], prior.degree or 0) != correction.of:
+                where = f"model.components.{path.replace('/', '.components.')}.correction"
+                raise ValueError(
+                    f"{where}: energy_nodes, offset_nodes and degree must be those of the prior of "
+                    f"{correction.numbers!r}"
+                )
 
     def _check_scales(self):
         """Refuse fluxes that cannot be."""
@@ -707,7 +795,7 @@ class Config(Strict):
     def _check_sampler(self):
         """Refuse settings that a sampler would refuse after a long set-up."""
         if isinstance(self.sampler, Nested):
-            size = sum(len(p.concentration) - 1 if p.concentration else 1 for p in self.parameters.values())
+            size = sum(cube_size(p.distribution()) for p in self.parameters.values())
             if self.sampler.live < 2 * (size + 1):
                 raise ValueError(
                     f"sampler.live: {self.sampler.live} is below {2 * (size + 1)}, twice the dimensions plus two"

@@ -194,6 +194,15 @@ def _fraction(name, value):
     return value
 
 
+def numbered(value):
+    """List of numbers or names of parameters, or the name of a parameter that holds them all."""
+    if isinstance(value, list | tuple):
+        return [or_name(one, number) for one in value]
+    if not is_name(value):
+        raise ValueError(f"must be a list of numbers, or the name of a parameter, not {value!r}")
+    return value
+
+
 def texts(value):
     """Text, or a list of them."""
     if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
@@ -220,6 +229,7 @@ Switch = Annotated[bool, BeforeValidator(switch)]
 Events = Annotated[Any, BeforeValidator(count_or_switch)]
 Truth = Annotated[Any, BeforeValidator(truth)]
 Fractions = Annotated[Any, BeforeValidator(fractions)]
+Numbered = Annotated[Any, BeforeValidator(numbered)]
 Texts = Annotated[Any, BeforeValidator(texts)]
 Frame = Literal["icrs", "galactic"]
 Longitude = Annotated[Any, BeforeValidator(longitude)]

@@ -1,5 +1,7 @@
 """Files: instrument responses, observations and events in GADF formats. Only this package imports gammapy, astropy."""
 
+from gammajax.io.backgrounds import read_off_runs as read_off_runs
+from gammajax.io.backgrounds import write_background as write_background
 from gammajax.io.catalogs import catalog as catalog
 from gammajax.io.ctao_prod5 import ctao as ctao
 from gammajax.io.ctao_prod5 import observation as observation

@@ -199,7 +199,7 @@ def runs_of_store(path, obs_ids, needed, event_types=None):
     if not folders:
         raise ValueError("path is a dict without folders; give one for each event type")
     asked = None if event_types is None else [event_types] if isinstance(event_types, str) else list(event_types)
-    stores = [(str(kind), _open(folder)) for kind, folder in folders.items()]
+    stores = [(str(kind), open_store(folder)) for kind, folder in folders.items()]
     runs = [run for kind, store in stores for run in _listed(kind, store, obs_ids)]
     if asked is not None:
         kinds = {kind for _, _, kind, _ in runs}
@@ -335,7 +335,8 @@ def _reading(name):
         raise ValueError(f"{name}: {one_line(error)}") from error
 
 
-def _open(path):
+def open_store(path):
+    """Data store of a folder, the numbers of its runs, and the folder; raises as [`read_gadf`][] does."""
     from gammapy.data import DataStore
 
     folder = expand(path)

@@ -339,6 +339,10 @@ def _model_to_gammapy(name, component, frame, geom, energy_range, dataset_name):
     from gammapy.modeling.models import FoVBackgroundModel, PowerLawNormSpectralModel, SkyModel
 
     if isinstance(component, InstrumentBackground):
+        if component.correction is not None:
+            raise ValueError(
+                f"component {name!r}: gammapy has no model of a correction; write its background by io.write_background"
+            )
         norm, tilt, reference = (number(v) for v in (component.norm, component.tilt, component.reference))
         factor = PowerLawNormSpectralModel(norm=norm, tilt=tilt, reference=reference * u.TeV)
         return FoVBackgroundModel(dataset_name, spectral_model=factor, name=name)

@@ -120,6 +120,11 @@ class Binned(Data):
             if isinstance(part, OffBackground):  # of ON and OFF regions
                 continue
             if isinstance(part, InstrumentBackground):
+                if part.correction is not None:
+                    raise ValueError(
+                        f"component {path!r} has a correction over the field of view, which binned data do not know; "
+                        "give it to data of events, and name the components of each by components="
+                    )
                 if self.background is not None:
                     engines[path] = Scaled(jnp.asarray(self.energy), jnp.asarray(self.background))
                 elif self.components is not None and path in self.components:

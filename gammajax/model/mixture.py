@@ -19,6 +19,7 @@ from gammajax.common.parameters import (
     require_positive,
     scalar,
 )
+from gammajax.model.background_correction import BackgroundCorrection
 from gammajax.model.morphology import Morphology
 from gammajax.model.off_background import OffBackground
 from gammajax.model.response_change import ResponseChange
@@ -65,7 +66,10 @@ class InstrumentBackground(eqx.Module):
     """The instrument's own background: norm (E' / reference)^-tilt x rate of the response file.
 
     It is a rate per reconstructed energy and direction [TeV^-1 s^-1 sr^-1], so it is not convolved with the response.
-    `norm` and `tilt` are numbers, or arrays with one number per observation; `reference` [TeV].
+    `norm` and `tilt` are numbers, or arrays with one number per observation; `reference` [TeV]. `correction`: a
+    [`gammajax.BackgroundCorrection`][], a further factor that is smooth in energy and over the field of view, or None.
+
+    Raises `ValueError` for a correction of another type.
 
     >>> import gammajax as gj
     >>> background = gj.InstrumentBackground(norm=1.1, tilt=0.05)
@@ -76,33 +80,51 @@ class InstrumentBackground(eqx.Module):
     norm: Float[Array | np.ndarray, "*observation"] = eqx.field(converter=floating, default=1.0)
     tilt: Float[Array | np.ndarray, "*observation"] = eqx.field(converter=floating, default=0.0)
     reference: Scalar = parameter("TeV", 1.0)
+    correction: BackgroundCorrection | None = None
     __repr__, __pdoc__ = described, document
 
     def __check_init__(self):
         require_finite(self)
         require_positive(self, "reference")
+        if not isinstance(self.correction, BackgroundCorrection | None):
+            raise ValueError(
+                "the correction of an InstrumentBackground must be a gammajax.BackgroundCorrection, not "
+                f"{self.correction!r}"
+            )
 
     def select(self, observation) -> "InstrumentBackground":
-        """The background with norm and tilt of one observation, or of an array of observation indices."""
+        """The background with the numbers of one observation, or of an array of observation indices."""
         norm, tilt = (v if jnp.ndim(v) == 0 else jnp.asarray(v)[observation] for v in (self.norm, self.tilt))
-        return InstrumentBackground(norm, tilt, self.reference)
+        correction = None if self.correction is None else self.correction.select(observation)
+        return InstrumentBackground(norm, tilt, self.reference, correction)
 
     def factor(self, energy) -> Float[Array, "..."]:
-        """Factor on the rate of the response file at reconstructed `energy` [TeV], broadcast with norm and tilt."""
+        """Norm and tilt at reconstructed `energy` [TeV], broadcast with both; without the correction."""
         if is_concrete(self.tilt) and not np.any(
             np.asarray(self.tilt)
         ):  # no power of every event's energy in each call
             return jnp.broadcast_to(self.norm, jnp.broadcast_shapes(jnp.shape(energy), jnp.shape(self.norm)))
         return jnp.asarray(self.norm) * jnp.exp(-self.tilt * jnp.log(energy / self.reference))
 
-    def check_observations(self, count: int) -> None:
-        """Raise `ValueError` unless norm and tilt are numbers or have one for each of `count` observations."""
+    def corrected(self, energy, fov_lon, fov_lat) -> Float[Array, "..."]:
+        """Factor of one observation at reconstructed `energy` [TeV] and field-of-view coordinates [deg]."""
+        factor = self.factor(energy)
+        return factor if self.correction is None else factor * self.correction(energy, fov_lon, fov_lat)
+
+    def check_observations(self, observations) -> None:
+        """Raise `ValueError` unless every part is shared or has one row for each of the observations.
+
+        Also for nodes of the correction outside the tables of all backgrounds.
+        """
+        count = len(observations)
         for name, value in (("norm", self.norm), ("tilt", self.tilt)):
             if jnp.shape(value) not in ((), (count,)):
                 raise ValueError(
                     f"the background's {name} has shape {jnp.shape(value)}; give one number, or {count}, one for each "
                     "observation"
                 )
+        if self.correction is not None:
+            self.correction.check_observations(observations)
 
 
 SLACK = 1e-6  # rounding of a sum of weights in single precision

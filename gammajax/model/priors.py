@@ -55,13 +55,13 @@ def from_cube(prior: Distribution, u: Float[Array, " number"]) -> Float[Array, "
         return stick_breaking(from_cube(breaks, u))
     if isinstance(prior, Independent):
         return from_cube(prior.base_dist, u)
-    if isinstance(prior, MultivariateNormal):
+    single: Any = prior.base_dist if isinstance(prior, ExpandedDistribution) else prior
+    if isinstance(single, MultivariateNormal):
         z = jax.scipy.special.ndtri(u.reshape(shape(prior)))
-        return jnp.asarray(prior.loc) + (jnp.asarray(prior.scale_tril) @ z[..., None])[..., 0]
+        return jnp.asarray(single.loc) + (jnp.asarray(single.scale_tril) @ z[..., None])[..., 0]
     if prior.event_shape:
         raise ValueError(f"a {type(prior).__name__} prior cannot be made from the unit cube; draw from it instead")
     u = u.reshape(shape(prior))
-    single = prior.base_dist if isinstance(prior, ExpandedDistribution) else prior
     try:
         return single.icdf(u)
     except (NotImplementedError, ImportError):  # icdf of Beta and Gamma needs tensorflow_probability

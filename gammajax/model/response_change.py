@@ -7,7 +7,6 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.interpolate import CubicSpline
 
 from gammajax.common.display import described, document
 from gammajax.common.parameters import Scalar, floating, is_concrete, parameter, require_finite, require_positive
@@ -15,6 +14,7 @@ from gammajax.instrument.observation import Observation
 from gammajax.instrument.psf import PSF, GaussPSF, KingPSF, TablePSF
 from gammajax.instrument.response import EnergyDispersion, Response
 from gammajax.instrument.table import Axis, Table
+from gammajax.model.splines import cubic_weights
 
 AREA_STEP = 0.05  # in ln E, of a table times a factor that changes with energy
 MIGRA_NODES = 4000  # at most, of a dispersion with another width
@@ -142,7 +142,8 @@ class ResponseChange(eqx.Module):
         log_energy = jnp.log(energy)
         log_factor = -jnp.asarray(self.effective_area_tilt)[..., None] * (log_energy - jnp.log(self.reference))
         if self.effective_area_spline is not None:
-            log_factor = log_factor + _natural_spline(self.spline_energies, self.effective_area_spline, log_energy)
+            weights = cubic_weights(np.log(self.spline_energies), log_energy)
+            log_factor = log_factor + jnp.asarray(self.effective_area_spline) @ weights.T
         return jnp.exp(log_factor)
 
     def _numbers(self):
@@ -160,18 +161,6 @@ class ResponseChange(eqx.Module):
             value = getattr(self, name)
             if value is not None:
                 yield name, value, int(name == "effective_area_spline")
-
-
-def _natural_spline(energies, values, log_energy):
-    """Natural cubic spline in ln E through values [*batch, node]; constant beyond the first and last node."""
-    nodes = np.log(energies)
-    # linear in the values: coefficients of the splines through each unit vector
-    pieces = jnp.asarray(CubicSpline(nodes, np.eye(nodes.size), bc_type="natural").c)
-    inside = jnp.clip(log_energy, nodes[0], nodes[-1])
-    index = jnp.clip(jnp.searchsorted(jnp.asarray(nodes), inside, side="right") - 1, 0, nodes.size - 2)
-    step = inside - jnp.asarray(nodes)[index]
-    powers = jnp.stack([step**3, step**2, step, jnp.ones_like(step)])
-    return jnp.asarray(values) @ jnp.einsum("pe,pen->ne", powers, pieces[:, index])
 
 
 def changed(observation: Observation, change: ResponseChange) -> Observation:

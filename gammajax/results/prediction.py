@@ -63,13 +63,14 @@ def predict(key, posterior, samples: dict, edges, events: int | None = None) -> 
     for i, name in enumerate(components):
         number = int(np.clip(4 * (scale * totals)[0, i], *SIMULATED)) if events is None else events
         drawn, density = _simulate(jax.random.fold_in(key, i), posterior, components[name], name, number)
+        field = _field(posterior.observations, components[name], drawn)
         inverse = jnp.asarray(1.0 / density)
         # the first and the last bin lie outside the edges
         bin_ = np.digitize(np.asarray(drawn.energy), edges)
         at_migra = _mean_migra(posterior.observations, components[name], drawn)
-        by_draw = _counts(posterior.model, name, points, median, drawn, inverse, at_migra, jnp.asarray(edges))
+        by_draw = _counts(posterior.model, name, points, median, drawn, inverse, at_migra, jnp.asarray(edges), field)
         counts.append((np.asarray(by_draw, np.float64) * scale[:, i, None])[1:, 1:-1])
-        at_median = np.asarray(_weights(posterior.model, name, median, drawn, inverse), np.float64) * scale[0, i]
+        at_median = np.asarray(_weights(posterior.model, name, median, drawn, inverse, field), np.float64) * scale[0, i]
         if at_migra is not None:
             at_median *= _selected(drawn, posterior.observations)
         variance = variance + np.bincount(bin_, at_median**2, len(edges) + 1)[1:-1]
@@ -123,12 +124,12 @@ def _simulate(key, posterior, component, name, number):
     columns = ("energy", "lon", "lat", "observation", "energy_true", "lon_true", "lat_true")
     joined: dict = {column: np.concatenate([getattr(part, column) for part in parts]) for column in columns}
     drawn = Events(**joined)
-    density = np.zeros(len(drawn))
+    density, field = np.zeros(len(drawn)), _field(posterior.observations, component, drawn)
     for proposal, part in zip(proposals, parts, strict=True):
         expected = float(posterior.engines[name].expected_counts(proposal).sum())
         if observations is not posterior.observations:
             expected *= len(part) / max(_selected(part, posterior.observations).sum(), 1)
-        density = density + share * np.asarray(_flux(proposal, drawn), np.float64) / expected
+        density = density + share * np.asarray(_flux(proposal, drawn, field), np.float64) / expected
     return drawn, density
 
 
@@ -167,11 +168,27 @@ def _energies(now, then, events, mean):
     return true * (1.0 + now.energy_scale) * (mean + (migra - mean) * stretch)
 
 
-def _flux(component, events):
-    """Spectrum x brightness at the true energies and directions, in a unit independent of the parameters."""
+def _field(observations, component, events):
+    """Field-of-view longitudes and latitudes [deg] of events of a background with a correction, else None."""
+    if isinstance(component, Source) or component.correction is None:
+        return None
+    place = np.zeros((2, len(events)))
+    for number, observation in enumerate(observations):
+        mine = np.flatnonzero(events.observation == number)
+        place[:, mine] = observation.fov_coordinates(jnp.asarray(events.lon[mine]), jnp.asarray(events.lat[mine]))
+    return jnp.asarray(place)
+
+
+def _flux(component, events, field):
+    """Spectrum x brightness at the true energies and directions, in a unit independent of the parameters.
+
+    `field` as [`_field`][] makes it.
+    """
     energy = jnp.asarray(events.energy_true)
     if not isinstance(component, Source):
-        return component.select(jnp.asarray(events.observation)).factor(jnp.asarray(events.energy))
+        energy, observation = jnp.asarray(events.energy), jnp.asarray(events.observation)
+        factor = component.select(observation).factor(energy)
+        return factor if component.correction is None else factor * component.correction(energy, *field, observation)
     flux = component.spectrum(energy) * 1e12  # far from the limits of single precision
     if component.response is not None:
         flux = flux * _area_factor(component.response, energy, jnp.asarray(events.observation))
@@ -191,12 +208,12 @@ def _area_factor(response, energy, observation):
 
 
 @eqx.filter_jit
-def _weights(model, name, point, events, inverse):
-    return _flux(model(point).components[name], events) * inverse
+def _weights(model, name, point, events, inverse, field):
+    return _flux(model(point).components[name], events, field) * inverse
 
 
 @eqx.filter_jit
-def _counts(model, name, points, median, events, inverse, mean, edges):
+def _counts(model, name, points, median, events, inverse, mean, edges, field):
     """Sums of weights [draw, bin], one draw at a time: the weights of all draws would not fit in memory.
 
     A response of its own moves the reconstructed energies of events with a `mean` of E'/E.
@@ -208,7 +225,7 @@ def _counts(model, name, points, median, events, inverse, mean, edges):
         if mean is not None:
             energy = _energies(model(point).components[name].response, then.response, events, mean)
         bin_ = jnp.searchsorted(edges, energy, side="right")
-        return jnp.bincount(bin_, _weights(model, name, point, events, inverse), length=edges.size + 1)
+        return jnp.bincount(bin_, _weights(model, name, point, events, inverse, field), length=edges.size + 1)
 
     return jax.lax.map(one, points)
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
+from numpyro.distributions import MultivariateNormal, Normal
 from numpyro.distributions.constraints import simplex
 from scipy.optimize import minimize
 
@@ -114,6 +115,24 @@ class Fit(eqx.Module):
         """Parameters with standard deviations."""
         state = "" if self.converged else ", not converged"
         return block(f"Fit({estimates(self.names, self.parameters, self.standard_deviations)}{state})")
+
+    def prior(self, name: str) -> Normal | MultivariateNormal:
+        """The Gaussian of one parameter, a number or a vector, with its covariance: the prior of another fit.
+
+        Raises `ValueError` for an unknown parameter, one with more dimensions, and a fit that has not converged.
+        """
+        if name not in self.parameters:
+            raise ValueError(f"the fit has no parameter {name!r}; it has {', '.join(sorted(self.parameters))}")
+        if not self.converged:
+            raise ValueError(f"the fit has not converged, so its covariance is no prior: {'; '.join(self.messages)}")
+        value = self.parameters[name]
+        if jnp.ndim(value) == 0:
+            return Normal(value, self.standard_deviations[name])
+        if jnp.ndim(value) > 1:
+            raise ValueError(f"parameter {name!r} has shape {jnp.shape(value)}; a number or a vector can be a prior")
+        mine = [i for i, label in enumerate(self.names) if label.rsplit("[", 1)[0] == name]
+        covariance = self.covariance[np.ix_(mine, mine)]
+        return MultivariateNormal(value, scale_tril=jnp.asarray(np.linalg.cholesky(covariance)))
 
 
 class Peak(NamedTuple):

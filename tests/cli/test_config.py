@@ -173,6 +173,57 @@ def tree(**changes):
     return text
 
 
+SHAPE = "energy_nodes: [0.5, 1, 2], offset_nodes: [0, 1, 2], degree: 1"
+
+
+def corrected(part=f"{{numbers: shape, {SHAPE}}}", prior=f"{{prior: correction, {SHAPE}, gradient: 0.2}}"):
+    shape = prior.replace("}", ", truth: [0, 0, 0.1, 0, 0, 0, 0.2, 0]}")
+    text = tree(
+        background=("background: {type: background}", f"background: {{type: background, correction: {part}}}"),
+        parameters=("parameters:", f"parameters:\n  shape: {shape}"),
+    )
+    return text
+
+
+def test_a_correction_of_the_background():
+    config = parse(corrected())
+    prior = config.parameters["shape"].distribution()
+    np.testing.assert_allclose(np.sqrt(np.diag(prior.covariance_matrix))[6:], 0.2, rtol=1e-5)
+    values = {"fraction": 0.3, "index": 2.5, "ratios": jnp.array([0.25, 0.75]), "shape": jnp.arange(8.0)}
+    background = config.model.function()(values).components["background"]
+    np.testing.assert_array_equal(background.correction.offset, [3.0, 4.0, 5.0])
+    np.testing.assert_array_equal(background.correction.gradients, [[6.0], [7.0]])
+    assert background.correction.energy_nodes == (0.5, 1.0, 2.0)
+    assert parse(dump(config)) == config
+    # numbers, some of them of parameters
+    part = "{numbers: [0.1, index, 0.3], energy_nodes: [0.5, 1, 2]}"
+    one = parse(
+        tree(background=("background: {type: background}", f"background: {{type: background, correction: {part}}}"))
+    )
+    np.testing.assert_allclose(one.model.function()(values).components["background"].correction.energy, [0.1, 2.5, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"part": "{numbers: shape, energy_nodes: [0.5, 1, 2]}"}, "must be those of the prior of 'shape'"),
+        ({"part": f"{{numbers: index, {SHAPE}}}"}, "'index' must stand for numbers of a correction prior"),
+        ({"part": "{numbers: [0, 0], degree: 2}"}, "a correction of these nodes and degree has 4, not 2"),
+        ({"part": "{numbers: shape, degree: -1}"}, r"from 0 \(no gradients\) to 6, not -1"),
+        ({"part": "{numbers: shape, energy_nodes: [2, 1, 3]}"}, "must be at least 3, increase"),
+        ({"prior": "{prior: correction, degree: -1}"}, "not -1"),
+        (
+            {"prior": "{prior: normal, mean: 0, sd: 1, degree: 1}"},
+            "a normal prior is given by mean and sd, not by degree",
+        ),
+    ],
+)
+def test_mistakes_of_corrections_are_one_line(changes, message):
+    with pytest.raises(ValueError, match=message) as error:
+        parse(corrected(**changes))
+    assert "\n" not in str(error.value)
+
+
 def test_mixture_within_the_mixture():
     values = {"fraction": jnp.asarray(0.3), "index": jnp.asarray(2.5), "ratios": jnp.array([0.25, 0.75])}
     model = jax.jit(parse(tree()).model.function())(values)

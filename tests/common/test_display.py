@@ -139,6 +139,10 @@ MADE = {
     ),
     gj.OnOffRun: (lambda o, p: on_off.some_runs(1)[0], ["12", "30", "0.5 to 8 TeV"]),
     gj.RegionResponse: (lambda o, p: on_off.RESPONSE, ["TeV"]),
+    gj.BackgroundCorrection: (
+        lambda o, p: gj.BackgroundCorrection(np.zeros(3), None, np.ones((2, 1)), (0.5, 1.0, 2.0)),
+        ["energy_nodes=(0.5, 1, 2)"],
+    ),
     gj.OffBackground: (lambda o, p: gj.OffBackground(np.zeros(6), 0.5, 8.0), ["6"]),
     gj.OnOff: (lambda o, p: gj.OnOff(on_off.some_runs(2)), ["24 ON", "60 OFF", "2 runs"]),
     gj.OnOffCounts: (

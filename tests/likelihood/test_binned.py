@@ -164,6 +164,14 @@ RATIO = np.array([0.2, 0.0]).reshape(2, 1, 1)
 # model, changes of the data, and the message
 REFUSED = {
     "weights": (weighted, {}, "binned data need absolute fluxes"),
+    "correction": (
+        lambda p: gj.Mixture(
+            source=flux_only(p).components["source"],
+            sky=gj.InstrumentBackground(correction=gj.BackgroundCorrection(gradients=np.zeros((2, 1)))),
+        ),
+        {},
+        "'sky' has a correction over the field of view, which binned data do not know",
+    ),
     "no background": (with_sky, {"components": ("sky",)}, "'one' has no background for component 'sky'"),
     "no bins": (flux_only, {"mask": np.zeros((2, 1, 1), bool)}, "'one': its mask leaves no bins"),
     "acceptance of zero": (flux_only, {"counts_off": RATIO, "ratio": RATIO}, "1 bins have an acceptance of zero"),

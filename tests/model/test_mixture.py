@@ -145,6 +145,6 @@ def test_background_by_observation():
     numbers = jnp.array([1, 0, 1])
     energy = jnp.array([1.0, 1.0, 4.0])
     np.testing.assert_allclose(background.select(numbers).factor(energy), [3.0, 2.0, 1.5], rtol=1e-6)
-    background.check_observations(2)
+    background.check_observations([None] * 2)
     with pytest.raises(ValueError, match=r"norm has shape \(2,\); give one number, or 3, one for each observation"):
-        background.check_observations(3)
+        background.check_observations([None] * 3)

@@ -46,6 +46,14 @@ def test_correlated_normal_from_the_cube():
     np.testing.assert_allclose(np.cov(drawn.T), covariance, atol=0.08)
 
 
+def test_correlated_normals_of_several_runs_from_the_cube():
+    single = dist.MultivariateNormal(jnp.array([1.0, -1.0]), jnp.array([[1.0, 0.6], [0.6, 0.5]]))
+    prior, u = single.expand([3]), jnp.linspace(0.1, 0.9, 6)
+    assert cube_size(prior) == 6
+    each = jnp.stack([from_cube(single, u[i : i + 2]) for i in (0, 2, 4)])
+    np.testing.assert_allclose(from_cube(prior, u), each, rtol=1e-6)
+
+
 def test_vectors():
     prior = dist.Uniform(0.0, 2.0).expand([3])
     assert cube_size(prior) == 3 and centre(prior).tolist() == [1.0, 1.0, 1.0]

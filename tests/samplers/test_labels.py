@@ -52,6 +52,20 @@ CASES = {
     "channels": (lambda p: gj.Mixture(dark=annihilation(p["v"]), sky=SKY), FLAT, ["W", "b", "tau"]),
     "norms": (lambda p: gj.Mixture(sky=gj.InstrumentBackground(norm=p["v"])), NORMS, ["10", "11", "12"]),
     "tilts": (lambda p: gj.Mixture(sky=gj.InstrumentBackground(tilt=p["v"])), NORMAL.expand([3]), ["10", "11", "12"]),
+    "correction": (
+        lambda p: gj.Mixture(
+            sky=gj.InstrumentBackground(correction=gj.BackgroundCorrection.of(p["v"], (0.5, 1.0, 2.0), (), 2))
+        ),
+        NORMAL.expand([7]),
+        ["0.5 TeV", "1 TeV", "2 TeV", "lon", "lon^2", "lat", "lat^2"],
+    ),
+    "nodes": (
+        lambda p: gj.Mixture(
+            sky=gj.InstrumentBackground(correction=gj.BackgroundCorrection(p["v"], energy_nodes=(0.5, 1.0, 2.0)))
+        ),
+        NORMAL.expand([3]),
+        ["0.5 TeV", "1 TeV", "2 TeV"],
+    ),
     "scatter": (lambda p: gj.Mixture(sky=gj.InstrumentBackground(norm=jnp.exp(p["v"]))), NORMAL.expand([3]), None),
     "position": (lambda p: gj.Mixture(a=source(lat=p["v"][1], lon=p["v"][0])), NORMAL.expand([2]), ["lon", "lat"]),
     "spectrum": (
