@@ -125,4 +125,5 @@ def accurate_sum(values: Float[Array, " row"]) -> Float[Array, ""]:
 @accurate_sum.defjvp
 def _accurate_sum_jvp(primals, tangents):
     # a plain sum: its transpose is a broadcast; the transpose of the tree would undo it step by step
-    return accurate_sum(*primals), tangents[0].sum()
+    total = accurate_sum(*primals)
+    return total, tangents[0].astype(total.dtype).sum()
