@@ -24,6 +24,7 @@ from gammajax.model.spectra import PowerLaw as PowerLaw
 from gammajax.model.spectra import ProductSpectrum as ProductSpectrum
 from gammajax.model.spectra import RescaledSpectrum as RescaledSpectrum
 from gammajax.model.spectra import SmoothBrokenPowerLaw as SmoothBrokenPowerLaw
+from gammajax.model.spectra import SteppedSpectrum as SteppedSpectrum
 from gammajax.model.spectra import SumSpectrum as SumSpectrum
 from gammajax.model.spectra import SuperExponentialCutoffPowerLaw4FGL as SuperExponentialCutoffPowerLaw4FGL
 from gammajax.model.spectra import TabulatedSpectrum as TabulatedSpectrum
@@ -106,6 +107,10 @@ from gammajax.statistics.forecasts import sensitivity as sensitivity
 from gammajax.statistics.reweighting import reweight as reweight
 from gammajax.statistics.compression import CompressionLoss as CompressionLoss
 from gammajax.statistics.compression import compression_loss as compression_loss
+
+# figures and tables of a posterior
+from gammajax.products.spectral_points import FluxPoints as FluxPoints
+from gammajax.products.spectral_points import flux_points as flux_points
 
 # several processes
 from gammajax.common import distributed as distributed
