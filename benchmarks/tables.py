@@ -169,6 +169,19 @@ ABOUT = {
         "points of energy. `after`: by exact means, on the same events; with `--seed 1` projections to true energies "
         "are whole, too, which before lost 3.4e-4 of every dispersion. An error of the fraction is 1.1e-4.",
     ),
+    "flux-points": (
+        "python -m benchmarks.flux_points",
+        "Flux points of the Crab nebula from four H.E.S.S. runs, beside gammapy's 3-D analysis. `steps`: its fit of "
+        "the same definition, factors in bins of true energy. `estimator`: its FluxPointsEstimator, which slices "
+        "reconstructed energy: another definition, with smaller errors and without the anticorrelation of neighbours. "
+        "`off`: difference in gammapy's errors. Figure: [flux-points.png](results/flux-points.png).",
+    ),
+    "light-curve": (
+        "python -m benchmarks.light_curve",
+        "Light curve of RX J1713.7-3946 in 15 H.E.S.S. runs, beside gammapy's LightCurveEstimator on the same runs. "
+        "`off`: difference in gammapy's errors. `constancy`: chi-square, degrees of freedom and p-value of a constant. "
+        "Figure: [light-curve.png](results/light-curve.png).",
+    ),
     "on-off": (
         "python -m benchmarks.on_off",
         "ON and OFF regions with few counts, by the number of expected ON counts of the source: bias of the maximum "

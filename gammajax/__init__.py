@@ -54,6 +54,12 @@ from gammajax.model.darkmatter import ParticleModel as ParticleModel
 from gammajax.model.darkmatter import Zhao as Zhao
 from gammajax.model.off_background import OffBackground as OffBackground
 from gammajax.model.off_background import smooth_prior as smooth_prior
+from gammajax.model.temporal import ExponentialFlare as ExponentialFlare
+from gammajax.model.temporal import GaussianFlare as GaussianFlare
+from gammajax.model.temporal import PerObservation as PerObservation
+from gammajax.model.temporal import PhaseCurve as PhaseCurve
+from gammajax.model.temporal import SteppedTime as SteppedTime
+from gammajax.model.temporal import TimeFunction as TimeFunction
 from gammajax.model.mixture import InstrumentBackground as InstrumentBackground
 from gammajax.model.mixture import Mixture as Mixture
 from gammajax.model.mixture import Source as Source
@@ -111,6 +117,8 @@ from gammajax.statistics.compression import compression_loss as compression_loss
 # figures and tables of a posterior
 from gammajax.products.spectral_points import FluxPoints as FluxPoints
 from gammajax.products.spectral_points import flux_points as flux_points
+from gammajax.products.light_curves import LightCurve as LightCurve
+from gammajax.products.light_curves import light_curve as light_curve
 
 # several processes
 from gammajax.common import distributed as distributed

@@ -65,6 +65,43 @@ def to_gammapy(points: Any) -> Any:
     return FluxPoints.from_table(table, sed_type="likelihood", format="gadf-sed")
 
 
+def light_curve_to_gammapy(curve: Any) -> Any:
+    """Gammapy's `FluxPoints` with axes of energy and time. Raises `ValueError` for bins without times."""
+    from astropy import units as u
+    from astropy.table import Table
+    from gammapy.estimators import FluxPoints
+    from gammapy.modeling.models import PowerLawSpectralModel
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    if not np.all(np.isfinite(curve.time_min)):
+        raise ValueError("a light curve without times has no place in gammapy: give the observations good_time=")
+    number, (low, high) = curve.norm.size, curve.energy_range
+    fixed = {"e_ref": (np.sqrt(low * high), "TeV"), "e_min": (low, "TeV"), "e_max": (high, "TeV")}
+    fixed |= {
+        "ref_dnde": (curve.dnde_ref, DNDE),
+        "ref_flux": (curve.flux_ref, FLUX),
+        "ref_eflux": (curve.eflux_ref, EFLUX),
+    }
+    columns = {"time_min": curve.time_min, "time_max": curve.time_max}
+    columns |= {name: np.full((number, 1), value) * u.Unit(unit) for name, (value, unit) in fixed.items()}
+    names = ("norm", "norm_err", "norm_errn", "norm_errp", "norm_ul", "ts", "sqrt_ts", "is_ul")
+    columns |= {name: getattr(curve, name)[:, None] for name in names}
+    level = round(1.0 - 2.0 * float(norm.sf(curve.n_sigma_ul)), 7)
+    meta = {"SED_TYPE": "likelihood", "UL_CONF": level, "MJDREFI": 0, "MJDREFF": 0.0, "TIMESYS": "tt", "TIMEUNIT": "d"}
+    # a power law with the same differential and integral flux
+    reference = PowerLawSpectralModel(amplitude=curve.dnde_ref * u.Unit(DNDE), reference=np.sqrt(low * high) * u.TeV)
+
+    def excess(index) -> float:
+        reference.index.value = index
+        return float(np.log(reference.integral(low * u.TeV, high * u.TeV).to_value(FLUX) / curve.flux_ref))
+
+    # the integral is least for an index of one
+    reference.index.value = brentq(excess, 1.0 + 1e-6, 20.0) if excess(1.0 + 1e-6) < 0 else 1.0 + 1e-6
+    table = Table(columns, meta=meta)
+    return FluxPoints.from_table(table, sed_type="likelihood", format="lightcurve", reference_model=reference)
+
+
 def columns_of(points: Any) -> dict[str, Any]:
     """Fields of [`gammajax.FluxPoints`][] from gammapy's points. Raises `ValueError` unless energy is the only axis."""
     if (

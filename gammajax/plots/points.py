@@ -1,4 +1,4 @@
-"""Figures of flux points: spectrum with residuals, and the correlation of the points."""
+"""Figures of flux points and light curves: with residuals, limits, and the correlation of the points."""
 
 import numpy as np
 
@@ -107,3 +107,63 @@ def plot_correlation(points):
             plain_ticks(axis)
         figure.colorbar(image, label="correlation of the norms")
     return figure
+
+
+def plot_light_curve(curve, ax, others: dict):
+    """Fluxes with errors against time, arrows for limits, and the weighted mean of `curve` with its error.
+
+    Without times the abscissa is the number of the bin. `others`: more light curves by label.
+    """
+    timed = bool(np.all(np.isfinite(curve.time_min)))
+    # of days over years, and of minutes in a night
+    start = np.floor(curve.time_min.min()) if timed else 0.0
+    if ax is None:
+        from matplotlib.figure import Figure
+
+        ax = Figure(figsize=(7.0, 4.2), layout="constrained").subplots()
+    inverse = np.linalg.inv(curve.covariance)
+    mean, error = inverse.sum(0) @ curve.norm / inverse.sum() * curve.flux_ref, curve.flux_ref / np.sqrt(inverse.sum())
+    power = 10.0 ** np.floor(np.log10(mean)) if mean > 0 else 1.0
+    ax.axhspan((mean - error) / power, (mean + error) / power, color=COLOURS[1], alpha=0.25, lw=0, label="mean")
+    for i, (label, one) in enumerate({curve.component: curve, **others}.items()):
+        ends = (
+            np.stack([one.time_min, one.time_max]) - start
+            if timed
+            else np.arange(one.norm.size) + np.array([[-0.4], [0.4]])
+        )
+        middle, limit, colour = ends.mean(0), one.is_ul, COLOURS[(0, 3, 4, 2)[i % 4]]
+        middle = middle + 0.08 * i * (ends[1] - ends[0])
+        flux, ul = one.flux / power, one.norm_ul * one.flux_ref / power
+        errors = np.stack([one.norm_errn, one.norm_errp]) * one.flux_ref / power
+        across = np.stack([middle - ends[0], ends[1] - middle])
+        style = {"color": colour, "lw": 1.2, "ms": 4.5}
+        ax.errorbar(
+            middle[~limit],
+            flux[~limit],
+            xerr=across[:, ~limit],
+            yerr=errors[:, ~limit],
+            fmt="os^D"[i % 4],
+            label=label,
+            **style,
+        )
+        if limit.any():
+            ax.errorbar(
+                middle[limit],
+                ul[limit],
+                xerr=across[:, limit],
+                yerr=0.3 * ul[limit],
+                uplims=True,
+                fmt="none",
+                capsize=2.5,
+                **style,
+            )
+    low, high = curve.energy_range
+    scale = f"10$^{{{int(np.log10(power))}}}$ "
+    ax.set(
+        xlabel=f"MJD - {start:.0f}" if timed else "bin",
+        ylabel=f"flux, {low:.3g} to {high:.3g} TeV [{scale}cm$^{{-2}}$ s$^{{-1}}$]",
+    )
+    ax.set_ylim(bottom=0.0)
+    ax.grid(True, which="major", alpha=0.3, lw=0.6)
+    ax.legend(frameon=False)
+    return ax

@@ -232,7 +232,7 @@ def _flux_points(posterior, component, edges, best, n_sigma, n_sigma_ul) -> Flux
 
     def change(source: Source, norms) -> Source:
         spectrum = SteppedSpectrum(reference, edges, jnp.asarray(norms)[order])
-        return Source(spectrum, source.morphology, source.response)
+        return Source(spectrum, source.morphology, source.response, source.time)
 
     number = bins + sum(outside)
     scaled, start, each = with_norms(posterior, component, change, at, number)
@@ -244,12 +244,11 @@ def _flux_points(posterior, component, edges, best, n_sigma, n_sigma_ul) -> Flux
         )
     norms = estimate(scaled, start, each, bins, n_sigma, n_sigma_ul)
     band_energy, band = _band(posterior, component, best, edges)
-    columns: dict[str, Any] = {**norms._asdict()}
+    columns: dict[str, Any] = {**norms._asdict(), **reference_fluxes(reference, edges)}
     return FluxPoints(
         component=component,
         energy_edges=edges,
         **columns,
-        **_reference(reference, edges),
         npred=norms.norm * each[:bins],
         band_energy=band_energy,
         band=band,
@@ -258,8 +257,8 @@ def _flux_points(posterior, component, edges, best, n_sigma, n_sigma_ul) -> Flux
     )
 
 
-def check_source(posterior, component: str, what: str) -> None:
-    """Raise `ValueError` for a component without a spectrum to change, by its name or its engines."""
+def check_source(posterior, component: str, what: str, spectrum: bool = True) -> None:
+    """Raise `ValueError` for what is no source of absolute flux, or for a `spectrum` that its engine keeps fixed."""
     if not isinstance(posterior, Posterior):
         raise ValueError(f"{what} are of a gammajax.Posterior, not {posterior!r}")
     mixture = posterior.model(posterior.reference_parameters)
@@ -269,7 +268,7 @@ def check_source(posterior, component: str, what: str) -> None:
     if component not in sources:
         kind = "has no spectrum of photons" if component in mixture.components else "is no component"
         raise ValueError(f"{component!r} {kind}; {what} are of one of the sources {sources}")
-    for term in posterior.terms:
+    for term in posterior.terms if spectrum else ():
         engine = term.engines.get(component) if isinstance(term, UnbinnedTerm) else None
         if isinstance(engine, FixedEngine):
             raise ValueError(
@@ -355,7 +354,7 @@ def _outside(posterior, edges) -> tuple[bool, bool]:
     return bool(low < edges[0] * np.sqrt(edges[0] / edges[1])), bool(high > edges[-1] * np.sqrt(edges[-1] / edges[-2]))
 
 
-def _reference(spectrum, edges) -> dict[str, Float[np.ndarray, " point"]]:
+def reference_fluxes(spectrum, edges) -> dict[str, Float[np.ndarray, " point"]]:
     """Fluxes of the reference spectrum; those of the energy from eighty parts of a bin."""
     parts = np.arange(80) / 80.0
     fine = np.append(np.exp(np.log(edges[:-1, None]) + parts * np.diff(np.log(edges))[:, None]), edges[-1])
