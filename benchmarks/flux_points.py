@@ -163,30 +163,30 @@ def compare(posterior, best, dataset, spectrum, per_decade, optional) -> tuple[d
     ratio = theirs.flux_ref / ours.flux_ref
     error = np.sqrt(np.diag(covariance)) * ratio
     correlation = covariance / np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
-    entry = {
-        "edges_TeV": edges.tolist(),
-        "norm": ours.norm.tolist(),
-        "norm_errn": ours.norm_errn.tolist(),
-        "norm_errp": ours.norm_errp.tolist(),
-        "norm_ul": ours.norm_ul.tolist(),
-        "sqrt_ts": ours.sqrt_ts.tolist(),
-        "correlation_of_neighbours": np.diag(ours.correlation, 1).tolist(),
-        "seconds": {"ours": seconds, "gammapy_estimator": estimator_s, "gammapy_steps": steps_s},
-        "steps": {
-            "norm": (norms * ratio).tolist(),
-            "error": error.tolist(),
-            "off": ((ours.norm - norms * ratio) / error).tolist(),
-            "ratio_of_errors": (ours.norm_err / error).tolist(),
-            "correlation_of_neighbours": np.diag(correlation, 1).tolist(),
-        },
-        "estimator": {
-            "norm": (theirs.norm * ratio).tolist(),
-            "error": (theirs.norm_err * ratio).tolist(),
-            "off": ((ours.norm - theirs.norm * ratio) / (theirs.norm_err * ratio)).tolist(),
-            "off_in_our_errors": ((ours.norm - theirs.norm * ratio) / ours.norm_err).tolist(),
-            "ratio_of_errors": (ours.norm_err / (theirs.norm_err * ratio)).tolist(),
-        },
+    columns = {
+        "norm": ours.norm,
+        "errn": ours.norm_errn,
+        "errp": ours.norm_errp,
+        "ul": ours.norm_ul,
+        "sqrt_ts": ours.sqrt_ts,
+        "correlation_with_next": np.append(np.diag(ours.correlation, 1), np.nan),
+        "steps_norm": norms * ratio,
+        "steps_error": error,
+        "steps_off": (ours.norm - norms * ratio) / error,
+        "steps_ratio_of_errors": ours.norm_err / error,
+        "steps_correlation_with_next": np.append(np.diag(correlation, 1), np.nan),
+        "estimator_norm": theirs.norm * ratio,
+        "estimator_error": theirs.norm_err * ratio,
+        "estimator_off_in_our_errors": (ours.norm - theirs.norm * ratio) / ours.norm_err,
+        "estimator_ratio_of_errors": ours.norm_err / (theirs.norm_err * ratio),
     }
+    points = {
+        f"{low:.3g} to {high:.3g} TeV": {
+            name: float(values[i]) for name, values in columns.items() if np.isfinite(values[i])
+        }
+        for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True))
+    }
+    entry = {"ours_s": seconds, "estimator_s": estimator_s, "steps_s": steps_s, "points": points}
     return entry, ours, theirs
 
 
@@ -209,7 +209,8 @@ def main() -> None:
     print(figures, flush=True)
     for per_decade in options.per_decade:
         entry, ours, theirs = compare(posterior, best, dataset, spectrum, per_decade, options.optional)
-        figures[f"{per_decade} per decade"] = entry
+        figures[f"points, {per_decade} per decade"] = entry.pop("points")
+        figures |= {f"{name}, {per_decade} per decade": value for name, value in entry.items()}
         if per_decade == options.per_decade[0]:
             ours.plot({theirs.component: theirs}).savefig(RESULTS / "flux-points.png", dpi=140)
     report("flux-points", figures)

@@ -100,18 +100,21 @@ def main() -> None:
     figures: dict = {"events": posterior.total, "runs": len(obs_ids), "fit_s": time.perf_counter() - started}
     started = time.perf_counter()
     curve = gj.light_curve(posterior, "source", "runs", best=best, progress=False)
-    figures["seconds"] = {"ours": time.perf_counter() - started}
+    figures["ours_s"] = time.perf_counter() - started
     print(curve, figures, flush=True)
-    figures |= {"norm": curve.norm.tolist(), "norm_err": curve.norm_err.tolist(), "constancy": curve.constancy()}
+    columns = {"norm": curve.norm, "errn": curve.norm_errn, "errp": curve.norm_errp, "sqrt_ts": curve.sqrt_ts}
+    figures["chi_square"], figures["degrees"], figures["p_value"] = curve.constancy()
     nights = gj.light_curve(posterior, "source", "nights", best=best, progress=False)
-    figures["nights"] = {"bins": nights.norm.size, "constancy": nights.constancy()}
+    figures["nights"], figures["nights_p_value"] = nights.norm.size, nights.constancy()[2]
     curve.plot().figure.savefig(RESULTS / "light-curve.png", dpi=140)
     if not options.without_gammapy:
         (norm, error), seconds = gammapy_norms(options.store, obs_ids, posterior.observations, best)
-        figures["seconds"]["gammapy"] = seconds
-        figures["gammapy"] = {"norm": norm.tolist(), "norm_err": error.tolist()}
-        figures["off"] = ((curve.norm - norm) / error).tolist()
-        figures["ratio_of_errors"] = (curve.norm_err / error).tolist()
+        figures["gammapy_s"] = seconds
+        columns |= {"gammapy_norm": norm, "gammapy_error": error, "off": (curve.norm - norm) / error}
+        columns["ratio_of_errors"] = curve.norm_err / error
+    figures["points"] = {
+        label: {name: float(values[i]) for name, values in columns.items()} for i, label in enumerate(curve.labels)
+    }
     report("light-curve", figures)
 
 

@@ -179,7 +179,7 @@ ABOUT = {
     "light-curve": (
         "python -m benchmarks.light_curve",
         "Light curve of RX J1713.7-3946 in 15 H.E.S.S. runs, beside gammapy's LightCurveEstimator on the same runs. "
-        "`off`: difference in gammapy's errors. `constancy`: chi-square, degrees of freedom and p-value of a constant. "
+        "`off`: difference in its errors. `chi_square`, `p_value`: of a constant flux. "
         "Figure: [light-curve.png](results/light-curve.png).",
     ),
     "on-off": (
