@@ -102,7 +102,7 @@ def main() -> None:
     curve = gj.light_curve(posterior, "source", "runs", best=best, progress=False)
     figures["ours_s"] = time.perf_counter() - started
     print(curve, figures, flush=True)
-    columns = {"norm": curve.norm, "errn": curve.norm_errn, "errp": curve.norm_errp, "sqrt_ts": curve.sqrt_ts}
+    columns = {"norm": curve.norm, "norm_err": curve.norm_err}
     figures["chi_square"], figures["degrees"], figures["p_value"] = curve.constancy()
     nights = gj.light_curve(posterior, "source", "nights", best=best, progress=False)
     figures["nights"], figures["nights_p_value"] = nights.norm.size, nights.constancy()[2]
