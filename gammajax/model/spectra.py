@@ -207,8 +207,13 @@ class SteppedSpectrum(Spectrum):
     """A spectrum times a number of its own in each bin of energy, for flux points: a step at every edge.
 
     `edges` [TeV] increase. `norms` has one number for each bin, between one for all energies below the first edge and
-    one for all above the last: two more than bins. The bin integral is exact at any edge.
+    one for all above the last: two more than bins. The bin integral of `spectrum` is exact at any edge.
     Raises `ValueError` for edges that do not increase, and for another number of norms.
+
+    >>> import gammajax as gj, jax.numpy as jnp
+    >>> steps = gj.SteppedSpectrum(gj.PowerLaw(0.0, 1.0), [1.0, 2.0, 3.0], [0.0, 1.0, 3.0, 0.0])
+    >>> steps.integral(jnp.array([0.5, 2.5, 4.0])).round(3).tolist()
+    [2.5, 1.5]
     """
 
     smooth: ClassVar[bool] = False

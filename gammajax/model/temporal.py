@@ -139,9 +139,15 @@ class _Function(TimeFactor):
 
 
 class GaussianFlare(_Function):
-    """1 + height exp(-(t - t_0)^2 / 2 width^2), with `time` t_0 and `width` in days after `reference` (MJD, TT).
+    """A Gaussian flare above a constant flux, f(t) = baseline + height exp(-(t - t_0)^2 / 2 width^2), then normalised.
 
-    A flare above a constant flux; `baseline=0.0` for the flare alone.
+    `time` t_0 [d] after `reference` (MJD, TT), and `width` [d]; `height`, and `baseline=0.0` for the flare alone.
+    Raises `ValueError` for a width that is not positive.
+
+    >>> import gammajax as gj, jax.numpy as jnp
+    >>> flare = gj.GaussianFlare(0.5, 0.1, 3.0, reference=60000.0)
+    >>> flare(jnp.array([0.0, 0.5])).round(2).tolist()
+    [1.0, 4.0]
     """
 
     time: Scalar = parameter("d")
@@ -159,10 +165,16 @@ class GaussianFlare(_Function):
 
 
 class ExponentialFlare(_Function):
-    """1 + height exp(-|t - t_0| / tau), with tau = `rise` before t_0 and `decay` after it, in days.
+    """An exponential flare above a constant flux, f(t) = baseline + height exp(-|t - t_0| / tau), then normalised.
 
-    `time` t_0 in days after `reference` (MJD, TT); `baseline=0.0` for the flare alone. gammapy's `ExpDecay` is the part
-    after t_0.
+    tau is `rise` [d] before t_0 and `decay` [d] after it, with `time` t_0 [d] after `reference` (MJD, TT); `height`,
+    and `baseline=0.0` for the flare alone. The part after t_0 is gammapy's `ExpDecayTemporalModel`.
+    Raises `ValueError` for a rise or decay that is not positive.
+
+    >>> import gammajax as gj, jax.numpy as jnp
+    >>> flare = gj.ExponentialFlare(0.5, 0.01, 0.1, 3.0, reference=60000.0)
+    >>> flare(jnp.array([0.0, 0.5])).round(2).tolist()
+    [1.0, 4.0]
     """
 
     time: Scalar = parameter("d")
@@ -186,6 +198,11 @@ class TimeFunction(_Function):
     """Any positive function of the days after `reference` (MJD, TT), made of functions of jax.numpy.
 
     `function` may be an `equinox.Module` with parameters, or a closure over them.
+
+    >>> import gammajax as gj, jax.numpy as jnp
+    >>> rising = gj.TimeFunction(lambda day: 1.0 + 0.5 * day, reference=60000.0)
+    >>> rising(jnp.array([0.0, 1.0])).tolist()
+    [1.0, 1.5]
     """
 
     function: Any
@@ -199,8 +216,13 @@ class TimeFunction(_Function):
 class PhaseCurve(TimeFactor):
     """Steps in phase: `values` in equal bins of phase from 0 to 1, relative to each other.
 
-    The phase is that of the events' own column, with equal exposure in all phases; or with a `period` [day] that of
-    (t - `reference`) / period, with the exposure of the good time.
+    The phase is that of the events' own column, with equal exposure in all phases; or with a `period` [d] that of
+    (t - `reference`) / period, with `reference` in MJD (TT) and the exposure of the good time.
+
+    >>> import gammajax as gj
+    >>> orbit = gj.PhaseCurve([1.0, 2.0, 0.5], period=3.9, reference=60000.0)
+    >>> gj.Source(gj.PowerLaw(2.5), gj.Point(0.0, 0.0), time=orbit).time is orbit
+    True
     """
 
     values: Float[Array | np.ndarray, " bin"] = eqx.field(converter=floating)
@@ -241,6 +263,11 @@ class SteppedTime(TimeFactor):
 
     Intervals have a start and a stop each, in order and without overlaps.
     Raises `ValueError` for other intervals, and for another number of norms.
+
+    >>> import gammajax as gj
+    >>> steps = gj.SteppedTime([[60000.0, 60000.5], [60000.5, 60001.0]], [1.0, 2.0, 0.5])
+    >>> len(steps.intervals)
+    2
     """
 
     normalised: ClassVar[bool] = False
@@ -271,7 +298,13 @@ class SteppedTime(TimeFactor):
 
 
 class PerObservation(TimeFactor):
-    """A factor for each observation, for light curves in runs and nights: `norms` in the order of the observations."""
+    """A factor for each observation, for light curves in runs and nights: `norms` in the order of the observations.
+
+    >>> import gammajax as gj
+    >>> each = gj.PerObservation([1.0, 1.2, 0.8])
+    >>> gj.Source(gj.PowerLaw(2.5), gj.Point(0.0, 0.0), time=each).time is each
+    True
+    """
 
     normalised: ClassVar[bool] = False
     norms: Float[Array | np.ndarray, " observation"] = eqx.field(converter=floating)

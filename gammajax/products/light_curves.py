@@ -28,6 +28,15 @@ class LightCurve(eqx.Module):
     - `livetime` [s] of the bins; `labels` of runs, or empty texts.
     - `flux_ref` [cm^-2 s^-1] between `energy_range` [TeV]: that of the fit to all times.
     - `dnde_ref` [TeV^-1 cm^-2 s^-1] at the geometric mean of the range, `eflux_ref` [TeV cm^-2 s^-1].
+
+    >>> import gammajax as gj, numpy as np
+    >>> one, none = np.ones(2), np.zeros((2, 0))
+    >>> curve = gj.LightCurve(
+    ...     "source", 60000.0 + one, 60000.5 + one, 1800.0 * one, (), np.array([0.9, 1.1]), 0.1 * one, 0.1 * one,
+    ...     one, one, np.eye(2) / 100.0, none, none, one, (1.0, 10.0), 1e-12, 1e-12, 1e-12,
+    ... )
+    >>> round(curve.constancy()[0], 3)
+    2.0
     """
 
     component: str = eqx.field(static=True)
@@ -137,7 +146,7 @@ def light_curve(
 ) -> LightCurve:
     """Light curve of a source: its flux times a free factor in each bin of time, all free together.
 
-    - `component`: path of the source.
+    - `posterior`: a [`gammajax.Posterior`][]; `component`: path of the source.
     - `edges`: "runs", one bin for each observation; "nights", from noon to noon of UTC; "blocks", Bayesian blocks of
       all events (Scargle et al. 2013, arXiv:1207.5578, by astropy); or edges (MJD, TT), or pairs of starts and stops.
     - `energy_range` [TeV] of the fluxes; by default that of the events.
@@ -147,6 +156,7 @@ def light_curve(
     with all factors. Runs without good time in a bin count nothing in it; times in no bin have a free factor of their
     own. Runs and nights work without times of events, and on cells.
 
+    Returns a [`gammajax.LightCurve`][].
     Raises `ValueError` for a mixture likelihood, a component that is no source, other data than events, bins without
     expected events, and events without times where bins need them.
 

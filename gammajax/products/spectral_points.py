@@ -41,6 +41,15 @@ class FluxPoints(eqx.Module):
     - `band_energy` [TeV], `band` [TeV^-1 cm^-2 s^-1]: lower end, best and upper end of that fit (68 %), or empty.
     - `npred`: expected events of each bin with the best norm; NaN if unknown.
     - `component`; `stat`: -2 ln L at the maximum; `messages`: problems, in words.
+
+    >>> import gammajax as gj, numpy as np
+    >>> one, none = np.ones(2), np.zeros((2, 0))
+    >>> points = gj.FluxPoints(
+    ...     "source", np.array([1.0, 3.0, 10.0]), one, 0.1 * one, 0.1 * one, 1.2 * one, 99.0 * one, np.eye(2) / 100.0,
+    ...     none, none, 1e-12 * one, 1e-12 * one, 1e-12 * one, 50.0 * one, np.zeros(0), np.zeros((3, 0)),
+    ... )
+    >>> points.norm_err.round(2).tolist()
+    [0.1, 0.1]
     """
 
     component: str = eqx.field(static=True)
@@ -187,7 +196,7 @@ def flux_points(
 ) -> FluxPoints:
     """Flux points of a source: its spectrum times a free factor in each bin of true energy, all free together.
 
-    - `component`: path of the source.
+    - `posterior`: a [`gammajax.Posterior`][]; `component`: path of the source.
     - `edges` [TeV] of the bins of true energy.
     - `best`: [`gammajax.Fit`][] or [`gammajax.Result`][] of the posterior, whose spectrum is the reference; by default
       [`gammajax.fit`][] is called.
@@ -200,6 +209,7 @@ def flux_points(
     Below the first and above the last edge the factor is that of the next bin, or free of its own if the events go
     beyond the edge by more than half of that bin.
 
+    Returns a [`gammajax.FluxPoints`][].
     Raises `ValueError` for a mixture likelihood (fluxes must be absolute), for a component that is no source, has no
     free parameter or is tabulated by the dense engine, and for edges that do not increase or bins without expected
     events.
