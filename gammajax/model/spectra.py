@@ -212,8 +212,8 @@ class SteppedSpectrum(Spectrum):
 
     >>> import gammajax as gj, jax.numpy as jnp
     >>> steps = gj.SteppedSpectrum(gj.PowerLaw(0.0, 1.0), [1.0, 2.0, 3.0], [0.0, 1.0, 3.0, 0.0])
-    >>> steps.integral(jnp.array([0.5, 2.5, 4.0])).round(3).tolist()
-    [2.5, 1.5]
+    >>> bool(jnp.allclose(steps.integral(jnp.array([0.5, 2.5, 4.0])), jnp.array([2.5, 1.5])))
+    True
     """
 
     smooth: ClassVar[bool] = False

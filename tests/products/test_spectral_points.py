@@ -139,16 +139,17 @@ def test_a_silent_bin_has_a_limit_and_no_lower_error(observation):
     assert faults(found.plot()) == [] and faults(found.plot({"again": found}, energy_power=0)) == []
 
 
-def test_positions_and_shapes_stay_free(observation):
+def test_positions_and_shapes_stay_free(make_observation):
     def wide(p):
         shape = gj.Gaussian(0.3 + 0.1 * p["east"], 0.1, 0.03)
         source = gj.Source(gj.PowerLaw(2.3, 1e-11 * p["flux"]), shape)
         return gj.Mixture(nebula=source, sky=gj.InstrumentBackground(60.0))
 
     priors = {"flux": PRIORS["flux"], "east": dist.Normal(0.0, 1.0)}
-    few = gj.simulate(jax.random.key(1), wide({"flux": 1.5, "east": 0.0}), observation, events=200)
-    posterior = gj.Posterior(wide, priors, observation, few, per_decade=8.0, progress=False)
-    start = gj.fit(posterior, initial={"flux": 0.2, "east": 0.0}, progress=False)
+    short = make_observation(livetime=5000.0)
+    events = gj.simulate(jax.random.key(1), wide({"flux": 1.5, "east": 0.0}), short)
+    posterior = gj.Posterior(wide, priors, short, events, per_decade=8.0, progress=False)
+    start = gj.fit(posterior, initial={"flux": 1.5, "east": 0.0}, progress=False)
     found = gj.flux_points(posterior, "nebula", [0.5, 2.0, 8.0], best=start, progress=False)
     assert np.all(np.abs(found.norm - 1.0) < 5.0 * found.norm_err) and found.messages == ()
 
