@@ -183,6 +183,19 @@ ABOUT = {
         "Target: inside the band, and standard deviations of pulls of one. `[i]` of `shape`: values at nodes of "
         "energy, of offset, and two gradients.",
     ),
+    "flux-points": (
+        "python -m benchmarks.flux_points",
+        "Flux points of the Crab nebula from four H.E.S.S. runs, beside gammapy's 3-D analysis. `steps`: its fit of "
+        "the same definition, factors in bins of true energy. `estimator`: its FluxPointsEstimator, which slices "
+        "reconstructed energy: another definition, with smaller errors and without the anticorrelation of neighbours. "
+        "`off`: difference in gammapy's errors. Figure: [flux-points.png](results/flux-points.png).",
+    ),
+    "light-curve": (
+        "python -m benchmarks.light_curve",
+        "Light curve of RX J1713.7-3946 in 15 H.E.S.S. runs, beside gammapy's LightCurveEstimator on the same runs. "
+        "`off`: difference in its errors. `chi_square`, `p_value`: of a constant flux. "
+        "Figure: [light-curve.png](results/light-curve.png).",
+    ),
     "on-off": (
         "python -m benchmarks.on_off",
         "ON and OFF regions with few counts, by the number of expected ON counts of the source: bias of the maximum "

@@ -24,6 +24,7 @@ from gammajax.model.spectra import PowerLaw as PowerLaw
 from gammajax.model.spectra import ProductSpectrum as ProductSpectrum
 from gammajax.model.spectra import RescaledSpectrum as RescaledSpectrum
 from gammajax.model.spectra import SmoothBrokenPowerLaw as SmoothBrokenPowerLaw
+from gammajax.model.spectra import SteppedSpectrum as SteppedSpectrum
 from gammajax.model.spectra import SumSpectrum as SumSpectrum
 from gammajax.model.spectra import SuperExponentialCutoffPowerLaw4FGL as SuperExponentialCutoffPowerLaw4FGL
 from gammajax.model.spectra import TabulatedSpectrum as TabulatedSpectrum
@@ -55,6 +56,12 @@ from gammajax.model.off_background import OffBackground as OffBackground
 from gammajax.model.splines import smooth_prior as smooth_prior
 from gammajax.model.background_correction import BackgroundCorrection as BackgroundCorrection
 from gammajax.model.background_correction import correction_prior as correction_prior
+from gammajax.model.temporal import ExponentialFlare as ExponentialFlare
+from gammajax.model.temporal import GaussianFlare as GaussianFlare
+from gammajax.model.temporal import PerObservation as PerObservation
+from gammajax.model.temporal import PhaseCurve as PhaseCurve
+from gammajax.model.temporal import SteppedTime as SteppedTime
+from gammajax.model.temporal import TimeFunction as TimeFunction
 from gammajax.model.mixture import InstrumentBackground as InstrumentBackground
 from gammajax.model.mixture import Mixture as Mixture
 from gammajax.model.mixture import Source as Source
@@ -111,6 +118,12 @@ from gammajax.statistics.comparison import Criteria as Criteria
 from gammajax.statistics.comparison import compare as compare
 from gammajax.statistics.compression import CompressionLoss as CompressionLoss
 from gammajax.statistics.compression import compression_loss as compression_loss
+
+# figures and tables of a posterior
+from gammajax.products.spectral_points import FluxPoints as FluxPoints
+from gammajax.products.spectral_points import flux_points as flux_points
+from gammajax.products.light_curves import LightCurve as LightCurve
+from gammajax.products.light_curves import light_curve as light_curve
 
 # several processes
 from gammajax.common import distributed as distributed

@@ -27,10 +27,12 @@ from gammajax.instrument.sky import DEGREE, deproject, displace
 from gammajax.model.mixture import InstrumentBackground, Mixture, Source, require_component
 from gammajax.model.off_background import OffBackground
 from gammajax.model.response_change import changed_observations
+from gammajax.model.temporal import PhaseCurve, Times
 
 BATCH, FEW = 2**16, 2**12  # proposals per batch, for many and for few events
 ENERGIES_PER_DECADE = 1000
 BINS, LAYERS = 1024, 64  # their numbers are multiples of these, for photons and background
+TIME_CELLS = 2048  # of a good time interval, in which a factor in time is constant
 HOPELESS = 20_000  # proposals per event at which a component counts as hardly ever selected
 
 
@@ -91,6 +93,8 @@ def simulate(
     table = np.concatenate(tables, axis=1)
     table = table[:, _generator(key_order).permutation(table.shape[1])]
     energy, lon, lat, energy_true, lon_true, lat_true, observation, component = table
+    random = _generator(jax.random.fold_in(key_order, 1))
+    time, phase = _times(random, list(model.components.values()), observations, observation, component)
     return Events(
         energy,
         lon,
@@ -100,7 +104,50 @@ def simulate(
         lon_true=lon_true,
         lat_true=lat_true,
         component=component.astype(int),
+        time=time,
+        phase=phase,
     )
+
+
+def _varied(samplers, factor, observations) -> list:
+    """Samplers with as many proposals as the mean factor in time of their observations asks for."""
+    nothing = np.zeros(0)
+    means = factor.factors(Times.of(observations, nothing, nothing, jnp.zeros(0, int)))[1]
+    means = np.asarray(means, np.float64)
+    if not np.all(means >= 0):
+        raise ValueError(f"the factor in time is negative or not a number: {means.min():.3g} in the mean of a run")
+    return [eqx.tree_at(lambda s: s.proposals, s, s.proposals * mean) for s, mean in zip(samplers, means, strict=True)]
+
+
+def _times(random, components, observations, observation, component):
+    """Times (MJD) in the good time, and phases, of events; None without good times, and without phase curves."""
+    factors = [part.time if isinstance(part, Source) else None for part in components]
+    phased = [isinstance(factor, PhaseCurve) and factor.period is None for factor in factors]
+    phase = random.uniform(size=observation.size)
+    for number, factor in enumerate(factors):
+        if not isinstance(factor, PhaseCurve) or not phased[number]:
+            continue
+        values, mine = np.asarray(factor.values, np.float64), np.flatnonzero(component == number)
+        bins = random.choice(values.size, mine.size, p=values / values.sum())
+        phase[mine] = (bins + random.uniform(size=mine.size)) / values.size
+    phase = phase if any(phased) else None
+    spans = [one.good_time for one in observations if one.good_time is not None]
+    if len(spans) < len(observations):
+        return None, phase
+    time = np.zeros(observation.size)
+    for place, span in enumerate(spans):
+        edges = np.linspace(span[:, 0], span[:, 1], TIME_CELLS + 1, axis=1)
+        low, width = edges[:, :-1].ravel(), np.diff(edges).ravel()
+        for number, factor in enumerate(factors):
+            mine = np.flatnonzero((observation == place) & (component == number))
+            weight = width
+            if factor is not None and not phased[number] and mine.size:
+                middle = low + 0.5 * width
+                times = Times.of(observations, middle, None, jnp.full(middle.size, place))
+                weight = width * np.asarray(factor.rows(times), np.float64)
+            cell = random.choice(width.size, mine.size, p=weight / weight.sum()) if mine.size else np.zeros(0, int)
+            time[mine] = low[cell] + width[cell] * random.uniform(size=mine.size)
+    return time, phase
 
 
 def simulate_cells(
@@ -238,7 +285,8 @@ def _group(key, components, observations, number, name):
             detected_in += observations
         else:
             mine = changed_observations(observations, component.response)
-            samplers += [_SourceSampler.init(component, observation) for observation in mine]
+            own = [_SourceSampler.init(component, observation) for observation in mine]
+            samplers += own if component.time is None else _varied(own, component.time, observations)
             detected_in += mine
     columns = _columns(key, samplers, tuple(detected_in), number, name)
     member, observation = np.divmod(columns[-1].astype(int), len(observations))

@@ -104,11 +104,39 @@ def double():
             say("samplers", found | draws(posterior, list(SAMPLERS)))
 
 
+def absolute(p):
+    return gj.Mixture(
+        halo=gj.Source(gj.PowerLaw(2.5, 1e-11 * p["flux"]), HALO), background=gj.InstrumentBackground(tilt=p["tilt"])
+    )
+
+
+def points():
+    """Flux points and a light curve without a mesh and on four devices."""
+    selection = {"energy_range": (0.8, 4.0), "offset_max": 0.8, "frame": "galactic", "livetime": 3600.0}
+    observations = [gj.io.ctao("South", pointing=(lon, 0.0), **selection) for lon in (0.0, 0.4)]
+    at = {"flux": jnp.asarray(1.0), "tilt": jnp.asarray(0.0)}
+    events = gj.simulate(jax.random.key(0), absolute(at), observations)
+    priors = {"flux": dist.Uniform(0.0, 10.0), "tilt": PRIORS["tilt"]}
+    for devices in (0, 4):
+        mesh = jax.make_mesh((devices,), ("events",), devices=jax.devices()[:devices]) if devices else None
+        posterior = gj.Posterior(absolute, priors, observations, events, per_decade=12.0, mesh=mesh)
+        best = gj.fit(posterior, initial=at, progress=False)
+        made = {
+            "points": gj.flux_points(posterior, "halo", [0.8, 1.8, 4.0], best=best, progress=False),
+            "curve": gj.light_curve(posterior, "halo", best=best, progress=False),
+        }
+        found = {"devices": len(posterior.count.sharding.device_set)}
+        for name, of in made.items():
+            found |= {f"{name} {field}": getattr(of, field).tolist() for field in ("norm", "norm_err", "norm_ul")}
+        say("products", found)
+
+
 def single():
     for _, posterior in posteriors("fixed", [0, 4]):
         say("single", values(posterior) | draws(posterior, ["nuts"]))
     for _, posterior in posteriors("free", [0, 8]):
         say("free", values(posterior))
+    points()
 
 
 if __name__ == "__main__":

@@ -69,3 +69,9 @@ def test_a_free_morphology_on_several_devices(single):
     alone, shared = single("free")
     assert shared["devices"] == 8
     assert_same(shared, alone, 1e-5, 2e-4)
+
+
+def test_flux_points_and_light_curves(single):
+    alone, shared = single("products")
+    assert shared["devices"] == 4
+    assert_same(shared, alone, 3e-3, 3e-3)  # of single precision, in norms with errors of some hundredths

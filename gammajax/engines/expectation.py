@@ -12,7 +12,7 @@ from gammajax.engines.choice import check_fields, engine_init
 from gammajax.engines.rows import require_events
 from gammajax.events.event_list import Events
 from gammajax.instrument.observation import as_tuple
-from gammajax.model.mixture import Component, Mixture, or_undefined, require_component
+from gammajax.model.mixture import Component, Mixture, or_undefined, require_component, require_steady
 
 
 @overload
@@ -45,6 +45,7 @@ def intensity(
     True
     """
     require_component(component, "intensity")
+    require_steady(component, "intensity")
     observations = as_tuple(observations)
     require_events(events)
     if isinstance(component, Mixture):
@@ -87,6 +88,7 @@ def expected_counts(
     ['source', 'sky']
     """
     require_component(component, "expected_counts")
+    require_steady(component, "expected_counts")
     observations = as_tuple(observations)
     if isinstance(component, Mixture):
         parts = component.components.items()

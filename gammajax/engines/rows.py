@@ -158,7 +158,7 @@ class Rows(eqx.Module):
             return self.place(column[self.index])
 
         if isinstance(self.data, Events):
-            return jax.tree.map(place, self.data.without_truth())
+            return jax.tree.map(place, self.data.without_truth().without_times())
         # edges stay on the host, in double precision
         return eqx.tree_at(lambda c: [c.observation, c.cell, c.count], self.data, replace_fn=place)
 

@@ -43,6 +43,7 @@ class Events(eqx.Module):
 
     - `energy` [TeV], `lon`, `lat` [deg] in the frame of the observations, shape [event].
     - `observation`: index into the list of observations, shape [event] (default: all in the first).
+    - `time` (MJD, TT) and `phase` (0 to 1), or None: for factors in time.
     - `energy_true`, `lon_true`, `lat_true`, `component`: truth of simulated events, or None;
       `component` indexes the mixture in its order (for files: the `MC_ID` label).
 
@@ -63,10 +64,23 @@ class Events(eqx.Module):
     lon_true: Float[np.ndarray, " event"] | None = None
     lat_true: Float[np.ndarray, " event"] | None = None
     component: Int[np.ndarray, " event"] | None = None
+    time: Float[np.ndarray, " event"] | None = None
+    phase: Float[np.ndarray, " event"] | None = None
     __pdoc__ = document
 
     def __init__(
-        self, energy, lon, lat, observation: Any = 0, *, energy_true=None, lon_true=None, lat_true=None, component=None
+        self,
+        energy,
+        lon,
+        lat,
+        observation: Any = 0,
+        *,
+        energy_true=None,
+        lon_true=None,
+        lat_true=None,
+        component=None,
+        time=None,
+        phase=None,
     ):
         self.energy = _column("energy", energy)
         size = self.energy.size
@@ -83,6 +97,8 @@ class Events(eqx.Module):
         self.lon_true = None if lon_true is None else _column("lon_true", lon_true, size)
         self.lat_true = None if lat_true is None else _column("lat_true", lat_true, size)
         self.component = None if component is None else np.array(np.broadcast_to(component, (size,)), np.int32)
+        self.time = None if time is None else _column("time", time, size)
+        self.phase = None if phase is None else _column("phase", phase, size)
 
     @words
     def __repr__(self) -> str:
@@ -120,6 +136,8 @@ class Events(eqx.Module):
             lon_true=take(self.lon_true),
             lat_true=take(self.lat_true),
             component=take(self.component),
+            time=take(self.time),
+            phase=take(self.phase),
         )
 
     def without_truth(self) -> "Events":
@@ -130,6 +148,10 @@ class Events(eqx.Module):
             [None] * len(TRUTH),
             is_leaf=lambda leaf: leaf is None,
         )
+
+    def without_times(self) -> "Events":
+        """The columns of energy, direction and observation."""
+        return eqx.tree_at(lambda e: [e.time, e.phase], self, [None, None], is_leaf=lambda leaf: leaf is None)
 
     def points(self, which: Int[np.ndarray, " some"] | slice = slice(None)) -> Points:
         """One point for each event, or for some of them."""

@@ -56,6 +56,7 @@ class Observation(eqx.Module):
     - `livetime` [s]; `response`: [`gammajax.Response`][].
     - `energy_min`, `energy_max` [TeV] and `offset_max` [deg]: the selected reconstructed events.
     - `exclusion`: excluded directions, as of [`gammajax.io.exclusion.exclusion_map`][], or None.
+    - `good_time`: starts and stops (MJD, TT) of the good time intervals, in order, or None.
     - `fov_angle` [deg]: position angle (east of the frame's north) of the field-of-view latitude axis.
     - `obs_id`: identifier, for people and files.
 
@@ -80,6 +81,7 @@ class Observation(eqx.Module):
     exclusion: Exclusion | None
     frame: str = eqx.field(static=True)
     label: Aside = eqx.field(static=True)  # the obs_id
+    intervals: Aside = eqx.field(static=True)  # the good time
     __pdoc__ = document
 
     def __init__(
@@ -96,6 +98,7 @@ class Observation(eqx.Module):
         frame: str = "icrs",
         fov_angle: float = 0.0,
         obs_id: str = "0",
+        good_time=None,
     ):
         if frame not in ("icrs", "galactic"):
             raise ValueError(f"frame must be 'icrs' or 'galactic', not {frame!r}")
@@ -118,11 +121,24 @@ class Observation(eqx.Module):
         self.offset_max, self.fov_angle = np.float64(offset_max), np.float64(fov_angle)
         self.exclusion = exclusion
         self.frame, self.label = frame, Aside(str(obs_id))
+        spans = None if good_time is None else np.array(good_time, np.float64).reshape(-1, 2)
+        if spans is not None and not (
+            spans.size and np.all(spans[:, 0] < spans[:, 1]) and np.all(np.diff(spans.ravel()) >= 0)
+        ):
+            raise ValueError(
+                f"observation {obs_id}: good_time needs a start before each stop, in order and without overlaps"
+            )
+        self.intervals = Aside(spans)
 
     @property
     def obs_id(self) -> str:
         """Identifier of the observation, for people."""
         return self.label.value
+
+    @property
+    def good_time(self) -> Float[np.ndarray, "interval 2"] | None:
+        """Starts and stops (MJD, TT) of the good time intervals, or None."""
+        return self.intervals.value
 
     @words
     def __repr__(self) -> str:

@@ -318,12 +318,14 @@ def _data(runs, origin, offset_max, energy_range, exclusion, frame, labels, warn
         selected = _selected(loaded, observation, index, labels)
         columns.append([column[(part[0] - seen) % part[1] :: part[1]] for column in selected])
         seen += selected[0].size
-    energy, lon, lat, observation, component = (np.concatenate(c) for c in zip(*columns, strict=True))
+    energy, lon, lat, observation, component, time, phase = (np.concatenate(c) for c in zip(*columns, strict=True))
     if seen == 0:
         ranges = ", ".join(f"{o.obs_id}: {o.energy_min:.3g} to {o.energy_max:.3g} TeV" for o in observations)
         message = f"{origin}: no event is left within {offset_max:g} deg and the energy ranges ({ranges})"
         warnings.warn(message, stacklevel=3)
-    return Data(Events(energy, lon, lat, observation, component=component if labels else None), observations)
+    phase = None if np.any(np.isnan(phase)) else phase % 1.0
+    columns = {"component": component if labels else None, "time": time, "phase": phase}
+    return Data(Events(energy, lon, lat, observation, **columns), observations)
 
 
 @contextlib.contextmanager
@@ -616,6 +618,7 @@ def observation_of(run: Run, instrument, energy_range, offset_max, frame, exclus
         fov_angle=fov_angle(lon, lat, frame, instrument.alignment, site, middle),
         obs_id=str(run.observation.obs_id),
         exclusion=exclusion_map(exclusion, lon, lat, frame, offset_max),
+        good_time=run.epoch.tt.mjd + np.stack([run.start, run.stop], axis=1) / 86400.0,
     )
 
 
@@ -647,7 +650,7 @@ def good_events(run: Run, frame: str):
 
 
 def _selected(run: Run, observation, number, labels):
-    """Columns energy, lon, lat, observation and component of the events of one run inside its selection."""
+    """Columns energy, lon, lat, observation, component, time and phase of the selected events of one run."""
     table = run.events.table
     energy, lon, lat, good = good_events(run, observation.frame)
     keep = good & (energy > observation.energy_min) & (energy < observation.energy_max)
@@ -655,7 +658,9 @@ def _selected(run: Run, observation, number, labels):
     if labels and "MC_ID" not in table.colnames:
         raise ValueError(f"{run.name}: EVENTS has no MC_ID column, there are no labels to read")
     component = np.asarray(table["MC_ID"], np.int32) if labels else np.zeros(energy.size, np.int32)
-    return energy[keep], lon[keep], lat[keep], np.full(keep.sum(), number), component[keep]
+    time = run.events.time.tt.mjd
+    phase = _column(table, "PHASE", "", run.name) if "PHASE" in table.colnames else np.full(energy.size, np.nan)
+    return energy[keep], lon[keep], lat[keep], np.full(keep.sum(), number), component[keep], time[keep], phase[keep]
 
 
 @eqx.filter_jit

@@ -142,7 +142,9 @@ def require_expected(mixture: Mixture, terms: Sequence[Term]) -> None:
 
 
 def require_own_response(path: str, source: Source) -> None:
-    """Raise `ValueError` for a source with a change of the response, which only data of single events follow."""
+    """Raise `ValueError` for a source with a change of the response or in time, which only data of events follow."""
+    if source.time is not None:
+        raise ValueError(f"component {path!r} changes in time, but binned data and ON and OFF regions have no times")
     if source.response is not None:
         raise ValueError(
             f"component {path!r} changes the response, but binned data and ON and OFF regions have that of their "

@@ -29,7 +29,8 @@ from gammajax.likelihood.sums import (
     total_intensity,
 )
 from gammajax.likelihood.term import Data, Reference, Setup, Term, seen
-from gammajax.model.mixture import Component, Mixture, or_undefined
+from gammajax.model.mixture import Component, Mixture, Source, or_undefined
+from gammajax.model.temporal import Times
 
 
 class Unbinned(Data):
@@ -125,6 +126,7 @@ class Unbinned(Data):
                 data=rows.placed_data(),
                 engines=engines,
                 weighted=explored.mixture.weighted,
+                times=_times(rows),
                 _aside=Aside(observations),
             )
         )
@@ -146,6 +148,7 @@ class UnbinnedTerm(Term):
     count: Integer[Array, " row"]
     reference: Reference
     weighted: bool = eqx.field(static=True)
+    times: Times
     __pdoc__ = document
 
     @words
@@ -218,7 +221,8 @@ class UnbinnedTerm(Term):
     def expected_counts(self, mixture: Mixture) -> dict[str, Float[Array, " observation"]]:
         """Expected counts of every component in the selection of every observation, without the intensities."""
         parts = self._seen(mixture).items()
-        return {name: or_undefined(part, self.engines[name].expected_counts(part)) for name, part in parts}
+        counts = {name: self.engines[name].expected_counts(part) * _mean(part, self.times) for name, part in parts}
+        return {name: or_undefined(part, counts[name]) for name, part in parts}
 
     @property
     def _expectations(self) -> list[Float[Array, "observation _"]]:
@@ -230,7 +234,31 @@ class UnbinnedTerm(Term):
 
     def _expected(self, mixture) -> dict[str, Expected]:
         """Intensities and counts of every component."""
-        return {name: or_undefined(part, self.engines[name](part)) for name, part in self._seen(mixture).items()}
+        parts = self._seen(mixture).items()
+        return {name: or_undefined(part, _timed(part, self.engines[name](part), self.times)) for name, part in parts}
+
+
+def _times(rows) -> Times:
+    """Times of the rows; cells have none."""
+    events = rows.data if isinstance(rows.data, Events) else None
+    time, phase = (None if events is None else getattr(events, name) for name in ("time", "phase"))
+    time, phase = (None if column is None else np.asarray(column)[rows.index] for column in (time, phase))
+    return Times.of(rows.runs.observations, time, phase, rows.place(np.asarray(rows.observation)), rows.place)
+
+
+def _timed(part, expected: Expected, times) -> Expected:
+    """Intensities and counts with the factor in time of a source."""
+    if not isinstance(part, Source) or part.time is None:
+        return expected
+    factor, mean = part.time.factors(times)
+    return Expected(expected.intensity * factor.astype(expected.intensity.dtype), expected.counts * mean[:, None])
+
+
+def _mean(part, times) -> Float[Array, " observation"] | float:
+    """Mean factor in time of every observation."""
+    if not isinstance(part, Source) or part.time is None:
+        return 1.0
+    return part.time.factors(times)[1]
 
 
 def _density(mixture, expected) -> Float[Array, " row"]:

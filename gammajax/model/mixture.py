@@ -24,6 +24,7 @@ from gammajax.model.morphology import Morphology
 from gammajax.model.off_background import OffBackground
 from gammajax.model.response_change import ResponseChange
 from gammajax.model.spectra import Spectrum
+from gammajax.model.temporal import TimeFactor
 
 # fewer expected counts are none: gradients of quotients square them, and single precision ends at 1e-38
 LEAST_COUNTS = 1e-18
@@ -35,7 +36,7 @@ class Source(eqx.Module):
     `spectrum` [TeV^-1 cm^-2 s^-1] at true energy, and `morphology` [sr^-1], which integrates to one over the sky.
     A morphology that changes with energy, for example a [`gammajax.TemplateCube`][], is evaluated at E.
     `response`: how the response to its photons differs from the files, or None; a [`gammajax.Mixture`][] gives its own
-    to all sources without one.
+    to all sources without one. `time`: a factor in time, a [`gammajax.GaussianFlare`][] for example, or None.
     Raises `ValueError` for arguments of other types.
 
     >>> import gammajax as gj
@@ -45,17 +46,21 @@ class Source(eqx.Module):
     spectrum: Spectrum
     morphology: Morphology
     response: ResponseChange | None = None
+    time: TimeFactor | None = None
     __pdoc__ = document
 
     @words
     def __repr__(self) -> str:
-        """Spectrum and morphology, and the response if it differs from the files."""
+        """Spectrum and morphology, and the response if it differs from the files, and the factor in time."""
         response = "" if self.response is None else f", response={text(self.response)}"
-        return block(f"Source(spectrum={text(self.spectrum)}, morphology={text(self.morphology)}{response})")
+        time = "" if self.time is None else f", time={text(self.time)}"
+        return block(f"Source(spectrum={text(self.spectrum)}, morphology={text(self.morphology)}{response}{time})")
 
     def __check_init__(self):
         if not isinstance(self.response, ResponseChange | None):
             raise ValueError(f"the response of a Source must be a gammajax.ResponseChange, not {self.response!r}")
+        if not isinstance(self.time, TimeFactor | None):
+            raise ValueError(f"the time of a Source must be a factor like gammajax.GaussianFlare, not {self.time!r}")
         for name, kind in (("spectrum", Spectrum), ("morphology", Morphology)):
             value = getattr(self, name)
             if not isinstance(value, kind):
@@ -343,6 +348,13 @@ def require_component(model: Any, function: str) -> None:
         )
 
 
+def require_steady(component: Any, function: str) -> None:
+    """Raise `ValueError` for a source that changes in time, alone or in a mixture, which a function does not know."""
+    parts = component.components.values() if isinstance(component, Mixture) else [component]
+    if any(isinstance(part, Source) and part.time is not None for part in parts):
+        raise ValueError(f"{function} does not know factors in time: leave out time= of the sources")
+
+
 def missing(name: str, known, lacks: str) -> str:
     """Message for a parameter that a model reads and that has no prior or value."""
     return f"the model reads parameter {name!r}, which has no {lacks}; known: {', '.join(sorted(known)) or 'none'}"
@@ -374,7 +386,7 @@ def _with_response(component: Component, response: ResponseChange) -> Component:
     """A source without a response of its own gets this one."""
     if not isinstance(component, Source) or component.response is not None:
         return component
-    return Source(component.spectrum, component.morphology, response)
+    return Source(component.spectrum, component.morphology, response, component.time)
 
 
 def _nodes(mixture: Mixture, above: str, say: Callable[[Component], str]) -> list[str]:

@@ -203,6 +203,52 @@ class RescaledSpectrum(Spectrum):
         return self.spectrum.integral_with(lambda energy: factor(energy * (1.0 + self.z)), edges / (1.0 + self.z))
 
 
+class SteppedSpectrum(Spectrum):
+    """A spectrum times a number of its own in each bin of energy, for flux points: a step at every edge.
+
+    `edges` [TeV] increase. `norms` has one number for each bin, between one for all energies below the first edge and
+    one for all above the last: two more than bins. The bin integral of `spectrum` is exact at any edge.
+    Raises `ValueError` for edges that do not increase, and for another number of norms.
+
+    >>> import gammajax as gj, jax.numpy as jnp
+    >>> steps = gj.SteppedSpectrum(gj.PowerLaw(0.0, 1.0), [1.0, 2.0, 3.0], [0.0, 1.0, 3.0, 0.0])
+    >>> bool(jnp.allclose(steps.integral(jnp.array([0.5, 2.5, 4.0])), jnp.array([2.5, 1.5])))
+    True
+    """
+
+    smooth: ClassVar[bool] = False
+    spectrum: Spectrum
+    edges: Float[Array | np.ndarray, " edge"] = eqx.field(converter=floating, metadata={"unit": "TeV"})
+    norms: Float[Array | np.ndarray, " norm"] = eqx.field(converter=floating)
+
+    def __check_init__(self):
+        if self.edges.ndim != 1 or self.edges.size < 2 or self.norms.shape != (self.edges.size + 1,):
+            raise ValueError(
+                "a stepped spectrum needs at least two edges, and one norm more than edges: below, bins, above"
+            )
+        if is_concrete(self.edges):
+            edges = np.asarray(self.edges)
+            if not (edges[0] > 0 and np.all(np.isfinite(edges)) and np.all(np.diff(edges) > 0)):
+                raise ValueError("the edges of a stepped spectrum must be positive, finite and increasing")
+
+    def __call__(self, energy):
+        return self.spectrum(energy) * self.norms[jnp.searchsorted(self.edges, energy, side="right")]
+
+    def integral(self, edges):
+        return self._summed(self.spectrum.integral, edges)
+
+    def integral_with(self, factor, edges):
+        return self._summed(lambda both: self.spectrum.integral_with(factor, both), edges)
+
+    def _summed(self, integral, edges):
+        """Integrals between all edges, each part times its norm, added up to the bins between `edges`."""
+        both = jnp.sort(jnp.concatenate([edges, jnp.clip(self.edges, edges[0], edges[-1])]))
+        middle = jnp.sqrt(both[1:] * both[:-1])
+        parts = integral(both) * self.norms[jnp.searchsorted(self.edges, middle, side="right")]
+        place = jnp.clip(jnp.searchsorted(edges, middle, side="right") - 1, 0, edges.size - 2)
+        return jnp.zeros(edges.size - 1, parts.dtype).at[place].add(parts)
+
+
 class PowerLaw(Spectrum):
     """Power law: dN/dE = amplitude (E / reference)^-index.
 

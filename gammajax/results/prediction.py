@@ -22,7 +22,7 @@ from gammajax.common.display import described
 from gammajax.events.event_list import Events
 from gammajax.instrument.sky import separation_on_host
 from gammajax.instrument.table import Table
-from gammajax.model.mixture import Source
+from gammajax.model.mixture import Source, require_steady
 from gammajax.model.morphology import Point
 from gammajax.model.response_change import mean_migra
 from gammajax.model.spectra import PowerLaw
@@ -110,6 +110,7 @@ def _median(prior, values):
 
 def _simulate(key, posterior, component, name, number):
     """Events of one component, and the density [as phi] of the draws: the sum of n_m phi_m / N_m."""
+    require_steady(component, "a figure of predicted counts")
     proposals, observations = [component], posterior.observations
     if isinstance(component, Source):
         # source spectra are not much flatter or steeper at the relevant energies

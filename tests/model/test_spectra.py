@@ -42,6 +42,7 @@ SPECTRA = {
     "line": (gj.Line(2.3, 2e-12), 1e-9),
     "sum": (gj.PowerLaw(2.3, 3e-12, 1.5) + gj.Line(2.3, 2e-12) + 0.5 * gj.LogParabola(2.2, 0.15), 1e-9),
     "rescaled": (gj.RescaledSpectrum(gj.LogParabola(2.2, 0.15, 3e-12, 1.5), 0.1), 1e-9),
+    "steps": (gj.SteppedSpectrum(gj.LogParabola(2.2, 0.15, 3e-12, 1.5), [0.3, 1.1, 4.0], [0.5, 2.0, 0.0, 1.5]), 1e-9),
     "number times power law": (np.float64(2.5) * gj.PowerLaw(2.3), 1e-11),
     "product": (gj.LogParabola(2.2, 0.15, 3e-12, 1.5) * gj.PowerLaw(0.3, 1.3), 1e-9),
     # optical depth is not smooth at its nodes, and grows to 9 within a bin: 12 points see a kink to 1e-3

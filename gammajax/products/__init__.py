@@ -1,0 +1,1 @@
+"""Figures and tables of a posterior: points of spectra and of light curves."""
