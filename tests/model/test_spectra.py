@@ -87,6 +87,8 @@ def kinks(spectrum):
         return float(spectrum.energy) * np.exp(PROFILE * np.array([-1.5, -0.5, 0.5, 1.5]))
     if isinstance(spectrum, gj.SumSpectrum):
         return np.concatenate([kinks(part) for part in spectrum.parts])
+    if isinstance(spectrum, gj.SteppedSpectrum):
+        return np.concatenate([kinks(spectrum.spectrum), np.asarray(spectrum.edges, float)])
     if isinstance(spectrum, gj.ProductSpectrum):
         return np.concatenate([kinks(spectrum.spectrum), kinks(spectrum.factor)])
     return np.asarray(spectrum.energy, float) if isinstance(spectrum, gj.Absorption) else np.empty(0)
