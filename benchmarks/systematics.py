@@ -10,6 +10,7 @@ errors are right. `cost`: seconds of a value with gradient with a free response,
 """
 
 import argparse
+import json
 import time
 
 import equinox as eqx
@@ -118,8 +119,9 @@ def draw(figures):
     figure = Figure(figsize=(11.0, 3.6), layout="constrained")
     for axes, (name, label) in zip(figure.subplots(1, len(labels)), labels, strict=True):
         for i, (kind, title) in enumerate({"files": "response of the files", "free": "free response"}.items()):
-            x = np.array(list(SIZES)) * (0.93 if i == 0 else 1.07)
-            sets = [figures[name][str(size)][kind][label] for size in SIZES]
+            sizes = [size for size in SIZES if str(size) in figures.get(name, {})]
+            x = np.array(sizes) * (0.93 if i == 0 else 1.07)
+            sets = [figures[name][str(size)][kind][label] for size in sizes]
             mean = [np.mean(pulls) for pulls in sets]
             axes.errorbar(
                 x, mean, [np.std(pulls) for pulls in sets], fmt="os"[i], capsize=3, color=f"C{i}", label=title
@@ -133,44 +135,65 @@ def draw(figures):
     return figure
 
 
-def main():
-    """Misspecified responses, and pulls of drawn ones."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=4, help="of each size and model")
-    parser.add_argument("--pulls", type=int, default=20, help="fits with a drawn response")
-    options = parser.parse_args()
-    jax.config.update("jax_enable_x64", True)
+def misspecified(name, seeds, most) -> dict:
+    """Pulls with the response of the files and with a free one, by the number of events."""
+    model, truth, priors, names = MODELS[name]
+    rate = float(sum(c.sum() for c in gj.expected_counts(model({**truth, **WRONG}), observation(3600.0)).values()))
     figures = {}
-    for name, (model, truth, priors, names) in MODELS.items():
-        figures[name] = {}
-        rate = float(sum(c.sum() for c in gj.expected_counts(model({**truth, **WRONG}), observation(3600.0)).values()))
-        for size in SIZES:
-            observed = observation(3600.0 * size / rate)
-            found = {"files": {label: [] for label in names.values()}, "free": {label: [] for label in names.values()}}
-            started = time.perf_counter()
-            for seed in range(options.seeds):
-                data = simulated(jax.random.key(seed), model, truth, observed, WRONG, size > 10_000)
-                for kind, free in {"files": {}, "free": NUISANCES}.items():
-                    pulls, _ = pulls_of(model, {**priors, **free}, truth, names, observed, data)
-                    for label, pull in pulls.items():
-                        found[kind][label].append(pull)
-            figures[name][str(size)] = {**found, "seconds": time.perf_counter() - started}
-            print(name, size, figures[name][str(size)], flush=True)
+    for size in [size for size in SIZES if size <= most]:
+        observed = observation(3600.0 * size / rate)
+        found = {"files": {label: [] for label in names.values()}, "free": {label: [] for label in names.values()}}
+        started = time.perf_counter()
+        for seed in range(seeds):
+            data = simulated(jax.random.key(seed), model, truth, observed, WRONG, size > 10_000)
+            for kind, free in {"files": {}, "free": NUISANCES}.items():
+                pulls, _ = pulls_of(model, {**priors, **free}, truth, names, observed, data)
+                for label, pull in pulls.items():
+                    found[kind][label].append(pull)
+        figures[str(size)] = {**found, "seconds": time.perf_counter() - started}
+        print(name, size, figures[str(size)], flush=True)
+    return figures
+
+
+def drawn(count) -> dict:
+    """Pulls of all parameters where the response is drawn from its prior."""
     model, truth, priors, names = MODELS["power law"]
     rate = float(sum(c.sum() for c in gj.expected_counts(model(truth), observation(3600.0)).values()))
     observed = observation(3600.0 * 10_000 / rate)
-    random, drawn = np.random.default_rng(5), {label: [] for label in [*names.values(), *NUISANCES]}
-    for seed in range(options.pulls):
+    random, found = np.random.default_rng(5), {label: [] for label in [*names.values(), *NUISANCES]}
+    for seed in range(count):
         wrong = {"area": float(np.exp(WIDTHS["area"] * random.normal())), "scale": WIDTHS["scale"] * random.normal()}
         data = simulated(jax.random.key(1000 + seed), model, truth, observed, wrong, False)
         pulls, values = pulls_of(model, {**priors, **NUISANCES}, truth, names, observed, data)
         for label, pull in {**pulls, **{n: (values[n][0] - wrong[n]) / values[n][1] for n in wrong}}.items():
-            drawn[label].append(pull)
-    figures["pulls"] = {n: {"mean": float(np.mean(p)), "width": float(np.std(p)), "pulls": p} for n, p in drawn.items()}
-    print({n: (p["mean"], p["width"]) for n, p in figures["pulls"].items()}, flush=True)
-    data = simulated(jax.random.key(7), model, truth, observed, {"area": 1.0, "scale": 0.0}, False)
-    figures["cost"] = cost(model, priors, truth, observed, data)
-    print(figures["cost"], flush=True)
+            found[label].append(pull)
+        print(seed, {label: round(pulls[-1], 2) for label, pulls in found.items()}, flush=True)
+    return {n: {"mean": float(np.mean(p)), "width": float(np.std(p)), "pulls": p} for n, p in found.items()}
+
+
+def main():
+    """Misspecified responses, pulls of drawn ones, and the cost; parts that are not asked for stay as they were."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parts = [*MODELS, "pulls", "cost"]
+    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    parser.add_argument("--seeds", type=int, default=2, help="of each size and model")
+    parser.add_argument("--most", type=int, default=max(SIZES), help="events")
+    parser.add_argument("--pulls", type=int, default=20, help="fits with a drawn response")
+    options = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    path = RESULTS / "systematics-cpu.json"
+    figures = json.loads(path.read_text()) if path.exists() else {}
+    for name in MODELS:
+        if name in options.parts:
+            figures[name] = figures.get(name, {}) | misspecified(name, options.seeds, options.most)
+    if "pulls" in options.parts:
+        figures["pulls"] = drawn(options.pulls)
+    if "cost" in options.parts:
+        model, truth, priors, _ = MODELS["power law"]
+        observed = observation(4300.0)
+        data = simulated(jax.random.key(7), model, truth, observed, {"area": 1.0, "scale": 0.0}, False)
+        figures["cost"] = cost(model, priors, truth, observed, data)
+        print(figures["cost"], flush=True)
     report("systematics", figures)
     draw(figures).savefig(RESULTS / "systematics.png", dpi=120)
 
