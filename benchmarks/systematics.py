@@ -129,7 +129,12 @@ def draw(figures):
         axes.axhline(0.0, color="0.5", lw=0.8)
         axes.axhspan(-1.0, 1.0, color="0.93", lw=0)
         axes.set_xscale("log")
+        axes.set_xlim(0.5 * min(SIZES), 2.0 * max(SIZES))
         axes.set_yscale("symlog", linthresh=2.0)
+        ticks = [-10, -3, -1, 0, 1, 3, 10, 30]
+        axes.set_ylim(-5.0, 60.0)
+        axes.set_yticks(ticks, [f"{tick:d}" for tick in ticks])
+        axes.minorticks_off()
         axes.set(title=f"{name}: {label}", xlabel="events", ylabel="pull")
     figure.axes[0].legend(frameon=False, fontsize=8)
     return figure
