@@ -198,11 +198,11 @@ ABOUT = {
     ),
     "systematics": (
         "python -m benchmarks.systematics",
-        "Data with an effective area 10 % larger and energies 5 % higher than in the files, fitted with the response of "
-        "the `files`, and with a `free` one under priors as wide as these errors: pulls of each data set. `pulls`: with "
-        "area and scale drawn from their priors, by the Gaussian of the fit; the likelihood of a scale has bumps, which "
-        "that error does not see. `cost`: seconds of a value with gradient, 1e4 events of a point source. On two cores "
-        "shared with other work. Figure: [systematics.png](results/systematics.png).",
+        "Data with an effective area 10 % larger and energies 5 % higher than in the files, fitted with the response "
+        "of the `files`, and with a `free` one under priors as wide as these errors: pulls of each data set. `pulls`: "
+        "with area and scale drawn from their priors, by the Gaussian of the fit; the likelihood of a scale has bumps, "
+        "which that error does not see. `cost`: seconds of a value with gradient, 1e4 events of a point source. On two "
+        "cores shared with other work. Figure: [systematics.png](results/systematics.png).",
     ),
     "on-off": (
         "python -m benchmarks.on_off",
