@@ -5,6 +5,7 @@
 - `<!-- names -->` is the table of all public names, `<!-- commands -->` that of the command line.
 """
 
+import base64
 import doctest
 import importlib
 import inspect
@@ -24,8 +25,7 @@ PAGES = {
     "CHANGELOG.md": "changes.md",
     "CONTRIBUTING.md": "contributing.md",
     "benchmarks/RESULTS.md": "benchmarks.md",
-    "notebooks/galactic_centre.ipynb": "tutorials/galactic_centre.md",
-    "notebooks/paper_2401_13876.ipynb": "tutorials/paper_2401_13876.md",
+    **{f"notebooks/{path.name}": f"tutorials/{path.stem}.md" for path in sorted(ROOT.glob("notebooks/*.ipynb"))},
     "README.md": "index.md",
 }
 LINK = re.compile(r"(!?)\[([^\]\n]*)\]\(([^)\s:#]+)(#[^)\s]*)?\)")
@@ -39,7 +39,7 @@ def on_files(files, config):
     for source, page in PAGES.items():
         if page != "index.md":
             text = (ROOT / source).read_text(encoding="utf-8")
-            content = notebook(json.loads(text)) if source.endswith(".ipynb") else text
+            content = notebook(json.loads(text), page, config, files) if source.endswith(".ipynb") else text
             files.append(File.generated(config, page, content=relinked(content, source, page)))
     for picture in sorted((ROOT / "benchmarks/results").glob("*.png")):
         files.append(File.generated(config, f"benchmarks/results/{picture.name}", abs_src_path=str(picture)))
@@ -68,7 +68,7 @@ def relinked(markdown: str, source: str, page: str) -> str:
         place = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         if place.startswith("benchmarks/results/") or place in PAGES:
             place = PAGES.get(place, place)
-        elif place.startswith("docs/"):
+        elif place.startswith(("docs/", "figures/")):
             place = place.removeprefix("docs/")
         else:
             return text
@@ -77,13 +77,18 @@ def relinked(markdown: str, source: str, page: str) -> str:
     return LINK.sub(link, markdown)
 
 
-def notebook(cells: dict) -> str:
-    """Text, code and printed results of a notebook; figures are made when it is run."""
+def notebook(cells: dict, page: str, config, files) -> str:
+    """Text, code, printed results and figures of a notebook, as they are in its file."""
     parts = []
-    for cell in cells["cells"]:
+    for number, cell in enumerate(cells["cells"]):
         source = "".join(cell["source"])
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
         for output in cell.get("outputs", []):
+            if picture := output.get("data", {}).get("image/png"):
+                name = f"figures/{page.removesuffix('.md')}-{number}.png"
+                files.append(File.generated(config, name, content=base64.b64decode("".join(picture))))
+                parts.append(f"![figure of the code above]({posixpath.relpath(name, posixpath.dirname(page))})")
+                continue
             printed = "".join(output.get("text", output.get("data", {}).get("text/plain", ""))).rstrip()
             if printed and not printed.startswith("<Figure"):
                 parts.append(f"```text\n{printed}\n```")
