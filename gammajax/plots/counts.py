@@ -31,7 +31,7 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
     from matplotlib.figure import Figure
 
     key = jax.random.key(0) if key is None else key
-    samples = result.samples
+    samples = {name: result.samples[name] for name in posterior.priors}  # without derived quantities
     drawn = len(next(iter(samples.values())))
     chosen = np.linspace(0, drawn - 1, min(drawn, DRAWS)).astype(int)
     draws = {name: values[chosen] for name, values in samples.items()}

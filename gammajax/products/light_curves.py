@@ -68,7 +68,7 @@ class LightCurve(eqx.Module):
         """Bins, the mean flux and the test of a constant."""
         statistic, degrees, probability = self.constancy()
         return block(
-            f"Light curve of {self.component}: {number_of(self.norm.size, 'bin')}, MJD "
+            f"LightCurve of {self.component}: {number_of(self.norm.size, 'bin')}, MJD "
             f"{extent(np.append(self.time_min, self.time_max))}",
             f"flux {extent(self.norm * self.flux_ref, 'cm^-2 s^-1')}, {self.energy_range[0]:.3g} to "
             f"{self.energy_range[1]:.3g} TeV",

@@ -93,7 +93,7 @@ class FluxPoints(eqx.Module):
                 strict=True,
             )
         ]
-        head = f"{number_of(self.norm.size, 'flux point')} of {self.component}, {extent(self.energy_edges, 'TeV')}"
+        head = f"FluxPoints: {number_of(self.norm.size, 'bin')} of {self.component}, {extent(self.energy_edges, 'TeV')}"
         return block(f"{head}, E^2 dN/dE [TeV cm^-2 s^-1]", *lines, *self.messages)
 
     @property

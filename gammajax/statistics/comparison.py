@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.special import logsumexp
 
-from gammajax.common.display import block, document, number_of, rows, words
+from gammajax.common.display import block, described, document, number_of, rows, words
 from gammajax.likelihood.unbinned import UnbinnedTerm
 from gammajax.posterior import Posterior
 from gammajax.results.result import Result
@@ -60,7 +60,7 @@ class Criteria(eqx.Module):
     parameters: int | None = None
     aic: float | None = None
     bic: float | None = None
-    __pdoc__ = document
+    __repr__, __pdoc__ = described, document
 
 
 class Comparison(eqx.Module):

@@ -28,6 +28,8 @@ from gammajax.samplers.space import referred
 INFORMATION_LOSS_MAX = 0.2  # bits, as recommended in arXiv:2509.07221
 CHUNK = 8  # draws at a time: each takes a few arrays of the length of the events
 
+KEPT = ("truths", "units", "labels")  # what a result says of its quantities
+
 
 def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=None, chunk: int = CHUNK) -> Result:
     """Result of the same draws under `new_posterior`, or under another prior density `log_prior(parameters)`.
@@ -41,7 +43,7 @@ def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=
 
     - `chunk`: draws whose likelihoods are computed together.
 
-    Returns a [`gammajax.Result`][]. The draws of the new result are equally weighted; its `weighted` points are exact.
+    Returns a [`gammajax.Result`][] of the parameters; derive other quantities again. The draws of the new result are equally weighted; its `weighted` points are exact.
     It has a log-evidence if the old result has one. Its attributes hold `effective_draws`, `information_loss` [bit] and
     `pareto_k`, the tail index of the weights (Vehtari et al. 2024, arXiv:1507.02646).
 
@@ -117,9 +119,7 @@ def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=
     return Result.from_samples(
         samples,
         method=f"{result.tree.attrs['method']}, reweighted",
-        truths=result.truths,
-        units=result.units,
-        labels=result.labels,
+        **{of: {name: v for name, v in getattr(result, of).items() if name in names} for of in KEPT},
         fractions=sample_fractions(target, samples),
         messages=messages,
         weighted={"samples": points, "log_weight": log_weight},

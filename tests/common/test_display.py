@@ -86,6 +86,21 @@ def gammapy_models():
     return io.from_gammapy(SkyModel(PowerLawSpectralModel(index=2.6), position, name="crab"))
 
 
+def flux_points():
+    one, none = np.ones(2), np.zeros((2, 0))
+    errors = 0.1 * one, 0.1 * one, 1.2 * one, 99.0 * one, np.eye(2) / 100.0
+    fluxes = 1e-12 * one, 1e-12 * one, 1e-12 * one, 50.0 * one
+    nothing = np.zeros(0), np.zeros((3, 0))
+    return gj.FluxPoints("source", np.array([1.0, 3.0, 10.0]), one, *errors, none, none, *fluxes, *nothing)
+
+
+def light_curve():
+    one, none = np.ones(2), np.zeros((2, 0))
+    times, norms = (60000.0 + one, 60000.5 + one, 1800.0 * one, ()), (np.array([0.9, 1.1]), 0.1 * one, 0.1 * one)
+    more = one, one, np.eye(2) / 100.0, none, none, one, (1.0, 10.0), 1e-12, 1e-12, 1e-12
+    return gj.LightCurve("source", *times, *norms, *more)
+
+
 def rows(observation):
     return Rows.init(gj.Events([1.0, 2.0], [0.0, 0.1], [0.0, 0.1]), (observation,), 10.0)
 
@@ -113,6 +128,23 @@ MADE = {
         ),
         ["1000 events", "120 cells", "0.0125", "index 1", "ratios[0] 1.02"],
     ),
+    gj.Criteria: (lambda o, p: gj.Criteria((-12.0, 0.1), scores=np.ones(5)), ["log_evidence", "-12"]),
+    gj.Comparison: (
+        lambda o, p: gj.compare({"a": gj.Criteria((3.0, 0.1)), "b": gj.Criteria((0.0, 0.1))}),
+        ["2 models", "a: ln Z 3.00 +- 0.10", "moderate evidence against it"],
+    ),
+    gj.FluxPoints: (lambda o, p: flux_points(), ["source", "1 to 3 TeV", "cm^-2 s^-1"]),
+    gj.LightCurve: (lambda o, p: light_curve(), ["source", "2 bins", "cm^-2 s^-1", "chi-square"]),
+    gj.SteppedSpectrum: (
+        lambda o, p: gj.SteppedSpectrum(gj.PowerLaw(2.0), [1.0, 3.0], [1.0, 2.0, 0.5]),
+        ["index=2", "norms"],
+    ),
+    gj.GaussianFlare: (lambda o, p: gj.GaussianFlare(0.5, 0.1, 3.0, reference=60000.0), ["3", "60000"]),
+    gj.ExponentialFlare: (lambda o, p: gj.ExponentialFlare(0.5, 0.01, 0.1, 3.0, reference=60000.0), ["0.01", "60000"]),
+    gj.TimeFunction: (lambda o, p: gj.TimeFunction(lambda day: 1.0 + 0.5 * day, reference=60000.0), ["60000"]),
+    gj.PhaseCurve: (lambda o, p: gj.PhaseCurve([1.0, 2.0, 0.5], period=3.9, reference=60000.0), ["3.9", "60000"]),
+    gj.SteppedTime: (lambda o, p: gj.SteppedTime([[60000.0, 60000.5], [60000.5, 60001.0]], [1.0, 2.0, 0.5]), ["0.5"]),
+    gj.PerObservation: (lambda o, p: gj.PerObservation([1.0, 1.2, 0.8]), ["1.2"]),
     gj.NFW: halo(gj.NFW),
     gj.Burkert: halo(gj.Burkert),
     gj.CoredNFW: halo(gj.CoredNFW),

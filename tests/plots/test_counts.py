@@ -59,7 +59,7 @@ def test_predicted_counts(posterior):
 
 
 def test_counts_figure(posterior, result):
-    figure = result.plot_counts(posterior, events=5_000)
+    figure = result.derive(double=lambda p: 2.0 * p["index"]).plot_counts(posterior, events=5_000)
     spectrum, residuals, sky = figure.axes[0], figure.axes[1], figure.axes[2]
     assert spectrum.get_yscale() == "log" and residuals.get_xlabel() == "reconstructed energy [TeV]"
     assert [text.get_text() for text in spectrum.get_legend().get_texts()] == ["signal", "background", "total", "data"]

@@ -202,7 +202,9 @@ def test_files(points, tmp_path, suffix):
 
 def test_words_and_figures(points):
     lines = repr(points).splitlines()
-    assert lines[0].startswith("4 flux points of sources/nebula, 0.5 to 8 TeV") and "0.5 to 0.9 TeV" in repr(points)
+    assert lines[0].startswith("FluxPoints: 4 bins of sources/nebula, 0.5 to 8 TeV") and "0.5 to 0.9 TeV" in repr(
+        points
+    )
     table = points.summary()
     assert len(table) == 4 and {"e_min", "e_max", "e2dnde", "errn", "errp", "ul", "sqrt_ts"} <= set(table.columns)
     assert faults(points.plot()) == [] and faults(points.plot_correlation()) == []

@@ -70,6 +70,14 @@ def test_of_another_prior(run, posterior_of):
     assert value == pytest.approx(exact(0.7, (1.0, 0.0))[2], abs=4.0 * error)
 
 
+def test_derived_quantities_are_left_out(posterior_of):
+    draws = np.random.default_rng(0).normal(size=(4, 500, 2))
+    result = gj.Result.from_samples({"x": draws}, method="nuts", truths={"x": np.zeros(2)}, units={"x": "m"})
+    result = result.derive(square=lambda p: p["x"][0] ** 2, units={"square": "m$^2$"})
+    made = gj.reweight(result, posterior_of(1.0, (0.0, 0.0)), new_posterior=posterior_of(1.1, (0.0, 0.0)))
+    assert list(made.samples) == ["x"] == list(made.truths) and made.units == {"x": "m"}
+
+
 def test_of_a_narrower_support(run, posterior_of):
     """A cut of the prior: the evidence changes by the posterior inside it over the prior inside it."""
     from scipy.stats import norm
