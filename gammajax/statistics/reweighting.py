@@ -43,9 +43,10 @@ def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=
 
     - `chunk`: draws whose likelihoods are computed together.
 
-    Returns a [`gammajax.Result`][] of the parameters; derive other quantities again. The draws of the new result are equally weighted; its `weighted` points are exact.
-    It has a log-evidence if the old result has one. Its attributes hold `effective_draws`, `information_loss` [bit] and
-    `pareto_k`, the tail index of the weights (Vehtari et al. 2024, arXiv:1507.02646).
+    Returns a [`gammajax.Result`][] of the parameters; derive other quantities again. The draws of the new result are
+    equally weighted; its `weighted` points are exact. It has a log-evidence if the old result has one. Its attributes
+    hold `effective_draws`, `information_loss` [bit] and `pareto_k`, the tail index of the weights (Vehtari et al. 2024,
+    arXiv:1507.02646).
 
     Raises `ValueError` if the information loss is above 0.2 bits or the weights have a tail with k above 0.7 (for
     few draws above 1 - 1 / log10 of their number): sample anew then. Also raises it for parameters without draws, and
