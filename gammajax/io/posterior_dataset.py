@@ -1,7 +1,8 @@
 """A posterior as a dataset of gammapy, so that its `Fit`, and what builds upon it, runs on the unbinned likelihood."""
 
 # gammapy carries no types
-# pyright: reportAttributeAccessIssue=false, reportArgumentType=false
+# pyright: reportAttributeAccessIssue=false, reportArgumentType=false, reportAssignmentType=false
+# pyright: reportOptionalMemberAccess=false
 
 import math
 import warnings

@@ -12,7 +12,8 @@ the variance of each term (Watanabe 2010, arXiv:1004.2316).
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -149,17 +150,8 @@ def compare(
     if len(known) > 1:
         each = ", ".join(f"{name}: {size}" for name, size in sizes.items() if size is not None)
         raise ValueError(f"the models have different numbers of events ({each}); compare models of the same data")
-    if _by_evidence(found):
-        order = sorted(found, key=lambda name: -found[name].log_evidence[0])
-    elif _by_elpd(found):
-        order = sorted(found, key=lambda name: -found[name].elpd)
-    elif all(one.aic is not None for one in found.values()):
-        order = sorted(found, key=lambda name: found[name].aic)
-    else:
-        raise ValueError(
-            "the models have no criterion in common: give results with evidence (smc, nested), posteriors, or pairs "
-            "(result, posterior)"
-        )
+    value = _value_of(found)
+    order = sorted(found, key=lambda name: -value(found[name]))
     best = found[order[0]]
     difference, error = {}, {}
     for name in order:
@@ -171,6 +163,20 @@ def compare(
         # of a sum over events whose number is random
         error[name] = float(np.sqrt(count @ each**2))
     return Comparison({name: found[name] for name in order}, difference, error)
+
+
+def _value_of(models) -> Callable[[Any], float]:
+    """The criterion that all models have, larger for a better one."""
+    if _by_evidence(models):
+        return lambda one: one.log_evidence[0]
+    if _by_elpd(models):
+        return lambda one: one.elpd
+    if all(one.aic is not None for one in models.values()):
+        return lambda one: -one.aic
+    raise ValueError(
+        "the models have no criterion in common: give results with evidence (smc, nested), posteriors, or pairs "
+        "(result, posterior)"
+    )
 
 
 def _by_evidence(models) -> bool:
@@ -216,7 +222,7 @@ def _criteria(name, value, draws) -> Criteria:
 
 def _scores(name, result, posterior, draws) -> dict:
     """Predictive scores of events."""
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     term = posterior.terms[0]
     if len(posterior.terms) > 1 or not isinstance(term, UnbinnedTerm):

@@ -28,8 +28,6 @@ from gammajax.samplers.space import referred
 INFORMATION_LOSS_MAX = 0.2  # bits, as recommended in arXiv:2509.07221
 CHUNK = 8  # draws at a time: each takes a few arrays of the length of the events
 
-KEPT = ("truths", "units", "labels")  # what a result says of its quantities
-
 
 def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=None, chunk: int = CHUNK) -> Result:
     """Result of the same draws under `new_posterior`, or under another prior density `log_prior(parameters)`.
@@ -111,6 +109,9 @@ def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=
     kept = systematic(weights, max(int(effective), 1))
     target = posterior if new_posterior is None else new_posterior
     samples = {name: values[kept][None] for name, values in points.items()}
+    known = [
+        {name: v for name, v in of.items() if name in names} for of in (result.truths, result.units, result.labels)
+    ]
     evidence = None
     if result.log_evidence is not None:
         value, error = result.log_evidence
@@ -120,7 +121,9 @@ def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=
     return Result.from_samples(
         samples,
         method=f"{result.tree.attrs['method']}, reweighted",
-        **{of: {name: v for name, v in getattr(result, of).items() if name in names} for of in KEPT},
+        truths=known[0],
+        units=known[1],
+        labels=known[2],
         fractions=sample_fractions(target, samples),
         messages=messages,
         weighted={"samples": points, "log_weight": log_weight},
