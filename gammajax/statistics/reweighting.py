@@ -109,9 +109,6 @@ def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=
     kept = systematic(weights, max(int(effective), 1))
     target = posterior if new_posterior is None else new_posterior
     samples = {name: values[kept][None] for name, values in points.items()}
-    known = [
-        {name: v for name, v in of.items() if name in names} for of in (result.truths, result.units, result.labels)
-    ]
     evidence = None
     if result.log_evidence is not None:
         value, error = result.log_evidence
@@ -121,9 +118,9 @@ def reweight(result: Result, posterior, *, new_posterior: Any = None, log_prior=
     return Result.from_samples(
         samples,
         method=f"{result.tree.attrs['method']}, reweighted",
-        truths=known[0],
-        units=known[1],
-        labels=known[2],
+        truths={name: value for name, value in result.truths.items() if name in names},
+        units={name: unit for name, unit in result.units.items() if name in names},
+        labels={name: label for name, label in result.labels.items() if name in names},
         fractions=sample_fractions(target, samples),
         messages=messages,
         weighted={"samples": points, "log_weight": log_weight},
