@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BENCHMARKS := accuracy calibration campaign closure compression counts dense flux_points fold forecast joint_crab light_curve likelihood off_runs on_off outside paper_2401_13876 peers samplers scale scaling simulate systematics targets
 SOURCES := gammajax gammajax_command.py $(wildcard tests benchmarks tools notebooks)
 
-.PHONY: demo test lint docs site bench clean
+.PHONY: demo test oldest lint docs site package bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/gammajax run galactic-centre --out results/galactic-centre --overwrite
@@ -14,6 +14,13 @@ demo: $(VENV)/.installed
 WORKERS ?= 2
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(WORKERS)
+
+# The oldest versions that pyproject.toml allows, in an environment of their own.
+oldest:
+	$(PYTHON) -m venv --clear $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet uv
+	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python --resolution lowest-direct -e '.[dev]'
+	$(VENV)-oldest/bin/python -m pytest -n $(WORKERS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check $(SOURCES)
@@ -29,11 +36,15 @@ docs: $(VENV)/.installed
 site: $(VENV)/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
+# Wheel and source distribution in dist, installed and run in an empty environment.
+package: $(VENV)/.installed
+	$(BIN)/python tools/check_package.py
+
 bench: $(VENV)/.installed
 	set -e; for benchmark in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$benchmark; done
 
 clean:
-	rm -rf $(VENV) results build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-oldest results build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find gammajax $(wildcard tests benchmarks tools) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is newer than pyproject.toml when the environment is up to date.
