@@ -1,6 +1,7 @@
 """Build the package, install it where nothing else is, and use it: `make package`.
 
-The wheel comes from the source distribution. In an empty environment: import, version, types, the command line and a small run.
+The wheel comes from the source distribution. In an empty environment: import, version, types, the command line and a
+small run.
 """
 
 import os
