@@ -12,14 +12,14 @@ from gammajax.common.progress import DELAY, Progress
 from gammajax.likelihood import UnbinnedTerm
 from gammajax.model.mixture import Source
 from gammajax.model.temporal import PerObservation, SteppedTime, Times, good_parts
-from gammajax.products.norms import estimate
+from gammajax.products.norms import Points, estimate
 from gammajax.products.spectral_points import LEAST, check_source, parameters_of, reference_fluxes, with_norms
 from gammajax.samplers import fit
 
 FALSE_ALARM = 0.01  # of Bayesian blocks: probability of a change too many
 
 
-class LightCurve(eqx.Module):
+class LightCurve(Points):
     """Light curve of a component, from [`gammajax.light_curve`][].
 
     - `time_min`, `time_max` (MJD, TT) of the bins: the first start and the last stop of the good time in them.
@@ -75,26 +75,6 @@ class LightCurve(eqx.Module):
             f"constant flux: chi-square {statistic:.1f} for {degrees} degrees of freedom, p = {probability:.2g}",
             *self.messages,
         )
-
-    @property
-    def norm_err(self) -> Float[np.ndarray, " point"]:
-        """Symmetric errors: roots of the variances."""
-        return np.sqrt(np.diag(self.covariance))
-
-    @property
-    def correlation(self) -> Float[np.ndarray, "point point"]:
-        """Correlation matrix of the norms."""
-        return self.covariance / np.outer(self.norm_err, self.norm_err)
-
-    @property
-    def sqrt_ts(self) -> Float[np.ndarray, " point"]:
-        """Significance of each bin in standard deviations."""
-        return np.sqrt(self.ts)
-
-    @property
-    def is_ul(self) -> np.ndarray:
-        """Bins to show as upper limits: below two standard deviations."""
-        return ~(self.sqrt_ts >= 2.0)
 
     @property
     def flux(self) -> Float[np.ndarray, " point"]:

@@ -34,6 +34,34 @@ RISEN, PEAKS = 0.02, 5  # a profile above the maximum by so much in ln L is a ne
 AT_ONCE, EVENTS_AT_ONCE = 32, 4_000_000  # points, and points times events, in one compiled call
 
 
+class Points(eqx.Module):
+    """What points of a spectrum and of a light curve share."""
+
+    norm: eqx.AbstractVar[Float[np.ndarray, " point"]]
+    ts: eqx.AbstractVar[Float[np.ndarray, " point"]]
+    covariance: eqx.AbstractVar[Float[np.ndarray, "point point"]]
+
+    @property
+    def norm_err(self) -> Float[np.ndarray, " point"]:
+        """Symmetric errors: roots of the variances."""
+        return np.sqrt(np.diag(self.covariance))
+
+    @property
+    def correlation(self) -> Float[np.ndarray, "point point"]:
+        """Correlation matrix of the norms."""
+        return self.covariance / np.outer(self.norm_err, self.norm_err)
+
+    @property
+    def sqrt_ts(self) -> Float[np.ndarray, " point"]:
+        """Significance in standard deviations, negative for a negative norm."""
+        return np.sign(self.norm) * np.sqrt(self.ts)
+
+    @property
+    def is_ul(self) -> np.ndarray:
+        """Points to show as upper limits: below two standard deviations."""
+        return ~(self.sqrt_ts >= 2.0)
+
+
 class Norms(NamedTuple):
     """Norms at the maximum of the likelihood, with the names and meanings of [`gammajax.FluxPoints`][]."""
 

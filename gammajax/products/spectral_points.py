@@ -18,7 +18,7 @@ from gammajax.model.dependences import dependence
 from gammajax.model.mixture import Mixture, Source
 from gammajax.model.spectra import SteppedSpectrum
 from gammajax.posterior import Parameters, Posterior
-from gammajax.products.norms import NORM, estimate
+from gammajax.products.norms import NORM, Points, estimate
 from gammajax.results.result import Result
 from gammajax.samplers import Fit, fit
 
@@ -28,7 +28,7 @@ BAND_PER_DECADE, BAND_DRAWS = 40, 400
 QUANTILES = (0.1587, 0.5, 0.8413)
 
 
-class FluxPoints(eqx.Module):
+class FluxPoints(Points):
     """Flux points of a component, from [`gammajax.flux_points`][].
 
     - `energy_edges` [TeV] of the bins, `energy_ref` their geometric means.
@@ -100,26 +100,6 @@ class FluxPoints(eqx.Module):
     def energy_ref(self) -> Float[np.ndarray, " point"]:
         """Reference energies [TeV], the geometric means of the edges."""
         return np.sqrt(self.energy_edges[1:] * self.energy_edges[:-1])
-
-    @property
-    def norm_err(self) -> Float[np.ndarray, " point"]:
-        """Symmetric errors: roots of the variances."""
-        return np.sqrt(np.diag(self.covariance))
-
-    @property
-    def correlation(self) -> Float[np.ndarray, "point point"]:
-        """Correlation matrix of the norms."""
-        return self.covariance / np.outer(self.norm_err, self.norm_err)
-
-    @property
-    def sqrt_ts(self) -> Float[np.ndarray, " point"]:
-        """Significance in standard deviations, negative for a negative norm."""
-        return np.sign(self.norm) * np.sqrt(self.ts)
-
-    @property
-    def is_ul(self) -> np.ndarray:
-        """Points to show as upper limits: below two standard deviations."""
-        return ~(self.sqrt_ts >= 2.0)
 
     @property
     def dnde(self) -> Float[np.ndarray, " point"]:

@@ -177,7 +177,7 @@ def test_light_curve_in_runs_nights_and_bins(posterior, best, runs, flaring):
     # one interval, and a norm of its own for all other times
     alone = gj.light_curve(posterior, "nebula", [[STARTS[2], STARTS[2] + 0.02]], best=best, progress=False)
     assert alone.norm[0] == pytest.approx(curve.norm[2], abs=0.1 * curve.norm_err[2])
-    assert "Light curve of nebula: 4 bins" in repr(curve) and len(curve.summary()) == 4
+    assert "LightCurve of nebula: 4 bins" in repr(curve) and len(curve.summary()) == 4
     assert faults(curve.plot(others={"again": again})) == []
     theirs = curve.to_gammapy()
     np.testing.assert_allclose(theirs.flux.quantity.to_value("cm-2 s-1").ravel(), curve.flux, rtol=1e-5)
