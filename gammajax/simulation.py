@@ -135,15 +135,20 @@ def _times(random, components, observations, observation, component):
     if len(spans) < len(observations):
         return None, phase
     time = np.zeros(observation.size)
+    order = np.argsort(observation, kind="stable")
+    ends = np.searchsorted(observation[order], np.arange(len(spans) + 1))
+    known = Times.of(observations, np.zeros(0), None, jnp.zeros(0, int))
     for place, span in enumerate(spans):
+        of_run = order[ends[place] : ends[place + 1]]
         edges = np.linspace(span[:, 0], span[:, 1], TIME_CELLS + 1, axis=1)
         low, width = edges[:, :-1].ravel(), np.diff(edges).ravel()
         for number, factor in enumerate(factors):
-            mine = np.flatnonzero((observation == place) & (component == number))
+            mine = of_run[component[of_run] == number]
             weight = width
             if factor is not None and not phased[number] and mine.size:
-                middle = low + 0.5 * width
-                times = Times.of(observations, middle, None, jnp.full(middle.size, place))
+                middle = jnp.asarray(low + 0.5 * width - float(known.reference))
+                rows = middle, jnp.full(middle.size, place)
+                times = eqx.tree_at(lambda t: (t.time, t.observation), known, rows)
                 weight = width * np.asarray(factor.rows(times), np.float64)
             cell = random.choice(width.size, mine.size, p=weight / weight.sum()) if mine.size else np.zeros(0, int)
             time[mine] = low[cell] + width[cell] * random.uniform(size=mine.size)

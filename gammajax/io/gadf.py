@@ -232,13 +232,25 @@ def _listed(kind, opened_store, obs_ids):
     twice = [i for i, count in Counter(obs_ids).items() if count > 1]
     if twice:
         raise ValueError(f"{folder}, run {twice[0]} is given twice")
-    if kind:  # a folder for each type
-        return [(folder, obs_id, kind, store) for obs_id in obs_ids]
-    return [(folder, obs_id, one, part) for obs_id in obs_ids for one, part in _event_types(store, obs_id).items()]
+    # a folder for each type has a name
+    several = set() if kind else _runs_with_types(store)
+    return [
+        (folder, obs_id, one, part)
+        for obs_id in obs_ids
+        for one, part in (_event_types(store, obs_id) if obs_id in several else {kind: store}).items()
+    ]
+
+
+def _runs_with_types(store) -> set[int]:
+    """Runs for which the index lists several HDUs of events."""
+    table = store.hdu_table
+    lists = np.char.strip(np.asarray(table["HDU_TYPE"]).astype(str)) == "events"
+    numbers, counts = np.unique(np.asarray(table["OBS_ID"])[lists], return_counts=True)
+    return set(numbers[counts > 1].tolist())
 
 
 def _event_types(store, obs_id) -> dict:
-    """Data stores of the event types of a run by name: the store itself, without a name, for a run with one type."""
+    """Data stores of the event types of a run by name: the store itself, without one, if nothing tells them apart."""
     from gammapy.data import DataStore
 
     def texts(row):
@@ -250,7 +262,7 @@ def _event_types(store, obs_id) -> dict:
     files = [entry[1:3] for entry in lists]
     names = [entry[3].upper().removeprefix("EVENTS").strip(" _-") for entry in lists]
     kinds = names if len(set(names)) == len(names) else _what_differs([PurePath(name).name for _, name in files])
-    if len(lists) < 2 or len(set(kinds)) < len(kinds):
+    if len(set(kinds)) < len(kinds):
         return {"": store}
 
     def belongs(entry, number):

@@ -23,6 +23,8 @@ from jaxtyping import Array, Float, Int
 from scipy.special import logsumexp
 
 from gammajax.common.display import block, described, document, number_of, rows, words
+from gammajax.common.progress import DELAY, Progress, say
+from gammajax.events.cells import Cells
 from gammajax.likelihood.unbinned import UnbinnedTerm
 from gammajax.posterior import Posterior
 from gammajax.results.result import Result
@@ -114,19 +116,23 @@ class Comparison(eqx.Module):
 
 
 def compare(
-    models: Mapping[str, "Result | Posterior | tuple[Result, Posterior] | Criteria"], *, draws: int = DRAWS
+    models: Mapping[str, "Result | Posterior | tuple[Result, Posterior] | Criteria"],
+    *,
+    draws: int = DRAWS,
+    progress: bool = True,
 ) -> Comparison:
     """Compare models of the same data.
 
     - `models` by name: a [`gammajax.Result`][] tells its evidence; a [`gammajax.Posterior`][] is fitted, for AIC and
       BIC; a pair of both tells everything, also the predictive score of every event.
-    - `draws` of a posterior behind each score.
+    - `draws` of a posterior behind each score. `progress`: show how far it is, after some seconds.
 
     AIC and BIC suppose that the likelihood is a parabola at its peak: not for a component on the edge of its prior.
     Evidence depends on the width of priors, scores hardly do. A warning names models whose scores rest on single draws.
 
     Returns a [`gammajax.Comparison`][]. Raises `ValueError` for fewer than two models, for other types, for data sets
-    that differ in their number of events, and for several data sets or binned ones, which have no events to score.
+    that differ in their number of events, and for several data sets or binned ones and for no events, which have no
+    scores.
 
     >>> import gammajax as gj, jax, numpyro.distributions as dist
     >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
@@ -144,7 +150,8 @@ def compare(
     """
     if len(models) < 2:
         raise ValueError("compare needs at least two models")
-    found = {name: _criteria(name, value, draws) for name, value in models.items()}
+    with Progress(progress, "comparison", DELAY):
+        found = {name: _criteria(name, value, draws) for name, value in models.items()}
     sizes = {name: _events(value) for name, value in models.items()}
     known = {size for size in sizes.values() if size is not None}
     if len(known) > 1:
@@ -158,6 +165,8 @@ def compare(
         own = found[name]
         if own.scores is None or best.scores is None or own.count is None:
             continue
+        if own.scores.size != best.scores.size:
+            raise ValueError(f"models {order[0]!r} and {name!r} have other cells; compare models of the same data")
         each, count = own.scores - best.scores, own.count
         difference[name] = float(count @ each - (own.expected - best.expected))
         # of a sum over events whose number is random
@@ -196,7 +205,8 @@ def _events(value) -> int | None:
     return None if events is None else int(events)
 
 
-def _parts(value) -> "tuple[Result | None, Posterior | None]":
+def _parts(value) -> tuple[Any, Any]:
+    """Result and posterior of a model, None for what is not given."""
     if isinstance(value, tuple) and len(value) == 2:
         return value[0], value[1]
     return (value if isinstance(value, Result) else None), (value if isinstance(value, Posterior) else None)
@@ -206,7 +216,8 @@ def _criteria(name, value, draws) -> Criteria:
     if isinstance(value, Criteria):
         return value
     result, posterior = _parts(value)
-    if not (isinstance(result, Result) or isinstance(posterior, Posterior)):
+    known_types = isinstance(result, Result | None) and isinstance(posterior, Posterior | None)
+    if not known_types or (result is None and posterior is None):
         raise ValueError(f"model {name!r} is a {type(value).__name__}; give a result, a posterior, or a pair of both")
     known: dict = {} if result is None else {"log_evidence": result.log_evidence}
     if posterior is not None:
@@ -214,7 +225,7 @@ def _criteria(name, value, draws) -> Criteria:
         peak = best.log_posterior - float(posterior.log_prior(best.parameters))
         count = sum(int(np.size(value)) for value in best.parameters.values())
         known |= {"log_likelihood": peak, "parameters": count, "aic": 2.0 * (count - peak)}
-        known["bic"] = count * float(np.log(posterior.total)) - 2.0 * peak
+        known["bic"] = count * float(np.log(max(posterior.total, 1))) - 2.0 * peak
     if result is not None and posterior is not None:
         known |= _scores(name, result, posterior, draws)
     return Criteria(**known)
@@ -234,10 +245,17 @@ def _scores(name, result, posterior, draws) -> dict:
         raise ValueError(f"model {name!r} has {chosen.size} draws; scores of events need at least {FEWEST}")
     points = {parameter: jnp.asarray(values[chosen]) for parameter, values in samples.items()}
     expected = 0.0 if term.weighted else float(np.mean(np.asarray(_expectations(posterior, points), np.float64)))
-    occupied = np.flatnonzero(np.asarray(term.count) > 0)
+    # rows are in an order of their own in every posterior
+    data = term.data
+    keys = (data.cell, data.observation) if isinstance(data, Cells) else (data.lat, data.lon, data.energy)
+    occupied = np.lexsort([np.asarray(key) for key in keys])
+    occupied = occupied[np.asarray(term.count)[occupied] > 0]
+    if not occupied.size:
+        raise ValueError(f"model {name!r} has no events to score")
     scores, means, spreads, k_hats = [], [], [], []
     for first in range(0, occupied.size, CHUNK):
         some = occupied[first : first + CHUNK]
+        say(f"{name}: scores of {first} of {occupied.size} events")
         # the last chunk as large as the others, so that one program serves all
         log_density = np.asarray(_log_densities(posterior, points, jnp.asarray(np.resize(some, CHUNK))), np.float64)
         log_density = log_density[:, : some.size].T
