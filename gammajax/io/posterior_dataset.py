@@ -120,7 +120,7 @@ def to_gammapy_dataset(posterior: Any, name: str = "gammajax", *, priors: bool =
             return self.stat_sum()
 
         def stat_array(self):
-            raise NotImplementedError("an unbinned likelihood has no bins; use stat_sum")
+            raise ValueError("an unbinned likelihood has no bins; use stat_sum")
 
         def __str__(self) -> str:
             return f"PosteriorDataset {name}\n{posterior!r}"

@@ -57,7 +57,7 @@ def test_the_statistic_is_that_of_the_likelihood(posterior):
     ratio = float(posterior.log_likelihood(other) - posterior.log_likelihood(values))
     assert dataset.stat_sum() - first == pytest.approx(-2.0 * ratio, abs=0.01)
     assert dataset.name == "mine" and "PosteriorDataset mine" in str(dataset)
-    with pytest.raises(NotImplementedError, match="no bins"):
+    with pytest.raises(ValueError, match="no bins"):
         dataset.stat_array()
 
 
