@@ -84,6 +84,7 @@ from gammajax.likelihood import OnOff as OnOff
 from gammajax.likelihood import OnOffCounts as OnOffCounts
 from gammajax.likelihood import Unbinned as Unbinned
 from gammajax.posterior import Posterior as Posterior
+from gammajax.posterior import load_posterior as load_posterior
 from gammajax.engines.expectation import expected_counts as expected_counts
 from gammajax.engines.expectation import intensity as intensity
 

@@ -5,6 +5,7 @@ import inspect
 import operator
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 import equinox as eqx
@@ -15,6 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Integer, Num, PRNGKeyArray
 from numpyro.distributions import Distribution
 
+from gammajax.common import distributed, trees
 from gammajax.common.display import block, document, number_of, rows, text, words
 from gammajax.common.parameters import is_concrete
 from gammajax.engines import Engine
@@ -24,13 +26,15 @@ from gammajax.events.cells import Cells
 from gammajax.events.event_list import Events
 from gammajax.instrument.observation import Observation
 from gammajax.likelihood import Data, Unbinned, UnbinnedTerm
-from gammajax.likelihood.term import Parameters, Setup, Term, require_expected
-from gammajax.model.mixture import Mixture
+from gammajax.likelihood.term import Parameters, Reference, Setup, Term, require_expected
+from gammajax.model.mixture import Mixture, mixture_of
 from gammajax.model.priors import all_from_cube, centre, check_parameters, check_priors, cube_size
 
 # above this number of events, single precision rounds scalars too much: at 9e5 and 3e6 events the q of a profile is off
 # by 0.02 and 0.06 (rms; measured with a weak source above a background of free norm and tilt)
 MANY = 3_000_000
+KIND = "posterior"  # of a file
+SAVED = ("priors", "terms", "reference_parameters", "names")  # fields in a file; the model is code
 
 
 class Posterior(eqx.Module):
@@ -154,12 +158,7 @@ class Posterior(eqx.Module):
             raise ValueError(f"data sets need different names, not {names}")
         self.terms = tuple(one.prepare(setup._replace(name=name)) for one, name in zip(data, names, strict=True))
         require_expected(explored.mixture, self.terms)
-        number = self.total
-        if number > MANY and jnp.result_type(float) != jnp.float64:
-            _warn(
-                f"log-likelihoods of {number} events are rounded to about {6e-8 * number:.1g} in single precision, "
-                "too much for samplers; switch on jax_enable_x64 (kernels stay in single precision)"
-            )
+        _warn_of_rounding(self.total, stacklevel=6)
 
     @property
     def observations(self) -> tuple[Observation, ...]:
@@ -195,6 +194,31 @@ class Posterior(eqx.Module):
     def total(self) -> int:
         """Number of events, of all data sets and processes."""
         return sum(term.total for term in self.terms)
+
+    def save(self, path) -> None:
+        """Write all that has been prepared to one file, which [`gammajax.load_posterior`][] reads without astronomy.
+
+        The file holds engines, data and priors, but no code: keep the function of the model beside it. It is about as
+        large as the posterior in memory. Raises `ValueError` for parts that a file cannot hold, such as an engine or a
+        morphology of your own, and for a posterior that several processes share.
+
+        >>> import gammajax as gj, jax, numpyro.distributions as dist, tempfile
+        >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+        >>> def model(p):
+        ...     source = gj.Source(gj.PowerLaw(2.0, 1e-11 * p["flux"]), gj.Point(0.3, 0.0))
+        ...     return gj.Mixture(source=source, sky=gj.InstrumentBackground())
+        >>> events = gj.simulate(jax.random.key(0), model({"flux": 1.0}), run)
+        >>> posterior = gj.Posterior(model, {"flux": dist.Uniform(0.0, 5.0)}, run, events, per_decade=20.0)
+        >>> path = tempfile.mkdtemp() + "/posterior.npz"
+        >>> posterior.save(path)
+        >>> again = gj.load_posterior(path, model)
+        >>> bool(again.log_likelihood({"flux": 2.0}) == posterior.log_likelihood({"flux": 2.0}))
+        True
+        """
+        if distributed.spans(self):
+            raise ValueError("a posterior that several processes share cannot be saved: prepare it in one process")
+        parts = {name: getattr(self, name) for name in SAVED}
+        trees.write_tree(path, parts, {"gammajax": version("gammajax"), "kind": KIND, "parameters": list(self.names)})
 
     def log_likelihood_ratio(self, parameters: Parameters) -> Float[Array, ""]:
         """Value of log L relative to the reference, accurate in single precision; samplers use it."""
@@ -334,6 +358,60 @@ class Posterior(eqx.Module):
         return term
 
 
+def load_posterior(path, model: Callable[[Parameters], Mixture]) -> Posterior:
+    """The posterior that [`gammajax.Posterior.save`][] wrote, on the default device of this process.
+
+    It needs neither astropy nor gammapy, so a machine with an accelerator needs only JAX and the samplers. `model` is
+    the function that the posterior was made with; at the reference parameters its intensities and expected counts must
+    be those of the file to 1 %.
+
+    Raises `ValueError` for another kind of file or a damaged one, for a file of a version with other modules, and for a
+    model with other parameters, components or values; `FileNotFoundError` if there is no file.
+
+    >>> import gammajax as gj
+    >>> gj.load_posterior("none.npz", lambda p: gj.Mixture(sky=gj.InstrumentBackground()))
+    Traceback (most recent call last):
+        ...
+    FileNotFoundError: none.npz: no such file
+    """
+    saved, header = trees.read_tree(path, KIND)
+    if header.get("kind") != KIND or not isinstance(saved, dict) or set(saved) != set(SAVED):
+        raise ValueError(f"{path}: not a {KIND} that gammajax wrote")
+    posterior = object.__new__(Posterior)
+    for name, value in {"model": model, **saved}.items():
+        object.__setattr__(posterior, name, value)
+    mixture = mixture_of(model, posterior.reference_parameters)
+    for term in posterior.terms:
+        _require_same(path, term.reference, eqx.filter_jit(term.refer)(mixture))
+    _warn_of_rounding(posterior.total, stacklevel=4)
+    return posterior
+
+
+def _require_same(path, before: Reference, now: Reference) -> None:
+    """Raise `ValueError` if a model gives other values than those of the file."""
+    if set(before.counts) != set(now.counts):
+        raise ValueError(f"{path} has the components {sorted(before.counts)}, but the model has {sorted(now.counts)}")
+    for what, one, other in (
+        ("rows", before.rows, now.rows),
+        *((n, before.counts[n], now.counts[n]) for n in now.counts),
+    ):
+        one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
+        if one.shape != other.shape or not np.allclose(one.sum(), other.sum(), rtol=0.01):
+            raise ValueError(
+                f"{path}: the model gives other {'intensities' if what == 'rows' else f'counts of {what!r}'} at the "
+                "reference parameters than that of the file; load it with the model that it was made with"
+            )
+
+
+def _warn_of_rounding(number: int, stacklevel: int) -> None:
+    if number > MANY and jnp.result_type(float) != jnp.float64:
+        _warn(
+            f"log-likelihoods of {number} events are rounded to about {6e-8 * number:.1g} in single precision, "
+            "too much for samplers; switch on jax_enable_x64 (kernels stay in single precision)",
+            stacklevel,
+        )
+
+
 def _data_sets(observations, events, options) -> tuple[Data, ...]:
     """Data sets, given as such or as observations and events with the options of engines."""
     given = tuple(observations) if isinstance(observations, list | tuple) else (observations,)
@@ -359,6 +437,6 @@ def _totals(counts) -> dict[str, Float[Array, ""]]:
     return {name: part.sum() for name, part in counts.items()}
 
 
-def _warn(message: str) -> None:
+def _warn(message: str, stacklevel: int = 5) -> None:
     """Warn at the line that makes the posterior: equinox adds two calls on the stack."""
-    warnings.warn(message, stacklevel=5)
+    warnings.warn(message, stacklevel=stacklevel)

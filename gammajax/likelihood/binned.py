@@ -148,7 +148,7 @@ class Binned(Data):
             engines=engines,
             background=fixed,
             off=off,
-            data=Aside(self),
+            aside=Aside(self.edges),
         )
         term = setup.referred(term)
         if off is None:
@@ -364,7 +364,7 @@ class BinnedTerm(Term):
     engines: dict[str, Folded | Moving | Scaled]
     background: Float[Array, "energy y x"] | None
     off: tuple[Float[Array, "energy y x"], Float[Array, "energy y x"]] | None
-    data: Aside = eqx.field(static=True)
+    aside: Aside = eqx.field(static=True)  # edges of the bins
     __pdoc__ = document
 
     @words
@@ -389,7 +389,7 @@ class BinnedTerm(Term):
     @property
     def edges(self) -> Float[np.ndarray, " edge"]:
         """Edges of the bins of reconstructed energy [TeV]."""
-        return self.data.value.edges
+        return self.aside.value
 
     @property
     def energy_range(self) -> tuple[float, float]:
