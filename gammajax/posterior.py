@@ -196,7 +196,7 @@ class Posterior(eqx.Module):
         return sum(term.total for term in self.terms)
 
     def save(self, path) -> None:
-        """Write all that has been prepared to one file at `path`, which [`gammajax.load_posterior`][] reads without astronomy.
+        """Write all that has been prepared to one file at `path`, which [`gammajax.load_posterior`][] reads.
 
         The file holds engines, data and priors, but no code: keep the function of the model beside it. It is about as
         large as the posterior in memory. Raises `ValueError` for parts that a file cannot hold, such as an engine or a
@@ -360,7 +360,7 @@ class Posterior(eqx.Module):
 
 
 def load_posterior(path, model: Callable[[Parameters], Mixture]) -> Posterior:
-    """The posterior that [`gammajax.Posterior.save`][] wrote to `path`, on the default device of this process.
+    """Return the posterior that [`gammajax.Posterior.save`][] wrote to `path`, on the default device of this process.
 
     It needs neither astropy nor gammapy, so a machine with an accelerator needs only JAX and the samplers. `model` is
     the function that the posterior was made with; at the reference parameters its intensities and expected counts must
