@@ -6,16 +6,17 @@ import pytest
 from typer.testing import CliRunner
 
 from gammajax import __version__
-from gammajax.cli import app, document
-from gammajax.cli import commands as cli
+from gammajax.cli import app, doctor, document, running, terminal
 from gammajax.cli.configurations import builtin, dump, load
 from gammajax.common import cache, progress
 from gammajax.plots import counts as plot
+from gammajax.products.spectral_points import FluxPoints
 from gammajax.results.result import Result
 from gammajax.samplers import driver
 
 CACHE = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-FILES = ["config.yaml", "corner.png", "counts.png", "fractions.csv", "posterior.nc", "run.log", "summary.csv"]
+FILES = ["config.yaml", "corner.png", "counts.png", "fractions.csv", "posterior.nc", "report.html"]
+FILES += ["run.log", "summary.csv"]
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_out_is_expanded(out, expected, invoke, small, tmp_path, monkeypatch):
     monkeypatch.setenv("PLACE", str(tmp_path / "place"))
     monkeypatch.delenv("NOWHERE", raising=False)
     called = []
-    monkeypatch.setattr(cli, "_run", lambda config, out, *_: called.append(out))
+    monkeypatch.setattr(running, "run", lambda config, out, *_: called.append(out))
     answer = invoke("run", small, *([] if out is None else [f"--out={out}"]))
     if expected is ValueError:
         assert answer.exit_code == 2 and answer.stderr.count("\n") == 1 and not called
@@ -176,7 +177,7 @@ def test_whatever_fails_after_sampling_the_posterior_is_on_disk(invoke, small, t
 
 def test_only_results_are_replaced_or_complete(invoke, small, tmp_path, monkeypatch):
     called = []
-    monkeypatch.setattr(cli, "_run", lambda config, out, *_: called.append(out))
+    monkeypatch.setattr(running, "run", lambda config, out, *_: called.append(out))
     precious, empty = tmp_path / "precious", tmp_path / "empty"
     for folder in (precious, empty):
         folder.mkdir()
@@ -206,16 +207,16 @@ def test_output_that_is_gone_does_not_stop_a_run(monkeypatch):
         flush = isatty = lambda self: False
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli, "console", cli._Console(file=Gone()))
-        patch.setattr(cli.sys, "stdout", Gone())
-        cli._tell("line")
-        cli._tell("line")
+        patch.setattr(terminal, "console", terminal._Console(file=Gone()))
+        patch.setattr(terminal.sys, "stdout", Gone())
+        terminal.tell("line")
+        terminal.tell("line")
         progress.tell("line")
-        cli.sys.stdout.close()
+        terminal.sys.stdout.close()
 
 
 def test_compiled_programs_are_kept_unless_told_not_to(invoke, small, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "_run", lambda *_: None)
+    monkeypatch.setattr(running, "run", lambda *_: None)
     monkeypatch.setattr(cache, "_order_priors", lambda: None)
     monkeypatch.setenv("GAMMAJAX_CACHE", str(tmp_path / "programs"))
     before = {name: jax.config.values[name] for name in CACHE}
@@ -258,3 +259,79 @@ def test_template_is_valid(invoke, tmp_path):
 
 def test_version(invoke):
     assert invoke("version").output.strip() == __version__
+
+
+def test_products_and_report(invoke, small, tmp_path):
+    values = document.values(small.read_text())
+    del values["model"]["weights"]
+    values["model"]["components"]["signal"]["spectrum"] |= {"amplitude": "amplitude"}
+    values["parameters"] = {
+        "index": values["parameters"]["index"],
+        "amplitude": {"prior": "log-uniform", "low": 1e-13, "high": 1e-9, "truth": 1e-11, "unit": "TeV-1 cm-2 s-1"},
+    }
+    values["events"] = {"simulate": True}
+    values["products"] = {
+        "sed": {"type": "flux-points", "component": "signal", "edges": ["500 GeV", 1.5, 5.0]},
+        "runs": {"type": "light-curve", "component": "signal"},
+        "high": {"type": "flux-points", "component": "signal", "edges": [200.0, 300.0]},
+    }
+    small.write_text(document.dump(values))
+    out = tmp_path / "products"
+    answer = invoke("run", small, "--no-progress", "--out", out)
+    assert answer.exit_code == 1 and "the product high failed" in answer.stderr  # and all others are there
+    made = {"sed.csv", "sed.ecsv", "sed.png", "sed-correlation.png", "runs.csv", "runs.png"}
+    assert {file.name for file in out.iterdir()} == {*FILES, *made}
+    points = FluxPoints.read(out / "sed.ecsv")
+    assert points.component == "signal" and abs(points.norm - 1.0).max() < 1.0
+    page = (out / "report.html").read_text()
+    assert page.count("<img") == 5 and "sed: flux points of signal" in page and "http" not in page
+    assert all(word in page for word in ("amplitude [TeV", "version of jax", "log-uniform"))
+    # drawn again, without the events
+    answer = invoke("plot", out, "--parameter", "index", "--format", "pdf", "--out", tmp_path / "paper")
+    assert answer.exit_code == 0 and [file.name for file in (tmp_path / "paper").iterdir()] == ["corner.pdf"]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["nowhere"], "holds no results"),
+        (["nowhere", "--format", "gif"], "png, pdf, svg"),
+    ],
+)
+def test_plot_refuses(invoke, arguments, message):
+    answer = invoke("plot", *arguments)
+    assert answer.exit_code == 2 and message in answer.stderr and answer.stderr.count("\n") == 1
+
+
+PRODUCT = {"type": "flux-points", "component": "signal", "edges": [0.5, 2.0]}
+
+
+@pytest.mark.parametrize(
+    "products, message",
+    [
+        ({"sed": PRODUCT}, "absolute fluxes"),
+        ({"corner": PRODUCT}, "name of files"),
+        ({"a/b": PRODUCT}, "name of files"),
+        ({"sed": PRODUCT | {"component": "signl"}}, "did you mean 'signal'"),
+        ({"sed": PRODUCT | {"component": "background"}}, "is a background"),
+        ({"sed": PRODUCT | {"edges": [2.0, 1.0]}}, "edges that increase"),
+        ({"sed": {"type": "flux-point"}}, "did you mean 'flux-points'"),
+        ({"sed": {"type": "light-curve", "component": "signal", "edges": "weeks"}}, "products.sed"),
+    ],
+)
+def test_products_are_checked_before_anything_runs(invoke, small, products, message):
+    small.write_text(document.dump(document.values(small.read_text()) | {"products": products}))
+    answer = invoke("run", small)
+    assert answer.exit_code == 2 and message in answer.stderr and answer.stderr.count("\n") == 1, answer.stderr
+
+
+def test_doctor(invoke, monkeypatch, tmp_path):
+    monkeypatch.setenv("GAMMAPY_DATA", str(tmp_path / "none"))
+    answer = invoke("doctor")
+    assert answer.exit_code == 0 and "no such folder" in answer.output
+    lines = [line for line in answer.output.splitlines() if line[1:3] in ("ok", "! ", "x ")]
+    names = ["python", "gammajax", "packages", "devices", "precision", "cores", "cache", "data", "space"]
+    assert [line.split()[1] for line in lines] == names
+    monkeypatch.setattr(doctor, "version", lambda name: "0.0.1")
+    answer = invoke("doctor")
+    assert answer.exit_code == 1 and "numpyro 0.0.1 is not" in answer.output.replace("\n", " ")

@@ -1,9 +1,9 @@
 """Configuration of a run: the sections of a YAML file, and the model function and priors that they define."""
 
-import difflib
 import inspect
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from typing import Annotated, Any, ClassVar, Literal, Union
@@ -12,8 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     create_model,
     field_validator,
@@ -21,6 +19,7 @@ from pydantic import (
 )
 
 from gammajax import io, samplers
+from gammajax.cli.outputs import OUTPUTS, Output
 from gammajax.cli.settings import (
     LINE_UNITS,
     MORPHOLOGY_UNITS,
@@ -43,6 +42,7 @@ from gammajax.cli.settings import (
     Positive,
     Radius,
     RightAscension,
+    Strict,
     Switch,
     Texts,
     Truth,
@@ -51,6 +51,7 @@ from gammajax.cli.settings import (
     is_name,
     number_in,
     seed,
+    unknown,
     value_in,
 )
 from gammajax.instrument.observation import Observation
@@ -65,30 +66,6 @@ from gammajax.model.templates import TemplateMap
 from gammajax.samplers.importance import LEAST
 
 HIGHEST = 1000.0  # TeV, beyond the responses of Cherenkov telescopes
-
-
-class Strict(BaseModel):
-    """A section with known keys only."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, values):
-        if isinstance(values, dict):
-            known = {field.alias or name for name, field in cls.model_fields.items()}
-            for key in values:
-                if key not in known:
-                    raise ValueError(unknown("key", key, known))
-        return values
-
-
-def unknown(kind: str, name: str, known) -> str:
-    """Message for an unknown name, with the nearest known one or all of them."""
-    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return f"unknown {kind} {name!r}; " + (
-        f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
-    )
 
 
 class Pointings(Strict):
@@ -706,6 +683,7 @@ class Config(Strict):
     model: Model
     parameters: dict[str, Parameter] = Field(min_length=1)
     sampler: Sampler = Nuts(method="nuts")
+    products: dict[str, Output] = {}
     precision: Literal[32, 64] = 64
     seed: Whole = 0
 
@@ -722,6 +700,7 @@ class Config(Strict):
         self._check_sampler()
         self._check_frames()
         self._check_units()
+        self._check_products()
         if self.observations.kind == "gadf":
             if self.events:
                 raise ValueError("the events come from the data store; leave out the section events")
@@ -842,6 +821,26 @@ class Config(Strict):
                         f"parameters.{name}.unit: the model reads {name} in {unit} ({key} of component {path!r}), not "
                         f"in {label}; give the prior in {unit}"
                     )
+
+    def _check_products(self):
+        """Refuse products of components that are no sources of absolute flux, and names that are no files."""
+        leaves = self.model.leaves()
+        for name, product in self.products.items():
+            where = f"products.{name}"
+            if not re.fullmatch(r"[A-Za-z][\w-]*", name) or name in OUTPUTS:
+                raise ValueError(
+                    f"{where}: {name!r} is to be the name of files; use letters, digits, - and _, and none of "
+                    f"{', '.join(OUTPUTS)}"
+                )
+            component = getattr(product, "component", None)
+            if component is None:
+                continue
+            if component not in leaves:
+                raise ValueError(f"{where}.component: {unknown('component', component, leaves)}")
+            if not isinstance(leaves[component], Source):
+                raise ValueError(f"{where}.component: {component!r} is a background; {product.type} are of a source")
+            if self.model.weights is not None:
+                raise ValueError(f"{where}: {product.type} need absolute fluxes: a model without weights")
 
     def _check_simulation(self):
         if not (self.events and self.events.simulate):

@@ -1,14 +1,23 @@
-"""Values of a configuration: numbers with units, angles and names of parameters.
+"""Values of a configuration: numbers with units, angles and names of parameters, and sections with known keys.
 
 Each function takes a value of a YAML file and returns a plain one, or raises `ValueError` with the form that would be
 right.
 """
 
 import contextlib
+import difflib
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 from gammajax.io.text import read_angle, read_latitude, read_quantity
 
@@ -32,6 +41,30 @@ MORPHOLOGY_UNITS: dict[str, str] = {
     **dict.fromkeys(("r_s", "r_c", "distance"), "kpc"),
     **dict.fromkeys(("local_density", "rho_s"), "GeV cm-3"),
 }
+
+
+class Strict(BaseModel):
+    """A section with known keys only."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, values):
+        if isinstance(values, dict):
+            known = {field.alias or name for name, field in cls.model_fields.items()}
+            for key in values:
+                if key not in known:
+                    raise ValueError(unknown("key", key, known))
+        return values
+
+
+def unknown(kind: str, name: str, known) -> str:
+    """Message for an unknown name, with the nearest known one or all of them."""
+    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    return f"unknown {kind} {name!r}; " + (
+        f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}"
+    )
 
 
 class RightAscension(float):
@@ -149,6 +182,13 @@ def increasing(value):
     return value
 
 
+def edges(value):
+    """At least two numbers that increase."""
+    if len(value) < 2 or any(not low < high for low, high in zip(value[:-1], value[1:], strict=True)):
+        raise ValueError(f"must be at least two edges that increase, as in [0.5, 2.0, 10.0], not {value}")
+    return value
+
+
 def directions(value):
     """List of pairs."""
     if isinstance(value, list | tuple) and value and not any(isinstance(one, list | tuple) for one in value):
@@ -246,3 +286,5 @@ Degrees = Annotated[number_in("deg"), Field(gt=0)]
 Radius = Annotated[number_in("deg"), Field(gt=0, lt=90)]
 Energy = Annotated[number_in("TeV"), Field(gt=0)]
 Energies = Annotated[tuple[Energy, Energy], BeforeValidator(pair), AfterValidator(increasing)]
+EnergyEdges = Annotated[list[Energy], AfterValidator(edges)]
+TimeEdges = Literal["runs", "nights", "blocks"] | Annotated[list[Number], AfterValidator(edges)]

@@ -17,7 +17,7 @@ from rich.console import Console
 
 import gammajax as gj
 from gammajax import engines, io, samplers
-from gammajax.cli import commands as cli
+from gammajax.cli import terminal as cli
 from gammajax.common.display import LINES, WIDTH, text
 from gammajax.engines.energy import EnergyNodes
 from gammajax.engines.rows import Rows
@@ -600,7 +600,7 @@ def test_the_table_of_a_run_fits_its_console(width, truth, table_of_run, monkeyp
     summary = summary if truth else summary.drop(columns="truth")
     written = StringIO()
     monkeypatch.setattr(cli, "console", Console(file=written, width=width, soft_wrap=True))
-    cli._show(summary, units)
+    cli.show(summary, units)
     title, header, _, *lines = [line.rstrip() for line in written.getvalue().rstrip().split("\n")]
     assert max(map(len, [title, header, *lines])) <= width
     assert "…" not in "".join(lines)
