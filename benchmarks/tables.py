@@ -1,6 +1,10 @@
-"""Write benchmarks/RESULTS.md from the JSON files in benchmarks/results: `python -m benchmarks.tables`."""
+"""Write benchmarks/RESULTS.md, and the comparison in README.md, from the JSON files in benchmarks/results.
+
+`python -m benchmarks.tables`
+"""
 
 import json
+import re
 
 from benchmarks.report import RESULTS
 
@@ -269,8 +273,52 @@ def rows(figures: dict) -> list[str]:
     return lines
 
 
+def seconds(value: float) -> str:
+    """A time with two digits, in a unit of its size."""
+    factor, unit = next((pair for pair in ((1e6, "us"), (1e3, "ms")) if value * pair[0] < 1e3), (1.0, "s"))
+    value *= factor
+    return f"{value:.{0 if value >= 10.0 else 1}f} {unit}"
+
+
+def comparison() -> str:
+    """Markdown table against other tools, from the results."""
+    campaign, peers = (json.loads((RESULTS / f"{name}-cpu.json").read_text()) for name in ("campaign", "peers"))
+    lines = ["| two CPU cores | gammajax | the other |", "| --- | --- | --- |"]
+    tools = ("gammajax", "gammapy_joint", "gammapy_stacked")
+    first = campaign["fixed"]["gammajax"]
+    lines.append(f"| **RX J1713.7-3946, {first['runs']} runs, {first['events']} events** | | **gammapy 2.1, binned** |")
+    for case, words in (("fixed", "Gaussian, fixed"), ("free", "Gaussian, position and size free")):
+        rows = [campaign[case][tool] for tool in tools]
+        for key, what in (
+            ("cold_total_s", "from cold to the fit"),
+            ("fit_s", "the fit again"),
+            ("value", "one likelihood, here with its gradient"),
+        ):
+            times = [row[key] if key in row else row.get("value_and_grad_s", row.get("value_s")) for row in rows]
+            ours, joint, stacked = map(seconds, times)
+            lines.append(f"| {words}: {what} | {ours} | joint {joint}, stacked {stacked} |")
+    ours, theirs = (peers[tool]["1000"] for tool in ("gammajax_kernel", "gammabayes"))
+    lines.append("| **dark matter, 1000 events of CTAO** | | **GammaBayes 0.1.9** |")
+    for key, what in (
+        ("setup_s", "set-up"),
+        ("marginal_s", "marginal likelihoods of all events for 41 masses"),
+        ("simulate_s", "simulation"),
+    ):
+        lines.append(f"| {what} | {seconds(ours[key])} | {seconds(theirs[key])} |")
+    return "\n".join(lines)
+
+
+def write_readme() -> None:
+    """Put the comparison between its two marks in README.md."""
+    path = RESULTS.parent.parent / "README.md"
+    marks = "<!-- comparison -->", "<!-- /comparison -->"
+    table = f"{marks[0]}\n\n{comparison()}\n\n{marks[1]}"
+    path.write_text(re.sub(f"{marks[0]}.*{marks[1]}", lambda _: table, path.read_text(), flags=re.DOTALL))
+
+
 def main():
-    """Read every result and write the page."""
+    """Read every result and write the pages."""
+    write_readme()
     lines = ["# Results", "", "Written by `python -m benchmarks.tables` from the files in `results`.", ""]
     for path in sorted(RESULTS.glob("*.json")):
         figures = json.loads(path.read_text())
