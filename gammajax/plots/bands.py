@@ -14,13 +14,15 @@ SPECTRA = 400  # draws of the posterior behind a band
 QUANTILES = (0.0228, 0.1587, 0.5, 0.8413, 0.9772)
 
 
-def plot_spectrum(posterior, result, names=None, energy_range: tuple | None = None, energy_power: float | int = 2):
+def plot_spectrum(
+    posterior, result, names=None, energy_range: tuple | None = None, energy_power: float | int = 2, ax=None
+):
     """Credible bands, 68 % and 95 %, of the spectra of sources: E^2 dN/dE of the whole source, at Earth.
 
     In a model with weights, fluxes follow from the fractions of the events ([`gammajax.Posterior.flux_scales`][]).
     `names`: components by path, or an inner mixture for the sum of its sources; by default every source.
     `energy_range` [TeV] is by default the range of the selection. A dashed line is the true spectrum, if all true
-    values are known.
+    values are known. `ax`: axes to draw in, by default those of a new figure.
 
     Raises `ValueError` for a name that is not a source.
     """
@@ -54,8 +56,7 @@ def plot_spectrum(posterior, result, names=None, energy_range: tuple | None = No
     # E^2 in double precision: single precision may underflow
     factor = energy**energy_power / np.diff(edges)
     with rc_context({**STYLE, "axes.spines.top": True, "axes.spines.right": True}):
-        figure = Figure(figsize=(7.0, 4.8), layout="constrained")
-        axes = figure.subplots()
+        axes = Figure(figsize=(7.0, 4.8), layout="constrained").subplots() if ax is None else ax
         for i, (name, paths) in enumerate(groups.items()):
             colour = COLOURS[(i + 1) % len(COLOURS)]
             total = sum(np.asarray(scales[p], float)[:, None] * np.asarray(fluxes[p], float) for p in paths) * factor
@@ -80,7 +81,7 @@ def plot_spectrum(posterior, result, names=None, energy_range: tuple | None = No
             bottom, top = axes.get_ylim()
             axes.set_ylim(max(bottom, 1e-4 * shown.max()), min(top, 30.0 * shown.max()))
         axes.legend(frameon=False)
-    return figure
+    return axes.figure
 
 
 @eqx.filter_jit

@@ -8,11 +8,12 @@ from gammajax.plots.style import COLOURS, STYLE
 LIMIT = 0.6  # length of the arrow of a limit, as a part of the limit
 
 
-def plot_flux_points(points, others: dict, energy_power: float | int = 2):
+def plot_flux_points(points, others: dict, energy_power: float | int = 2, ax=None):
     """Points with errors, arrows for upper limits, the band of the fit to all energies, and residuals below.
 
-    Residuals are (norm - 1) / error, with the error on the side of the fit. `others`: more points by label; they are
-    moved a little to the right, and share the residuals if they have the same reference.
+    In given axes `ax` there are no residuals. Residuals are (norm - 1) / error, with the error on the side of the fit.
+    `others`: more points by label; they are moved a little to the right, and share the residuals if they have the same
+    reference.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -20,8 +21,12 @@ def plot_flux_points(points, others: dict, energy_power: float | int = 2):
     from gammajax.common.ticks import plain_ticks
 
     with rc_context({**STYLE, "axes.spines.top": True, "axes.spines.right": True}):
-        figure = Figure(figsize=(7.0, 5.8), layout="constrained")
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3.0, 1.0])
+        panels = (ax,)
+        if ax is None:
+            panels = Figure(figsize=(7.0, 5.8), layout="constrained").subplots(
+                2, 1, sharex=True, height_ratios=[3.0, 1.0]
+            )
+        above, below = panels[0], panels[1] if len(panels) > 1 else None
         if points.band.size:
             energy = points.band_energy
             low, middle, high = points.band * energy**energy_power
@@ -31,6 +36,8 @@ def plot_flux_points(points, others: dict, energy_power: float | int = 2):
         for i, (label, one) in enumerate(of.items()):
             colour, shift = COLOURS[(0, 3, 4, 2)[i % 4]], 1.0 + 0.04 * i
             _draw(above, one, one.energy_ref**energy_power * one.dnde_ref, shift, colour, label, "os^D"[i % 4])
+            if below is None:
+                continue
             # the reference of these points, at the energies of the others
             expected = np.exp(np.interp(np.log(one.energy_ref), np.log(points.energy_ref), np.log(points.dnde_ref)))
             expected = points.dnde_ref if np.array_equal(one.energy_ref, points.energy_ref) else expected
@@ -46,17 +53,18 @@ def plot_flux_points(points, others: dict, energy_power: float | int = 2):
                 ms=4.5,
                 lw=1.2,
             )
-        below.axhline(0.0, color=COLOURS[1], lw=1.2)
-        below.set(xlabel="energy [TeV]", ylabel="(point - fit)\n/ error", xscale="log")
         above.set(yscale="log", ylabel=flux_label(energy_power), xlim=points.energy_edges[[0, -1]] * [0.93, 1.07])
-        bottom, top = below.get_ylim()
-        reach = max(2.5, *np.abs([bottom, top]))
-        below.set_ylim(-reach, reach)
-        plain_ticks(below.xaxis)
-        for axes in (above, below):
+        if below is not None:
+            below.axhline(0.0, color=COLOURS[1], lw=1.2)
+            below.set_ylabel("(point - fit)\n/ error")
+            reach = max(2.5, *np.abs(below.get_ylim()))
+            below.set_ylim(-reach, reach)
+        panels[-1].set(xlabel="energy [TeV]", xscale="log")
+        plain_ticks(panels[-1].xaxis)
+        for axes in panels:
             axes.grid(True, which="major", alpha=0.3, lw=0.6)
         above.legend(frameon=False)
-    return figure
+    return above.figure
 
 
 def _draw(axes, points, power, shift, colour, label, marker) -> None:
@@ -90,23 +98,22 @@ def _draw(axes, points, power, shift, colour, label, marker) -> None:
         )
 
 
-def plot_correlation(points):
-    """Correlation matrix of the norms, by energy."""
+def plot_correlation(points, ax=None):
+    """Correlation matrix of the norms, by energy, in the axes `ax` or a new figure."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     from gammajax.common.ticks import plain_ticks
 
     with rc_context(STYLE):
-        figure = Figure(figsize=(5.6, 4.8), layout="constrained")
-        axes = figure.subplots()
+        axes = Figure(figsize=(5.6, 4.8), layout="constrained").subplots() if ax is None else ax
         edges = np.asarray(points.energy_edges)
         image = axes.pcolormesh(edges, edges, points.correlation, cmap="RdBu_r", vmin=-1.0, vmax=1.0)
         axes.set(xscale="log", yscale="log", xlabel="energy [TeV]", ylabel="energy [TeV]", aspect="equal")
         for axis in (axes.xaxis, axes.yaxis):
             plain_ticks(axis)
-        figure.colorbar(image, label="correlation of the norms")
-    return figure
+        axes.figure.colorbar(image, ax=axes, label="correlation of the norms")
+    return axes.figure
 
 
 def plot_light_curve(curve, ax, others: dict):

@@ -148,20 +148,20 @@ class FluxPoints(Points):
 
         return cls(**read(path, component))
 
-    def plot(self, others: dict[str, "FluxPoints"] | None = None, *, energy_power: float | int = 2):
+    def plot(self, others: dict[str, "FluxPoints"] | None = None, *, energy_power: float | int = 2, ax=None):
         """Figure of the points with errors and limits, the band of the fit to all energies, and residuals.
 
-        `others`: more points by label, for comparison, beside these.
+        `others`: more points by label, for comparison, beside these. `ax`: axes to draw in, then without residuals.
         """
         from gammajax.plots.points import plot_flux_points
 
-        return plot_flux_points(self, others or {}, energy_power)
+        return plot_flux_points(self, others or {}, energy_power, ax)
 
-    def plot_correlation(self):
-        """Figure of the correlation matrix of the norms."""
+    def plot_correlation(self, ax=None):
+        """Figure of the correlation matrix of the norms, in the axes `ax` if they are given."""
         from gammajax.plots.points import plot_correlation
 
-        return plot_correlation(self)
+        return plot_correlation(self, ax)
 
 
 def flux_points(

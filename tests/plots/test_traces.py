@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from matplotlib.figure import Figure
 
 import gammajax as gj
 from gammajax.plots.traces import live_points
@@ -137,6 +138,8 @@ def test_spectrum_is_the_closed_form(observation):
         low, high = np.quantile(amplitude, levels) * 1e-12 * median[0, 0] ** -0.5
         assert band[at, 1].min() == pytest.approx(low, rel=2e-3)
         assert band[at, 1].max() == pytest.approx(high, rel=2e-3)
+    other = Figure().subplots()
+    assert made.plot_spectrum(posterior, "sky/line", ax=other) is other.figure and len(lines(other)) == len(lines(axes))
     # the sum of an inner mixture
     both = lines(made.plot_spectrum(posterior, "sky", energy_range=(1.0, 4.0)).axes[0])[1]
     expected = np.median(amplitude) * 1e-12 * both[:, 0] ** -0.5 + 1e-12

@@ -6,6 +6,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 from figures import faults
+from matplotlib.figure import Figure
 from scipy.stats import chi2
 
 import gammajax as gj
@@ -208,6 +209,10 @@ def test_words_and_figures(points):
     table = points.summary()
     assert len(table) == 4 and {"e_min", "e_max", "e2dnde", "errn", "errp", "ul", "sqrt_ts"} <= set(table.columns)
     assert faults(points.plot()) == [] and faults(points.plot_correlation()) == []
+    figure = Figure(figsize=(12.0, 4.5), layout="constrained")  # of a paper
+    left, right = figure.subplots(1, 2)
+    assert points.plot(ax=left) is figure and points.plot_correlation(right) is figure
+    assert len(figure.axes) == 3 and left.get_xlabel() == "energy [TeV]" and faults(figure) == []
 
 
 def weighted(p):
