@@ -1,5 +1,7 @@
 """Figures of flux points and light curves: with residuals, limits, and the correlation of the points."""
 
+from typing import Any
+
 import numpy as np
 
 from gammajax.common.curves import flux_label
@@ -21,7 +23,7 @@ def plot_flux_points(points, others: dict, energy_power: float | int = 2, ax=Non
     from gammajax.common.ticks import plain_ticks
 
     with rc_context({**STYLE, "axes.spines.top": True, "axes.spines.right": True}):
-        panels = (ax,)
+        panels: Any = (ax,)
         if ax is None:
             panels = Figure(figsize=(7.0, 5.8), layout="constrained").subplots(
                 2, 1, sharex=True, height_ratios=[3.0, 1.0]
