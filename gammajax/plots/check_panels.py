@@ -58,9 +58,7 @@ def _panel(figure, quantity, named: bool) -> None:
         label = f"{part} of simulated"
         above.stairs(band[high], edges, baseline=band[low], fill=True, color=COLOURS[1], alpha=alpha, lw=0, label=label)
     above.stairs(quantity.expected, edges, baseline=None, color=COLOURS[1], lw=1.2, label="fit")
-    above.errorbar(
-        middle, quantity.count, np.sqrt(quantity.count), fmt="o", ms=3, lw=0.9, color="black", label="data"
-    )
+    above.errorbar(middle, quantity.count, np.sqrt(quantity.count), fmt="o", ms=3, lw=0.9, color="black", label="data")
     if logarithmic:
         above.set(xscale="log")
     positive = quantity.count[quantity.count > 0]

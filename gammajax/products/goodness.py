@@ -36,7 +36,7 @@ from gammajax.samplers import Fit
 
 REPLICAS, FEWEST, BUDGET = 200, 50, 20_000_000  # replicates, and events of all of them together
 LEAST = 15.0  # expected counts of a bin; narrower bins are joined
-LEAST_SKY, IN_PIXEL, PIXELS = 5.0, 25.0, 2500  # expected counts of a pixel: least, and wanted; number of pixels
+LEAST_SKY, IN_PIXEL, PIXELS = 5.0, 16.0, 2500  # expected counts of a pixel: least, and wanted; number of pixels
 PER_DECADE = 10  # bins of energy
 RINGS = 8  # of the offset, and intervals along each axis of the field of view
 CONTAINED = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)  # of a source, where its rings end
@@ -44,6 +44,7 @@ BEYOND = (1.4, 2.0, 3.0)  # rings further out, relative to the last of these
 NEAR = 0.7  # of a source: events within this containment have an energy test of their own
 FEW_OF_SOURCE = 20  # simulated events, below which a source has no tests
 LIFETIMES = (4, 30, 40.0)  # intervals of time: least, most, and events wanted in each
+SECOND = 1.0 / 86400.0  # d
 STEPS = (10, 100, 10.0)  # steps of the distribution of log-densities: least, most, and events wanted in each
 RANKED = 10  # replicates beyond the data, below which a p-value comes from the distribution fitted to them
 BANDS = (0.0228, 0.1587, 0.8413, 0.9772)
@@ -105,18 +106,21 @@ class Check(eqx.Module):
     - `quantities`: a [`gammajax.CheckedQuantity`][] for each test.
     - `maps`: a [`gammajax.ResidualMaps`][] for each data set.
     - `p_value` of all tests together: of the smallest p-value of one of them, among those of the replicates.
-    - `worst`: the bin that deviates most, in words; `worst_p_value`: probability of as large a deviation in any bin.
+    - `worst`: the bin that deviates most, in words; `worst_deviation` [sigma]; `worst_p_value`: probability of as
+      large a deviation in any bin.
     - `replicas`: number of replicates.
 
-    >>> import gammajax as gj, numpy as np
-    >>> gj.Check((), (), p_value=0.3, worst="energy 2 to 4 TeV", worst_p_value=0.5, replicas=200).p_value
-    0.3
+    >>> import gammajax as gj
+    >>> gj.Check((), (), 0.3, worst="energy 2 to 4 TeV", worst_deviation=2.1, worst_p_value=0.5, replicas=200)
+    Check against 200 simulated data sets: p = 0.3
+      worst: energy 2 to 4 TeV, p = 0.5
     """
 
     quantities: tuple[CheckedQuantity, ...]
     maps: tuple[ResidualMaps, ...]
     p_value: float
     worst: str = eqx.field(static=True)
+    worst_deviation: float
     worst_p_value: float
     replicas: int
     __pdoc__ = document
@@ -146,14 +150,13 @@ class Check(eqx.Module):
                 "worst": one.region(worst),
                 "deviation": float(one.deviation[worst]),
             }
-        largest = max((abs(row["deviation"]) for row in found.values()), default=0.0)
         found[LARGEST] = {
-            "statistic": largest,
-            "bins": sum(one.count.size for one in self.quantities),
+            "statistic": abs(self.worst_deviation),
             "p_value": self.worst_p_value,
             "worst": self.worst,
+            "deviation": self.worst_deviation,
         }
-        found["all"] = {"p_value": self.p_value, "bins": sum(one.count.size for one in self.quantities)}
+        found["all"] = {"p_value": self.p_value}
         return pandas.DataFrame.from_dict(found, orient="index").rename_axis("test")
 
     def __getitem__(self, name: str) -> CheckedQuantity:
@@ -178,10 +181,11 @@ class Check(eqx.Module):
 
 def check(
     posterior,
-    best: Result | Fit,
+    best: Any,
     *,
     key: PRNGKeyArray | None = None,
     replicas: int | None = None,
+    engine: Any = None,
     progress: bool = True,
 ) -> Check:
     """Compare the data with data sets simulated from the posterior, each with a fit of its own.
@@ -189,6 +193,8 @@ def check(
     - `posterior`: a [`gammajax.Posterior`][]; `best`: its [`gammajax.Result`][] or [`gammajax.Fit`][].
     - `key`: a `jax.random.key` of the simulations. `progress`: show how far it is.
     - `replicas`: number of simulated data sets, by default 200, fewer for more than 1e5 events.
+    - `engine` for the simulated events, as of a posterior: with a [`gammajax.engines.PreparedKernel`][] for each source
+      the response is folded once for many checks. By default that of the posterior, or the usual one.
 
     Tests of each data set of events: energy, offset and both axes of the field of view, observation, time, pixels of
     the sky; distance from the centre of each source, and energies near it; the distribution of the log-density of the
@@ -230,6 +236,7 @@ def check(
                 quantities,
                 sky.add,
                 lambda part, i=i: bar.update((i + part) / len(terms), "simulated data sets"),
+                engine,
             )
             maps.append(residuals_of(term, sky, int(replicas), RADIUS))
             found.append((done, quantities.places))
@@ -280,7 +287,8 @@ def _check(found: list[tuple[Replicates, dict]], maps) -> Check:
         f"{of.region(number)}: {of.count[number]:.0f} events, {of.expected[number]:.1f} expected, "
         f"{of.deviation[number]:+.1f} sigma"
     )
-    return Check(tuple(checked), maps, together, worst, worst_p, found[0][0].counts.shape[0] - 1)
+    replicas = found[0][0].counts.shape[0] - 1
+    return Check(tuple(checked), maps, together, worst, float(of.deviation[number]), worst_p, replicas)
 
 
 def deviance(counts: Float[np.ndarray, "*shape"], expected: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
@@ -403,8 +411,10 @@ class _Quantities:
             return []
         low, most, wanted = LIFETIMES
         intervals = int(np.clip(columns.energy.size / number / wanted, low, most))
-        edges = np.unique(np.quantile(columns.time, np.linspace(0.0, 1.0, intervals + 1)))
-        edges[[0, -1]] += [-1.0, 1.0]
+        edges = np.quantile(columns.time, np.linspace(0.0, 1.0, intervals + 1))
+        spans = np.concatenate([o.good_time for o in self.term.observations])
+        edges[[0, -1]] = spans.min() - SECOND, spans.max() + SECOND
+        edges = np.unique(edges)
         return [Quantity("time", "MJD", lambda c: c.time, edges)]
 
     def _sky(self, columns, number) -> Quantity:
@@ -429,7 +439,7 @@ class _Quantities:
         return Quantity("sky", "", lambda c: place[np.clip(pixel(c), 0, grid.size**2 - 1)], edges, labels)
 
     def _sources(self, mixture, columns) -> list[Quantity]:
-        found, known = [], {}
+        found, known, clear = [], {}, []
         for i, (path, part) in enumerate(mixture.components.items()):
             if not isinstance(part, Source):
                 continue
@@ -445,11 +455,12 @@ class _Quantities:
                 return separation_on_host(columns.lon, columns.lat, *centre)
 
             own = distance(columns)[mine]
-            reach = max(float(separation_on_host(*centre, o.lon, o.lat) + o.offset_max) for o in self.term.observations)
+            reach = max(float(o.offset(*centre) + o.offset_max) for o in self.term.observations)
             inner = np.quantile(own, CONTAINED)
             edges = np.unique(np.concatenate([[0.0], inner, inner[-1] * np.array(BEYOND)]))
             edges = edges[edges < reach]
             found.append(Quantity(f"distance from {name}", "deg", distance, edges))
+            clear.append((distance, float(inner[-1]) * BEYOND[0]))
             near = float(np.quantile(own, NEAR))
             if near < 0.5 * reach:
 
@@ -457,7 +468,12 @@ class _Quantities:
                     return np.where(distance(columns) < near, columns.energy, np.nan)
 
                 found.append(self._energy(f"energy within {near:.2g} deg of {name}", energy))
-        return found
+
+        def away(columns):
+            outside = np.all([distance(columns) > radius for distance, radius in clear], axis=0)
+            return np.where(outside, columns.energy, np.nan)
+
+        return found + ([self._energy("energy away from the sources", away)] if clear else [])
 
 
 def _energy(columns: Columns) -> np.ndarray:

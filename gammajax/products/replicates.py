@@ -155,17 +155,18 @@ def replicate(
     quantities_of: Callable[[Mixture, Columns, int], list[Quantity]],
     see: Callable[[Events | Cells], None],
     report: Callable[[float], None],
+    engine: Any = None,
 ) -> Replicates:
     """Counts of `number` replicates of one data set, in bins that the first of them choose.
 
     `quantities_of` the mixture at the best parameters, simulated columns and their number of replicates; `see` is
-    called with the simulated events or cells, `report` with the part that is done.
+    called with the simulated events or cells, `report` with the part that is done. `engine` as of a posterior.
     """
     centre = parameters_of(posterior, best)
     each = int(np.clip(AT_ONCE // max(term.total, 1), 1, max(1, number // DRAWS)))
     groups = -(-number // each)
     points = draws_of(jax.random.fold_in(key, 0), posterior, best, groups)
-    scorer, sums = _Scorer(posterior, term, centre), None
+    scorer, sums = _Scorer(posterior, term, centre, engine), None
     pool, owner, made = [], [], 0
     for group in range(groups):
         parameters = {name: values[group] for name, values in points.items()}
@@ -270,13 +271,13 @@ def _inverse(matrix) -> np.ndarray:
 class _Scorer:
     """Engines for simulated events, as a posterior of them would have: folded once for all lists of events."""
 
-    def __init__(self, posterior, term: UnbinnedTerm, centre: Parameters):
+    def __init__(self, posterior, term: UnbinnedTerm, centre: Parameters, engine: Any):
         self.posterior, self.term, self.centre = posterior, term, centre
         self.explored = explore(posterior.model, posterior.priors, posterior.reference_parameters)
         self.mixture = _seen(posterior, term, centre)
         steps = [engine.nodes.log_step for engine in term.engines.values() if hasattr(engine, "nodes")]
         self.per_decade = float(np.log(10.0) / min(steps)) if steps else PER_DECADE
-        self.engine = self._prepared()
+        self.engine = self._prepared() if engine is None else engine
 
     def _prepared(self) -> dict | None:
         say("folding the response")

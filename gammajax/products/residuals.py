@@ -195,9 +195,7 @@ class SkyCounts:
         """Count events, or the events of cells."""
         centre, reach = (float(self.grid.lon), float(self.grid.lat)), 1.5 * self.radius
         batches = (
-            [(data.lon, data.lat, None)]
-            if isinstance(data, Events)
-            else data.spread(self.grid.step, centre, reach)
+            [(data.lon, data.lat, None)] if isinstance(data, Events) else data.spread(self.grid.step, centre, reach)
         )
         for lon, lat, weight in batches:
             x, y = (np.rint(side).astype(int) for side in on_host(self.grid.pixel, np.asarray(lon), np.asarray(lat)))
