@@ -415,7 +415,7 @@ class _Quantities:
         spans = np.concatenate([o.good_time for o in self.term.observations])
         edges[[0, -1]] = spans.min() - SECOND, spans.max() + SECOND
         edges = np.unique(edges)
-        return [Quantity("time", "MJD", lambda c: c.time, edges)]
+        return [Quantity("time", "MJD", lambda c: np.asarray(c.time), edges)]
 
     def _sky(self, columns, number) -> Quantity:
         wide = SkyCounts.init(self.term, FINE)

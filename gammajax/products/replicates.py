@@ -27,7 +27,7 @@ from gammajax.common.progress import say
 from gammajax.engines import FixedEngine, KernelEngine, PreparedKernel, Rows
 from gammajax.engines.choice import explore
 from gammajax.engines.rows import PER_DECADE
-from gammajax.events.cells import Cells
+from gammajax.events.cells import Binning, Cells
 from gammajax.events.event_list import Events
 from gammajax.likelihood import Unbinned, UnbinnedTerm
 from gammajax.likelihood.term import Parameters, Setup
@@ -56,6 +56,10 @@ class Columns(NamedTuple):
     time: Float[np.ndarray, " row"] | None
     log_density: Float[np.ndarray, " row"]
     component: Int[np.ndarray, " row"]
+
+    def after(self, first: int) -> "Columns":
+        """The rows from the first of these on."""
+        return jax.tree.map(lambda column: column[first:], self)
 
 
 class Quantity(NamedTuple):
@@ -185,7 +189,7 @@ def replicate(
         see(simulated)
         own = weight.size - len(events)  # rows of the data
         if sums is None:
-            found = quantities_of(scorer.mixture, Columns(*(_tail(c, own) for c in columns)), made)
+            found = quantities_of(scorer.mixture, columns.after(own), made)
             sums = _Sums(tuple(found), number, score.shape[1])
         sums.add(columns, np.concatenate([np.zeros(own, int), 1 + replica]), weight, score)
         pool, owner = [], []
@@ -202,10 +206,6 @@ def joined(parts: list[Events]) -> Events:
         values = [getattr(part, name) for part in parts]
         columns[name] = None if values[0] is None else np.concatenate(values)
     return Events(**columns)
-
-
-def _tail(column, first):
-    return None if column is None else column[first:]
 
 
 class _Sums:
@@ -275,7 +275,8 @@ class _Scorer:
         self.posterior, self.term, self.centre = posterior, term, centre
         self.explored = explore(posterior.model, posterior.priors, posterior.reference_parameters)
         self.mixture = _seen(posterior, term, centre)
-        steps = [engine.nodes.log_step for engine in term.engines.values() if hasattr(engine, "nodes")]
+        nodes = [getattr(engine, "nodes", None) for engine in term.engines.values()]
+        steps = [one.log_step for one in nodes if one is not None]
         self.per_decade = float(np.log(10.0) / min(steps)) if steps else PER_DECADE
         self.engine = self._prepared() if engine is None else engine
 
@@ -285,8 +286,9 @@ class _Scorer:
         engine = {}
         for name, of in self.term.engines.items():
             part = self.mixture.components[name]
-            kernel = isinstance(part, Source) and isinstance(of, KernelEngine | FixedEngine) and part.response is None
-            if not kernel:
+            if not isinstance(part, Source) or not isinstance(of, KernelEngine | FixedEngine):
+                continue
+            if part.response is not None:
                 continue
             same = [one for one in known if eqx.tree_equal(one.morphology, part.morphology)]
             if not same:
@@ -297,7 +299,8 @@ class _Scorer:
     def __call__(self, events: Events, data: Events | Cells | None):
         """Columns, numbers of events and scores of rows, of the data first; and the simulated events or cells."""
         if isinstance(self.term.data, Cells):
-            return self._of_cells(events, data)
+            return self._of_cells(self.term.data.binning, events, data)
+        assert not isinstance(data, Cells)
         several = events if data is None else joined([_with_truth(data, events), events])
         times = several.time is not None
         usable = eqx.tree_at(lambda e: e.component, several, None, is_leaf=lambda leaf: leaf is None)
@@ -313,8 +316,7 @@ class _Scorer:
         )
         return columns, np.ones(len(several)), score, events
 
-    def _of_cells(self, events: Events, data):
-        binning = self.term.data.binning
+    def _of_cells(self, binning: Binning, events: Events, data):
         place = (np.asarray(events.observation, np.int64) << 32) + binning.locate(events)
         own, counts = np.zeros(0, np.int64), np.zeros(0, int)
         if data is not None:
@@ -325,9 +327,11 @@ class _Scorer:
         log_density, score = self._scores(cells)
         points = cells.points()
         lon = points.lon[:, 0] + ((points.lon - points.lon[:, :1] + 180.0) % 360.0 - 180.0).mean(1)
-        columns = (np.exp(np.log(points.energy).mean(1)), lon, points.lat.mean(1), np.asarray(cells.observation))
         columns = Columns(
-            *(column[where] for column in columns),
+            np.exp(np.log(points.energy).mean(1))[where],
+            lon[where],
+            points.lat.mean(1)[where],
+            np.asarray(cells.observation)[where],
             None,
             log_density[where],
             np.concatenate([np.full(own.size, -1), np.asarray(events.component)]),
