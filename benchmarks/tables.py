@@ -20,8 +20,8 @@ ABOUT = {
     "checks": (
         "python -m benchmarks.checks",
         "p-values of `gammajax.check`. `without_fault`: Kolmogorov and Smirnov's test of uniformity, fraction below "
-        "0.05 and mean, by test; `rough`: of replicates that keep the parameters of the data's fit. `faults`: p-value of all "
-        "tests together, and the test with the smallest. Figure: [checks.png](results/checks.png).",
+        "0.05 and mean, by test; `rough`: of replicates that keep the parameters of the data's fit. `faults`: p-value "
+        "of all tests together, and the test with the smallest. Figure: [checks.png](results/checks.png).",
     ),
     "closure": (
         "python -m benchmarks.closure --events 1000000 --seeds 20",
