@@ -276,10 +276,10 @@ def _check(found: list[tuple[Replicates, dict]], maps) -> Check:
     largest = np.max(deviations, axis=0)
     local = 2.0 * norm.sf(largest)
     worst_p = smallest_p_value(local[0], local[1:])
-    # p-values of the replicates in the same way, each among all of them
-    each = [[one.p_value for one in checked] + [worst_p]]
+    each = [one.p_value for one in checked] + [worst_p]
+    # those of the replicates in the same way, each among the others
     ranked = np.stack([_ranks(values[1:]) for values in (*statistics, largest)], axis=1)
-    together = smallest_p_value(min(each[0]), ranked.min(1))
+    together = smallest_p_value(min(each), ranked.min(1))
     some = [one for one in checked if not one.name.endswith(LOG_DENSITY)]
     of = max(some, key=lambda one: float(np.abs(one.deviation).max()))
     number = int(np.argmax(np.abs(of.deviation)))
@@ -341,8 +341,8 @@ def smallest_p_value(smallest: float, replicated: Float[np.ndarray, " replicate"
 
 
 def _ranks(values) -> np.ndarray:
-    """p-value of each replicate among all, from the middle of its step."""
-    return 1.0 - (np.argsort(np.argsort(values)) + 0.5) / values.size
+    """p-value of each replicate among the others, with itself counted as that of the data is."""
+    return 1.0 - np.argsort(np.argsort(values)) / values.size
 
 
 class _Quantities:
