@@ -49,8 +49,6 @@ def _panel(figure, quantity, named: bool) -> None:
     by_density = quantity.name.endswith("log-density")
     if by_density:
         edges[[0, -1]] = edges[1] - (edges[2] - edges[1]), edges[-2] + (edges[-2] - edges[-3])
-    if quantity.unit == "MJD":
-        edges[[0, -1]] += [1.0, -1.0]
     band, middle = quantity.band, 0.5 * (edges[1:] + edges[:-1])
     logarithmic = quantity.unit == "TeV" and edges[0] > 0
     middle = np.sqrt(edges[1:] * edges[:-1]) if logarithmic else middle
