@@ -17,6 +17,12 @@ ABOUT = {
         "gammapy's `MapDataset`; `closure` integral of the kernel's intensity over the selected region against its own "
         "expected counts, minus one. Target: 1 % (3 % down to 1e-6), median 0.2 %, npred 0.5 %, closure 1e-4.",
     ),
+    "checks": (
+        "python -m benchmarks.checks",
+        "p-values of `gammajax.check`. `without_fault`: Kolmogorov and Smirnov's test of uniformity, fraction below "
+        "0.05 and mean, by test; `rough`: of replicates that keep the parameters of the data's fit. `faults`: p-value "
+        "of all tests together, and the test with the smallest. Figure: [checks.png](results/checks.png).",
+    ),
     "closure": (
         "python -m benchmarks.closure --events 1000000 --seeds 20",
         "Pulls of the fit on simulated events (truth: 2 % signal, 2 TeV). Target: mean within 0.7, standard deviation "

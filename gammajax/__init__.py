@@ -126,6 +126,13 @@ from gammajax.products.spectral_points import flux_points as flux_points
 from gammajax.products.light_curves import LightCurve as LightCurve
 from gammajax.products.light_curves import light_curve as light_curve
 
+# goodness of fit
+from gammajax.products.goodness import Check as Check
+from gammajax.products.goodness import CheckedQuantity as CheckedQuantity
+from gammajax.products.goodness import check as check
+from gammajax.products.residuals import ResidualMaps as ResidualMaps
+from gammajax.products.residuals import residual_maps as residual_maps
+
 # several processes
 from gammajax.common import distributed as distributed
 

@@ -65,6 +65,8 @@ ANY = {
     "Result.plot_corner": lambda _, **k: result().plot_corner(**k),
     "Result.plot_counts": lambda _, **k: result().plot_counts(None, **k),
     "Result.plot_spectrum": lambda _, **k: result().plot_spectrum(None, **k),
+    "Result.check": lambda _, **k: result().check(None, **k),
+    "Fit.check": lambda _, **k: gj.Fit.check(None, None, **k),
     "Result.with_labels": lambda _, **k: result().with_labels(**dict.fromkeys(k, ["a"])),
     "Result.derive": lambda _, **k: result().derive(**k),
     "intensity": lambda o, **k: gj.intensity(SOURCE, o, EVENTS, **k),

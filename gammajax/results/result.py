@@ -427,6 +427,12 @@ class Result:
             names.write_text("".join(f"{'_'.join(label.split())} {_latex(label)}\n" for label in numbers))
         return paths
 
+    def check(self, posterior, **options):
+        """Goodness of fit (`gammajax.Check`) with p-values and residual maps, see [`gammajax.check`][]."""
+        from gammajax.products.goodness import check
+
+        return check(posterior, self, **options)
+
     def plot_corner(self, names=None, truths: dict | None = None, **options):
         """Corner plot (`matplotlib.figure.Figure`), see [`gammajax.plots.corner.plot_corner`][]."""
         from gammajax.plots.corner import plot_corner

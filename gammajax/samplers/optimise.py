@@ -116,6 +116,12 @@ class Fit(eqx.Module):
         state = "" if self.converged else ", not converged"
         return block(f"Fit({estimates(self.names, self.parameters, self.standard_deviations)}{state})")
 
+    def check(self, posterior, **options):
+        """Goodness of fit (`gammajax.Check`) with p-values and residual maps, see [`gammajax.check`][]."""
+        from gammajax.products.goodness import check
+
+        return check(posterior, self, **options)
+
     def prior(self, name: str) -> Normal | MultivariateNormal:
         """The Gaussian of one parameter, a number or a vector, with its covariance: the prior of another fit.
 
