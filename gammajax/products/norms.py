@@ -19,11 +19,10 @@ from gammajax.common.progress import say
 from gammajax.model.priors import bounds
 from gammajax.posterior import Posterior
 from gammajax.samplers.space import constrained, dimension_of, referred, unconstrained
-from gammajax.statistics.climbs import GAIN, climb, measured, solved
+from gammajax.statistics.climbs import GAIN, at_ends, climb, measured, solved
 from gammajax.statistics.profiles import DEEP, Profile
 
 NORM = "norm of each point"  # the name of the parameter, with spaces to differ from others
-OUT = 20.0  # unconstrained coordinate of an end of a support: a number out there stays
 GUESS = 0.1  # standard deviation of a number in the unconstrained space, before it is measured
 SCANNED = (0.5, 1.0, 1.5, 2.0, 3.0)  # values of a profile on both sides of the maximum, in standard deviations
 FURTHER, ROUNDS = 1.5, 8  # a profile that is not yet deep is continued by this factor, at most so often
@@ -147,8 +146,9 @@ class _Space:
         x = unconstrained(others, {name: start[name] for name in others}) if others else jnp.zeros(0)
         self.posterior, self.dtype, self.number = posterior, x.dtype, events.size
         self.norms = np.arange(events.size + x.size) < events.size
-        best = np.append(np.asarray(start[NORM], np.float64), np.clip(np.asarray(x, np.float64), -OUT, OUT))
-        self.closed = ~self.norms & (np.abs(best) >= OUT)
+        x, closed = at_ends(others, np.asarray(x, np.float64))
+        best = np.append(np.asarray(start[NORM], np.float64), x)
+        self.closed = np.append(np.zeros(events.size, bool), closed)
         self.width = np.append(np.sqrt(np.maximum(events, 1.0)) / np.maximum(events, 1e-3), np.full(x.size, GUESS))
         rows = sum(np.size(term.count) for term in posterior.terms)
         self.batch = int(np.clip(EVENTS_AT_ONCE // max(rows, 1), 1, AT_ONCE))

@@ -12,13 +12,27 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from gammajax.common.progress import say
+from gammajax.samplers.space import ends
 
+OUT = 20.0  # unconstrained coordinate of an end of a support: a number out there stays
 STEP = 0.05  # of differences of gradients, in standard deviations
 CLIMB, HALVINGS = 60, 12  # steps of a climb, and of the search along one step
 GAIN = 5e-4  # of ln L, below which no further step is made: q is good to about 1e-3
 
 Points = Float[np.ndarray, "point number"]
 Heights = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def at_ends(
+    priors, x: Float[np.ndarray, " number"]
+) -> tuple[Float[np.ndarray, " number"], Bool[np.ndarray, " number"]]:
+    """Numbers in the unconstrained space, with those at an end of their support at a finite place; and which these are.
+
+    Without an end the coordinate is the number itself, of any size.
+    """
+    low, high = ends(priors) if priors else (np.zeros(0, bool), np.zeros(0, bool))
+    closed = (low & (x <= -OUT)) | (high & (x >= OUT))
+    return np.where(closed, np.clip(x, -OUT, OUT), x), closed
 
 
 def measured(

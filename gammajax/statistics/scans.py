@@ -5,6 +5,7 @@ for each setting. All settings have the same maximum without a signal, to which 
 arguments of one compiled program, so neither their number nor that of values changes what is compiled.
 """
 
+import warnings
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -14,12 +15,12 @@ import numpy as np
 
 from gammajax.common.progress import say
 from gammajax.model.priors import centre, quantile
-from gammajax.samplers.space import constrained, dimension_of, labels, referred, unconstrained
-from gammajax.statistics.climbs import climb, measured, solved
-from gammajax.statistics.conditional import Conditional, locate, maximise
+from gammajax.samplers.space import constrained, dimension_of, referred, unconstrained
+from gammajax.statistics.climbs import at_ends, climb, measured, solved
+from gammajax.statistics.conditional import Conditional, maximise
+from gammajax.statistics.profiles import constrains, undefined_under
 
 GUESS = 0.1  # standard deviation of a number in the unconstrained space, before it is measured
-OUT = 20.0  # unconstrained coordinate of an end of a support: a number out there stays
 UNITS = 14  # steps to the unit of the scale; the distance in its logarithm halves at each
 RISEN, PEAKS = 0.02, 3  # a profile above the maximum by so much in ln L is a new maximum, at most so often
 # values on both sides of the maximum, in standard deviations: dense about the limits
@@ -40,25 +41,34 @@ class Scan(NamedTuple):
     best: float
 
 
-def scan(posterior, scale: str, settings: list[dict[str, Any]], constraints: list[str] | None = None) -> list[Scan]:
+def scan(
+    posterior,
+    scale: str,
+    settings: list[dict[str, Any]],
+    constraints: list[str] | None = None,
+    none: dict[str, Any] | None = None,
+) -> tuple[list[Scan], dict[str, Any]]:
     """Profiles of the parameter `scale` at each of the `settings`, {parameter: value}, over all other parameters.
 
-    All settings fix the same parameters. `constraints` as of [`gammajax.profile`][]. Raises `ValueError` for names
-    and constraints that the posterior does not have, and if the events cannot come from the model without the scale.
+    Also returned: the parameters of the maximum without a signal, at the first of the settings.
+
+    All settings fix the same parameters. `none`: the maximum without a signal, if it is known. `constraints` as of
+    [`gammajax.profile`][]. Raises `ValueError` for names and constraints that the posterior does not have, and if the
+    events cannot come from the model without the scale.
     """
-    space = _Space(posterior, scale, settings, constraints)
+    space = _Space(posterior, scale, settings, constraints, none)
     space.find_units()
     which = np.flatnonzero(space.known)
     found: list[Scan] = [Scan(np.zeros(1), np.zeros(1), 0.0) for _ in settings]
     for row, one in zip(which, space.scanned(which), strict=True):
         found[row] = one
-    return found
+    return found, space.none_parameters
 
 
 class _Space:
     """Points on the host: the scale in units of each setting, and the other numbers in the unconstrained space."""
 
-    def __init__(self, posterior, scale, settings, constraints):
+    def __init__(self, posterior, scale, settings, constraints, none):
         if scale not in posterior.priors or np.ndim(centre(posterior.priors[scale])):
             raise ValueError(f"{scale!r} must be a parameter that is one number, out of {sorted(posterior.priors)}")
         for name, value in settings[0].items():
@@ -73,38 +83,37 @@ class _Space:
         self.names = sorted(set(posterior.priors) - {scale} - set(settings[0]))
         self.scale, self.prior = scale, posterior.priors[scale]
         say("without a signal")
-        none = self._without(likelihood, settings[0])
+        if none is None:
+            none = self._without(likelihood, settings[0])
         others = {name: posterior.priors[name] for name in self.names}
         x = unconstrained(others, {name: none[name] for name in self.names}) if others else jnp.zeros(0)
-        self.none, self.dtype = np.clip(np.asarray(x, np.float64), -OUT, OUT), x.dtype
+        (self.none, closed), self.dtype = at_ends(others, np.asarray(x, np.float64)), x.dtype
         self.size = 1 + self.none.size
         self.floored = np.arange(self.size) == 0
-        self.closed = np.append(False, np.abs(self.none) >= OUT)
+        self.closed = np.append(False, closed)
         self.likelihood = referred(likelihood, none)
         self.held = {name: np.stack([np.asarray(one[name], float) for one in settings]) for name in settings[0]}
         self.unit = np.full(len(settings), float(np.asarray(quantile(self.prior, 0.84))))
         rows = sum(np.size(term.count) for term in getattr(_innermost(posterior), "terms", ()))
         self.batch = int(np.clip(EVENTS_AT_ONCE // max(rows, 1), 1, AT_ONCE))
         self.offset = float(_ratio(self.likelihood, none))
-        self.null_parameters = none
+        self.none_parameters = none
 
     def _without(self, likelihood, setting) -> dict:
-        """Parameters of the maximum without a signal."""
-        held = {}
-        for name, value in setting.items():
-            flat = np.ravel(value)
-            for label, number in zip(labels({name: np.asarray(value)}), flat, strict=True):
-                try:
-                    locate(likelihood.posterior, label)
-                except ValueError:  # fractions: without a signal they have no effect
-                    continue
-                held[label] = float(number)
-        none, _ = maximise(likelihood, {**held, self.scale: 0.0})
-        none = {**none, **{name: jnp.asarray(value, none[name].dtype) for name, value in setting.items()}}
+        """Parameters of the maximum without a signal; those without meaning there stay at the centre of their prior."""
+        rest = _Rest(likelihood.posterior, {name: jnp.asarray(value, float) for name, value in setting.items()})
+        counted = {name: mask for name, mask in likelihood.counted.items() if name in rest.priors}
+        under = Conditional(rest, counted, {}, {name: likelihood.middle[name] for name in rest.priors})
+        undefined = undefined_under(rest, self.scale, 0.0, under.middle)
+        held = {label: value for label, value in undefined.items() if not constrains(under, label)}
+        none, converged = maximise(under, {**held, self.scale: 0.0})
+        none = {**none, **rest.values}
         if not np.isfinite(float(_ratio(referred(likelihood, none), none))):
             raise ValueError(
                 f"the events are impossible with {self.scale} = 0: limits need a background that explains them"
             )
+        if not converged:
+            warnings.warn(f"the fit without a signal ({self.scale} = 0) has not converged", stacklevel=4)
         return none
 
     def at(self, points, which) -> tuple[np.ndarray, np.ndarray]:
@@ -114,8 +123,8 @@ class _Space:
             some = np.resize(np.arange(first, min(first + self.batch, len(points))), self.batch)
             rows = which[some]
             held = {name: jnp.asarray(values[rows], self.dtype) for name, values in self.held.items()}
-            arrays = (jnp.asarray(part, self.dtype) for part in (points[some], self.unit[rows]))
-            found = _heights(self.likelihood, self.scale, *arrays, held)
+            place, unit = jnp.asarray(points[some], self.dtype), jnp.asarray(self.unit[rows], self.dtype)
+            found = _heights(self.likelihood, self.scale, place, unit, held)
             stop = min(self.batch, len(points) - first)
             part = slice(first, first + stop)
             heights[part], gradients[part] = (np.asarray(one, np.float64)[:stop] for one in found)
@@ -224,6 +233,37 @@ class _Space:
         shift = solved(curvature, -curvature[:, 0] * free, free, width)
         shift[:, 0] = 1.0
         return shift
+
+
+class _Rest(eqx.Module):
+    """A posterior with some of its parameters at fixed values, for fits of the others."""
+
+    posterior: Any
+    values: dict[str, Any]
+
+    @property
+    def priors(self):
+        return {name: prior for name, prior in self.posterior.priors.items() if name not in self.values}
+
+    @property
+    def reference_parameters(self):
+        return self._others(self.posterior.reference_parameters)
+
+    @property
+    def truth(self):
+        return self._others(getattr(self.posterior, "truth", {}))
+
+    def log_likelihood_ratio(self, parameters):
+        return self.posterior.log_likelihood_ratio({**parameters, **self.values})
+
+    def sample_prior(self, key):
+        return self._others(self.posterior.sample_prior(key))
+
+    def with_reference(self, parameters):
+        return _Rest(self.posterior.with_reference({**parameters, **self.values}), self.values)
+
+    def _others(self, parameters):
+        return {name: value for name, value in parameters.items() if name not in self.values}
 
 
 def _innermost(posterior):
