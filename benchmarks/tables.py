@@ -206,6 +206,15 @@ ABOUT = {
         "`off`: difference in its errors. `chi_square`, `p_value`: of a constant flux. "
         "Figure: [light-curve.png](results/light-curve.png).",
     ),
+    "limits": (
+        "python -m benchmarks.limits",
+        "Limits on annihilation to b quarks in a dwarf galaxy, J fixed, events in cells, free norm of the background. "
+        "`below_bands`: share of experiments without a signal whose limit lies below the median and the ends of the "
+        "expected bands. The bands are of events that are not binned, the experiments of coarse cells: they differ. "
+        "`coverage`: share of experiments with a signal of the median limit at 3 TeV whose limit lies "
+        "above it. `within_binomial`: 99 % of the distribution of that share. Figure: "
+        "[limits.png](results/limits.png).",
+    ),
     "systematics": (
         "python -m benchmarks.systematics",
         "Data with an effective area 10 % larger and energies 5 % higher than in the files, fitted with the response "

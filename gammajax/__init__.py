@@ -125,6 +125,10 @@ from gammajax.products.spectral_points import FluxPoints as FluxPoints
 from gammajax.products.spectral_points import flux_points as flux_points
 from gammajax.products.light_curves import LightCurve as LightCurve
 from gammajax.products.light_curves import light_curve as light_curve
+from gammajax.products.likelihood_curves import LikelihoodCurves as LikelihoodCurves
+from gammajax.products.upper_limits import Limits as Limits
+from gammajax.products.upper_limits import combine as combine
+from gammajax.products.upper_limits import limits as limits
 
 # goodness of fit
 from gammajax.products.goodness import Check as Check

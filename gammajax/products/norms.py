@@ -2,8 +2,7 @@
 
 The likelihood of a sum of sources is concave in their norms. Profiles therefore take norms as they are, not in the
 unconstrained space of samplers, and all values of all norms climb side by side: each step is one compiled call for
-many points, with one gradient each. The curvature is measured at the maximum, and updated along every climb (BFGS,
-Nocedal & Wright 2006, eq. 6.19). A norm stays at zero while the likelihood falls inwards.
+many points, with one gradient each (module `gammajax.statistics.climbs`).
 """
 
 import warnings
@@ -20,16 +19,13 @@ from gammajax.common.progress import say
 from gammajax.model.priors import bounds
 from gammajax.posterior import Posterior
 from gammajax.samplers.space import constrained, dimension_of, referred, unconstrained
+from gammajax.statistics.climbs import GAIN, at_ends, climb, measured, solved
 from gammajax.statistics.profiles import DEEP, Profile
 
 NORM = "norm of each point"  # the name of the parameter, with spaces to differ from others
-OUT = 20.0  # unconstrained coordinate of an end of a support: a number out there stays
 GUESS = 0.1  # standard deviation of a number in the unconstrained space, before it is measured
-STEP = 0.05  # of differences of gradients, in standard deviations
 SCANNED = (0.5, 1.0, 1.5, 2.0, 3.0)  # values of a profile on both sides of the maximum, in standard deviations
 FURTHER, ROUNDS = 1.5, 8  # a profile that is not yet deep is continued by this factor, at most so often
-CLIMB, HALVINGS = 60, 12  # steps of a climb, and of the search along one step
-GAIN = 5e-4  # of ln L, below which no further step is made: q is good to about 1e-3
 RISEN, PEAKS = 0.02, 5  # a profile above the maximum by so much in ln L is a new maximum, at most so often
 AT_ONCE, EVENTS_AT_ONCE = 32, 4_000_000  # points, and points times events, in one compiled call
 
@@ -150,8 +146,9 @@ class _Space:
         x = unconstrained(others, {name: start[name] for name in others}) if others else jnp.zeros(0)
         self.posterior, self.dtype, self.number = posterior, x.dtype, events.size
         self.norms = np.arange(events.size + x.size) < events.size
-        best = np.append(np.asarray(start[NORM], np.float64), np.clip(np.asarray(x, np.float64), -OUT, OUT))
-        self.closed = ~self.norms & (np.abs(best) >= OUT)
+        x, closed = at_ends(others, np.asarray(x, np.float64))
+        best = np.append(np.asarray(start[NORM], np.float64), x)
+        self.closed = np.append(np.zeros(events.size, bool), closed)
         self.width = np.append(np.sqrt(np.maximum(events, 1.0)) / np.maximum(events, 1e-3), np.full(x.size, GUESS))
         rows = sum(np.size(term.count) for term in posterior.terms)
         self.batch = int(np.clip(EVENTS_AT_ONCE // max(rows, 1), 1, AT_ONCE))
@@ -195,50 +192,17 @@ class _Space:
         return np.where(np.isfinite(heights), heights - self.top, -np.inf), gradients
 
     def _measured(self) -> np.ndarray:
-        """Minus the second derivatives at the highest point, from differences of gradients; one-sided at zero."""
-        size = self.best.size
-        for _ in range(2):  # the second time with steps of the right size
-            step = STEP * self.width
-            down = np.where(self.norms, np.minimum(step, self.best), step)
-            up = (self.best + np.diag(step)).astype(self.dtype).astype(np.float64)
-            low = (self.best - np.diag(down)).astype(self.dtype).astype(np.float64)
-            taken = np.diag(up) - np.diag(low)
-            _, gradients = self.at(np.concatenate([up, low]))
-            curvature = -(gradients[:size] - gradients[size:]) / taken[:, None]
-            curvature = np.where(np.isfinite(curvature), curvature, 0.0)
-            curvature = 0.5 * (curvature + curvature.T)
-            self.width = 1.0 / np.sqrt(np.maximum(np.diag(curvature), 1e-2 / self.width**2))
+        """Minus the second derivatives at the highest point."""
+        (curvature,), (self.width,) = measured(self._at, self.best[None], self.width[None], self.norms, self.dtype)
         return curvature
 
     def climb(self, points, fixed) -> tuple[np.ndarray, np.ndarray]:
         """Maxima from points [point, number] with the `fixed` numbers of each at their values, and their heights."""
-        points = np.where(self.norms, np.maximum(points, 0.0), points)
-        height, gradient = self.at(points)
         curvature = np.repeat(self.curvature[None], len(points), 0)
-        active = np.isfinite(height)
-        for step in range(CLIMB):
-            free = ~fixed & ~(self.norms & (points <= 0.0) & (gradient <= 0.0))
-            move = _solved(curvature, np.where(free, gradient, 0.0), free, self.width)
-            active &= 0.5 * (move * np.where(free, gradient, 0.0)).sum(1) > GAIN
-            if not active.any():
-                break
-            say(f"{active.sum()} of {len(points)} fits, step {step + 1}")
-            length, searching = np.ones(len(points)), active.copy()
-            for _ in range(HALVINGS):
-                some = np.flatnonzero(searching)
-                trial = points[some] + length[some, None] * move[some]
-                trial = np.where(self.norms, np.maximum(trial, 0.0), trial)
-                higher, slope = self.at(trial)
-                good = (higher > height[some]) & np.isfinite(slope).all(1)
-                into = some[good]
-                curvature[into] = _updated(curvature[into], trial[good] - points[into], gradient[into] - slope[good])
-                points[into], height[into], gradient[into] = trial[good], higher[good], slope[good]
-                searching[into] = False
-                length[some[~good]] *= 0.4
-                if not searching.any():
-                    break
-            active &= ~searching
-        return points, height
+        return climb(self._at, points, curvature, self.width, fixed, self.norms)
+
+    def _at(self, points, _) -> tuple[np.ndarray, np.ndarray]:
+        return self.at(points)
 
     def covariance(self, up) -> np.ndarray:
         """Inverse of the curvature, for the first norms. One at zero has the error `up`, shared along its profile."""
@@ -246,7 +210,7 @@ class _Space:
         inside = ~self.closed & ~at_zero
         identity = np.eye(self.best.size)
         each = np.repeat(self.curvature[None], self.best.size, 0)
-        whole = _solved(each, identity * inside, np.repeat(inside[None], self.best.size, 0), self.width)
+        whole = solved(each, identity * inside, np.repeat(inside[None], self.best.size, 0), self.width)
         for i in np.flatnonzero(at_zero[: up.size]):
             shift = self.along(i)
             whole = whole + up[i] ** 2 * np.outer(shift, shift)
@@ -256,7 +220,7 @@ class _Space:
         """Change of all numbers along the profile of one norm, for a change of one."""
         free = ~self.closed & ~(self.norms & (self.best <= 0.0))
         free[i] = False
-        shift = _solved(self.curvature[None], -self.curvature[None, i] * free, free[None], self.width)[0]
+        shift = solved(self.curvature[None], -self.curvature[None, i] * free, free[None], self.width)[0]
         shift[i] = 1.0
         return shift
 
@@ -292,30 +256,6 @@ def _scans(space: _Space, number: int, most: np.ndarray) -> list[_Scan]:
         if not wanted:
             break
     return [_Scan(*(np.array(column) for column in zip(*of, strict=True))) for of in found]
-
-
-def _solved(curvature, right, free, width) -> np.ndarray:
-    """Newton steps: solutions of many systems of the `free` numbers; along the gradient where they lead downhill."""
-    scaled = curvature * width[:, None] * width
-    both = free[:, :, None] & free[:, None, :]
-    scaled = np.where(both, scaled, np.eye(width.size))
-    # numbers without information stay about where they are
-    scaled = scaled + 1e-6 * np.eye(width.size)
-    moves = width * np.linalg.solve(scaled, (width * right)[..., None])[..., 0]
-    uphill = np.isfinite(moves).all(1) & ((moves * right).sum(1) > 0)
-    return np.where(free, np.where(uphill[:, None], moves, width**2 * right), 0.0)
-
-
-def _updated(curvature, moved, fallen) -> np.ndarray:
-    """Curvatures [point, number, number] after moves with these falls of the gradient, where it falls along them."""
-    known = np.einsum("pij,pj->pi", curvature, moved)
-    before, after = (known * moved).sum(1), (fallen * moved).sum(1)
-    # rounding of a small step is no curvature
-    use = (after > 0.05 * before) & (before > 0)
-    before, after = np.where(use, before, 1.0), np.where(use, after, 1.0)
-    change = fallen[:, :, None] * fallen[:, None] / after[:, None, None]
-    change = change - known[:, :, None] * known[:, None] / before[:, None, None]
-    return curvature + np.where(use[:, None, None], change, 0.0)
 
 
 @eqx.filter_jit

@@ -49,7 +49,6 @@ HARDER = 1.5  # the ratio of signal to background rises at most with this power 
 SINGULAR = 1e-6  # smallest eigenvalue, with ones on the diagonal, that single precision distinguishes from zero
 DISCOVERY = 5.0  # standard deviations
 REACH = 23.0  # range of the search for limits in e-folds from the true scale: ten decades
-THERMAL_RELIC = 2.2e-26  # cm^3 s^-1, Steigman et al. 2012 (arXiv:1204.3622), above 10 GeV
 
 
 class Asimov(eqx.Module):
@@ -358,7 +357,7 @@ class Sensitivity(eqx.Module):
         `unit`: value of scale = 1 in the unit of the axis, 1 if only `ylabel` is given. `xlabel` and
         `ylabel` label the parameter's own numbers, `ylabel` those times `unit`.
         """
-        from gammajax.common.ticks import plain_ticks, wrapped
+        from gammajax.plots.cross_sections import THERMAL_RELIC, draw_bands, draw_relic, finish
 
         if ax is None:
             from matplotlib.figure import Figure
@@ -368,11 +367,7 @@ class Sensitivity(eqx.Module):
         y_label, unit = _axis(self.scale, self.scale_quantity, ylabel, unit)
         order = np.argsort(self.values)
         x = self.values[order] * x_unit
-        low2, low1, median, high1, high2 = self.limits[:, order] * unit
-        one = {"marker": "o", "ms": 4} if x.size == 1 else {}
-        ax.fill_between(x, low2, high2, color="#ffe066", lw=2 if one else 0, label="95 % of experiments")
-        ax.fill_between(x, low1, high1, color="#7bc96f", lw=2 if one else 0, label="68 % of experiments")
-        ax.plot(x, median, color="black", lw=1.8, label=f"median {100 * self.level:g} % CL upper limit", **one)
+        draw_bands(ax, x, self.limits[:, order] * unit, self.level)
         ax.plot(
             x,
             self.discovery[order] * unit,
@@ -380,20 +375,11 @@ class Sensitivity(eqx.Module):
             lw=1.6,
             ls="--",
             label=rf"median {DISCOVERY:g} $\sigma$ discovery",
-            **one,
+            **({"marker": "o", "ms": 4} if x.size == 1 else {}),
         )
         if self.scale_quantity is not None and self.scale_quantity.field == "sigma_v":
-            relic = THERMAL_RELIC / self.scale_quantity.factor * unit
-            ax.axhline(relic, color="0.35", lw=1.2, ls=":", label="thermal relic (Steigman et al. 2012)")
-        wide = x[0] > 0 and x[-1] > 3.0 * x[0]
-        ax.set(
-            xscale="log" if wide else "linear", yscale="log", xlabel=wrapped(x_label, 60), ylabel=wrapped(y_label, 40)
-        )
-        if x.size > 1:
-            ax.set_xlim(x[0], x[-1])
-        plain_ticks(ax.xaxis)
-        ax.tick_params(which="both", direction="in", top=True, right=True)
-        ax.legend(fontsize=9, framealpha=0.85, edgecolor="none")
+            draw_relic(ax, THERMAL_RELIC / self.scale_quantity.factor * unit)
+        finish(ax, x, x_label, y_label)
         return ax
 
 

@@ -368,8 +368,8 @@ def _test_statistic(posterior, name, null, constraints, initial) -> TestStatisti
     best, converged = maximise(likelihood, {}, initial)
     undefined = {
         label: value
-        for label, value in _undefined(posterior, name, null, best).items()
-        if not _constrains(likelihood, label)
+        for label, value in undefined_under(posterior, name, null, best).items()
+        if not constrains(likelihood, label)
     }
     under, well = maximise(likelihood, {name: null, **undefined}, best)
     value = fall(likelihood, best, under)
@@ -403,7 +403,7 @@ def _test_statistic(posterior, name, null, constraints, initial) -> TestStatisti
 test_statistic.__test__ = False  # not for pytest, either
 
 
-def _undefined(posterior, name, null, best) -> dict[str, float]:
+def undefined_under(posterior, name, null, best) -> dict[str, float]:
     """Numbers without effect under the null, at their values of the best fit."""
     parameter, index = locate(posterior, name)
     under = {**best, parameter: jnp.asarray(best[parameter]).at[index].set(null)}
@@ -422,7 +422,7 @@ def _undefined(posterior, name, null, best) -> dict[str, float]:
     return found
 
 
-def _constrains(likelihood, label) -> bool:
+def constrains(likelihood, label) -> bool:
     """Whether the prior of a number is a constraint term that is not flat."""
     name, index = locate(likelihood.posterior, label)
     if name not in likelihood.counted or not bool(likelihood.counted[name][index]):

@@ -101,6 +101,12 @@ def light_curve():
     return gj.LightCurve("source", *times, *norms, *more)
 
 
+def likelihood_curves():
+    values = np.linspace(0.0, 16.0, 33)[None] * 1e-24
+    names = "Segue1", "CTAO", ("b",), np.array([2.0])
+    return gj.LikelihoodCurves(*names, values, (values / 2e-24) ** 2, 19.36, 0.3)
+
+
 def rows(observation):
     return Rows.init(gj.Events([1.0, 2.0], [0.0, 0.1], [0.0, 0.1]), (observation,), 10.0)
 
@@ -135,6 +141,14 @@ MADE = {
     ),
     gj.FluxPoints: (lambda o, p: flux_points(), ["source", "1 to 3 TeV", "cm^-2 s^-1"]),
     gj.LightCurve: (lambda o, p: light_curve(), ["source", "2 bins", "cm^-2 s^-1", "chi-square"]),
+    gj.LikelihoodCurves: (
+        lambda o, p: likelihood_curves(),
+        ["Segue1", "CTAO", "1 row", "2 TeV", "log10 J = 19.36 +- 0.3"],
+    ),
+    gj.Limits: (
+        lambda o, p: gj.Limits.of([likelihood_curves()]),
+        ["Segue1", "1 row", "2 TeV", "cm^3 s^-1", "profile likelihood", "TS"],
+    ),
     gj.SteppedSpectrum: (
         lambda o, p: gj.SteppedSpectrum(gj.PowerLaw(2.0), [1.0, 3.0], [1.0, 2.0, 0.5]),
         ["index=2", "norms"],

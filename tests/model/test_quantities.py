@@ -6,7 +6,7 @@ import pytest
 
 import gammajax as gj
 from gammajax.model.quantities import LABELS, find_quantity
-from gammajax.statistics.forecasts import THERMAL_RELIC
+from gammajax.plots.cross_sections import THERMAL_RELIC
 
 POINT = gj.Point(0.0, 0.0)
 ABSORPTION = gj.Absorption([0.1, 1.0, 10.0], [0.0, 1.0], [[0.0, 0.0, 0.0], [0.1, 1.0, 9.0]], redshift=0.1)
