@@ -11,6 +11,7 @@ from gammajax.cli.configurations import builtin, dump, load
 from gammajax.common import cache, progress
 from gammajax.plots import counts as plot
 from gammajax.products.spectral_points import FluxPoints
+from gammajax.products.upper_limits import Limits
 from gammajax.results.result import Result
 from gammajax.samplers import driver
 
@@ -289,17 +290,46 @@ def test_products_and_report(invoke, small, tmp_path):
     # drawn again, without the events
     answer = invoke("plot", out, "--parameter", "index", "--format", "pdf", "--out", tmp_path / "paper")
     assert answer.exit_code == 0 and [file.name for file in (tmp_path / "paper").iterdir()] == ["corner.pdf"]
+    # the fit against simulated data
+    answer = invoke("check", out, "--replicas", 50, "--no-progress")
+    assert answer.exit_code == 0 and "distance from signal" in answer.output and "all tests together" in answer.output
+    assert {"check.csv", "check.png", "check-map.png"} <= {file.name for file in out.iterdir()}
+    assert pandas.read_csv(out / "check.csv", index_col=0).loc["all", "p_value"] > 1e-3
+    assert (out / "report.html").read_text().count("<img") == 7
+
+
+def test_limits_as_a_product(invoke, small, tmp_path):
+    values = document.values(small.read_text())
+    del values["model"]["weights"]
+    values["model"]["components"]["signal"]["spectrum"] = {
+        "type": "dark-matter", "channel": "W", "mass": "mass", "sigma_v": "sigma_v", "j_factor": 1e21
+    }  # fmt: skip
+    values["model"]["components"]["background"] = {"type": "background", "norm": 0.01}
+    values["parameters"] = {
+        "mass": {"prior": "log-uniform", "low": 0.6, "high": 20.0, "truth": 2.0},
+        "sigma_v": {"prior": "log-uniform", "low": 1e-28, "high": 1e-22, "truth": 1e-25},
+    }
+    values |= {"events": {"simulate": True}, "sampler": {"method": "laplace", "draws": 800}}
+    values["products"] = {"limit": {"type": "limits", "masses": ["1 TeV", 5.0], "log10_j_error": 0.2, "expected": True}}
+    small.write_text(document.dump(values))
+    out = tmp_path / "limits"
+    answer = invoke("run", small, "--no-progress", "--out", out)
+    assert answer.exit_code == 0, answer.output
+    assert {"limit.csv", "limit.ecsv", "limit.png"} <= {file.name for file in out.iterdir()}
+    found = Limits.read(out / "limit.ecsv")
+    assert found.mass.tolist() == [1.0, 5.0] and (found.limit > found.best).all() and (found.limit < 1e-22).all()
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["nowhere"], "holds no results"),
-        (["nowhere", "--format", "gif"], "png, pdf, svg"),
+        (["plot", "nowhere"], "holds no results"),
+        (["plot", "nowhere", "--format", "gif"], "png, pdf, svg"),
+        (["check", "nowhere"], "holds no results"),
     ],
 )
-def test_plot_refuses(invoke, arguments, message):
-    answer = invoke("plot", *arguments)
+def test_other_folders_are_refused(invoke, arguments, message):
+    answer = invoke(*arguments)
     assert answer.exit_code == 2 and message in answer.stderr and answer.stderr.count("\n") == 1
 
 
@@ -316,6 +346,9 @@ PRODUCT = {"type": "flux-points", "component": "signal", "edges": [0.5, 2.0]}
         ({"sed": PRODUCT | {"component": "background"}}, "is a background"),
         ({"sed": PRODUCT | {"edges": [2.0, 1.0]}}, "edges that increase"),
         ({"sed": {"type": "flux-point"}}, "did you mean 'flux-points'"),
+        ({"limit": {"type": "limits", "masses": [1.0]}}, "unknown parameter 'sigma_v'"),
+        ({"limit": {"type": "limits", "masses": [1.0], "scale": "index", "mass": "fraction"}}, "absolute fluxes"),
+        ({"fit": {"type": "check", "replicas": 0}}, "products.fit.replicas"),
         ({"sed": {"type": "light-curve", "component": "signal", "edges": "weeks"}}, "products.sed"),
     ],
 )

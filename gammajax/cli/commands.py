@@ -1,4 +1,4 @@
-"""Command line: `gammajax run`, `init`, `plot`, `doctor` and `version`."""
+"""Command line: `gammajax run`, `init`, `plot`, `check`, `doctor` and `version`."""
 
 import contextlib
 import os
@@ -158,6 +158,28 @@ def plot(
         folder = expand(folder)
         written = draw(folder, parameter, format, folder if out is None else expand(out))
     terminal.tell(f"wrote {', '.join(escape(str(path)) for path in written)}")
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="Folder that a run has written.", metavar="RESULT")],
+    replicas: Annotated[
+        int | None, typer.Option(help="Number of simulated data sets, by default 200.", metavar="NUMBER")
+    ] = None,
+    progress: Annotated[bool, typer.Option(help="Show a progress bar.")] = True,
+) -> None:
+    """Compare the data of a finished run with data sets simulated from its posterior.
+
+    Prints a p-value for each test, and writes check.csv, check.png and check-map.png into the folder and its report.
+    """
+    os.environ["MPLBACKEND"] = "agg"
+    with _one_line_errors():
+        from gammajax.common.cache import keep_compiled
+        from gammajax.io.files import expand
+
+        keep_compiled()
+        found = running.check(expand(folder), replicas, progress)
+    terminal.show_check(found)
 
 
 @app.command()

@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from gammajax import io, samplers
-from gammajax.cli.outputs import OUTPUTS, Output
+from gammajax.cli.outputs import ABSOLUTE, OUTPUTS, LimitsOutput, Output
 from gammajax.cli.settings import (
     LINE_UNITS,
     MORPHOLOGY_UNITS,
@@ -832,14 +832,16 @@ class Config(Strict):
                     f"{where}: {name!r} is to be the name of files; use letters, digits, - and _, and none of "
                     f"{', '.join(OUTPUTS)}"
                 )
+            if isinstance(product, LimitsOutput):
+                for key, parameter in (("scale", product.scale), ("mass", product.mass)):
+                    if parameter not in self.parameters:
+                        raise ValueError(f"{where}.{key}: {unknown('parameter', parameter, self.parameters)}")
             component = getattr(product, "component", None)
-            if component is None:
-                continue
-            if component not in leaves:
+            if component is not None and component not in leaves:
                 raise ValueError(f"{where}.component: {unknown('component', component, leaves)}")
-            if not isinstance(leaves[component], Source):
+            if component is not None and not isinstance(leaves[component], Source):
                 raise ValueError(f"{where}.component: {component!r} is a background; {product.type} are of a source")
-            if self.model.weights is not None:
+            if product.type in ABSOLUTE and self.model.weights is not None:
                 raise ValueError(f"{where}: {product.type} need absolute fluxes: a model without weights")
 
     def _check_simulation(self):

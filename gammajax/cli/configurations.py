@@ -80,10 +80,12 @@ def _one_line(error: ValidationError) -> str:
     """The first problem of a configuration, with its place."""
     problem = error.errors(include_url=False)[0]
     tags = {*SPECTRA, *MORPHOLOGIES, "background", "source", "mixture", "ctao", "response", "gadf"}
-    tags |= {"nuts", "smc", "nested", "svi", "laplace"}
+    tags |= {"nuts", "smc", "nested", "svi", "laplace", "flux-points", "light-curve", "limits", "check"}
     # names that people give come after these keys; other tags are pydantic's own
     places = zip(problem["loc"], ("", *problem["loc"]), strict=False)
-    place = ".".join(str(part) for part, before in places if part not in tags or before in ("components", "parameters"))
+    place = ".".join(
+        str(part) for part, before in places if part not in tags or before in ("components", "parameters", "products")
+    )
     context = problem.get("ctx", {})
     if problem["type"] == "union_tag_invalid":
         known = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]

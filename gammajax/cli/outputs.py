@@ -5,9 +5,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from gammajax.cli.settings import Energies, EnergyEdges, Strict, TimeEdges
+from gammajax.cli.settings import Count, Energies, Energy, EnergyEdges, Number, Strict, Switch, TimeEdges
+from gammajax.products.goodness import check
 from gammajax.products.light_curves import light_curve
 from gammajax.products.spectral_points import flux_points
+from gammajax.products.upper_limits import limits
 
 # names of files of every run, which no product may have
 OUTPUTS = ("posterior", "summary", "fractions", "corner", "counts", "run", "config", "report")
@@ -61,4 +63,49 @@ class LightCurveOutput(Strict):
         return {"": curve.plot().get_figure()}
 
 
-Output = Annotated[FluxPointsOutput | LightCurveOutput, Field(discriminator="type")]
+class CheckOutput(Strict):
+    """Settings of [`gammajax.check`][]."""
+
+    type: Literal["check"]
+    replicas: Count | None = None
+
+    def make(self, given: Prepared):
+        """The check."""
+        options = {"key": given.key, "replicas": self.replicas, "progress": given.progress}
+        return check(given.posterior, given.result, **options)
+
+    def write(self, made, path: Path) -> dict[str, Any]:
+        """Write a table; returns the figures by the end of their names."""
+        made.write(path.with_suffix(".csv"))
+        several = len(made.maps) > 1
+        maps = {f"-map{f'-{i + 1}' if several else ''}": one.plot() for i, one in enumerate(made.maps)}
+        return {"": made.plot(), **maps}
+
+
+class LimitsOutput(Strict):
+    """Settings of [`gammajax.limits`][]."""
+
+    type: Literal["limits"]
+    masses: Annotated[list[Energy], Field(min_length=1)]
+    scale: str = "sigma_v"
+    mass: str = "mass"
+    expected: Switch = False
+    log10_j_error: Annotated[Number, Field(ge=0)] = 0.0
+    nuisance: Literal["profile", "marginal"] = "profile"
+
+    def make(self, given: Prepared):
+        """The limits."""
+        settings = self.model_dump(include={"scale", "log10_j_error", "nuisance"})
+        expected = given.key if self.expected else None
+        settings |= {"along": self.mass, "values": self.masses, "expected": expected, "progress": given.progress}
+        return limits(given.posterior, **settings)
+
+    def write(self, made, path: Path) -> dict[str, Any]:
+        """Write tables; returns the figures by the end of their names."""
+        made.summary().to_csv(path.with_suffix(".csv"), index_label="row")
+        made.write(path.with_suffix(".ecsv"), overwrite=True)
+        return {"": made.plot().figure}
+
+
+ABSOLUTE = ("flux-points", "light-curve", "limits")  # which need a model without weights
+Output = Annotated[FluxPointsOutput | LightCurveOutput | CheckOutput | LimitsOutput, Field(discriminator="type")]

@@ -85,16 +85,19 @@ def _figure(path: Path) -> str:
     )
 
 
+def _of(product) -> str:
+    component = getattr(product, "component", None)
+    return f" of {component}" if component else ""
+
+
 def _of_products(out: Path, config: str) -> list[str]:
     """Tables and figures that are not of every run."""
     import pandas
 
     from gammajax.cli.configurations import parse
 
-    kinds = {
-        name: escape(f": {product.type.replace('-', ' ')}{f' of {product.component}' if product.component else ''}")
-        for name, product in parse(config).products.items()
-    }
+    products = parse(config).products
+    kinds = {name: escape(f": {product.type.replace('-', ' ')}{_of(product)}") for name, product in products.items()}
 
     own = {"corner", "counts", "run"}
     parts = []

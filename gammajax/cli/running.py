@@ -166,6 +166,33 @@ def _products(config, posterior, result, key, out: Path, progress: bool, first: 
     return failed
 
 
+def check(folder: Path, replicas: int | None, progress: bool):
+    """Check the fit of a finished run against simulated data sets, and write what is found into its folder.
+
+    Raises `FileNotFoundError` for a folder without results.
+    """
+    import jax
+
+    from gammajax.cli.configurations import load
+    from gammajax.cli.outputs import CheckOutput, Prepared
+    from gammajax.results.result import Result
+
+    if not (folder / "posterior.nc").is_file():
+        raise FileNotFoundError(f"{folder} holds no results of gammajax; give the folder that a run has written")
+    config = load(str(folder / "config.yaml"))
+    jax.config.update("jax_enable_x64", config.precision == 64)
+    result = Result.load(folder / "posterior.nc")
+    keys, timings = jax.random.split(jax.random.key(config.seed), 3), {}
+    posterior = prepared(config, keys[0], progress, False, timings)
+    output = CheckOutput(type="check", replicas=replicas)
+    with terminal.step("check", timings) as say:
+        found = output.make(Prepared(posterior, result, None, jax.random.fold_in(keys[2], 1), progress))
+        say(f"against {found.replicas} simulated data sets")
+    save_product(output, found, folder, "check")
+    write_report(folder, result)
+    return found
+
+
 def save_product(output, product, out: Path, name: str, suffix: str = ".png") -> list[str]:
     """Write the table and the figures of a product; returns the names of the figures."""
     from gammajax.common.writing import replacing

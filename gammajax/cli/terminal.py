@@ -102,3 +102,16 @@ def show(summary, units) -> None:
     for row in zip(map(escape, names), *shown.values(), strict=True):
         table.add_row(*row)
     tell(table, width=width + numbers, soft_wrap=False, crop=False)
+
+
+def show_check(found) -> None:
+    """Table of the tests of a check, and what deviates most."""
+    table = Table(title="goodness of fit", title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    table.add_column("test", overflow="fold")
+    for title in ("bins", "p-value"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for one in found.quantities:
+        table.add_row(escape(one.name), str(one.count.size), f"{one.p_value:.2g}")
+    tell(table, soft_wrap=False, crop=False)
+    tell(f"all tests together: p = {found.p_value:.2g}", highlight=False)
+    tell(f"largest deviation: {escape(found.worst)}, p = {found.worst_p_value:.2g}", highlight=False)

@@ -198,9 +198,9 @@ def check(
 
     Tests of each data set of events: energy, offset and both axes of the field of view, observation, time, pixels of
     the sky; distance from the centre of each source, and energies near it; the distribution of the log-density of the
-    events. p-values of binned quantities and of all tests are uniform without a fault; that of the log-density is
-    conservative. All sources, backgrounds, cells and shared
-    parameters of a posterior work; binned data and ON and OFF regions only take part in the fit.
+    events. The p-value of all tests is uniform without a fault, as are those of binned quantities to a few per cent;
+    that of the log-density is conservative. All sources, backgrounds, cells and shared parameters of a posterior work;
+    binned data and ON and OFF regions only take part in the fit.
 
     Returns a [`gammajax.Check`][]. Raises `ValueError` for a posterior without data of events, for one that several
     processes share, and for fewer than 50 replicates.
