@@ -24,7 +24,7 @@ from jaxtyping import Float, PRNGKeyArray
 from scipy.special import xlogy
 from scipy.stats import gamma, norm
 
-from gammajax.common.display import block, document, number_of, rows, words
+from gammajax.common.display import block, document, number_of, rows, text, words
 from gammajax.common.progress import DELAY, Progress
 from gammajax.common.writing import replacing
 from gammajax.instrument.sky import separation_on_host
@@ -129,9 +129,9 @@ class Check(eqx.Module):
     def __repr__(self) -> str:
         """The p-values, and the worst region."""
         return block(
-            f"Check against {self.replicas} simulated data sets: p = {self.p_value:.2g}",
-            *rows([f"{one.name}: p = {one.p_value:.2g}" for one in self.quantities], 8),
-            f"worst: {self.worst}, p = {self.worst_p_value:.2g}",
+            f"Check against {text(self.replicas)} simulated data sets: p = {text(self.p_value)}",
+            *rows([f"{one.name}: p = {text(one.p_value)}" for one in self.quantities], 8),
+            f"worst: {self.worst}, p = {text(self.worst_p_value)}",
         )
 
     @property

@@ -67,13 +67,11 @@ class ResidualMaps(eqx.Module):
     @words
     def __repr__(self) -> str:
         """Pixels, events, and the range of significances."""
-        lon, lat, value = self.peak
         return block(
             f"ResidualMaps of {self.name}: {self.counts.shape[0]} x {self.counts.shape[1]} pixels of {self.step:.3g} "
             f"deg, {self.frame}",
             f"{self.counts.sum():.0f} events, {self.model.sum():.1f} expected",
-            f"sqrt(TS) within {self.radius:.3g} deg: {extent(self.sqrt_ts[np.isfinite(self.sqrt_ts)])}; largest at "
-            f"({lon:.2f}, {lat:.2f}) deg",
+            f"sqrt(TS) within {self.radius:.3g} deg: {extent(self.sqrt_ts[np.isfinite(self.sqrt_ts)])}",
         )
 
     @property

@@ -107,6 +107,17 @@ def likelihood_curves():
     return gj.LikelihoodCurves(*names, values, (values / 2e-24) ** 2, 19.36, 0.3)
 
 
+def quantity():
+    columns = np.array([9.0, 16.0]), np.array([10.0, 12.0]), np.ones((4, 2)), np.array([-0.3, 1.1])
+    edges = np.array([1.0, 2.0, 4.0])
+    return gj.CheckedQuantity("energy", "TeV", edges, (), np.zeros((0, 2)), *columns, 1.4, np.array([1.0, 2.0]), 0.7)
+
+
+def residual_maps():
+    one = np.ones((3, 3))
+    return gj.ResidualMaps("events", "icrs", 83.6, 22.0, 0.1, 0.15, one, one, one, one, one > 2, one > 0)
+
+
 def rows(observation):
     return Rows.init(gj.Events([1.0, 2.0], [0.0, 0.1], [0.0, 0.1]), (observation,), 10.0)
 
@@ -141,6 +152,12 @@ MADE = {
     ),
     gj.FluxPoints: (lambda o, p: flux_points(), ["source", "1 to 3 TeV", "cm^-2 s^-1"]),
     gj.LightCurve: (lambda o, p: light_curve(), ["source", "2 bins", "cm^-2 s^-1", "chi-square"]),
+    gj.CheckedQuantity: (lambda o, p: quantity(), ["energy", "2 bins", "p = 0.7", "2 to 4 TeV", "sigma"]),
+    gj.ResidualMaps: (lambda o, p: residual_maps(), ["events", "3 x 3", "deg"]),
+    gj.Check: (
+        lambda o, p: gj.Check((quantity(),), (residual_maps(),), 0.3, "energy 2 to 4 TeV", 2.1, 0.5, 200),
+        ["200 simulated", "p = 0.3", "energy", "worst"],
+    ),
     gj.LikelihoodCurves: (
         lambda o, p: likelihood_curves(),
         ["Segue1", "CTAO", "1 row", "2 TeV", "log10 J = 19.36 +- 0.3"],
@@ -435,6 +452,7 @@ def test_what_is_traced_says_so(kind, made):
     if jax.tree.leaves(reals):
         jax.eval_shape(jax.grad(lambda part: say(part, others, kept)), reals)
     sizes_only = (engines.Engine, gj.Response, gj.RegionResponse, gj.OnOff, gj.ParticleModel, Axis, KingPSF, TablePSF)
+    sizes_only += (gj.Check,)
     assert isinstance(value, sizes_only) or all("traced" in shown for shown in kept[:2]), kept[0]
 
 
