@@ -126,7 +126,7 @@ def main() -> None:
         energy_range=(0.5, 20.0),
         offset_max=0.4,
     )
-    binning = gj.Binning.init(observed, energy_per_decade=10, pixel=0.1)
+    binning = gj.Binning.init(observed, energy_per_decade=20, pixel=0.025)  # lose 3 % of the information; 40 % if 0.1
     truth = point(MASSES[1], 0.0)
     also = tuple(point(mass, 1.0) for mass in MASSES)
     asimov = gj.Asimov.init(jax.random.key(0), model, PRIORS, observed, also[0], also=also[1:], points=50_000).at(truth)
