@@ -51,13 +51,13 @@ def gammapy_maps(store, pixels, step, norm):
     started = time.perf_counter()
     axis = MapAxis.from_energy_bounds(*ENERGIES, 10, unit="TeV", per_decade=True)
     axis_true = MapAxis.from_energy_bounds(0.3, 100.0, 20, unit="TeV", per_decade=True, name="energy_true")
-    geom = WcsGeom.create(
-        skydir=CRAB, binsz=step, npix=(pixels, pixels), proj="TAN", frame="icrs", axes=[axis]
-    )
+    geom = WcsGeom.create(skydir=CRAB, binsz=step, npix=(pixels, pixels), proj="TAN", frame="icrs", axes=[axis])
     stacked = MapDataset.create(geom, energy_axis_true=axis_true, name="stacked")
     maker, mask = MapDatasetMaker(), SafeMaskMaker(methods=["offset-max"], offset_max=OFFSET * u.deg)
     for observation in DataStore.from_dir(store).get_observations(RUNS):
-        dataset = maker.run(stacked.cutout(observation.get_pointing_icrs(observation.tmid), width="4.2 deg"), observation)
+        dataset = maker.run(
+            stacked.cutout(observation.get_pointing_icrs(observation.tmid), width="4.2 deg"), observation
+        )
         stacked.stack(mask.run(dataset, observation))
     model = gp.FoVBackgroundModel(dataset_name="stacked")
     model.spectral_model.norm.value = norm

@@ -6,6 +6,7 @@ import numpy as np
 
 from gammajax.plots.style import STYLE
 
+SHOWN = 10.0  # standard deviations, up to which colours change
 LABELS = {
     "icrs": ("right ascension [deg]", "declination [deg]"),
     "galactic": ("Galactic longitude [deg]", "Galactic latitude [deg]"),
@@ -33,13 +34,13 @@ def plot_significance(found, ax, peaks: Any):
         largest = float(np.nanmax(np.abs(found.sqrt_ts)))
         ax.set_facecolor("0.85")
         # faint structure stays visible beside a bright source
-        limits: Any = {"vmin": -min(largest, 5.0), "vmax": max(largest, 5.0)}
+        limits: Any = {"vmin": -SHOWN / 2.0, "vmax": min(max(largest, SHOWN / 2.0), SHOWN)}
         image = ax.imshow(
             found.sqrt_ts, origin="lower", extent=extent, cmap="inferno", interpolation="nearest", **limits
         )
         ax.set_aspect(1.0 / stretch)
         label = r"$\sqrt{\mathrm{TS}}$ (negative for a negative flux)"
-        ax.figure.colorbar(image, ax=ax, label=label, format=PlainLinear())
+        ax.figure.colorbar(image, ax=ax, label=label, extend="both", format=PlainLinear())
         if peaks is not None and len(peaks):
             ax.plot(peaks["lon"], peaks["lat"], "o", mfc="none", mec="white", ms=12, mew=1.4, ls="none")
         lon, lat = LABELS.get(found.frame, ("longitude [deg]", "latitude [deg]"))

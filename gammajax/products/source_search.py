@@ -35,8 +35,8 @@ from gammajax.samplers import fit
 TILE = 16  # pixels along a side of a tile
 SIZES = 3  # numbers of events that programs are compiled for, by halves
 LEAST_EVENTS = 256
-STEPS, LIMIT_STEPS = 50, 12  # at most, of Newton's method
-CLOSE = 1e-3  # of an error: the last step towards the maximum
+STEPS, LIMIT_STEPS = 50, 20  # at most, of Newton's method
+CLOSE = 1e-3  # of an error, or of a limit: the last step towards it
 WIDEST, MOST = 20.0, 4_000_000  # deg across a map, and pixels
 UNIT = 1e-12  # TeV^-1 cm^-2 s^-1 at 1 TeV, of the default spectrum
 
@@ -301,8 +301,10 @@ def _searched(table, columns, lon, lat, inside, counts, n_sigma_ul, shown):
         padded = np.resize(pixels, TILE**2)
         position = jnp.asarray(vectors[padded], device["energy"].dtype)
         expected = jnp.asarray(counts.ravel()[padded], device["energy"].dtype)
-        values = _tile(table, device, jnp.asarray(some), position, expected, jnp.asarray(n_sigma_ul))
-        result[:, pixels] = np.asarray(values)[:, : pixels.size]
+        # a program of its own: compilers repeat the lookups in every sum otherwise
+        ratio = _ratios(table, device, jnp.asarray(some), position)
+        values = search(ratio, expected, jnp.asarray(n_sigma_ul))
+        result[:, pixels] = np.stack(values)[:, : pixels.size]
         shown.update((done + 1) / len(tiles), f"{done + 1} of {len(tiles)} tiles")
     return tuple(part.reshape(lon.shape) for part in result)
 
@@ -328,16 +330,15 @@ def _tiles(table, events, lon, lat, inside) -> tuple[list[np.ndarray], list[np.n
 
 
 @eqx.filter_jit
-def _tile(table, columns, some, position, counts, n_sigma_ul) -> Float[Array, "4 pixel"]:
-    """Norm, error, limit and TS of the pixels of one tile, with some of the events."""
-    vector, place, energy, run, density = (
-        columns[name][some] for name in ("vector", "place", "energy", "run", "density")
-    )
+def _ratios(table, columns, some, position) -> Float[Array, "event pixel"]:
+    """Intensity of the source at each pixel of one tile over the density, of some of the events; zero for padding."""
+    names = ("vector", "place", "energy", "run", "density")
+    vector, place, energy, run, density = (columns[name][some] for name in names)
     real = some < columns["energy"].size - 1
-    ratio = table(vector, place, energy, run, position) / density[:, None]
-    return jnp.stack(search(jnp.where(real[:, None], ratio, 0.0), counts, n_sigma_ul))
+    return jnp.where(real[:, None], table(vector, place, energy, run, position) / density[:, None], 0.0)
 
 
+@eqx.filter_jit
 def search(
     ratio: Float[Array, "event pixel"], counts: Float[Array, " pixel"], n_sigma_ul: Float[Array, ""] | float
 ) -> tuple[Float[Array, " pixel"], Float[Array, " pixel"], Float[Array, " pixel"], Float[Array, " pixel"]]:
@@ -375,13 +376,18 @@ def search(
     # ln L relative to its maximum, without a difference of large numbers
     relative = ratio / (1.0 + norm * ratio)
 
-    def descend(_, away):
+    def descend(state):
+        away, _, step = state
         fall = away - jnp.log1p(away * relative).sum(0) - 0.5 * n_sigma_ul**2
         slope = 1.0 - (relative / (1.0 + away * relative)).sum(0)
-        return jnp.maximum(away - fall / jnp.maximum(slope, 1e-6), 0.1 * away)
+        wanted = jnp.maximum(away - fall / jnp.maximum(slope, 1e-6), 0.1 * away)
+        return wanted, jnp.abs(wanted - away) / wanted, step + 1
 
-    # from the error, or from the limit without events if that is smaller in effect
-    away = jnp.where(some, n_sigma_ul * error, 0.5 * n_sigma_ul**2)
-    away = jax.lax.fori_loop(0, LIMIT_STEPS, descend, away)
+    def falling(state):
+        return (state[2] < LIMIT_STEPS) & jnp.any(state[1] > CLOSE)
+
+    # without events the limit is known
+    start = jnp.where(some, n_sigma_ul * error, 0.5 * n_sigma_ul**2)
+    away, _, _ = jax.lax.while_loop(falling, descend, (start, jnp.full_like(counts, jnp.inf), 0))
     error = jnp.where(some, error, jnp.nan)
     return norm / counts, error / counts, (norm + away) / counts, jnp.maximum(ts, 0.0)
