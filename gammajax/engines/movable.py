@@ -123,7 +123,7 @@ class MovableSource(eqx.Module):
         """Positions of reconstructed energies [TeV] in the table, on the host."""
         return (np.log(np.asarray(energy, np.float64)) - self.first_energy) / ENERGY_STEP - 0.5
 
-    def counts(self, lon, lat) -> Float[np.ndarray, " position"]:
+    def counts(self, lon, lat) -> Float[np.ndarray, "*position"]:
         """Expected counts of all runs for the source at positions [deg]; on the host."""
         total = np.zeros(np.shape(lon))
         nodes = AWAY_STEP * np.arange(self.counts_at.shape[1])
