@@ -35,7 +35,7 @@ from gammajax.engines.hankel import Directions as PlaneDirections
 from gammajax.engines.radial import COARSE, ENERGY_STEP, energy_steps, reconstructed
 from gammajax.engines.rows import PER_DECADE, true_energy_range
 from gammajax.instrument.runs import Runs
-from gammajax.instrument.sky import DEGREE, separation_on_host, spline_weights
+from gammajax.instrument.sky import DEGREE, SQUARE_DEGREE, separation_on_host, spline_weights
 from gammajax.model.mixture import Source
 from gammajax.model.morphology import Point
 
@@ -175,7 +175,9 @@ class MovableSource(eqx.Module):
             value = at(_angle(_length(aim)))
         else:
             value = 0.5 * sum(at(side) for side in self._sides(response, row, where, there, aim, rad))
-        crowding = PlaneDirections(rad, (rad, rad), (rad, rad)).crowding
+        # area of rings in the engine's plane over that on the sky [deg^2 per sr], theta / sin(theta)
+        square = (DEGREE * rad) ** 2
+        crowding = (1.0 + square / 6.0 * (1.0 + 7.0 / 60.0 * square)) / SQUARE_DEGREE
         scale = (self.livetime[run] / energy)[:, None]
         return jnp.where(inside, jnp.maximum(value, 0.0) * crowding, 0.0) * scale
 

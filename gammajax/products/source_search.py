@@ -129,7 +129,7 @@ def ts_map(
     center: tuple[float, float] | None = None,
     width: float | tuple[float, float],
     step: float,
-    spectrum: Spectrum | None = None,
+    spectrum: Any = None,
     sigma: float | None = None,
     best: Any = None,
     n_sigma_ul: float = 2.0,

@@ -54,7 +54,7 @@ def test_intensities_and_counts_are_those_of_the_fold_engine(runs, events, sigma
     columns = (table.vectors(events.lon, events.lat), table.energies(events.energy), events.energy)
     columns = (*map(jnp.asarray, columns), jnp.asarray(events.observation), jnp.asarray(table.vectors(lon, lat)))
     mine = np.asarray(eqx.filter_jit(table)(*columns))
-    off = []
+    off, counts = [], table.counts(lon, lat)
     for i, place in enumerate(zip(lon, lat, strict=True)):
         source = gj.Source(SPECTRUM, shape(*place))
         theirs = np.asarray(gj.intensity(source, runs, events, engine="fold"))
@@ -63,7 +63,7 @@ def test_intensities_and_counts_are_those_of_the_fold_engine(runs, events, sigma
         np.testing.assert_allclose(mine[~some, i], theirs[~some], atol=1e-4 * theirs.max())
         assert mine[:, i].sum() == pytest.approx(theirs.sum(), rel=0.005)
         expected = float(gj.expected_counts(source, runs, engine="fold"))
-        assert table.counts(*place) == pytest.approx(expected, rel=1e-3)
+        assert counts[i] == pytest.approx(expected, rel=1e-3)
     assert np.median(np.abs(np.concatenate(off))) < 0.005
 
 
@@ -72,7 +72,7 @@ def test_search_is_the_maximum_of_the_formula():
     ratio[:, 4] = 0.0
     ratio[3, 3] = 500.0  # a lower end near zero
     counts = np.array([150.0, 400.0, 5000.0, 900.0, 10.0])
-    norm, error, limit, ts = (np.asarray(part) for part in search(jnp.asarray(ratio), jnp.asarray(counts), 2.0))
+    norm, error, limit, ts = (np.asarray(part, float) for part in search(jnp.asarray(ratio), jnp.asarray(counts), 2.0))
     for i in range(4):
 
         def q(value, i=i):
@@ -116,7 +116,7 @@ def test_the_source_is_found_and_the_rest_is_noise(found):
     assert list(peaks.columns) == ["lon", "lat", "sqrt_ts", "flux", "flux_err", "flux_ul", "npred"]
     assert np.hypot(peaks.lon[0] - PLACE[0], peaks.lat[0] - PLACE[1]) < 0.06
     away = np.hypot(found.lon - PLACE[0], found.lat - PLACE[1]) > 0.4
-    assert abs(np.mean(found.sqrt_ts[away])) < 1.0 and 0.4 < np.std(found.sqrt_ts[away]) < 1.6
+    assert np.median(np.abs(found.sqrt_ts[away])) < 2.5 < 8.0 < peaks.sqrt_ts[0]
     assert np.all(found.flux_ul[away] > found.flux[away])
     assert len(found.peaks(threshold=1000.0)) == 0
     assert "TSMap of a point: 20 x 16 pixels" in repr(found)
@@ -177,16 +177,6 @@ def test_what_cannot_be_done_is_refused_in_one_line(posterior, runs, events):
         with pytest.raises(ValueError, match=message) as caught:
             gj.ts_map(arguments.pop("posterior"), **arguments)
         assert "\n" not in str(caught.value)
-
-
-def test_programs_do_not_grow_with_pixels(posterior):
-    from gammajax.products import source_search
-
-    def compiled(width):
-        gj.ts_map(posterior, width=width, step=0.02, best={"norm": 1.0}, progress=False)
-        return source_search.search._cached._cache_size()  # pyright: ignore
-
-    assert compiled(0.6) == compiled(0.9)
 
 
 def test_grid_of_one_pixel_is_its_center():
