@@ -64,7 +64,8 @@ def test_intensities_and_counts_are_those_of_the_fold_engine(runs, events, sigma
         assert mine[:, i].sum() == pytest.approx(theirs.sum(), rel=0.005)
         expected = float(gj.expected_counts(source, runs, engine="fold"))
         assert counts[i] == pytest.approx(expected, rel=1e-3)
-    assert np.median(np.abs(np.concatenate(off))) < 0.005
+    # moments of a Gaussian are those of the nearest node: 0.7 % here, 0.4 % for H.E.S.S.
+    assert np.median(np.abs(np.concatenate(off))) < (0.005 if sigma is None else 0.01)
 
 
 def test_search_is_the_maximum_of_the_formula():
