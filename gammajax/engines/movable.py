@@ -5,8 +5,8 @@
 the sum of the fold engine ([`gammajax.engines.hankel.Sheet`][]), here a table by response, offset, reconstructed energy
 and separation, linear in the last three. Splines of the engine are evaluated once, at separations so close that linear
 interpolation is good to 0.1 % in the core. The mean over true directions of a source with a size takes two offsets, one
-standard deviation below and above the mean, as the engine does, with the moments at the nearest node: median differences from the
-fold engine are 0.2 % for a point, and 0.4 to 0.7 % for a Gaussian.
+standard deviation below and above the mean, as the engine does, with the moments at the nearest node: median differences
+from the fold engine are 0.2 % for a point, and 0.4 to 0.7 % for a Gaussian.
 
 Directions are vectors from the middle of all positions: differences keep their digits in single precision.
 """

@@ -1,5 +1,7 @@
 """Maps of one more source: against the fold engine, fits of a posterior, closed forms and gammapy's files."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -131,7 +133,9 @@ def test_a_gaussian_and_the_sky_outside(posterior):
 
 
 def test_files_and_figures(found, tmp_path):
-    from gammapy.maps import Map
+    from gammapy.maps import Map as GammapyMap
+
+    Map: Any = GammapyMap
 
     path = found.write(tmp_path / "ts.fits")
     theirs = Map.read(path, hdu="FLUX")
