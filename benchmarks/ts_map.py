@@ -91,7 +91,7 @@ def draw(ours, theirs, path):
 
 def main() -> None:
     """Make both maps, compare and draw."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--store", type=Path, default=Path(os.environ.get("GAMMAPY_DATA", "")) / "hess-dl3-dr1")
     parser.add_argument("--pixels", type=int, default=200)
     parser.add_argument("--step", type=float, default=0.02)

@@ -5,8 +5,8 @@
 the sum of the fold engine ([`gammajax.engines.hankel.Sheet`][]), here a table by response, offset, reconstructed energy
 and separation, linear in the last three. Splines of the engine are evaluated once, at separations so close that linear
 interpolation is good to 0.1 % in the core. The mean over true directions of a source with a size takes two offsets, one
-standard deviation below and above the mean, as the engine does, with the moments at the nearest node: median differences
-from the fold engine are 0.2 % for a point, and 0.4 to 0.7 % for a Gaussian.
+standard deviation below and above the mean, as the engine does, with the moments at the nearest node. Median
+differences from the fold engine are 0.2 % for a point, and 0.4 to 0.7 % for a Gaussian.
 
 Directions are vectors from the middle of all positions: differences keep their digits in single precision.
 """
@@ -56,7 +56,7 @@ class MovableSource(eqx.Module):
     """
 
     values: Float[Array, " value"]
-    shape: tuple[int, int, int, int] = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
     moments: Float[Array, "response offset coarse node 3"] | None
     radii: Radii
     first_offset: Float[Array, ""]

@@ -51,9 +51,9 @@ def found(posterior):
 @pytest.mark.parametrize("sigma", [None, 0.1])
 def test_intensities_and_counts_are_those_of_the_fold_engine(runs, events, sigma):
     lon, lat = np.random.default_rng(1).uniform(-0.6, 0.6, (2, 4))
-    shape = gj.Point if sigma is None else lambda *place: gj.Gaussian(*place, sigma)
+    shape: Any = gj.Point if sigma is None else lambda *place: gj.Gaussian(*place, sigma)
     table = MovableSource.init(gj.Source(SPECTRUM, shape(0.0, 0.0)), runs, lon, lat)
-    columns = (table.vectors(events.lon, events.lat), table.energies(events.energy), events.energy)
+    columns: Any = (table.vectors(events.lon, events.lat), table.energies(events.energy), events.energy)
     columns = (*map(jnp.asarray, columns), jnp.asarray(events.observation), jnp.asarray(table.vectors(lon, lat)))
     mine = np.asarray(eqx.filter_jit(table)(*columns))
     off, counts = [], table.counts(lon, lat)
@@ -82,7 +82,7 @@ def test_search_is_the_maximum_of_the_formula():
             return 2.0 * (np.log1p(value * ratio[:, i]).sum() - value * counts[i])
 
         lowest = -1.0 / ratio[:, i].max()
-        best = minimize_scalar(
+        best: Any = minimize_scalar(
             lambda value: -q(value), bounds=(0.999999 * lowest, 20.0), method="bounded", options={"xatol": 1e-9}
         )
         assert norm[i] == pytest.approx(best.x, abs=2e-3 * error[i])
