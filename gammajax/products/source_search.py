@@ -4,9 +4,9 @@ Events k have the density b_k of the best fit. A source of unit norm at a pixel 
 
     q(A) = 2 [Sum_k ln(1 + A s_k / b_k) - A S],
 
-concave in the norm A, which may be negative as long as all 1 + A s_k / b_k stay positive. TS is its maximum (Li & Ma's
-statistic with a known background; gammapy's `TSMapEstimator` in bins), the error is from its curvature, and the upper
-limit is where q falls by n_sigma_ul^2 from its maximum (Rolke et al. 2005). The model stays at its best fit.
+concave in the norm A, which is not negative: below zero the model may be negative where there is no event, and q grows
+with nothing to stop it. TS is its maximum (gammapy's `TSMapEstimator` in bins), the error is from its curvature, and
+the upper limit is where q falls by n_sigma_ul^2 from its maximum (Rolke et al. 2005). The model stays at its best fit.
 
 Pixels come in square tiles. Each takes only the events within reach, padded to few sizes: programs are compiled for the
 sizes, not for runs or pixels.
@@ -54,9 +54,9 @@ class TSMap(eqx.Module):
     >>> import gammajax as gj, numpy as np
     >>> lon, lat = gj.products.source_search.tangent_grid((0.0, 0.0), (0.2, 0.2), 0.1)
     >>> one = np.ones((2, 2))
-    >>> found = gj.TSMap("icrs", (0.0, 0.0), 0.1, lon, lat, 9.0 * one, -one, one, one, one, one, 1.0, (1.0, 10.0))
+    >>> found = gj.TSMap("icrs", (0.0, 0.0), 0.1, lon, lat, 9.0 * one, one, one, one, one, one, 1.0, (1.0, 10.0))
     >>> float(found.sqrt_ts[0, 0])
-    -3.0
+    3.0
     """
 
     frame: str = eqx.field(static=True)
@@ -88,8 +88,8 @@ class TSMap(eqx.Module):
 
     @property
     def sqrt_ts(self) -> Float[np.ndarray, "y x"]:
-        """Significance in standard deviations, negative for a negative flux."""
-        return np.sign(self.flux) * np.sqrt(self.ts)
+        """Significance in standard deviations, zero where no flux is better than any."""
+        return np.sqrt(self.ts)
 
     def to_gammapy(self) -> dict:
         """Maps by name as `gammapy.maps.WcsNDMap`: "sqrt_ts", "ts", "flux", "flux_err", "flux_ul" and "npred"."""
@@ -342,7 +342,7 @@ def _ratios(table, columns, some, position) -> Float[Array, "event pixel"]:
 def search(
     ratio: Float[Array, "event pixel"], counts: Float[Array, " pixel"], n_sigma_ul: Float[Array, ""] | float
 ) -> tuple[Float[Array, " pixel"], Float[Array, " pixel"], Float[Array, " pixel"], Float[Array, " pixel"]]:
-    """Norm A at the maximum of q(A) = 2 [Sum ln(1 + A ratio) - A counts], its error, upper limit and q.
+    """Norm A >= 0 at the maximum of q(A) = 2 [Sum ln(1 + A ratio) - A counts], its error, upper limit and q.
 
     Newton's method. The derivative falls and is convex in A: steps from below never pass the maximum, and those from
     above that leave the range are halved towards its lower end. Without any event in reach the norm is zero, and its
@@ -370,7 +370,7 @@ def search(
 
     start = jnp.zeros_like(counts), jnp.full_like(counts, jnp.inf), 0
     norm, _, _ = jax.lax.while_loop(moving, climb, start)
-    norm = jnp.where(some, norm, 0.0)
+    norm = jnp.where(some, jnp.maximum(norm, 0.0), 0.0)
     error = 1.0 / jnp.sqrt(slopes(norm)[1])
     ts = 2.0 * (jnp.log1p(norm * ratio).sum(0) - norm)
     # ln L relative to its maximum, without a difference of large numbers

@@ -81,9 +81,8 @@ def test_search_is_the_maximum_of_the_formula():
         def q(value, i=i):
             return 2.0 * (np.log1p(value * ratio[:, i]).sum() - value * counts[i])
 
-        lowest = -1.0 / ratio[:, i].max()
         best: Any = minimize_scalar(
-            lambda value: -q(value), bounds=(0.999999 * lowest, 20.0), method="bounded", options={"xatol": 1e-9}
+            lambda value: -q(value), bounds=(0.0, 20.0), method="bounded", options={"xatol": 1e-9}
         )
         assert norm[i] == pytest.approx(best.x, abs=2e-3 * error[i])
         assert ts[i] == pytest.approx(-best.fun, rel=1e-3, abs=2e-3)
@@ -93,7 +92,7 @@ def test_search_is_the_maximum_of_the_formula():
         assert limit[i] - norm[i] == pytest.approx(end.root - best.x, rel=2e-3)
     # without events: q falls by 4 at two expected counts
     assert norm[4] == 0.0 and np.isnan(error[4]) and limit[4] == pytest.approx(0.2) and ts[4] == 0.0
-    assert norm.min() < 0.0
+    assert norm[2] == 0.0 and ts[2] == 0.0  # fewer events than the source would have
 
 
 def test_pixels_are_fits_of_the_posterior(found, runs, events):
@@ -114,13 +113,20 @@ def test_pixels_are_fits_of_the_posterior(found, runs, events):
         assert found.ts[y, x] == pytest.approx(float(ts), rel=0.01, abs=0.02)
 
 
-def test_the_source_is_found_and_the_rest_is_noise(found):
+def test_without_a_source_half_of_the_pixels_have_none(runs):
+    """TS is zero for one half, and a chi-square of one degree of freedom for the other."""
+    events = gj.simulate(jax.random.key(5), gj.Mixture(sky=sky(1.0)), runs)
+    alone = gj.Posterior(lambda p: gj.Mixture(sky=sky(p["norm"])), PRIORS, runs, events, **OPTIONS)
+    empty = gj.ts_map(alone, width=1.2, step=0.1, spectrum=SPECTRUM, best={"norm": 1.0}, progress=False)
+    assert 0.2 < np.mean(empty.ts == 0.0) < 0.8  # neighbours are correlated: some twenty are independent
+    assert 0.1 < empty.ts.mean() < 1.2 and empty.sqrt_ts.max() < 4.0
+
+
+def test_the_source_is_found(found):
     peaks = found.peaks()
     assert list(peaks.columns) == ["lon", "lat", "sqrt_ts", "flux", "flux_err", "flux_ul", "npred"]
     assert np.hypot(peaks.lon[0] - PLACE[0], peaks.lat[0] - PLACE[1]) < 0.06
-    away = np.hypot(found.lon - PLACE[0], found.lat - PLACE[1]) > 0.4
-    assert np.median(np.abs(found.sqrt_ts[away])) < 2.5 < 8.0 < peaks.sqrt_ts[0]
-    assert np.all(found.flux_ul[away] > found.flux[away])
+    assert peaks.sqrt_ts[0] > 8.0 and np.all(found.flux_ul > found.flux)
     assert len(found.peaks(threshold=1000.0)) == 0
     assert "TSMap of a point: 20 x 16 pixels" in repr(found)
 
