@@ -246,7 +246,7 @@ class FreeSource(eqx.Module):
         *_, lon, lat, weight, ends = rows.points(mine)
         edges = rows.edges
         if edges is None:
-            edges, coarse = _steps(runs, changes), COARSE
+            edges, coarse = energy_steps(runs, changes), COARSE
             position = (np.log(ends[:, 0]) - np.log(edges[0])) / ENERGY_STEP - 0.5
             weight = weight / ends
         else:
@@ -259,7 +259,7 @@ class FreeSource(eqx.Module):
             step = None if rows.edges is not None else ENERGY_STEP
             response = FreeResponse.init(changes, free, detector, nodes, edges, step, coarse)
             inside = SelectedParts.init(runs, wider, nodes, detector, float(fold.reach))
-        detected, coarse = _reconstructed(detector, runs, nodes, edges, coarse)
+        detected, coarse = reconstructed(detector, runs, nodes, edges, coarse)
         step = fold.offsets[1] - fold.offsets[0]
         span = max(float(_fold(fold, morphology).span) for morphology in morphologies)
         exposure = Exposure.init(detector, runs, nodes, fold.reach, max(float(m.radius) for m in morphologies))
@@ -429,7 +429,7 @@ def _beyond(edges: Float[np.ndarray, " edge"]) -> Float[np.ndarray, " more"]:
     return np.exp(np.pad(np.log(edges), EDGE, mode="reflect", reflect_type="odd"))
 
 
-def _steps(runs: Runs, changes: Sequence[ResponseChange]) -> Float[np.ndarray, " edge"]:
+def energy_steps(runs: Runs, changes: Sequence[ResponseChange]) -> Float[np.ndarray, " edge"]:
     """Edges [TeV] of equal steps of reconstructed energies, beyond the selections of all runs at all energy scales."""
     low, high = (math.log(float(f(a))) for f, a in ((np.min, runs.energy_min), (np.max, runs.energy_max)))
     scales = [np.log1p(np.asarray(change.energy_scale)) for change in changes] or [np.zeros(1)]
@@ -439,7 +439,7 @@ def _steps(runs: Runs, changes: Sequence[ResponseChange]) -> Float[np.ndarray, "
     return np.exp(low + ENERGY_STEP * (np.arange(intervals + 2) - PADDING - 0.5))
 
 
-def _reconstructed(detector: Detector, runs: Runs, nodes: EnergyNodes, edges, every: int) -> tuple[Array, Array]:
+def reconstructed(detector: Detector, runs: Runs, nodes: EnergyNodes, edges, every: int) -> tuple[Array, Array]:
     """Spline of A D with the exact means over intervals of reconstructed energy [TeV], and every n-th mean; eager.
 
     Of equal steps, those of the events (`every` above one), the means are per ln E' and those of the spline. Others
