@@ -253,6 +253,13 @@ ABOUT = {
         "of an earlier version and lack the shape of the background. "
         "Figure: [bias.png](results/bias.png).",
     ),
+    "ts-map": (
+        "python -m benchmarks.ts_map",
+        "Map of TS of one more point source, four H.E.S.S. runs on the Crab, 200 x 200 pixels, against gammapy's "
+        "`TSMapEstimator` of the same events in the same run. `off_*`: relative differences where gammapy's sqrt(TS) "
+        "is above 5; `rms_difference_elsewhere` of sqrt(TS), where gammapy has negative fluxes and this map zero. "
+        "Target: 5 %, and a quarter of gammapy's time.",
+    ),
     "simulate": ("python -m benchmarks.simulate", "Target: 3e5 events per second on two cores."),
 }
 

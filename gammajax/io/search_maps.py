@@ -31,7 +31,7 @@ def search_geom(found) -> Any:
     return WcsGeom.create(skydir=center, binsz=found.step, npix=found.ts.shape[::-1], proj="TAN", frame=found.frame)
 
 
-def search_maps(found) -> dict:
+def maps_of(found) -> dict:
     """Maps (`gammapy.maps.WcsNDMap`) of a [`gammajax.TSMap`][] by name."""
     from gammapy.maps import Map
 
@@ -47,7 +47,7 @@ def write_search_maps(found, path, overwrite: bool) -> Path:
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
     hdus = fits.HDUList([fits.PrimaryHDU()])
-    for name, one in search_maps(found).items():
+    for name, one in maps_of(found).items():
         for hdu in one.to_hdulist(hdu=name.upper())[1:]:
             low, high = found.energy_range
             hdu.header["E_MIN"], hdu.header["E_MAX"] = (low, "TeV, of the fluxes"), (high, "TeV")
@@ -65,7 +65,7 @@ def peaks_of(found, threshold: float, min_distance: float):
 
     if not (np.isfinite(min_distance) and min_distance > 0):
         raise ValueError(f"min_distance must be a positive distance of peaks [deg], not {min_distance!r}")
-    image = search_maps(found)["sqrt_ts"]
+    image = maps_of(found)["sqrt_ts"]
     # noise below the threshold is no peak, and pixels without a value are none
     image.data = np.where(np.isfinite(image.data), image.data, -np.inf)
     table = find_peaks(image, threshold=threshold, min_distance=min_distance * u.deg)

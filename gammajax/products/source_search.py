@@ -93,9 +93,9 @@ class TSMap(eqx.Module):
 
     def to_gammapy(self) -> dict:
         """Maps by name as `gammapy.maps.WcsNDMap`: "sqrt_ts", "ts", "flux", "flux_err", "flux_ul" and "npred"."""
-        from gammajax.io.search_maps import search_maps
+        from gammajax.io.search_maps import maps_of
 
-        return search_maps(self)
+        return maps_of(self)
 
     def write(self, path, overwrite: bool = False):
         """Write all maps to a FITS file of images, which `gammapy.maps.Maps.read` and `Map.read(path, hdu=)` read.
@@ -146,7 +146,7 @@ def ts_map(
     - `sigma` [deg]: width of a Gaussian source; None is a point.
     - `best`: a [`gammajax.Fit`][] or [`gammajax.Result`][] of the posterior, or a dict of its parameters; by default
       it is fitted.
-    - `n_sigma_ul` of the upper limits.
+    - `n_sigma_ul` of the upper limits. `progress`: show how far it is, after some seconds.
 
     Parameters of the model stay at `best`; a source that the model lacks makes the fitted background too high, so give
     strong sources to the model, or fit the background without them. Work grows with the pixels times the events in

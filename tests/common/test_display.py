@@ -107,6 +107,11 @@ def likelihood_curves():
     return gj.LikelihoodCurves(*names, values, (values / 2e-24) ** 2, 19.36, 0.3)
 
 
+def significances():
+    one = np.ones((2, 2))
+    return gj.TSMap("icrs", (0.0, 0.0), 0.1, one, one, 9.0 * one, one, one, one, one, one, 1.0, (1.0, 10.0))
+
+
 def quantity():
     columns = np.array([9.0, 16.0]), np.array([10.0, 12.0]), np.ones((4, 2)), np.array([-0.3, 1.1])
     edges = np.array([1.0, 2.0, 4.0])
@@ -152,6 +157,7 @@ MADE = {
     ),
     gj.FluxPoints: (lambda o, p: flux_points(), ["source", "1 to 3 TeV", "cm^-2 s^-1"]),
     gj.LightCurve: (lambda o, p: light_curve(), ["source", "2 bins", "cm^-2 s^-1", "chi-square"]),
+    gj.TSMap: (lambda o, p: significances(), ["a point", "2 x 2 pixels", "sqrt(TS)", "1 to 10 TeV"]),
     gj.CheckedQuantity: (lambda o, p: quantity(), ["energy", "2 bins", "p = 0.7", "2 to 4 TeV", "sigma"]),
     gj.ResidualMaps: (lambda o, p: residual_maps(), ["events", "3 x 3", "deg"]),
     gj.Check: (
