@@ -57,7 +57,7 @@ METHODS = {
     "prior_transform": lambda posterior: lambda p: posterior.prior_transform(jnp.append(p["ratios"], p["share"])),
     "sample_prior": lambda posterior: lambda p: posterior.sample_prior(jax.random.key(0)),
 }
-NOT_OF_PARAMETERS = {"cube_size", "data", "events", "total", "log_reference_exact"} | {
+NOT_OF_PARAMETERS = {"cube_size", "save", "data", "events", "total", "log_reference_exact"} | {
     "count", "engines", "model", "names", "observations", "priors", "reference", "reference_parameters", "terms"
 }  # fmt: skip
 
