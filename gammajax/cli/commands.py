@@ -19,7 +19,7 @@ HELP = """Posteriors and evidences of gamma-ray sources, from the events of Cher
 
 Begin with one of these:
 
-- `gammajax run galactic-centre`: simulated, dark matter about the Galactic centre, in about a minute
+- `gammajax run galactic-centre`: simulated, dark matter about the Galactic centre, in a minute or two
 - `gammajax run crab`: real, four H.E.S.S. runs on the Crab nebula (needs `GAMMAPY_DATA`)
 - `gammajax init my-run.yaml`: a commented configuration of your own, then `gammajax run my-run.yaml`
 """

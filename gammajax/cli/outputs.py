@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field
 
 from gammajax.cli.settings import Count, Energies, Energy, EnergyEdges, Number, Strict, Switch, TimeEdges
+from gammajax.common.writing import replacing
 from gammajax.products.goodness import check
 from gammajax.products.light_curves import light_curve
 from gammajax.products.spectral_points import flux_points
@@ -16,13 +17,19 @@ OUTPUTS = ("posterior", "summary", "fractions", "corner", "counts", "run", "conf
 
 
 class Prepared(NamedTuple):
-    """What products are made of: the posterior, its result, its best fit, a key of random numbers."""
+    """What products are made of: the posterior, its result, `best()` for its fit, a key of random numbers."""
 
     posterior: Any
     result: Any
     best: Any
     key: Any
     progress: bool
+
+
+def _write(table, path: Path, index: str) -> None:
+    """Write a table as CSV; an older one stays until the new one is complete."""
+    with replacing(path.with_suffix(".csv")) as temporary:
+        table.to_csv(temporary, index_label=index)
 
 
 class FluxPointsOutput(Strict):
@@ -39,7 +46,7 @@ class FluxPointsOutput(Strict):
 
     def write(self, points, path: Path) -> dict[str, Any]:
         """Write a table, and a file that gammapy reads; returns the figures by the end of their names."""
-        points.summary().to_csv(path.with_suffix(".csv"), index_label="bin")
+        _write(points.summary(), path, "bin")
         points.write(path.with_suffix(".ecsv"), overwrite=True)
         return {"": points.plot(), "-correlation": points.plot_correlation()}
 
@@ -59,7 +66,7 @@ class LightCurveOutput(Strict):
 
     def write(self, curve, path: Path) -> dict[str, Any]:
         """Write a table; returns the figures by the end of their names."""
-        curve.summary().to_csv(path.with_suffix(".csv"))
+        _write(curve.summary(), path, "bin")
         return {"": curve.plot().get_figure()}
 
 
@@ -102,7 +109,7 @@ class LimitsOutput(Strict):
 
     def write(self, made, path: Path) -> dict[str, Any]:
         """Write tables; returns the figures by the end of their names."""
-        made.summary().to_csv(path.with_suffix(".csv"), index_label="row")
+        _write(made.summary(), path, "row")
         made.write(path.with_suffix(".ecsv"), overwrite=True)
         return {"": made.plot().figure}
 

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 import gammajax_command as command
 from gammajax.cli import terminal
+from gammajax.cli.figures import result_of, save
 from gammajax.cli.report import write_report
 
 
@@ -98,7 +99,7 @@ def run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> No
             failed = _plots(posterior, result, keys[2], out, config.sampler.method, shared)
         if config.products:
             with terminal.step("products", timings):
-                failed |= _products(config, posterior, result, keys[2], out, progress and first, first)
+                failed |= _products(config, posterior, result, _product_key(keys), out, progress and first, first)
     messages = dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning))
     for message in forget_damaged(messages):
         terminal.tell(f"[yellow]warning:[/] {escape(message)}")
@@ -160,10 +161,17 @@ def _products(config, posterior, result, key, out: Path, progress: bool, first: 
         try:
             product = output.make(given)
             if first:
-                save_product(output, product, out, name)
+                _save(output, product, out, name)
         except (ValueError, OSError) as error:
             failed[f"the product {name}"] = " ".join(f"{error}".split())
     return failed
+
+
+def _product_key(keys):
+    """Key of the products of a run, the same when one of them is made later."""
+    import jax
+
+    return jax.random.fold_in(keys[2], 1)
 
 
 def check(folder: Path, replicas: int | None, progress: bool):
@@ -175,39 +183,30 @@ def check(folder: Path, replicas: int | None, progress: bool):
 
     from gammajax.cli.configurations import load
     from gammajax.cli.outputs import CheckOutput, Prepared
-    from gammajax.results.result import Result
 
-    if not (folder / "posterior.nc").is_file():
-        raise FileNotFoundError(f"{folder} holds no results of gammajax; give the folder that a run has written")
+    result = result_of(folder)
     config = load(str(folder / "config.yaml"))
     jax.config.update("jax_enable_x64", config.precision == 64)
-    result = Result.load(folder / "posterior.nc")
     keys, timings = jax.random.split(jax.random.key(config.seed), 3), {}
     posterior = prepared(config, keys[0], progress, False, timings)
     output = CheckOutput(type="check", replicas=replicas)
     with terminal.step("check", timings) as say:
-        found = output.make(Prepared(posterior, result, None, jax.random.fold_in(keys[2], 1), progress))
+        found = output.make(Prepared(posterior, result, None, _product_key(keys), progress))
         say(f"against {found.replicas} simulated data sets")
-    save_product(output, found, folder, "check")
+    _save(output, found, folder, "check")
     write_report(folder, result)
     return found
 
 
-def save_product(output, product, out: Path, name: str, suffix: str = ".png") -> list[str]:
-    """Write the table and the figures of a product; returns the names of the figures."""
-    from gammajax.common.writing import replacing
-
-    figures = {f"{name}{end}{suffix}": figure for end, figure in output.write(product, out / name).items()}
-    for file, figure in figures.items():
-        with replacing(out / file) as temporary:
-            figure.savefig(temporary, dpi=160)
-    return list(figures)
+def _save(output, product, out: Path, name: str) -> None:
+    """Write the tables and the figures of a product."""
+    for end, figure in output.write(product, out / name).items():
+        save(figure, out / f"{name}{end}.png")
 
 
 def _plots(posterior, result, key, out: Path, method: str, shared: bool) -> dict[str, str]:
     """Draw the plots of a run into its folder; returns errors by the name of the plot."""
     from gammajax.common import distributed as hosts
-    from gammajax.common.writing import replacing
     from gammajax.plots.counts import plot_counts
 
     first = not shared or hosts.is_first()
@@ -223,8 +222,7 @@ def _plots(posterior, result, key, out: Path, method: str, shared: bool) -> dict
         try:
             figure = draw()
             if first:
-                with replacing(out / f"{name}.png") as temporary:
-                    figure.savefig(temporary, dpi=160)
+                save(figure, out / f"{name}.png")
         except Exception as error:
             if name == "corner" and isinstance(error, ValueError):  # too few draws
                 warnings.warn(f"no corner plot: {error}", stacklevel=1)

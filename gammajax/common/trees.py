@@ -6,12 +6,8 @@ nothing else, so a file of a stranger cannot run anything. Arrays that several m
 
 import dataclasses
 import importlib
-import json
-import struct
 import sys
 import types
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -20,30 +16,24 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
-from gammajax.common.writing import replacing
+from gammajax.common.writing import read_archive, write_archive
 
 HOMES = ("gammajax.", "numpyro.distributions.")  # of the classes and functions in files
 NUMPY = ("float32", "float64", "float16", "bfloat16", "int32", "int64", "bool")  # types of numbers given as fields
 PLAIN = (bool, int, float, str, type(None))
-HEADER = "header"
-DAMAGE = (ValueError, KeyError, AttributeError, TypeError, OSError, EOFError, NotImplementedError, RuntimeError)
-DAMAGE += (SyntaxError, struct.error, zipfile.BadZipFile, zlib.error)  # all that numpy and zipfile raise
 
 # arrays of a file as they were; a weak one takes the precision of others
 MAKE = {"numpy": lambda a: a, "scalar": lambda a: a[()], "weak": lambda a: jnp.asarray(a.item()), "jax": jnp.asarray}
 
 
 def write_tree(path, tree: Any, header: dict[str, Any]) -> None:
-    """Write a module, or a dict, list or tuple of modules, with a `header` that [`read_header`][] reads alone.
+    """Write a module, or a dict, list or tuple of modules, with a `header` of plain values.
 
     Raises `ValueError` for an object that a file cannot hold, by its place in the tree, and writes nothing then.
     """
     arrays: dict[str, np.ndarray] = {}
     structure = _encoded(tree, "", arrays, {})
-    text = json.dumps({**header, "structure": structure})
-    written: dict[str, Any] = {HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **written)
+    write_archive(path, {**header, "structure": structure}, arrays)
 
 
 def read_tree(path, kind: str) -> tuple[Any, dict[str, Any]]:
@@ -56,11 +46,10 @@ def read_tree(path, kind: str) -> tuple[Any, dict[str, Any]]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(arrays.pop(HEADER).tobytes())
+        with open(path, "rb") as file:
+            header, arrays = read_archive(file)
         structure = header.pop("structure")
-    except DAMAGE as error:
+    except (ValueError, KeyError, OSError) as error:
         raise ValueError(f"{path}: not a {kind} that gammajax wrote, or a damaged one") from error
     try:
         return _decoded(structure, arrays, {}), header
@@ -90,12 +79,11 @@ def _encoded(value, place: str, arrays: dict, seen: dict) -> Any:
         return {type(value).__name__: inner}
     if isinstance(value, np.dtype | type) and getattr(np.dtype(value), "name", "") in NUMPY:
         return {"dtype": np.dtype(value).name}
-    home = f"{getattr(value, '__module__', '')}."
     single = _global(value)
     if single:  # numpyro compares some constraints by identity
         return {"name": single}
     if isinstance(value, types.FunctionType | type):
-        if not home.startswith(HOMES) or "<" in value.__qualname__:
+        if not f"{value.__module__}.".startswith(HOMES) or "<" in value.__qualname__:
             raise ValueError(f"{place[1:]} is {value.__qualname__!r} of {value.__module__}, which no file can hold")
         return {"name": f"{value.__module__}:{value.__qualname__}"}
     if not f"{type(value).__module__}.".startswith(HOMES):
@@ -164,6 +152,10 @@ def _decoded(structure, arrays, made) -> Any:
         found: Any = importlib.import_module(module)
         for part in name.split("."):
             found = getattr(found, part)
+        # a module also holds what it imports
+        home = getattr(found if isinstance(found, types.FunctionType | type) else type(found), "__module__", "")
+        if not f"{home}.".startswith(HOMES):
+            raise KeyError(f"{name} is none of gammajax")
         return found
     cls, fields = _decoded(inner[0], arrays, made), {n: _decoded(f, arrays, made) for n, f in inner[1].items()}
     if not isinstance(cls, type):

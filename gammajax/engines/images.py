@@ -31,7 +31,15 @@ from scipy.special import jv
 from gammajax.engines.convolution import cusp, image_transform
 from gammajax.engines.hankel import Directions, Spreads, distance, hat_values, psf_rings, slices, weighted_sum
 from gammajax.instrument.runs import Runs
-from gammajax.instrument.sky import SQUARE_DEGREE, Grid, deproject, separation_on_host, spline_filter, spline_weights
+from gammajax.instrument.sky import (
+    SQUARE_DEGREE,
+    Grid,
+    deproject,
+    mean_direction,
+    separation_on_host,
+    spline_filter,
+    spline_weights,
+)
 from gammajax.model.morphology import Morphology, pixel_fractions
 
 SMOOTH, EDGED, FILLING = 0.35, 0.6, 1.4  # step of the grid in widths of the narrowest folded source
@@ -318,12 +326,11 @@ def _deprojected(x, centre):
 
 def _fields(runs: Runs, reach: float):
     """Middle (lon, lat) [deg] of all fields, and the radius about it within which photons can be selected."""
-    lon, lat = np.radians(np.asarray(runs.lon, np.float64)), np.radians(np.asarray(runs.lat, np.float64))
-    x, y, z = (np.cos(lat) * np.cos(lon)).mean(), (np.cos(lat) * np.sin(lon)).mean(), np.sin(lat).mean()
-    middle = np.degrees(np.arctan2(y, x)), np.degrees(np.arctan2(z, np.hypot(x, y)))
+    middle = mean_direction(runs.lon, runs.lat)
     away = separation_on_host(runs.lon, runs.lat, *middle)
-    middle = jnp.asarray(float(middle[0])), jnp.asarray(float(middle[1]))
-    return middle, float((away + np.asarray(runs.offset_max, np.float64)).max()) + reach
+    return (jnp.asarray(middle[0]), jnp.asarray(middle[1])), float(
+        (away + np.asarray(runs.offset_max, np.float64)).max()
+    ) + reach
 
 
 def _components(

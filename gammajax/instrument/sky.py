@@ -38,6 +38,13 @@ def separation(lon1, lat1, lon2, lat2) -> Float[Array, "..."]:
     return 2.0 / DEGREE * jnp.arcsin(jnp.minimum(root(haversine), 1.0))
 
 
+def mean_direction(lon, lat) -> tuple[float, float]:
+    """Direction (lon, lat) [deg] of the mean of unit vectors to directions [deg], on the host."""
+    lon, lat = np.radians(np.asarray(lon, np.float64)), np.radians(np.asarray(lat, np.float64))
+    x, y, z = (np.cos(lat) * np.cos(lon)).mean(), (np.cos(lat) * np.sin(lon)).mean(), np.sin(lat).mean()
+    return float(np.degrees(np.arctan2(y, x))), float(np.degrees(np.arctan2(z, np.hypot(x, y))))
+
+
 def separation_on_host(lon1, lat1, lon2, lat2) -> Float[np.ndarray, "..."]:
     """Great-circle separation [deg] in double precision, without a device."""
     lon1, lat1, lon2, lat2 = (np.radians(np.asarray(angle, np.float64)) for angle in (lon1, lat1, lon2, lat2))

@@ -14,7 +14,7 @@ import numpy as np
 from gammajax.common.display import block, extent, listed, number_of, words
 from gammajax.common.writing import replacing
 from gammajax.instrument.observation import as_tuple
-from gammajax.io.files import expand
+from gammajax.io.files import to_write
 
 PER_DECADE = 10  # energies per decade for a geometry without energies
 
@@ -60,9 +60,7 @@ class Exposure(NamedTuple):
         from astropy.io import fits
         from gammapy.maps import Map
 
-        path = expand(path)
-        if path.exists() and not overwrite:
-            raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
+        path = to_write(path, overwrite)
         hdus = self.total.to_hdulist(hdu="EXPOSURE", hdu_bands="EXPOSURE_BANDS")
         for number, (sky, mask) in enumerate(zip(self.observations, self.masks, strict=True)):
             image = Map.from_geom(mask.geom, data=mask.data.astype(np.int16))

@@ -38,6 +38,14 @@ def expand(path) -> Path:
         raise FileNotFoundError(f"{path}: {error}") from error
 
 
+def to_write(path, overwrite: bool) -> Path:
+    """The expanded path of a file to write; raises `FileExistsError` if it exists and `overwrite` is false."""
+    path = expand(path)
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
+    return path
+
+
 def read_text(path) -> str:
     """Text of a file in UTF-8, with or without a byte order mark, or else Latin-1; raises `ValueError` for no text."""
     data = Path(path).read_bytes()

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from gammajax.common.writing import replacing
-from gammajax.io.files import expand
+from gammajax.io.files import to_write
 
 IMAGES = ("COUNTS", "MODEL", "SQRT_TS", "LI_MA", "EXCLUDED", "SEEN")
 
@@ -35,9 +35,7 @@ def write_residuals(maps: Any, path, overwrite: bool) -> Path:
     """Write residual maps; raises `FileExistsError` if the file exists and `overwrite` is false."""
     from astropy.io import fits
 
-    path = expand(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
+    path = to_write(path, overwrite)
     hdus: list = [fits.PrimaryHDU()]
     for name in IMAGES:
         values = getattr(maps, name.lower())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gammajax.common.writing import replacing
-from gammajax.io.files import expand
+from gammajax.io.files import to_write
 
 UNITS = {
     "sqrt_ts": "",
@@ -43,9 +43,7 @@ def write_search_maps(found, path, overwrite: bool) -> Path:
     """Write the maps as images of one FITS file, named by their quantity."""
     from astropy.io import fits
 
-    path = expand(path)
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; pass overwrite=True to replace it")
+    path = to_write(path, overwrite)
     hdus = fits.HDUList([fits.PrimaryHDU()])
     for name, one in maps_of(found).items():
         for hdu in one.to_hdulist(hdu=name.upper())[1:]:

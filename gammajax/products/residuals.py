@@ -21,7 +21,7 @@ from gammajax.common.display import block, document, extent, words
 from gammajax.common.progress import DELAY, Progress
 from gammajax.events.cells import Cells
 from gammajax.events.event_list import Events
-from gammajax.instrument.sky import Grid, deproject
+from gammajax.instrument.sky import Grid, deproject, mean_direction
 from gammajax.likelihood import UnbinnedTerm
 from gammajax.products.replicates import drawn, events_terms, observed
 from gammajax.products.spectral_points import parameters_of
@@ -175,16 +175,13 @@ class SkyCounts:
     def init(cls, term: UnbinnedTerm, step: float) -> "SkyCounts":
         """A grid about the middle of the pointings, with larger pixels for very wide fields."""
         observations = term.observations
-        # the mean of unit vectors
-        angles = np.radians([[float(o.lon), float(o.lat)] for o in observations]).T
-        x, y, z = np.cos(angles[1]) * np.cos(angles[0]), np.cos(angles[1]) * np.sin(angles[0]), np.sin(angles[1])
-        lon = float(np.degrees(np.arctan2(y.mean(), x.mean())))
-        lat = float(np.degrees(np.arctan2(z.mean(), np.hypot(x.mean(), y.mean()))))
+        lon, lat = mean_direction(*np.array([[o.lon, o.lat] for o in observations], np.float64).T)
         radius = max(float(o.offset(lon, lat) + o.offset_max) for o in observations)
         grid = Grid(lon, lat, max(step, 2.0 * radius / SIDE), radius)
         seen, excluded = np.zeros((2, grid.size, grid.size), bool)
-        for one in observations:
-            inside, selected = map(np.asarray, _selected(grid, one))
+        lon, lat = grid.directions()
+        for one in observations:  # not compiled: a program would be one for each observation
+            inside, selected = np.asarray(one.offset(lon, lat) <= one.offset_max), np.asarray(one.selected(lon, lat))
             seen |= selected
             excluded |= inside & ~selected
         return cls(grid, radius, seen, excluded & ~seen)
@@ -251,10 +248,3 @@ def on_host(function, *columns: np.ndarray) -> tuple[np.ndarray, ...]:
     padded = max(4096, 1 << (size - 1).bit_length())
     found = function(*(jnp.asarray(np.resize(column, padded)) for column in columns))
     return tuple(np.asarray(values, float)[:size] for values in found)
-
-
-@eqx.filter_jit
-def _selected(grid, observation):
-    """Whether pixels are in the field of view of an observation, and in its selection."""
-    lon, lat = grid.directions()
-    return observation.offset(lon, lat) <= observation.offset_max, observation.selected(lon, lat)

@@ -25,7 +25,7 @@ from gammajax.common.display import block, document, extent, words
 from gammajax.common.progress import DELAY, Progress
 from gammajax.engines.movable import MovableSource
 from gammajax.events.event_list import Events
-from gammajax.instrument.sky import separation_on_host
+from gammajax.instrument.sky import mean_direction, separation_on_host
 from gammajax.model.mixture import Source
 from gammajax.model.morphology import Gaussian, Point
 from gammajax.model.spectra import PowerLaw, Spectrum
@@ -169,7 +169,9 @@ def ts_map(
     """
     observations = _checked(posterior)
     frame = str(observations[0].frame)
-    center = _mean_pointing(observations) if center is None else center
+    if center is None:
+        lon, lat = mean_direction(*np.array([[one.lon, one.lat] for one in observations], np.float64).T)
+        center = lon % 360.0, lat
     lon, lat = tangent_grid(*_checked_grid(center, width, step))
     if sigma is not None and not (np.isfinite(sigma) and sigma > 0):
         raise ValueError(f"sigma must be a positive width [deg], or None for a point, not {sigma!r}")
@@ -262,12 +264,6 @@ def _parameters(posterior, best):
     if isinstance(best, dict):
         return {name: jnp.asarray(value) for name, value in best.items()}
     return parameters_of(posterior, best)
-
-
-def _mean_pointing(observations) -> tuple[float, float]:
-    lon, lat = (np.radians([float(getattr(one, name)) for one in observations]) for name in ("lon", "lat"))
-    x, y, z = (part.mean() for part in (np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)))
-    return float(np.degrees(np.arctan2(y, x)) % 360.0), float(np.degrees(np.arctan2(z, np.hypot(x, y))))
 
 
 def _events_of(posterior, parameters, table) -> dict[str, np.ndarray]:

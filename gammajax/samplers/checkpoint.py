@@ -6,7 +6,6 @@ events, options, key, versions, machine. It continues a run only if all of them 
 
 import hashlib
 import io
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ import jax
 import numpy as np
 
 from gammajax.common import distributed
-from gammajax.common.writing import replacing
+from gammajax.common.writing import read_archive, write_archive
 from gammajax.samplers.space import log_likelihood, log_prior, prior_draws
 
 PACKAGES = ("gammajax", "jax", "jaxlib", "numpyro", "blackjax", "optax")
@@ -70,8 +69,7 @@ def write(path: Path, belongs_to: dict, checkpoint: Checkpoint) -> None:
     arrays |= {f"state {i}": value for i, value in enumerate(checkpoint.state)}
     arrays |= {f"record {i}": value for i, value in enumerate(checkpoint.record)}
     header = {"belongs_to": belongs_to, "steps": checkpoint.steps, "seconds": checkpoint.seconds}
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+    write_archive(path, header, arrays)
 
 
 def read(path: Path, belongs_to: dict, data: bytes | None = None) -> Checkpoint:
@@ -80,10 +78,8 @@ def read(path: Path, belongs_to: dict, data: bytes | None = None) -> Checkpoint:
     Raises `ValueError` for another kind of file, and for a checkpoint of another run, with the difference.
     """
     try:
-        with np.load(path if data is None else io.BytesIO(data), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        header = json.loads(arrays.pop("header").tobytes())
-    except (ValueError, KeyError, OSError, EOFError) as error:
+        header, arrays = read_archive(io.BytesIO(path.read_bytes() if data is None else data))
+    except (ValueError, OSError) as error:
         raise ValueError(f"{path}: not a checkpoint that gammajax wrote") from error
     for name, value in belongs_to.items():
         if not _equal(name, header["belongs_to"].get(name), value):

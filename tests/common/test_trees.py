@@ -172,7 +172,9 @@ def test_what_no_file_can_hold_is_named_and_nothing_is_written(value, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["os:system", "gammajax.posterior:os.system", "numpy:load"])
+@pytest.mark.parametrize(
+    "name", ["os:system", "gammajax.common.cache:os.system", "gammajax.common.cache:Path", "numpy:load"]
+)
 def test_a_file_names_no_code_of_others(name, tmp_path):
     path = tmp_path / "tree.npz"
     write_tree(path, {"a": gj.PowerLaw(2.0)}, {})
