@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import equinox as eqx
 import jax
@@ -52,24 +52,39 @@ def offset_nodes(low: float, high: float, step: float) -> np.ndarray:
 
 
 def psf_transform(psf: PSF, energy: Float[np.ndarray, " energy"], offset: float, step: float, size: int):
-    """Fourier transform of the point spread function, shape [energy, ky, kx] in rfft2 layout of a grid.
+    """Fourier transform of the point spread function, shape [energy, ky, kx] in rfft2 layout of a grid."""
+    return on_frequencies(radial_transform(psf, energy, offset, step), step, size)
 
-    P(k) = 2 pi Int P(r) J0(2 pi k r) r dr, by Gauss-Legendre quadrature with nodes denser towards r = 0.
+
+def radial_transform(psf: PSF, energy: Float[np.ndarray, " energy"], offset: float, step: float) -> CubicSpline:
+    """Fourier transform of the point spread function at all energies, a function of the frequency k [deg^-1].
+
+    P(k) = 2 pi Int P(r) J0(2 pi k r) r dr, by Gauss-Legendre quadrature with nodes denser towards r = 0, for all k of
+    a grid with pixels of `step` [deg].
     """
-    t, weight = np.polynomial.legendre.leggauss(RADIAL_NODES)
-    t, weight = 0.5 * (t + 1.0), 0.5 * weight
+    t, weight = _legendre()
     k = (0.5 * math.sqrt(2.0) / step * 1.001) * np.linspace(0.0, 1.0, FREQUENCY_NODES) ** 2
-    frequency = np.hypot(np.fft.fftfreq(size, step)[:, None], np.fft.rfftfreq(size, step)[None, :])
     energy = np.asarray(energy)
     outer = np.asarray(psf_radius(psf, jnp.asarray(energy), jnp.full(energy.shape, offset)), np.float64)
     rad = outer[:, None] * t**2
     density = _density(psf, jnp.asarray(energy)[:, None], jnp.full((energy.size, 1), offset), jnp.asarray(rad))
     ring = np.asarray(density, np.float64) * 2.0 * np.pi * rad * SQUARE_DEGREE * (2.0 * outer[:, None] * t * weight)
-    result = np.empty((energy.size, *frequency.shape))
-    for e in range(energy.size):
-        radial = j0(2.0 * np.pi * k[:, None] * rad[e]) @ ring[e]
-        result[e] = CubicSpline(k, radial / radial[0])(frequency)
-    return result
+    radial = np.stack([j0(2.0 * np.pi * k[:, None] * r) @ part for r, part in zip(rad, ring, strict=True)], axis=1)
+    return CubicSpline(k, radial / radial[0])
+
+
+def on_frequencies(radial: CubicSpline, step: float, size: int) -> Float[np.ndarray, "energy ky kx"]:
+    """A radial transform at the frequencies of a grid, in rfft2 layout."""
+    k = np.fft.rfftfreq(size, step)
+    values = np.moveaxis(radial(np.hypot(k[:, None], k)), 2, 0)
+    row = np.arange(size)
+    return values[:, np.minimum(row, size - row)]
+
+
+@lru_cache(maxsize=1)
+def _legendre():
+    t, weight = np.polynomial.legendre.leggauss(RADIAL_NODES)
+    return 0.5 * (t + 1.0), 0.5 * weight
 
 
 @eqx.filter_jit
@@ -270,22 +285,31 @@ def interpolated_energies(
     return matrix, at
 
 
+def fold_transforms(response, plan: FoldPlan, energy: Float[np.ndarray, " energy"]) -> list[CubicSpline]:
+    """Transforms of the point spread function of a response at the offsets of a plan."""
+    energy = np.minimum(energy, math.exp(float(response.effective_area.axes[0].upper)))
+    return [radial_transform(response.psf, energy, offset, plan.step) for offset in plan.offsets]
+
+
 def fold_coefficients(
-    morphology: Morphology, observation: Observation, plan: FoldPlan, energy: Float[np.ndarray, " energy"]
+    morphology: Morphology,
+    observation: Observation,
+    plan: FoldPlan,
+    energy: Float[np.ndarray, " energy"],
+    radial: Sequence[CubicSpline],
 ) -> Float[Array, "pixel energy offset"]:
-    """Spline coefficients [sr^-1] of h_m S folded with P at every energy and offset node; on the host."""
+    """Spline coefficients [sr^-1] of h_m S folded with P at every energy and offset node; on the host.
+
+    `radial`: the [`gammajax.engines.convolution.fold_transforms`][] of the plan.
+    """
     grid = plan.grid(morphology, observation)
     source, order = plan.source_grid(morphology, observation), 3 if plan.wide or plan.divide > 1 else 8
     fractions = np.asarray(plane_fractions(morphology.at_least(plan.least), source, jnp.asarray(energy), order))
     offsets = np.asarray(pixel_offsets(observation, source), np.float64)
-    top = math.exp(float(observation.response.effective_area.axes[0].upper))
     maps = jnp.zeros((grid.size**2, energy.size, len(plan.offsets)), jnp.float32)
-    for m, offset in enumerate(plan.offsets):
-        transform = psf_transform(
-            observation.response.psf, np.minimum(energy, top), float(offset), grid.step, grid.size
-        )
+    for m in range(len(plan.offsets)):
         hat = np.interp(offsets, plan.offsets, np.arange(len(plan.offsets)) == m).astype(fractions.dtype)
-        folded = convolve(fractions * hat, transform)
+        folded = convolve(fractions * hat, on_frequencies(radial[m], grid.step, grid.size))
         folded /= grid.solid_angle
         maps = _put(maps, m, folded.astype(np.float32))
     return maps

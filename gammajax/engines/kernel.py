@@ -25,6 +25,7 @@ from gammajax.engines.convolution import (
     fold_coefficients,
     fold_energies,
     fold_plan,
+    fold_transforms,
     selected_fractions,
     spline_integral_weights,
     spline_taps,
@@ -44,6 +45,7 @@ from gammajax.model.morphology import Morphology
 CHUNK = {"cpu": 2**12}  # points per step of the set-up: bounds its memory
 CHUNK_ELSEWHERE = 2**16
 AREA = ("effective_area", "effective_area_tilt", "effective_area_spline")  # fields of a response that may be free
+PIXELS = 2**13  # at a time in double precision
 REACHED = 2**20  # points at a time whose distance from the source is looked at
 
 
@@ -182,10 +184,15 @@ def folded(morphology: Morphology, observations, nodes: EnergyNodes) -> Iterator
     runs = Runs.of(tuple(observations))
     if morphology.is_round:
         return iter([(np.arange(len(observations)), RadialResponse.init(morphology, runs, nodes))])
-    return (
-        (np.array([number]), _FoldedResponse.init(morphology, observation, nodes))
-        for number, observation in enumerate(observations)
-    )
+    return _one_by_one(morphology, runs, nodes)
+
+
+def _one_by_one(morphology, runs, nodes) -> Iterator:
+    """Responses of single runs; what equal responses share is made once."""
+    made: dict[int, tuple] = {}
+    for number, (observation, response) in enumerate(zip(runs.observations, np.asarray(runs.response), strict=True)):
+        folded, made[int(response)] = _FoldedResponse.init(morphology, observation, nodes, made.get(int(response)))
+        yield np.array([number]), folded
 
 
 def evaluate(
@@ -260,7 +267,8 @@ class _FoldedResponse(eqx.Module):
     exposure: Float[Array, "run energy"]
 
     @classmethod
-    def init(cls, morphology, observation, nodes):
+    def init(cls, morphology, observation, nodes, made=None) -> tuple["_FoldedResponse", tuple]:
+        """Fold; returns also what other runs of this response can use again, as `made`."""
         energy = np.asarray(nodes.energy, np.float64)
         plan = fold_plan([morphology], observation, energy)
         grid = plan.grid(morphology, observation)
@@ -268,9 +276,15 @@ class _FoldedResponse(eqx.Module):
         # energy and are folded at every node
         small = grid.size <= 250 or 2.0 * float(morphology.radius) <= plan.radius
         stride = 1 if small else max(1, round(np.log(10.0) / 8.0 / nodes.log_step))
-        coefficients = fold_coefficients(morphology, observation, plan, fold_energies(energy, stride))
+        at = fold_energies(energy, stride)
+        sizes = plan.step, plan.offsets, stride
+        if made is None or made[0] != sizes:
+            alone = Runs.of((observation,))
+            radial = fold_transforms(observation.response, plan, at)
+            made = sizes, radial, Detector.init(alone, nodes, np.asarray(plan.offsets))
+        _, radial, detector = made
+        coefficients = fold_coefficients(morphology, observation, plan, at, radial)
         run = Runs.of((observation,))
-        detector = Detector.init(run, nodes, np.asarray(plan.offsets))
         # integrate the same spline that is evaluated at the events
         if plan.wide:
             selected = spline_integrals(observation, grid)
@@ -278,13 +292,17 @@ class _FoldedResponse(eqx.Module):
             selected = spline_integral_weights(selected_fractions(observation, grid)) * grid.solid_angle
         # in double precision: the sum has up to a million terms
         selected = np.asarray(selected, np.float64).ravel()
-        inside = np.stack([selected @ part for part in np.asarray(coefficients).transpose(1, 0, 2)])
+        inside, host = np.zeros(coefficients.shape[1:]), np.asarray(coefficients)
+        for first in range(0, selected.size, PIXELS):
+            part = host[first : first + PIXELS].astype(np.float64)
+            inside += np.tensordot(selected[first : first + PIXELS], part, 1)
         position = np.arange(nodes.energy.size) / stride
         below = np.minimum(position.astype(int), inside.shape[0] - 2) if inside.shape[0] > 1 else position.astype(int)
         fraction = (position - below)[:, None]
         inside = inside[below] * (1.0 - fraction) + inside[np.minimum(below + 1, inside.shape[0] - 1)] * fraction
         exposure = (detector.exposure(run, nodes.energy) * inside).sum(-1)
-        return cls(detector, observation.livetime, grid, stride, coefficients.astype(jnp.float32), exposure)
+        folded = cls(detector, observation.livetime, grid, stride, coefficients.astype(jnp.float32), exposure)
+        return folded, made
 
     def reached(self, lon, lat) -> np.ndarray:
         """All rows."""

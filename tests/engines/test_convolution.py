@@ -8,6 +8,7 @@ from gammajax.engines.convolution import (
     fold_coefficients,
     fold_energies,
     fold_plan,
+    fold_transforms,
     hats,
     offset_nodes,
     psf_transform,
@@ -50,7 +51,8 @@ def folded(request, observation):
     source, tolerance = MORPHOLOGIES[morphology]
     plan = fold_plan([source], changed, ENERGY)
     grid = plan.grid(source, changed)
-    return grid, plan, fold_coefficients(source, changed, plan, ENERGY), source, PSFS[name], tolerance
+    radial = fold_transforms(changed.response, plan, ENERGY)
+    return grid, plan, fold_coefficients(source, changed, plan, ENERGY, radial), source, PSFS[name], tolerance
 
 
 def test_variances_add(folded, observation):
