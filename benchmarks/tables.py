@@ -66,6 +66,14 @@ ABOUT = {
         "`read_s` is `jnp.sum` over the kernel in the same process. Target: `value_and_grad_s` at most 3 times it; "
         "`setup_s` at most 30 on two cores.",
     ),
+    "one-pass": (
+        "python -m benchmarks.one_pass",
+        "Value and gradient of a kernel's likelihood in one pass over memory, in units of the time of reading; "
+        "`two passes` is the package's way. Target: 1.3. XLA on a CPU copies the blocks of a loop and does not keep "
+        "them in the cache between two products, so none of the ways wins reliably, and none is in the package. The "
+        "kernel of Pallas is right in interpret mode (`tests/test_one_pass.py`); its speed is not measured, for want "
+        "of an accelerator. Another process ran at the same time.",
+    ),
     "peers": (
         "python -m benchmarks.peers",
         "Other packages on the same events and response files, in the same run. `gammabayes`: GammaBayes 0.1.9 as "
