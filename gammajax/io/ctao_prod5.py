@@ -26,13 +26,15 @@ def ctao(
     energy_range=(0.1, 100.0),
     offset_max=3.0,
     exclusion=None,
+    good_time=None,
     obs_id: str = "0",
 ) -> Observation:
     """Observation with an embedded CTAO response, for simulations.
 
     - `site` ("South" or "North"), `zenith` angle [deg] and `hours` of observation of the selection cuts.
     - `livetime` [s], by default `hours`.
-    - `pointing`, `frame`, `energy_range`, `offset_max`, `exclusion`, `obs_id`: as of [`gammajax.io.observation`][].
+    - `pointing`, `frame`, `energy_range`, `offset_max`, `exclusion`, `good_time`, `obs_id`: as of
+      [`gammajax.io.observation`][].
 
     The responses are those of prod5 v0.1 (doi:10.5281/zenodo.5499840). Returns a [`gammajax.Observation`][].
 
@@ -60,6 +62,7 @@ def ctao(
         energy_range=energy_range,
         offset_max=offset_max,
         exclusion=exclusion,
+        good_time=good_time,
         obs_id=obs_id,
         # no warnings: the energy dispersions in these files integrate to 0.01 (gammajax/data/README.md), and the
         # three-Gaussian point spread functions have 1 / (2 pi sigma) as scale
@@ -76,6 +79,7 @@ def observation(
     energy_range=(0.1, 100.0),
     offset_max=3.0,
     exclusion=None,
+    good_time=None,
     obs_id: str = "0",
     fov_angle=None,
     warn: bool = True,
@@ -85,6 +89,7 @@ def observation(
     - `pointing`: (lon, lat) [deg] in `frame` ("icrs" or "galactic"), or a `SkyCoord`.
     - `livetime` [s], `energy_range` of reconstructed energies [TeV], `offset_max` [deg]: numbers or quantities.
     - `exclusion`: excluded sky, see [`exclusion_map`][].
+    - `good_time`: starts and stops (MJD, TT) of the good time intervals, for sources that change in time.
     - `fov_angle` [deg]: position angle (east of the frame's north) of the field-of-view latitude axis. The default is
       celestial north for backgrounds with FOVALIGN = RADEC; ALTAZ needs a value.
 
@@ -117,4 +122,5 @@ def observation(
         fov_angle=float(plain(fov_angle, "deg")),
         obs_id=obs_id,
         exclusion=exclusion_map(exclusion, lon, lat, frame, offset_max),
+        good_time=good_time,
     )

@@ -17,9 +17,12 @@ GADF = {
     "HDUDOC": "https://github.com/open-gamma-ray-astro/gamma-astro-data-formats",
     "HDUVERS": "0.3",
 }
-# start of simulated runs; times of events are not simulated
+# start of runs without good time intervals
+START = 51544.5  # MJD, TT
 TIME = {"MJDREFI": 51544, "MJDREFF": 0.5, "TIMEUNIT": "s", "TIMESYS": "TT", "TIMEREF": "LOCAL"}
+DAY = 86400.0  # s
 WHOLE = ("event_id", "component")
+OTHERS = {"time": ("TIME", "s"), "phase": ("PHASE", "")}  # columns that events may lack
 TRUTH = {"energy_true": ("ENERGY_TRUE", "TeV"), "component": ("MC_ID", "")}
 
 
@@ -27,7 +30,9 @@ def write_events(path, events: Events, observations, overwrite: bool = False) ->
     """Write a folder with one file per observation (`EVENTS`, `GTI`) and the two index files of GADF; returns nothing.
 
     Any GADF reader can open it, for example gammapy's `DataStore`; response functions are not written. The true
-    energies, directions and components of simulated events are kept (`ENERGY_TRUE`, `RA_TRUE`, `DEC_TRUE`, `MC_ID`).
+    energies, directions and components of simulated events are kept (`ENERGY_TRUE`, `RA_TRUE`, `DEC_TRUE`, `MC_ID`), so
+    are times and phases of events that have them (`TIME`, to a microsecond, and `PHASE`). `GTI` holds the good time of
+    an observation, or its livetime from the first event or from MJD 51544.5 on.
     Files are written under a temporary name and renamed when complete. If the `obs_id` are not distinct whole numbers,
     observations are numbered in the order of the list.
 
@@ -53,7 +58,12 @@ def write_events(path, events: Events, observations, overwrite: bool = False) ->
         f"obs_{i}.fits.gz": _hdus(events, k, o, i) for k, (o, i) in enumerate(zip(observations, numbers, strict=True))
     }
     files["hdu-index.fits.gz"] = fits.HDUList([fits.PrimaryHDU(), _hdu_index(numbers)])
-    files["obs-index.fits.gz"] = fits.HDUList([fits.PrimaryHDU(), _obs_index(observations, numbers)])
+    members = [events.observation == number for number in range(len(observations))]
+    spans = [
+        _spans(o, None if events.time is None else events.time[m])[0]
+        for o, m in zip(observations, members, strict=True)
+    ]
+    files["obs-index.fits.gz"] = fits.HDUList([fits.PrimaryHDU(), _obs_index(observations, numbers, spans)])
     if not overwrite:
         for name in files:
             if (folder / name).exists():
@@ -66,6 +76,8 @@ def write_events(path, events: Events, observations, overwrite: bool = False) ->
 
 def read_events(path, observations) -> Events:
     """Events written by [`write_events`][] for the same observations, in the same order and precision.
+
+    Times are right to a microsecond.
 
     `path` of the folder; `observations`: those that were given to write. Returns [`gammajax.Events`][].
 
@@ -109,38 +121,41 @@ def _read_columns(table, frame, where):
     """Columns of one run by the names they have in `Events`, and `event_id`; truths only where the file has them."""
     lon, lat = ("RA", "DEC") if frame == "icrs" else ("GLON", "GLAT")
     needed = {"event_id": ("EVENT_ID", ""), "energy": ("ENERGY", "TeV"), "lon": (lon, "deg"), "lat": (lat, "deg")}
-    truth = {**TRUTH, "lon_true": (f"{lon}_TRUE", "deg"), "lat_true": (f"{lat}_TRUE", "deg")}
+    # times of events that have none are written as the start of the run
+    others = {field: at for field, at in OTHERS.items() if field != "time" or table.header.get("TIMES", False)}
+    truth = {**others, **TRUTH, "lon_true": (f"{lon}_TRUE", "deg"), "lat_true": (f"{lat}_TRUE", "deg")}
     names = [name.upper() for name in table.columns.names]
     columns = {**needed, **{field: at for field, at in truth.items() if at[0] in names}}
-    return {
+    read = {
         field: hdu.whole_rows(table, name, where) if field in WHOLE else hdu.rows(table, name, unit, where)
         for field, (name, unit) in columns.items()
     }
+    return {**read, "time": START + read["time"] / DAY} if "time" in read else read
 
 
 def _hdus(events, number, observation, obs_id):
     from astropy.io import fits
 
     rows = np.flatnonzero(events.observation == number)
-    columns = [_fits_column("EVENT_ID", rows), _fits_column("TIME", np.zeros(rows.size), "s")]
+    spans, time = _spans(observation, None if events.time is None else events.time[rows])
+    time = np.full(rows.size, spans[0, 0]) if time is None else time
+    columns = [_fits_column("EVENT_ID", rows), _fits_column("TIME", time, "s")]
     columns += [_fits_column("ENERGY", events.energy[rows], "TeV")]
     columns += _directions(events.lon[rows], events.lat[rows], observation.frame, "")
     if events.lon_true is not None and events.lat_true is not None:
         columns += _directions(events.lon_true[rows], events.lat_true[rows], observation.frame, "_TRUE")
-    for field, (name, unit) in TRUTH.items():
+    for field, (name, unit) in {"phase": OTHERS["phase"], **TRUTH}.items():
         if getattr(events, field) is not None:
             columns.append(_fits_column(name, getattr(events, field)[rows], unit))
-    livetime = float(observation.livetime)
     ra, dec = map(float, _radec(observation.lon, observation.lat, observation.frame))
-    times = {"TSTART": 0.0, "TSTOP": livetime, "ONTIME": livetime, "LIVETIME": livetime, "TELAPSE": livetime}
-    header = fits.Header(
-        {**GADF, "HDUCLAS1": "EVENTS", "OBS_ID": obs_id, "OBS_NAME": observation.obs_id, **TIME, **times, "DEADC": 1.0}
-    )
+    header = fits.Header({**GADF, "HDUCLAS1": "EVENTS", "OBS_ID": obs_id, "OBS_NAME": observation.obs_id, **TIME})
+    header.update({**_times(observation, spans), "TELAPSE": spans[-1, 1] - spans[0, 0]})
+    header["TIMES"] = (events.time is not None, "events have times")
     header.update({"RA_PNT": ra, "DEC_PNT": dec, "OBS_MODE": "POINTING", "RADECSYS": "ICRS", "EQUINOX": 2000.0})
     # gammapy needs these keywords; simulated runs have no site
     header.update({key: (0.0, "not simulated") for key in ("GEOLON", "GEOLAT", "ALTITUDE")})
     header.update({"EUNIT": "TeV", "CREATOR": "gammajax", "TELESCOP": "", "OBJECT": "simulation"})
-    intervals = [_fits_column("START", np.zeros(1), "s"), _fits_column("STOP", np.full(1, livetime), "s")]
+    intervals = [_fits_column(name, column, "s") for name, column in zip(("START", "STOP"), spans.T, strict=True)]
     return fits.HDUList(
         [
             fits.PrimaryHDU(),
@@ -150,6 +165,29 @@ def _hdus(events, number, observation, obs_id):
             ),
         ]
     )
+
+
+def _spans(observation, time) -> tuple[np.ndarray, np.ndarray | None]:
+    """Good time intervals and times of events [s] after the reference of the files."""
+    seconds = None if time is None else (time - START) * DAY
+    if observation.good_time is not None:
+        spans = (observation.good_time - START) * DAY
+    else:
+        first = 0.0 if seconds is None or not seconds.size else seconds.min()
+        spans = np.array([[first, first + float(observation.livetime)]])
+    return spans, seconds
+
+
+def _times(observation, spans) -> dict[str, float]:
+    """Keywords of the times of a run."""
+    livetime, on = float(observation.livetime), float(np.diff(spans).sum())
+    return {
+        "TSTART": spans[0, 0],
+        "TSTOP": spans[-1, 1],
+        "ONTIME": on,
+        "LIVETIME": livetime,
+        "DEADC": livetime / on,
+    }
 
 
 def _hdu_index(numbers):
@@ -169,20 +207,16 @@ def _hdu_index(numbers):
     return fits.BinTableHDU.from_columns(columns, header=header, name="HDU_INDEX")
 
 
-def _obs_index(observations, numbers):
+def _obs_index(observations, numbers, spans):
     from astropy.io import fits
 
     ra, dec = np.transpose([_radec(o.lon, o.lat, o.frame) for o in observations])
-    livetime = np.array([float(o.livetime) for o in observations])
+    times = [_times(observation, part) for observation, part in zip(observations, spans, strict=True)]
     columns = [
         _fits_column("OBS_ID", np.array(numbers)),
         _fits_column("RA_PNT", ra, "deg"),
         _fits_column("DEC_PNT", dec, "deg"),
-        _fits_column("TSTART", np.zeros(livetime.size), "s"),
-        _fits_column("TSTOP", livetime, "s"),
-        _fits_column("ONTIME", livetime, "s"),
-        _fits_column("LIVETIME", livetime, "s"),
-        _fits_column("DEADC", np.ones(livetime.size)),
+        *(_fits_column(n, np.array([one[n] for one in times]), "" if n == "DEADC" else "s") for n in times[0]),
     ]
     header = fits.Header({**GADF, "HDUCLAS1": "INDEX", "HDUCLAS2": "OBS", **TIME})
     return fits.BinTableHDU.from_columns(columns, header=header, name="OBS_INDEX")

@@ -516,6 +516,32 @@ def test_round_trip_is_exact(frame, tmp_path):
     assert sorted(p.name[:3] for p in (tmp_path / "new" / "folder").iterdir()) == ["hdu", "obs", "obs", "obs", "obs"]
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_times_and_phases_are_kept(known, tmp_path):
+    night = 59000.9
+    spans = [[[night, night + 0.01], [night + 0.02, night + 0.03]], [[night + 2.0, night + 2.02]]]
+    runs = [
+        ctao(pointing=(40.0, 0.0), livetime=1500.0, obs_id=str(number), good_time=spans[number] if known else None)
+        for number in range(2)
+    ]
+    events = scatter(runs)
+    generator = np.random.default_rng(0)
+    time = np.array([span[0][0] for span in spans])[events.observation] + generator.uniform(0.0, 0.01, len(events))
+    phase = generator.uniform(size=len(events))
+    events = Events(events.energy, events.lon, events.lat, events.observation, time=time, phase=phase)
+    write_events(tmp_path, events, runs)
+    back = read_events(tmp_path, runs)
+    np.testing.assert_allclose(back.time, time, rtol=0.0, atol=1e-6 / 86400.0)
+    np.testing.assert_array_equal(back.phase, phase)
+    run = DataStore.from_dir(tmp_path).obs(0, required_irf=[])
+    np.testing.assert_allclose(run.events.time.tt.mjd, time[events.observation == 0], rtol=0.0, atol=1e-10)
+    assert run.observation_live_time_duration.to_value("s") == pytest.approx(1500.0)
+    if known:
+        np.testing.assert_allclose(run.gti.time_start.tt.mjd, np.array(spans[0])[:, 0], atol=1e-9)
+        np.testing.assert_allclose(run.gti.time_stop.tt.mjd, np.array(spans[0])[:, 1], atol=1e-9)
+    assert np.all((run.events.time >= run.gti.time_start[0]) & (run.events.time <= run.gti.time_stop[-1]))
+
+
 def test_gammapy_reads_what_we_write(tmp_path, runs):
     events = scatter(runs)
     write_events(tmp_path, events, runs)
