@@ -12,7 +12,8 @@ from gammajax.engines.choice import check_fields, engine_init
 from gammajax.engines.rows import require_events
 from gammajax.events.event_list import Events
 from gammajax.instrument.observation import as_tuple
-from gammajax.model.mixture import Component, Mixture, or_undefined, require_component, require_steady
+from gammajax.model.mixture import Component, Mixture, Source, or_undefined, require_component
+from gammajax.model.temporal import Times
 
 
 @overload
@@ -45,7 +46,6 @@ def intensity(
     True
     """
     require_component(component, "intensity")
-    require_steady(component, "intensity")
     observations = as_tuple(observations)
     require_events(events)
     if isinstance(component, Mixture):
@@ -58,6 +58,8 @@ def intensity(
         inverse = np.empty(len(events), int)
         inverse[rows.index[rows.valid]] = np.flatnonzero(rows.valid)
     values = built.intensity(component)[inverse]
+    if isinstance(component, Source) and component.time is not None:
+        values = values * component.time.factors(_times(observations, events))[0]
     return or_undefined(component, jnp.where(values < 0.0, 0.0, values))  # noise next to zero
 
 
@@ -88,13 +90,21 @@ def expected_counts(
     ['source', 'sky']
     """
     require_component(component, "expected_counts")
-    require_steady(component, "expected_counts")
     observations = as_tuple(observations)
     if isinstance(component, Mixture):
         parts = component.components.items()
         return {path: expected_counts(part, observations, engine, **options) for path, part in parts}
     with jax.ensure_compile_time_eval():
         check_fields(component, observations)
-        rows = Rows.init(Events([], [], []), observations, **options)  # counts need no events
+        none = Events([], [], [], time=[], phase=[])  # counts need no events
+        rows = Rows.init(none, observations, **options)
         built = engine_init(component, engine)(component, observations, rows)
-    return or_undefined(component, built.expected_counts(component).sum())
+    counts = built.expected_counts(component)
+    if isinstance(component, Source) and component.time is not None:
+        counts = counts * component.time.factors(_times(observations, none))[1]
+    return or_undefined(component, counts.sum())
+
+
+def _times(observations, events) -> Times:
+    with jax.ensure_compile_time_eval():
+        return Times.of(observations, events.time, events.phase, jnp.asarray(np.asarray(events.observation, int)))

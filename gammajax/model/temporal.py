@@ -114,7 +114,7 @@ class TimeFactor(eqx.Module):
         """Both, normalised if this is a function of time."""
         rows, means = self.rows(times), self.observations(times)
         if not self.normalised:
-            return rows, means
+            return jnp.asarray(rows), jnp.asarray(means)
         mean = (means * times.livetime).sum() / times.livetime.sum()
         return rows / mean, means / mean
 

@@ -22,7 +22,7 @@ from gammajax.common.display import described
 from gammajax.events.event_list import Events
 from gammajax.instrument.sky import separation_on_host
 from gammajax.instrument.table import Table
-from gammajax.model.mixture import Source, require_steady
+from gammajax.model.mixture import Source
 from gammajax.model.morphology import Point
 from gammajax.model.response_change import mean_migra
 from gammajax.model.spectra import PowerLaw
@@ -68,9 +68,11 @@ def predict(key, posterior, samples: dict, edges, events: int | None = None) -> 
         # the first and the last bin lie outside the edges
         bin_ = np.digitize(np.asarray(drawn.energy), edges)
         at_migra = _mean_migra(posterior.observations, components[name], drawn)
-        by_draw = _counts(posterior.model, name, points, median, drawn, inverse, at_migra, jnp.asarray(edges), field)
+        setting = field, posterior.terms[0].times
+        by_draw = _counts(posterior.model, name, points, median, drawn, inverse, at_migra, jnp.asarray(edges), setting)
         counts.append((np.asarray(by_draw, np.float64) * scale[:, i, None])[1:, 1:-1])
-        at_median = np.asarray(_weights(posterior.model, name, median, drawn, inverse, field), np.float64) * scale[0, i]
+        at_median = np.asarray(_weights(posterior.model, name, median, drawn, inverse, setting), np.float64)
+        at_median *= scale[0, i]
         if at_migra is not None:
             at_median *= _selected(drawn, posterior.observations)
         variance = variance + np.bincount(bin_, at_median**2, len(edges) + 1)[1:-1]
@@ -110,7 +112,8 @@ def _median(prior, values):
 
 def _simulate(key, posterior, component, name, number):
     """Events of one component, and the density [as phi] of the draws: the sum of n_m phi_m / N_m."""
-    require_steady(component, "a figure of predicted counts")
+    if isinstance(component, Source) and component.time is not None:  # the draws have no times, see `_weights`
+        component = eqx.tree_at(lambda source: source.time, component, None)
     proposals, observations = [component], posterior.observations
     if isinstance(component, Source):
         # source spectra are not much flatter or steeper at the relevant energies
@@ -209,12 +212,17 @@ def _area_factor(response, energy, observation):
 
 
 @eqx.filter_jit
-def _weights(model, name, point, events, inverse, field):
-    return _flux(model(point).components[name], events, field) * inverse
+def _weights(model, name, point, events, inverse, setting):
+    """Weights of events; a factor in time enters by its mean over each observation."""
+    component, (field, times) = model(point).components[name], setting
+    weights = _flux(component, events, field) * inverse
+    if isinstance(component, Source) and component.time is not None:
+        weights *= component.time.factors(times)[1][jnp.asarray(events.observation)]
+    return weights
 
 
 @eqx.filter_jit
-def _counts(model, name, points, median, events, inverse, mean, edges, field):
+def _counts(model, name, points, median, events, inverse, mean, edges, setting):
     """Sums of weights [draw, bin], one draw at a time: the weights of all draws would not fit in memory.
 
     A response of its own moves the reconstructed energies of events with a `mean` of E'/E.
@@ -226,7 +234,7 @@ def _counts(model, name, points, median, events, inverse, mean, edges, field):
         if mean is not None:
             energy = _energies(model(point).components[name].response, then.response, events, mean)
         bin_ = jnp.searchsorted(edges, energy, side="right")
-        return jnp.bincount(bin_, _weights(model, name, point, events, inverse, field), length=edges.size + 1)
+        return jnp.bincount(bin_, _weights(model, name, point, events, inverse, setting), length=edges.size + 1)
 
     return jax.lax.map(one, points)
 

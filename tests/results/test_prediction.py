@@ -58,3 +58,26 @@ def test_counts_and_where_they_are(posterior, observation):
     np.testing.assert_allclose(spread[0][0], spread[1][0], atol=0.015)
     np.testing.assert_allclose(spread[0][1], spread[1][1], rtol=0.15)
     assert np.all(np.diff(spread[1][1]) < -0.02)  # a constant morphology would fail
+
+
+def test_counts_of_a_flare(make_observation):
+    """The mean flux of a flare, at other parameters than those of the data, is that of the engine."""
+    runs = [make_observation(good_time=[[start, start + 0.1]]) for start in (60000.5, 60001.5)]
+
+    def model(p):
+        flare = gj.GaussianFlare(0.55, 0.02, p["height"], reference=60000.0)
+        source = gj.Source(gj.PowerLaw(2.3, 1e-10), gj.Point(0.3, 0.0), time=flare)
+        return gj.Mixture(signal=source, background=gj.InstrumentBackground())
+
+    events = gj.simulate(jax.random.key(0), model({"height": jnp.array(3.0)}), runs)
+    posterior = gj.Posterior(model, {"height": dist.Uniform(0.0, 9.0)}, runs, events)
+    draws = {"height": np.array([0.5, 8.0])}
+    prediction = predict(jax.random.key(1), posterior, draws, np.array([0.3, 20.0]), events=20_000)
+    for draw, height in enumerate(draws["height"]):
+        expected = posterior.expected_counts({"height": jnp.array(height)})
+        signal = prediction.counts[draw, prediction.names.index("signal"), 0]
+        assert signal == pytest.approx(float(expected["signal"].sum()), rel=0.03)
+    # both runs have the mean flux of all data: their shares change with the height, the sum does not
+    found = np.bincount(prediction.events[0].observation, prediction.weights[0], 2)
+    expected = posterior.expected_counts({"height": jnp.array(np.median(draws["height"]))})["signal"]
+    np.testing.assert_allclose(found / found.sum(), expected / expected.sum(), rtol=0.05)
