@@ -39,9 +39,9 @@ def model(p):
     )
 
 
-def observations(hours: float = 525.0):
+def observations(hours: float = 525.0, energy_range=(0.2, 100.0)):
     """Three pointings that share the time."""
-    settings = {"frame": "galactic", "energy_range": (0.2, 100.0), "offset_max": 3.0}
+    settings = {"frame": "galactic", "energy_range": energy_range, "offset_max": 3.0}
     return [
         gj.io.ctao("South", pointing=place, livetime=hours * 3600.0 / len(POINTINGS), obs_id=str(i), **settings)
         for i, place in enumerate(POINTINGS)
