@@ -185,6 +185,22 @@ def test_a_file_names_no_code_of_others(name, tmp_path):
         read_tree(path, "posterior")
 
 
+@pytest.mark.parametrize(
+    "array", [np.array(["text"]), np.zeros((2, 2), np.complex128), np.array([b"x"]), np.array("2026", "datetime64[s]")]
+)
+def test_arrays_of_another_kind_are_refused_in_one_line(array, tmp_path):
+    path = tmp_path / "tree.npz"
+    write_tree(path, {"a": jnp.arange(3.0)}, {})
+    with np.load(path) as file:
+        np.savez(path, **{**file, "0": array})
+    try:
+        read_tree(path, "posterior")
+    except ValueError as error:
+        assert "tree.npz: " in str(error) and "\n" not in str(error)
+    else:
+        assert array.dtype.kind == "c"  # which JAX takes
+
+
 @settings(max_examples=60, deadline=None)
 @given(place=st.floats(0.0, 1.0, exclude_max=True), bit=st.integers(0, 7), cut=st.booleans())
 def test_damaged_files_are_refused_in_one_line(tmp_path_factory, place, bit, cut):
