@@ -190,7 +190,7 @@ def kills(parent: Path, number: int, deadline: float) -> dict:
     for _ in range(number):
         for sampler, (expected, lasts) in references.items():
             if time.monotonic() > deadline:
-                return {"samplers": found, "failures": failures, "stopped_by_time": True}
+                return {**found, "failures": failures}
             folder, row = new_folder(parent, sampler), found[sampler]
             order = ["warm-up", "sampling", "writing"]
             order.insert(choose.randrange(4), "set-up")
@@ -203,7 +203,7 @@ def kills(parent: Path, number: int, deadline: float) -> dict:
                     said.append((folder / "log").read_text(errors="replace"))
                     if status != -signal.SIGKILL:
                         break  # complete, or failed
-                    row[where] = row.get(where, 0) + 1
+                    row[where] = row.get(where, 0) + 1  # also a moment after the end
                     killed.append(where)
                     if where == wanted:
                         break
@@ -220,7 +220,7 @@ def kills(parent: Path, number: int, deadline: float) -> dict:
                     {"sampler": sampler, "killed": killed, "left": left, "status": status, "said": said[-2:]}
                 )
             shutil.rmtree(folder)
-    return {"samplers": found, "failures": failures}
+    return {**found, "failures": failures}
 
 
 # room [kB] on the disk of the results, which need some 300: nothing, a checkpoint, tables, some of the plots
@@ -754,7 +754,7 @@ def files(parent: Path, number: int, seed: int = 0) -> dict:
         row[line["outcome"] if line["outcome"] in ("read", "one_line") else "failed"] += 1
         if line["outcome"] not in ("read", "one_line"):
             failures.append(line)
-    return {"table": table, "failures": failures}
+    return {**table, "failures": failures}
 
 
 def _read_all(parent: Path, number: int, seed: int, written: Path) -> None:
@@ -827,6 +827,7 @@ def main():
                 folder.mkdir()
                 begun = time.perf_counter()
                 figures[name] = part(folder)
+                figures[f"failures of {name}"] = figures[name].pop("failures", [])
                 print(f"{name}: {time.perf_counter() - begun:.0f} s", flush=True)
     report("faults", figures)
 
