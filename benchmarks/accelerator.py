@@ -116,7 +116,8 @@ class Steps:
         """Figures of a step, or why there are none; returns the figures, if there are some."""
         begun, found = time.perf_counter(), None
         if self.left() < max(needs, 1.0):
-            row = {"left_out": f"takes some {needs:.0f} s, and {max(self.left(), 0.0):.0f} s are left"}
+            time_left = f"{max(self.left(), 0.0):.0f} s are left"
+            row = {"left_out": f"takes some {needs:.0f} s, and {time_left}" if needs else time_left}
         else:
             try:
                 row = found = {**function(), "step_s": time.perf_counter() - begun}

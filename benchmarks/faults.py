@@ -173,9 +173,9 @@ def clear(text: str) -> bool:
     return "Traceback" not in text and sum(line.startswith("error:") for line in text.splitlines()) == 1
 
 
-def kills(parent: Path, number: int, deadline: float) -> dict:
+def kills(parent: Path, number: int, deadline: float, seed: int = 0) -> dict:
     """Kill runs at random moments in each phase, one after the other, and compare what `--resume` ends with."""
-    choose = random.Random(1)
+    choose = random.Random(seed)
     references = {}
     for sampler in SAMPLERS:
         folder = new_folder(parent, sampler)
@@ -804,11 +804,11 @@ def main():
     parser.add_argument("--kills", type=int, default=20, metavar="N", help="in each phase of each sampler")
     parser.add_argument("--mutations", type=int, default=200, metavar="N", help="of files of all kinds together")
     parser.add_argument("--minutes", type=float, default=40.0, help="after which no further kills begin")
-    parser.add_argument("--seed", type=int, default=0, help="of the mutations")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and the mutations")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # of short runs, and of forks
     parts = {
-        "kills": lambda parent: kills(parent, options.kills, time.monotonic() + 60.0 * options.minutes),
+        "kills": lambda parent: kills(parent, options.kills, time.monotonic() + 60.0 * options.minutes, options.seed),
         "disk": disk,
         "checkpoints": lambda parent: checkpoints(parent, 200),
         "folders": folders,

@@ -81,6 +81,8 @@ def read(path: Path, belongs_to: dict, data: bytes | None = None) -> Checkpoint:
         header, arrays = read_archive(io.BytesIO(path.read_bytes() if data is None else data))
         theirs, steps, seconds = dict(header["belongs_to"]), int(header["steps"]), float(header["seconds"])
         arrays["prepared x"]  # the point of the reference
+        if any(array.dtype.kind not in "biuf" for array in arrays.values()):
+            raise TypeError("not numbers")
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise ValueError(
             f"{path}: not a checkpoint that gammajax wrote, or a damaged one; delete it to start again"

@@ -153,7 +153,8 @@ def _drive(sampler, posterior, key, checkpoint, checkpoint_every, bar: Progress,
             state = _restore(eqx.filter_eval_shape(sampler.start, posterior, key, prepared), found.state)
             records.append(_filled(form(state), found.record, rows=True))
         except (ValueError, KeyError, TypeError) as error:  # of arrays that are not those of this method
-            raise ValueError(f"{path}: a damaged checkpoint ({error}); delete it to start again") from error
+            reason = str(error).splitlines()[0] if isinstance(error, ValueError) else type(error).__name__
+            raise ValueError(f"{path}: a damaged checkpoint ({reason}); delete it to start again") from error
         steps, spent = found.steps, found.seconds
     else:
         state = _strong(sampler.start(posterior, key, prepared))

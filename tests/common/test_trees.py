@@ -161,6 +161,14 @@ def test_no_file_and_other_files(tmp_path):
             gj.load_posterior(tmp_path / f"{name}.npz", fixed)
 
 
+def test_arrays_that_do_not_fit_are_one_line(posteriors, tmp_path):
+    path = tmp_path / "posterior.npz"
+    eqx.tree_at(lambda q: q.engines["source"].exposure, posteriors["kernel"], jnp.zeros((1, 0))).save(path)
+    with pytest.raises(ValueError, match="posterior.npz: its arrays do not fit this model, or one another") as caught:
+        gj.load_posterior(path, fixed)
+    assert "\n" not in str(caught.value)
+
+
 class Own(eqx.Module):
     value: int = 1
 

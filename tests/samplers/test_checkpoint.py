@@ -122,13 +122,15 @@ def test_checkpoints_of_others_are_refused(tmp_path, monkeypatch):
         sample("laplace", checkpoint=tmp_path / "nowhere" / "run.checkpoint")
 
 
-@pytest.mark.parametrize("change", ["state 0", "record 0", "prepared starts", "prepared x", "shape", "type"])
+@pytest.mark.parametrize("change", ["state 0", "record 0", "prepared starts", "prepared x", "shape", "type", "text"])
 def test_arrays_of_another_run_are_refused(change, tmp_path):
     path = tmp_path / "run.checkpoint"
     sample("nuts", checkpoint=path)
     header, arrays = read_archive(io.BytesIO(path.read_bytes()))
     if change in arrays:
         del arrays[change]
+    elif change == "text":
+        arrays["prepared starts"] = arrays["prepared starts"].astype(str)
     else:
         arrays["record 0"] = arrays["record 0"][..., None] if change == "shape" else arrays["record 0"].astype("i2")
     write_archive(path, header, arrays)
