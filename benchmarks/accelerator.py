@@ -112,7 +112,7 @@ class Steps:
         """Seconds that are left."""
         return self.end - time.perf_counter()
 
-    def do(self, name: str, function, needs: float = 0.0):
+    def do(self, group: str, name: str, function, needs: float = 0.0):
         """Figures of a step, or why there are none; returns the figures, if there are some."""
         begun, found = time.perf_counter(), None
         if self.left() < max(needs, 1.0):
@@ -124,7 +124,7 @@ class Steps:
             except Exception as error:
                 traceback.print_exc()
                 row = {"error": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
-        self.figures[name] = row
+        self.figures.setdefault(group, {})[name] = row
         self.figures["seconds_left"] = self.left()
         memory = jax.devices()[0].memory_stats() or {}
         self.figures["peak_memory_bytes"] = memory.get("peak_bytes_in_use")
@@ -223,9 +223,9 @@ def run(path: Path, minutes: float, scale: float) -> None:
     copies = {int(scale * size): max(1, round(scale * size / loaded.total)) for size in SIZES}
     seconds = {}
     for size, number in copies.items():
-        found = steps.do(f"likelihood {size:.0e}", functools.partial(likelihood, loaded, number))
+        found = steps.do("likelihood", f"{size:.0e} events", functools.partial(likelihood, loaded, number))
         seconds[number] = found["value_and_grad_s"] if found else None
-    steps.do("set-up", functools.partial(set_up, loaded, int(scale * SIZES[0])))
+    steps.do("set-up of events", "set-up", functools.partial(set_up, loaded, int(scale * SIZES[0])))
     most = copies[int(scale * SIZES[-1])]
     rates = {}
     for number in (1, most):
@@ -236,11 +236,12 @@ def run(path: Path, minutes: float, scale: float) -> None:
             elif number != 1:  # a gradient costs some two values
                 needs = MARGIN * rates[name] * seconds[number] * (1.0 if name == "nuts" else 0.5)
             of = f"{name}, {loaded.total * number:.0e} events"
-            found = steps.do(of, functools.partial(sampled, sampler, loaded, number, options), needs)
+            found = steps.do("samplers", of, functools.partial(sampled, sampler, loaded, number, options), needs)
             if found and number == 1:
                 rates[name] = found["likelihoods"]
-    steps.do("free shapes", functools.partial(free_shapes, loaded, max(3, round(CAMPAIGN * min(1.0, 10.0 * scale)))))
-    steps.do("simulation", functools.partial(simulation, loaded, int(scale * SIZES[1])))
+    shapes = functools.partial(free_shapes, loaded, max(3, round(CAMPAIGN * min(1.0, 10.0 * scale))))
+    steps.do("campaign", "free shapes", shapes)
+    steps.do("simulated", "simulation", functools.partial(simulation, loaded, int(scale * SIZES[1])))
 
 
 def main():

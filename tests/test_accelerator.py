@@ -41,10 +41,11 @@ def test_it_runs_from_a_file_without_astronomy(tmp_path):
     assert done.returncode == 0, done.stderr
     (written,) = tmp_path.glob("accelerator-*.json")  # and nothing temporary
     found = json.loads(written.read_text())
-    assert found["likelihood 1e+03"]["events"] == 1000 and found["likelihood 1e+03"]["value_bytes_per_s"] > 0.0
-    assert found["set-up"] == {"error": "RuntimeError: out of memory in two lines"}
-    assert "step_s" in found["smc, 1e+03 events"] and "step_s" in found["simulation"]
+    assert found["likelihood"]["1e+03 events"]["events"] == 1000
+    assert found["likelihood"]["1e+03 events"]["value_bytes_per_s"] > 0.0
+    assert found["set-up of events"]["set-up"] == {"error": "RuntimeError: out of memory in two lines"}
+    assert "step_s" in found["samplers"]["smc, 1e+03 events"] and "step_s" in found["simulated"]["simulation"]
     # one likelihood for each would take longer than there is time
-    assert "left_out" in found["nested, 1e+03 events"]
+    assert "left_out" in found["samplers"]["nested, 1e+03 events"]
     # after each step
     assert len(done.stdout.strip().splitlines()) == 3 + 1 + 6 + 2
