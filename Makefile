@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BENCHMARKS := accuracy calibration campaign closure compression counts dense flux_points fold forecast joint_crab light_curve likelihood limits off_runs on_off outside paper_2401_13876 peers samplers scale scaling simulate systematics targets ts_map
 SOURCES := gammajax gammajax_command.py $(wildcard tests benchmarks tools notebooks)
 
-.PHONY: demo test oldest lint docs site package bench clean
+.PHONY: demo test oldest lint docs site package bench gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/gammajax run galactic-centre --out results/galactic-centre --overwrite
@@ -42,6 +42,10 @@ package: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	set -e; for benchmark in $(BENCHMARKS); do $(BIN)/python -m benchmarks.$$benchmark; done
+
+# Ten minutes on the accelerator that JAX finds; on a CPU with a hundredth of the sizes. Elsewhere: docs/cluster.md.
+gpu: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.accelerator
 
 clean:
 	rm -rf $(VENV) $(VENV)-oldest results build dist .pytest_cache .ruff_cache .hypothesis *.egg-info

@@ -9,6 +9,13 @@ import re
 from benchmarks.report import RESULTS
 
 ABOUT = {
+    "accelerator": (
+        "python -m benchmarks.accelerator",
+        "Likelihood, set-up, samplers, free shapes and simulation in ten minutes; all sizes times `scale`, 0.01 on a "
+        "CPU. `value_bytes_per_s`, `gradient_bytes_per_s`: bytes of the kernel, read once for a value and twice with a "
+        "gradient, against `copy_bytes_per_s` and `read_bytes_per_s` of the same array. Large posteriors are the rows "
+        "of the demonstration, tiled. `seconds` of samplers with compilation. On a CPU shared with other work.",
+    ),
     "accuracy": (
         "python -m benchmarks.accuracy",
         "Relative errors. Cases: `kernel_*` kernel against direct where the intensity exceeds 1e-4 (and 1e-6) of its "
@@ -200,6 +207,15 @@ ABOUT = {
         "Corrections and norms from the prior, simulated in three of the runs, and ranked in the Gaussian of the fit. "
         "Target: inside the band, and standard deviations of pulls of one. `[i]` of `shape`: values at nodes of "
         "energy, of offset, and two gradients.",
+    ),
+    "faults": (
+        "python -m benchmarks.faults",
+        "`kills`: SIGKILL at random moments of each phase, one after the other in the same run, which then ends with "
+        "`--resume`: `episodes` of up to four kills, and those with the bits of an undisturbed run. `disk`: results on "
+        "a disk with so much room, and `resumed` when there is more. `checkpoints`: with one byte flipped or cut short "
+        "at random places; `unchanged`: a byte of the archive's bookkeeping, all arrays as before; `wrong`: other "
+        "arrays, or more than one line. `folders`: two runs write one. `caches`: of compiled programs. `files`: "
+        "mutated, `read` or refused in `one_line`; `failed`: traceback, or more than 30 s. `one_line`: no traceback.",
     ),
     "flux-points": (
         "python -m benchmarks.flux_points",

@@ -383,7 +383,12 @@ def load_posterior(path, model: Callable[[Parameters], Mixture]) -> Posterior:
         object.__setattr__(posterior, name, value)
     mixture = mixture_of(model, posterior.reference_parameters)
     for term in posterior.terms:
-        _require_same(path, term.reference, eqx.filter_jit(term.refer)(mixture))
+        try:
+            now = eqx.filter_jit(term.refer)(mixture)
+        except (TypeError, ValueError) as error:  # of shapes
+            line = str(error).splitlines()[0]
+            raise ValueError(f"{path}: its arrays do not fit this model, or one another ({line})") from error
+        _require_same(path, term.reference, now)
     _warn_of_rounding(posterior.total, stacklevel=4)
     return posterior
 

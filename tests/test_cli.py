@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from gammajax import __version__
 from gammajax.cli import app, doctor, document, running, terminal
 from gammajax.cli.configurations import builtin, dump, load
+from gammajax.cli.output_folder import alone
 from gammajax.common import cache, progress
 from gammajax.plots import counts as plot
 from gammajax.products.spectral_points import FluxPoints
@@ -248,6 +249,22 @@ def test_errors_are_one_red_line(invoke, small, tmp_path, monkeypatch):
     answer = invoke("run", "crab")
     assert answer.exit_code == 2 and "set GAMMAPY_DATA" in answer.stderr and answer.stderr.count("\n") == 1
     assert not list((tmp_path / "results").iterdir())
+
+
+def test_a_place_for_figures_that_cannot_be_written_is_one_line(invoke, small, tmp_path):
+    values = document.values(small.read_text())
+    values["sampler"] = {"method": "laplace", "draws": 800}
+    small.write_text(document.dump(values))
+    out = tmp_path / "results" / "small"
+    assert invoke("run", small, "--no-progress").exit_code == 0
+    (tmp_path / "file").write_text("")
+    answer = invoke("plot", out, "--out", tmp_path / "file" / "figures")
+    assert answer.exit_code == 74 and "Not a directory" in answer.stderr and answer.stderr.count("\n") == 1
+    # another run has the folder
+    with alone(out):
+        answer = invoke("run", small, "--overwrite")
+    assert answer.exit_code == 2 and "is being written by process" in answer.stderr
+    assert answer.stderr.count("\n") == 1
 
 
 def test_template_is_valid(invoke, tmp_path):

@@ -14,6 +14,7 @@ from rich.markup import escape
 
 import gammajax_command as command
 from gammajax.cli import running, terminal
+from gammajax.cli.output_folder import alone
 
 HELP = """Posteriors and evidences of gamma-ray sources, from the events of Cherenkov telescopes.
 
@@ -31,7 +32,7 @@ RUN_HELP = """Simulate or read events, sample the posterior, and write samples, 
 
 A run that is interrupted leaves a checkpoint beside the folder, `.NAME.checkpoint`.
 
-Exit status: 0 done, 1 a plot failed, or a bug, 2 wrong input, 69 another process is gone, 74 results could not be
+Exit status: 0 done, 1 a plot failed, or a bug, 2 wrong input, 69 another process is gone, 74 a file could not be
 written, 75 stopped by SIGTERM (run again with `--resume`), 130 by SIGINT.
 """
 app = typer.Typer(
@@ -114,13 +115,15 @@ def run(
             config = load(configuration)
         if seed is not None:
             config = config.with_seed(seed)
-        if hosts.from_first(partial(running.is_complete, config, out, checkpoint, overwrite, resume), distributed):
-            terminal.tell(f"{escape(str(out))} is already complete")
-            return
-        hosts.from_first(partial(running.check_writable, out), distributed)
-        if unkept:
-            terminal.tell(f"[yellow]note:[/] {escape(unkept)}")
-        running.run(config, out, progress, checkpoint, distributed)
+        with contextlib.ExitStack() as until_the_end:
+            hosts.from_first(partial(until_the_end.enter_context, alone(out)), distributed)
+            if hosts.from_first(partial(running.is_complete, config, out, checkpoint, overwrite, resume), distributed):
+                terminal.tell(f"{escape(str(out))} is already complete")
+                return
+            hosts.from_first(partial(running.check_writable, out), distributed)
+            if unkept:
+                terminal.tell(f"[yellow]note:[/] {escape(unkept)}")
+            running.run(config, out, progress, checkpoint, distributed)
 
 
 @app.command()
@@ -208,13 +211,16 @@ def version() -> None:
 
 @contextlib.contextmanager
 def _one_line_errors():
-    """Show wrong input as one red line; anything else is a bug and keeps its traceback."""
+    """Show wrong input, and files that cannot be read or written, as one red line.
+
+    Anything else is a bug and keeps its traceback.
+    """
     try:
         yield
-    except (ValueError, FileNotFoundError, running.Unwritten) as error:
+    except (ValueError, OSError, running.Unwritten) as error:
         if not (terminal.console.quiet and getattr(error, "told", False)):
             terminal.print_error(str(error))
-        raise typer.Exit(UNWRITTEN if isinstance(error, running.Unwritten) else BAD_INPUT) from error
+        raise typer.Exit(BAD_INPUT if isinstance(error, ValueError | FileNotFoundError) else UNWRITTEN) from error
 
 
 @contextlib.contextmanager

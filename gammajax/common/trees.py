@@ -53,12 +53,12 @@ def read_tree(path, kind: str) -> tuple[Any, dict[str, Any]]:
         raise ValueError(f"{path}: not a {kind} that gammajax wrote, or a damaged one") from error
     try:
         return _decoded(structure, arrays, {}), header
-    except (ImportError, AttributeError, KeyError, TypeError, IndexError) as error:
+    except Exception as error:  # of fields that the file lacks, or of arrays of another kind
         from gammajax import __version__
 
         raise ValueError(
             f"{path}: gammajax {header.get('gammajax', '?')} wrote this {kind}, and {__version__} cannot read it "
-            f"({error}); write it again with this version"
+            f"({' '.join(f'{error}'.split()) or type(error).__name__}); write it again with this version"
         ) from error
 
 

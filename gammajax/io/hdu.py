@@ -61,7 +61,6 @@ BLOCK = 2880  # bytes; FITS files are a multiple
 def opened(path, name=None):
     """The HDUs of a file; raises `ValueError` with its path, or `name`, if it cannot be read."""
     from astropy.io import fits
-    from astropy.io.fits.verify import VerifyError
 
     try:
         with quiet(), fits.open(_complete(path), memmap=False) as hdus:
@@ -71,7 +70,7 @@ def opened(path, name=None):
         raise ValueError(f"{name or path}: no such file") from error
     except Refused:
         raise
-    except (*UNREADABLE, VerifyError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{name or path}: not a readable FITS file ({one_line(error)})") from error
 
 
@@ -135,7 +134,7 @@ def read_response(hdu, where: str, given: str = ""):
     try:
         with quiet():
             return IRF_REGISTRY.get_cls(kind).from_table(table)
-    except (*UNREADABLE, AttributeError) as error:
+    except UNREADABLE as error:
         if "FOVALIGN" in table.meta and table.meta["FOVALIGN"] not in ("RADEC", "ALTAZ", "REVERSE_LON_RADEC"):
             raise Refused(f"{where}: FOVALIGN is {table.meta['FOVALIGN']!r}; it must be RADEC or ALTAZ") from error
         raise Refused(f"{where}: not the class {kind.upper()} ({one_line(error)})") from error

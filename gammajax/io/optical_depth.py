@@ -26,7 +26,6 @@ def read_absorption(path, redshift: float = 0.1, alpha_norm: float = 1.0) -> Abs
     True
     """
     from astropy.io import fits
-    from astropy.io.registry import IORegistryError
     from gammapy.modeling.models import EBLAbsorptionNormSpectralModel
 
     path = expand(path)
@@ -54,7 +53,7 @@ def read_absorption(path, redshift: float = 0.1, alpha_norm: float = 1.0) -> Abs
     except KeyError as error:
         told = f"{error.args[0]}" if " " in str(error.args[0]) else f"there is no column {error.args[0]}"
         raise ValueError(f"{path} cannot be read as an absorption table: {told}") from error
-    except (*UNREADABLE, IORegistryError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as an absorption table: {one_line(error)}") from error
     try:
         return Absorption(energy, grid, depth, redshift, alpha_norm)

@@ -124,7 +124,7 @@ def read_map(path) -> SkyMap:
                 if str(hdu.header.get("PIXTYPE")).strip().upper() == "HEALPIX":
                     return _read_healpix(hdus, hdu)
             return _read_image(path, hdus)
-    except (*UNREADABLE, AttributeError, NameError, SyntaxError) as error:  # the last three from gammapy
+    except UNREADABLE as error:
         raise ValueError(f"{path} cannot be read as a map: {one_line(error)}") from error
 
 

@@ -18,6 +18,7 @@ from gammajax.common.parameters import check_labels
 from gammajax.common.writing import replacing
 from gammajax.results.significance import BayesFactor, Significance, model_comparison, savage_dickey, tail_significance
 
+ATTRIBUTES = ("method", "messages", "timings")  # that every result has
 CHUNK = 32  # draws at a time, for functions of draws
 PACKAGES = ("gammajax", "jax", "numpyro", "blackjax", "optax", "equinox", "gammapy", "astropy")
 LEVELS = {"median": 0.5, "68% low": 0.1587, "68% high": 0.8413, "95% low": 0.0228, "95% high": 0.9772}
@@ -395,17 +396,24 @@ class Result:
     @classmethod
     def load(cls, path) -> "Result":
         """Read a file that `save` wrote. Raises `FileNotFoundError`, or `ValueError` for other files."""
+        import h5netcdf
         import xarray
 
+        # h5netcdf closes a damaged file that it could not open, and misses this then, with a traceback on the terminal
+        h5netcdf.File._writable = getattr(h5netcdf.File, "_writable", False)  # pyright: ignore
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
         try:
             tree = xarray.load_datatree(path, engine="h5netcdf")
-        except OSError as error:
-            raise ValueError(f"{path}: not a NetCDF file") from error
-        if "posterior" not in tree.children or "method" not in tree.attrs:
-            raise ValueError(f"{path}: not a result that gammajax wrote")
+        except Exception as error:  # h5py, h5netcdf and xarray raise a dozen kinds for damaged bytes
+            raise ValueError(f"{path}: not a NetCDF file, or a damaged one ({type(error).__name__})") from error
+        missing = [name for name in ATTRIBUTES if not isinstance(tree.attrs.get(name), str)]
+        samples = tree["posterior"].data_vars.values() if "posterior" in tree.children else ()
+        whole = all(one.dims[:2] == ("chain", "draw") and one.size and one.dtype.kind in "fiu" for one in samples)
+        if missing or not samples or not whole:
+            lacks = f" (no {', no '.join(missing)})" if missing else ""
+            raise ValueError(f"{path}: not a result that gammajax wrote, or a damaged one{lacks}")
         return cls(tree)
 
     def save_chains(self, root) -> list[Path]:

@@ -79,17 +79,25 @@ def read(path: Path, belongs_to: dict, data: bytes | None = None) -> Checkpoint:
     """
     try:
         header, arrays = read_archive(io.BytesIO(path.read_bytes() if data is None else data))
-    except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: not a checkpoint that gammajax wrote") from error
+        theirs, steps, seconds = dict(header["belongs_to"]), int(header["steps"]), float(header["seconds"])
+        arrays["prepared x"]  # the point of the reference
+        if any(array.dtype.kind not in "biuf" for array in arrays.values()):
+            raise TypeError("not numbers")
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ValueError(
+            f"{path}: not a checkpoint that gammajax wrote, or a damaged one; delete it to start again"
+        ) from error
     for name, value in belongs_to.items():
-        if not _equal(name, header["belongs_to"].get(name), value):
-            raise ValueError(f"{path}: checkpoint of another {name}{_change(header['belongs_to'].get(name), value)}")
+        if not _equal(name, theirs.get(name), value):
+            raise ValueError(f"{path}: checkpoint of another {name}{_change(theirs.get(name), value)}")
 
     def numbered(kind):
-        return [arrays[f"{kind} {i}"] for i in range(sum(name.startswith(f"{kind} ") for name in arrays))]
+        """Arrays in their order; their number is compared where their shapes are."""
+        names = [f"{kind} {i}" for i in range(len(arrays))]
+        return [arrays[name] for name in names if name in arrays]
 
     prepared = {name.removeprefix("prepared "): a for name, a in arrays.items() if name.startswith("prepared ")}
-    return Checkpoint(prepared, numbered("state"), numbered("record"), header["steps"], header["seconds"])
+    return Checkpoint(prepared, numbered("state"), numbered("record"), steps, seconds)
 
 
 def _change(there, here) -> str:

@@ -149,9 +149,13 @@ def _drive(sampler, posterior, key, checkpoint, checkpoint_every, bar: Progress,
 
     records: list[Any] = []
     if found:
-        state = _restore(eqx.filter_eval_shape(sampler.start, posterior, key, prepared), found.state)
+        try:
+            state = _restore(eqx.filter_eval_shape(sampler.start, posterior, key, prepared), found.state)
+            records.append(_filled(form(state), found.record, rows=True))
+        except (ValueError, KeyError, TypeError) as error:  # of arrays that are not those of this method
+            reason = str(error).splitlines()[0] if isinstance(error, ValueError) else type(error).__name__
+            raise ValueError(f"{path}: a damaged checkpoint ({reason}); delete it to start again") from error
         steps, spent = found.steps, found.seconds
-        records.append(jax.tree.unflatten(jax.tree.structure(form(state)), found.record))
     else:
         state = _strong(sampler.start(posterior, key, prepared))
     ready = time.perf_counter()
@@ -238,14 +242,22 @@ def _strong(state):
     return jax.tree.map(lambda a: a if _is_key(a) else jax.lax.convert_element_type(a, a.dtype), state)
 
 
-def _restore(shape, leaves):
+def _filled(shape, leaves, rows: bool = False):
+    """The arrays of a file in their tree; `rows`: their first axis has any length. Raises `ValueError` for others."""
     expected, structure = jax.tree.flatten(shape)
-    assert len(expected) == len(leaves)  # the identity is that of this method and version
-    made = [
-        jax.random.wrap_key_data(jnp.asarray(leaf)) if _is_key(like) else jnp.asarray(leaf, like.dtype)
-        for like, leaf in zip(expected, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(structure, made)
+    if len(expected) != len(leaves):
+        raise ValueError(f"{len(leaves)} arrays in the place of {len(expected)}")
+    for like, leaf in zip(expected, leaves, strict=True):
+        if like.shape[rows:] != leaf.shape[rows:] or like.dtype != leaf.dtype:
+            raise ValueError(f"an array of {leaf.shape} {leaf.dtype} in the place of {like.shape} {like.dtype}")
+    return jax.tree.unflatten(structure, leaves)
+
+
+def _restore(shape, leaves):
+    """The state, whose keys of random numbers are plain numbers in a file."""
+    plain = jax.tree.map(lambda like: jax.eval_shape(jax.random.key_data, like) if _is_key(like) else like, shape)
+    made = jax.tree.map(jnp.asarray, _filled(plain, leaves))
+    return jax.tree.map(lambda like, leaf: jax.random.wrap_key_data(leaf) if _is_key(like) else leaf, shape, made)
 
 
 class _Terminated(contextlib.AbstractContextManager):

@@ -161,6 +161,14 @@ def test_no_file_and_other_files(tmp_path):
             gj.load_posterior(tmp_path / f"{name}.npz", fixed)
 
 
+def test_arrays_that_do_not_fit_are_one_line(posteriors, tmp_path):
+    path = tmp_path / "posterior.npz"
+    eqx.tree_at(lambda q: q.engines["source"].exposure, posteriors["kernel"], jnp.zeros((1, 0))).save(path)
+    with pytest.raises(ValueError, match="posterior.npz: its arrays do not fit this model, or one another") as caught:
+        gj.load_posterior(path, fixed)
+    assert "\n" not in str(caught.value)
+
+
 class Own(eqx.Module):
     value: int = 1
 
@@ -183,6 +191,22 @@ def test_a_file_names_no_code_of_others(name, tmp_path):
         np.savez(path, **{**file, "header": np.frombuffer(text.encode(), np.uint8)})
     with pytest.raises(ValueError, match="cannot read it"):
         read_tree(path, "posterior")
+
+
+@pytest.mark.parametrize(
+    "array", [np.array(["text"]), np.zeros((2, 2), np.complex128), np.array([b"x"]), np.array("2026", "datetime64[s]")]
+)
+def test_arrays_of_another_kind_are_refused_in_one_line(array, tmp_path):
+    path = tmp_path / "tree.npz"
+    write_tree(path, {"a": jnp.arange(3.0)}, {})
+    with np.load(path) as file:
+        np.savez(path, **{**file, "0": array})
+    try:
+        read_tree(path, "posterior")
+    except ValueError as error:
+        assert "tree.npz: " in str(error) and "\n" not in str(error)
+    else:
+        assert array.dtype.kind == "c"  # which JAX takes
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,5 +1,6 @@
 """Data stores: real runs against gammapy, a small synthetic store, and the round trip of simulated events."""
 
+import io
 import re
 import shutil
 import warnings
@@ -430,6 +431,21 @@ def break_index(store):
     (store / "hdu-index.fits.gz").write_bytes(b"nothing")
 
 
+def break_card(key, value):
+    """Damage that astropy does not meet with errors of its own kinds alone."""
+
+    def damage(store):
+        path = store / "hdu-index.fits.gz"
+        with fits.open(path) as hdus:
+            made = io.BytesIO()
+            hdus.writeto(made)
+        data = made.getvalue()
+        place = data.index(f"{key:8s}= ".encode())
+        path.write_bytes(data[:place] + f"{key:8s}= {value}".ljust(80).encode("latin-1") + data[place + 80 :])
+
+    return damage
+
+
 def remove_psf(store):
     with fits.open(store / "hdu-index.fits.gz") as hdus:
         hdus[1].data = hdus[1].data[hdus[1].data["HDU_TYPE"] != "psf"]
@@ -442,6 +458,9 @@ def remove_psf(store):
         (None, {"obs_ids": [11, 99]}, ValueError, r"no observations \[99\]; available: 11, 12"),
         (None, {"obs_ids": []}, ValueError, "available: 11, 12"),
         (break_index, {}, ValueError, "the index files cannot be read"),
+        (break_card("TFORM1", "'\x01"), {}, ValueError, "the index files cannot be read"),
+        (break_card("TFORM1", "''"), {}, ValueError, "the index files cannot be read"),
+        (break_card("TTYPE2", "-1"), {}, ValueError, "the index files cannot be read"),
         (remove_psf, {}, ValueError, "run 11: .*psf"),
         (lambda s: (s / "hdu-index.fits.gz").unlink(), {}, FileNotFoundError, "no hdu-index.fits.gz in the folder"),
         (lambda s: (s / "irf.fits").write_bytes(b"x"), {}, ValueError, r"irf\.fits: not a readable FITS file"),

@@ -352,6 +352,18 @@ def test_a_file_that_is_cut_off(tmp_path, write, suffix, part):
         read_irf(cut)
 
 
+@pytest.mark.parametrize("value", ["''", "-1", "'\x01", "T"])
+@pytest.mark.parametrize("key", ["TFORM1", "TTYPE1"])
+def test_a_damaged_header(key, value, tmp_path, write):
+    path = write(tmp_path / "irf.fits", "aeff", "edisp", "psf_king", "bkg_3d")
+    data = path.read_bytes()
+    place = data.index(f"{key:8s}= ".encode())
+    path.write_bytes(data[:place] + f"{key:8s}= {value}".ljust(80).encode("latin-1") + data[place + 80 :])
+    with pytest.raises(ValueError, match="irf.fits") as caught:
+        read_irf(path)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("changes", [{"HDUCLAS4": "BKG3D"}, {"HDUCLAS4": None}, {"HDUCLAS4": ""}])
 def test_a_background_of_an_unknown_class_is_not_left_out(tmp_path, write, changes):
     def change(hdu):

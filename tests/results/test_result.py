@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import astropy.units as u
+import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +61,24 @@ def test_wrong_files(result, tmp_path):
         Result.load(tmp_path / "text.nc")
     with pytest.raises(FileNotFoundError):
         result.save(tmp_path / "missing" / "posterior.nc")
+
+
+@pytest.mark.parametrize(
+    "gone", ["posterior", "posterior/mass", "posterior/chain", "method", "messages", "half", "end"]
+)
+def test_a_file_that_lacks_a_part(gone, result, tmp_path):
+    path = result.save(tmp_path / "damaged.nc")
+    if gone in ("half", "end"):
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2 if gone == "half" else -1])
+    else:
+        with h5py.File(path, "r+") as file:
+            del (file.attrs if gone in file.attrs else file)[gone]
+            if gone == "posterior/mass":
+                del file["posterior/weight"]
+    with pytest.raises(ValueError, match="damaged.nc: not a .*, or a damaged one") as caught:
+        Result.load(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_wrong_samples():

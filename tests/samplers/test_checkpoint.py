@@ -1,3 +1,4 @@
+import io
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from test_samplers import SHORT, run
 from toys import Toy, gaussian_toy
 
 import gammajax as gj
+from gammajax.common.writing import read_archive, write_archive
 from gammajax.samplers import checkpoint as checkpoints
 from gammajax.samplers.driver import PREEMPTED, Preempted
 
@@ -109,11 +111,31 @@ def test_checkpoints_of_others_are_refused(tmp_path, monkeypatch):
         patch.setattr(checkpoints, "version", lambda name: "0")
         with pytest.raises(ValueError, match="checkpoint of another versions: gammajax"):
             sample("laplace", checkpoint=path)
-    path.write_text("text")
+    for content in ("text", "{}"):
+        path.write_text(content)
+        with pytest.raises(ValueError, match="not a checkpoint .*, or a damaged one; delete it to start again"):
+            sample("laplace", checkpoint=path)
+    write_archive(path, {"kind": "posterior"}, {"0": np.zeros(3)})
     with pytest.raises(ValueError, match="not a checkpoint"):
         sample("laplace", checkpoint=path)
     with pytest.raises(FileNotFoundError, match="no such folder"):
         sample("laplace", checkpoint=tmp_path / "nowhere" / "run.checkpoint")
+
+
+@pytest.mark.parametrize("change", ["state 0", "record 0", "prepared starts", "prepared x", "shape", "type", "text"])
+def test_arrays_of_another_run_are_refused(change, tmp_path):
+    path = tmp_path / "run.checkpoint"
+    sample("nuts", checkpoint=path)
+    header, arrays = read_archive(io.BytesIO(path.read_bytes()))
+    if change in arrays:
+        del arrays[change]
+    elif change == "text":
+        arrays["prepared starts"] = arrays["prepared starts"].astype(str)
+    else:
+        arrays["record 0"] = arrays["record 0"][..., None] if change == "shape" else arrays["record 0"].astype("i2")
+    write_archive(path, header, arrays)
+    with pytest.raises(ValueError, match="damaged .*; delete it to start again"):
+        sample("nuts", checkpoint=path)
 
 
 def test_preempted_says_where_it_stopped():
