@@ -38,6 +38,7 @@ from gammajax.model.shapes import Constant as Constant
 from gammajax.model.shapes import Disk as Disk
 from gammajax.model.shapes import Ring as Ring
 from gammajax.model.shapes import Shell as Shell
+from gammajax.model.energy_dependent import EnergyDependent as EnergyDependent
 from gammajax.model.templates import TemplateCube as TemplateCube
 from gammajax.model.templates import TemplateMap as TemplateMap
 from gammajax.model import darkmatter as darkmatter

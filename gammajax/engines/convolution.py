@@ -276,7 +276,7 @@ def fold_coefficients(
     """Spline coefficients [sr^-1] of h_m S folded with P at every energy and offset node; on the host."""
     grid = plan.grid(morphology, observation)
     source, order = plan.source_grid(morphology, observation), 3 if plan.wide or plan.divide > 1 else 8
-    fractions = np.asarray(plane_fractions(morphology.at_least(plan.least), source, jnp.asarray(energy), order))
+    fractions = np.asarray(plane_fractions(morphology, source, jnp.asarray(energy), order, plan.least))
     offsets = np.asarray(pixel_offsets(observation, source), np.float64)
     top = math.exp(float(observation.response.effective_area.axes[0].upper))
     maps = jnp.zeros((grid.size**2, energy.size, len(plan.offsets)), jnp.float32)
