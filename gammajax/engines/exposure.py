@@ -59,8 +59,9 @@ class Exposure(eqx.Module):
         degrees = max(math.ceil(min(radius, float(fine[-1]))), 1)
         energy = np.asarray(nodes.energy, np.float64)
         share, at = interpolated_energies(energy, nodes.log_step, SHAPES_PER_DECADE, 4)
-        places = (jnp.asarray(part, dtype) for part in (table, fine[0], fine[1] - fine[0], energy, at, share))
-        return cls(*places, degrees)
+        parts = (table, fine[0], fine[1] - fine[0], energy, at, share)
+        whole, first, step, energy, at, share = (jnp.asarray(part, dtype) for part in parts)
+        return cls(whole, first, step, energy, at, share, degrees)
 
     def smooth(self, width: float) -> "Exposure":
         """Convolved with (2 - r^2 / 2 s^2) exp(-r^2 / 2 s^2) / 2 pi s^2 of s = `width` [deg], for `of_nodes`; eager.

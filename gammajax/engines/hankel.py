@@ -508,9 +508,8 @@ class RadialFold(eqx.Module):
         if self.energy is None:
             source, mean, square, stretch = shape_transforms(morphology, self.k, self.bessel, self.order)
         else:
-            source, mean, square, stretch = sized_transforms(
-                *morphology.largest(self.energy), self.k, self.bessel, self.order, self.sizes
-            )
+            largest, size = morphology.largest(self.energy)
+            source, mean, square, stretch = sized_transforms(largest, size, self.k, self.bessel, self.order, self.sizes)
         value, *moments = (
             folded(transform, matrix)
             for transform, matrix in (

@@ -84,9 +84,9 @@ class EnergyDependent(Morphology):
             jnp.exp(jnp.interp(log_energy, nodes, jnp.log(self.size))),
             *(None if d is None else jnp.interp(log_energy, nodes, d) for d in (self.shift_lon, self.shift_lat)),
         )
-        return shape if energy.ndim == 0 else ShapeSlice(shape)
+        return shape if energy.ndim == 0 else ShapeSlice(shape)  # pyright: ignore[reportCallIssue]
 
-    def largest(self, energy: Float[Array, "*energy"]) -> tuple[Morphology, Float[Array, "*energy"]]:
+    def largest(self, energy):
         """The shape at its largest size, and the sizes at energies [TeV] relative to that; without shifts."""
         top, log_size = self.size.max(), jnp.log(self.size)
         relative = jnp.exp(jnp.interp(jnp.log(energy), jnp.log(self.energy), log_size - jnp.log(top)))

@@ -53,6 +53,10 @@ class Morphology(eqx.Module):
         del energy
         return self
 
+    def largest(self, energy: Float[Array, "*energy"]) -> tuple["Morphology", Float[Array, "*energy"]]:
+        """The shape at its largest size, and the sizes at true energies [TeV] relative to that."""
+        return self, jnp.ones_like(energy)
+
     @abc.abstractmethod
     def brightness(self, lon, lat) -> Float[Array, "..."]:
         """Fraction of the flux per solid angle [sr^-1] in a direction [deg]."""
