@@ -38,6 +38,7 @@ from gammajax.model.shapes import Constant as Constant
 from gammajax.model.shapes import Disk as Disk
 from gammajax.model.shapes import Ring as Ring
 from gammajax.model.shapes import Shell as Shell
+from gammajax.model.energy_dependent import EnergyDependent as EnergyDependent
 from gammajax.model.templates import TemplateCube as TemplateCube
 from gammajax.model.templates import TemplateMap as TemplateMap
 from gammajax.model import darkmatter as darkmatter
@@ -136,7 +137,9 @@ from gammajax.products.goodness import CheckedQuantity as CheckedQuantity
 from gammajax.products.goodness import check as check
 from gammajax.products.residuals import ResidualMaps as ResidualMaps
 from gammajax.products.residuals import residual_maps as residual_maps
+from gammajax.products.source_search import SensitivityMap as SensitivityMap
 from gammajax.products.source_search import TSMap as TSMap
+from gammajax.products.source_search import sensitivity_map as sensitivity_map
 from gammajax.products.source_search import ts_map as ts_map
 
 # several processes

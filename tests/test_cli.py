@@ -292,17 +292,21 @@ def test_products_and_report(invoke, small, tmp_path):
         "sed": {"type": "flux-points", "component": "signal", "edges": ["500 GeV", 1.5, 5.0]},
         "runs": {"type": "light-curve", "component": "signal"},
         "high": {"type": "flux-points", "component": "signal", "edges": [200.0, 300.0]},
+        "more": {"type": "ts-map", "width": 0.6, "step": "6 arcmin", "threshold": 3},
     }
     small.write_text(document.dump(values))
     out = tmp_path / "products"
     answer = invoke("run", small, "--no-progress", "--out", out)
     assert answer.exit_code == 1 and "the product high failed" in answer.stderr  # and all others are there
     made = {"sed.csv", "sed.ecsv", "sed.png", "sed-correlation.png", "runs.csv", "runs.png"}
+    made |= {"more.csv", "more.fits", "more.png"}
     assert {file.name for file in out.iterdir()} == {*FILES, *made}
     points = FluxPoints.read(out / "sed.ecsv")
     assert points.component == "signal" and abs(points.norm - 1.0).max() < 1.0
     page = (out / "report.html").read_text()
-    assert page.count("<img") == 5 and "sed: flux points of signal" in page and "http" not in page
+    assert page.count("<img") == 6 and "sed: flux points of signal" in page and "http" not in page
+    assert "more: ts map" in page and "sqrt_ts" in page
+    assert list(pandas.read_csv(out / "more.csv", index_col=0).columns)[:3] == ["lon", "lat", "sqrt_ts"]
     assert all(word in page for word in ("amplitude [TeV", "version of jax", "log-uniform"))
     # drawn again, without the events
     answer = invoke("plot", out, "--parameter", "index", "--format", "pdf", "--out", tmp_path / "paper")
@@ -312,7 +316,7 @@ def test_products_and_report(invoke, small, tmp_path):
     assert answer.exit_code == 0 and "distance from signal" in answer.output and "all tests together" in answer.output
     assert {"check.csv", "check.png", "check-map.png"} <= {file.name for file in out.iterdir()}
     assert pandas.read_csv(out / "check.csv", index_col=0).loc["all", "p_value"] > 1e-3
-    assert (out / "report.html").read_text().count("<img") == 7
+    assert (out / "report.html").read_text().count("<img") == 8
 
 
 def test_limits_as_a_product(invoke, small, tmp_path):
@@ -366,6 +370,8 @@ PRODUCT = {"type": "flux-points", "component": "signal", "edges": [0.5, 2.0]}
         ({"limit": {"type": "limits", "masses": [1.0]}}, "unknown parameter 'sigma_v'"),
         ({"limit": {"type": "limits", "masses": [1.0], "scale": "index", "mass": "fraction"}}, "absolute fluxes"),
         ({"fit": {"type": "check", "replicas": 0}}, "products.fit.replicas"),
+        ({"map": {"type": "ts-map", "width": 1.0, "step": -0.1}}, "products.map.step"),
+        ({"map": {"type": "ts-map", "width": 1.0, "step": 0.1}}, "absolute fluxes"),
         ({"sed": {"type": "light-curve", "component": "signal", "edges": "weeks"}}, "products.sed"),
     ],
 )

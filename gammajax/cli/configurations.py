@@ -80,7 +80,7 @@ def _one_line(error: ValidationError) -> str:
     """The first problem of a configuration, with its place."""
     problem = error.errors(include_url=False)[0]
     tags = {*SPECTRA, *MORPHOLOGIES, "background", "source", "mixture", "ctao", "response", "gadf"}
-    tags |= {"nuts", "smc", "nested", "svi", "laplace", "flux-points", "light-curve", "limits", "check"}
+    tags |= {"nuts", "smc", "nested", "svi", "laplace", "flux-points", "light-curve", "limits", "check", "ts-map"}
     # names that people give come after these keys; other tags are pydantic's own
     places = zip(problem["loc"], ("", *problem["loc"]), strict=False)
     place = ".".join(

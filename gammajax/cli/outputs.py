@@ -5,10 +5,25 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from gammajax.cli.settings import Count, Energies, Energy, EnergyEdges, Number, Strict, Switch, TimeEdges
+from gammajax.cli.settings import (
+    Count,
+    Degrees,
+    Energies,
+    Energy,
+    EnergyEdges,
+    Latitude,
+    Longitude,
+    Number,
+    Positive,
+    Strict,
+    Switch,
+    TimeEdges,
+)
 from gammajax.common.writing import replacing
+from gammajax.model.spectra import PowerLaw
 from gammajax.products.goodness import check
 from gammajax.products.light_curves import light_curve
+from gammajax.products.source_search import UNIT, ts_map
 from gammajax.products.spectral_points import flux_points
 from gammajax.products.upper_limits import limits
 
@@ -114,5 +129,33 @@ class LimitsOutput(Strict):
         return {"": made.plot().figure}
 
 
-ABSOLUTE = ("flux-points", "light-curve", "limits")  # which need a model without weights
-Output = Annotated[FluxPointsOutput | LightCurveOutput | CheckOutput | LimitsOutput, Field(discriminator="type")]
+class TSMapOutput(Strict):
+    """Settings of [`gammajax.ts_map`][]; peaks are above `threshold` standard deviations."""
+
+    type: Literal["ts-map"]
+    width: Degrees | tuple[Degrees, Degrees]
+    step: Degrees
+    center: tuple[Longitude, Latitude] | None = None
+    index: Number = 2.0
+    sigma: Degrees | None = None
+    n_sigma_ul: Positive = 2.0
+    threshold: Positive = 5.0
+
+    def make(self, given: Prepared):
+        """The map."""
+        settings = self.model_dump(include={"width", "step", "center", "sigma", "n_sigma_ul"})
+        settings |= {"spectrum": PowerLaw(self.index, UNIT), "best": given.best(), "progress": given.progress}
+        return ts_map(given.posterior, **settings)
+
+    def write(self, made, path: Path) -> dict[str, Any]:
+        """Write a table of the peaks, and a file of maps; returns the figures by the end of their names."""
+        peaks = made.peaks(self.threshold)
+        _write(peaks, path, "peak")
+        made.write(path.with_suffix(".fits"), overwrite=True)
+        return {"": made.plot(peaks=peaks).figure}
+
+
+ABSOLUTE = ("flux-points", "light-curve", "limits", "ts-map")  # which need a model without weights
+Output = Annotated[
+    FluxPointsOutput | LightCurveOutput | CheckOutput | LimitsOutput | TSMapOutput, Field(discriminator="type")
+]

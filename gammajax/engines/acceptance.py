@@ -59,8 +59,7 @@ class Acceptance(eqx.Module):
             inside = point_probability(observation, nodes.energy, morphology.lon, morphology.lat)
             offset = observation.offset(morphology.lon, morphology.lat)
             return observation.livetime * energy_probability(observation, nodes, offset) * inside
-        resolved = morphology.at_least(self.grid.step)
-        fractions = plane_fractions(resolved, self.grid, jnp.exp(self.log_energy))
+        fractions = plane_fractions(morphology, self.grid, jnp.exp(self.log_energy), least=self.grid.step)
         weight = hats(observation.offset(*self.grid.directions()), self.offsets).reshape(-1, self.offsets.size)
         by_offset = (self.inside * fractions).reshape(self.inside.shape[0], -1) @ weight
         if morphology.sizes:

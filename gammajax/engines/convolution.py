@@ -304,7 +304,7 @@ def fold_coefficients(
     """
     grid = plan.grid(morphology, observation)
     source, order = plan.source_grid(morphology, observation), 3 if plan.wide or plan.divide > 1 else 8
-    fractions = np.asarray(plane_fractions(morphology.at_least(plan.least), source, jnp.asarray(energy), order))
+    fractions = np.asarray(plane_fractions(morphology, source, jnp.asarray(energy), order, plan.least))
     offsets = np.asarray(pixel_offsets(observation, source), np.float64)
     maps = jnp.zeros((grid.size**2, energy.size, len(plan.offsets)), jnp.float32)
     for m in range(len(plan.offsets)):

@@ -153,13 +153,15 @@ def _at_offset(response, dispersion, offset):
 
 
 def _extended(morphology, observation, widths, dispersion, lon, lat, energy_true):
-    morphology = morphology.at_least(NARROW * widths[0])
-    *directions, solid_angle = (part.ravel() for part in morphology.nodes(lon, lat, *widths))
-    weight = morphology.at(energy_true[:, None]).brightness(*directions) * solid_angle
-    offset, rad = observation.offset(*directions), separation(lon, lat, *directions)
-    shape = (energy_true.size, offset.size)
-    e = jnp.broadcast_to(energy_true[:, None], shape)
-    o = jnp.broadcast_to(offset, shape)
     response = observation.response
-    spread = response.psf.density(e, o, jnp.broadcast_to(rad, shape))
-    return (spread * response.area(e, o) * _at_offset(response, dispersion, offset) * weight).sum(1)
+
+    def one(energy, dispersion):
+        shape = morphology.at(energy).at_least(NARROW * widths[0])
+        *directions, solid_angle = (part.ravel() for part in shape.nodes(lon, lat, *widths))
+        offset, rad = observation.offset(*directions), separation(lon, lat, *directions)
+        e = jnp.broadcast_to(energy, offset.shape)
+        detected = response.psf.density(e, offset, rad) * response.area(e, offset)
+        detected = detected * _at_offset(response, dispersion[None], offset)[0]
+        return (detected * shape.brightness(*directions) * solid_angle).sum()
+
+    return jax.vmap(one)(energy_true, dispersion)

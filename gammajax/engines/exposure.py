@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from gammajax.engines.convolution import interpolated_energies
 from gammajax.engines.detector import Detector
 from gammajax.engines.energy import EnergyNodes
 from gammajax.engines.hankel import psf_rings, shape_quadrature
@@ -27,14 +28,21 @@ FINE = 0.03125  # deg, step of the table
 ANGLES = 12  # on half a circle about a source of a degree, in the field
 HERMITE = 16  # points along one axis, for the mean over the distance between nodes
 PANEL = 16  # quadrature nodes between two breaks of such a source
+SHAPES_PER_DECADE = 6.0  # energies of a source that changes with energy: means over it change slowly
 
 
 class Exposure(eqx.Module):
-    """Exposure [cm^2 s] of directions, by run, true energy and offset from `first` [deg] on in equal steps."""
+    """Exposure [cm^2 s] of directions, by run, true energy and offset from `first` [deg] on in equal steps.
+
+    `energy` [TeV] of the nodes; `shape_energy` [TeV] of a source that changes with it, and the `share` of the nodes.
+    """
 
     table: Float[Array, "run energy offset"]
     first: Float[Array, ""]
     step: Float[Array, ""]
+    energy: Float[Array, " energy"]
+    shape_energy: Float[Array, " shape"]
+    share: Float[Array, "energy shape"]
     degrees: int = eqx.field(static=True)  # of the source within the field: more nodes for larger ones
     smoothing: Float[Array, "offset offset"] | None = None
 
@@ -49,7 +57,11 @@ class Exposure(eqx.Module):
         table = np.stack([of_run @ hats * inside[k] for of_run, k in zip(area, key, strict=True)])
         dtype = jnp.zeros(()).dtype
         degrees = max(math.ceil(min(radius, float(fine[-1]))), 1)
-        return cls(jnp.asarray(table, dtype), jnp.asarray(fine[0]), jnp.asarray(fine[1] - fine[0]), degrees)
+        energy = np.asarray(nodes.energy, np.float64)
+        share, at = interpolated_energies(energy, nodes.log_step, SHAPES_PER_DECADE, 4)
+        parts = (table, fine[0], fine[1] - fine[0], energy, at, share)
+        whole, first, step, energy, at, share = (jnp.asarray(part, dtype) for part in parts)
+        return cls(whole, first, step, energy, at, share, degrees)
 
     def smooth(self, width: float) -> "Exposure":
         """Convolved with (2 - r^2 / 2 s^2) exp(-r^2 / 2 s^2) / 2 pi s^2 of s = `width` [deg], for `of_nodes`; eager.
@@ -72,7 +84,16 @@ class Exposure(eqx.Module):
 
     def __call__(self, morphology: Morphology, flux: Float[Array, " energy"], runs: Runs) -> Float[Array, " run"]:
         """Expected counts of every run, without regard to excluded sky."""
-        return self._over(morphology, jnp.einsum("rjo,j->ro", self.table, flux), runs)
+        if not morphology.is_energy_dependent:
+            return self._over(morphology, jnp.einsum("rjo,j->ro", self.table, flux), runs)
+        tables = jnp.einsum("rjo,js->sro", self.table, flux[:, None] * self.share)
+
+        @jax.checkpoint
+        def one(row):
+            energy, table = row
+            return self._over(morphology.at(energy), table, runs)
+
+        return jax.lax.map(one, (self.shape_energy, tables)).sum(0)
 
     def of_nodes(
         self,
@@ -94,6 +115,9 @@ class Exposure(eqx.Module):
 
     def by_energy(self, morphology: Morphology, runs: Runs) -> Float[Array, "run energy"]:
         """Exposure [cm^2 s] of every run and node."""
+        if morphology.is_energy_dependent:
+            rows = self.energy, jnp.moveaxis(self.table, 1, 0)
+            return jax.lax.map(lambda row: self._over(morphology.at(row[0]), row[1], runs), rows).T
         each = jax.vmap(lambda table: self._over(morphology, table, runs), 1, 1)
         return each(self.table)
 

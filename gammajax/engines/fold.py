@@ -26,7 +26,8 @@ class FoldEngine(Engine):
     def init(cls, source: Source, observations, rows: Rows, variants=()) -> "FoldEngine":
         """Tabulate responses for the source and all its `variants`; eager.
 
-        Raises `ValueError` for a morphology that changes with energy, and for a response that is traced.
+        Raises `ValueError` for a morphology that changes with energy in more than the size of a round shape, and for a
+        response that is traced.
         """
         del observations
         rows = rows.changed(source, variants)
@@ -41,10 +42,10 @@ class FoldEngine(Engine):
             free = source.response.free(all_changes)
             changes = [change.only(free) for change in all_changes] if free else []
         morphologies = [source.morphology, *(variant.morphology for variant in variants)]
-        if any(morphology.is_energy_dependent for morphology in morphologies):
+        if any(morphology.is_energy_dependent and not morphology.is_round for morphology in morphologies):
             raise ValueError(
-                "the fold engine needs a morphology that does not change with energy; use engine='kernel', or "
-                "morphology.at(energy)"
+                "the fold engine takes a morphology that changes with energy only if it is round and keeps its "
+                "position; use engine='direct', engine='kernel' if no parameter of it is free, or morphology.at(energy)"
             )
         served = groups(morphologies, rows.runs)
         return cls(rows.nodes, tuple(FreeSource.init(morphologies, rows, some, changes, free) for some in served))

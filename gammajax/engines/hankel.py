@@ -50,6 +50,8 @@ RING_NODES = 400  # quadrature nodes of a point spread function
 PANEL = 16  # least number of quadrature nodes between two breaks of a morphology; five for each cycle of a frequency
 BESSEL_STEP = 0.05
 FLOOR = 1e-12  # deg^-2, no brightness
+# frequencies of a source whose size changes, for each cycle at its radius: cubic interpolation is good to 1e-3
+PER_CYCLE, LEAST_SIZES = 8.0, 32
 COARSE_RADIUS = 2  # radii of a sheet in steps of moments, which change slowly
 TRACE = 1e-8  # part of the maximum below which a brightness does not change with offset
 LIKELY = 1e-3  # part of the maximum below which rows do not set the window of offsets
@@ -437,6 +439,8 @@ class RadialFold(eqx.Module):
     - `value`: from a transform to the spline coefficients of C(r); `mean`, `square`, `stretch`: to its moments at every
       second radius, with J1, J0 and J2.
     - `order`: quadrature nodes between two breaks of the morphology.
+    - `energy` [TeV] of the point spread functions, for a source whose size changes with it, and `sizes`: number of
+      frequencies of its largest size; otherwise None and zero.
     """
 
     offsets: Float[Array, " offset"]
@@ -451,10 +455,15 @@ class RadialFold(eqx.Module):
     bessel: Bessel
     order: int = eqx.field(static=True)
     linear: bool = eqx.field(static=True)
+    energy: Float[Array, " energy"] | None
+    sizes: int = eqx.field(static=True)
 
     @classmethod
-    def init(cls, spreads: "Spreads", panel: float) -> "RadialFold":
-        """Transform; eager, in double precision on the host. `panel` [deg]: largest distance between two breaks."""
+    def init(cls, spreads: "Spreads", panel: float, energy=None) -> "RadialFold":
+        """Transform; eager, in double precision on the host. `panel` [deg]: largest distance between two breaks.
+
+        `energy` [TeV] of the point spread functions, for a source that changes with it.
+        """
         radii, rad, inverse = spreads.radii(STEP)
         reach = spreads.radius + spreads.reach
         highest = 1.0 / spreads.width
@@ -484,13 +493,25 @@ class RadialFold(eqx.Module):
             Bessel.upto(2.0 * np.pi * highest * spreads.radius * 1.05),
             PANEL + -(-math.ceil(5.0 * highest * panel) // 16) * 16,
             spreads.linear,
+            None if energy is None else jnp.asarray(energy),
+            0 if energy is None else math.ceil(PER_CYCLE * highest * spreads.radius) + LEAST_SIZES,
         )
 
     def __call__(self, morphology: Morphology) -> Profiles:
         """Fold the source at its current parameters."""
-        source, mean, square, stretch = shape_transforms(morphology, self.k, self.bessel, self.order)
+
+        def folded(transform, matrix):
+            if self.energy is None:
+                return jnp.matmul(self.psf, transform[:, None] * matrix)
+            return jnp.matmul(self.psf * transform, matrix)
+
+        if self.energy is None:
+            source, mean, square, stretch = shape_transforms(morphology, self.k, self.bessel, self.order)
+        else:
+            largest, size = morphology.largest(self.energy)
+            source, mean, square, stretch = sized_transforms(largest, size, self.k, self.bessel, self.order, self.sizes)
         value, *moments = (
-            jnp.matmul(self.psf, transform[:, None] * matrix)
+            folded(transform, matrix)
             for transform, matrix in (
                 (source, self.value),
                 (source, self.square),
@@ -578,7 +599,10 @@ def radial_fold(
     spreads = Spreads.of(morphologies, runs, energy)
     if isinstance(morphologies[0], Point):
         return PointFold.init(spreads)
-    return RadialFold.init(spreads, max(float(np.diff(np.asarray(m.breaks)).max()) for m in morphologies))
+    panel = max(float(np.diff(np.asarray(m.breaks)).max()) for m in morphologies)
+    if not morphologies[0].is_energy_dependent:
+        return RadialFold.init(spreads, panel)
+    return RadialFold.init(spreads, panel, np.broadcast_to(energy, (len(runs.responses), np.shape(energy)[-1]))[0])
 
 
 def _without_gaps(table: Float[np.ndarray, "offset energy part"]) -> Float[np.ndarray, "offset energy part"]:
@@ -608,6 +632,36 @@ def shape_transforms(
     return found[0], found[1], found[2], found[3]
 
 
+def sized_transforms(
+    largest: Morphology, size: Float[Array, " energy"], k: Float[Array, " k"], bessel: Bessel, order: int, number: int
+) -> tuple[Float[Array, "energy k"], Float[Array, "energy k"], Float[Array, "energy k"], Float[Array, "energy k"]]:
+    """[`shape_transforms`][] of a shape at sizes from zero to one, in units of the `largest`.
+
+    In the plane they are those of the largest shape at frequencies times the size, here between `number` equal steps by
+    cubic Hermite interpolation, with the exact slopes.
+    """
+    rho, share = shape_quadrature(largest, order)
+    share = share / share.sum()
+    step = k[-1] / (number - 2)
+    z = 2.0 * jnp.pi * rho[:, None] * step * jnp.arange(float(number))
+    j0, j1, j2 = jnp.moveaxis(bessel(z), -1, 0)
+    # slopes of J0, J1 and J2; the last from the recurrence
+    rise = -j1, 0.5 * (j0 - j2), jnp.where(z < 0.1, 0.25 * z, j1 - 2.0 * j2 / jnp.maximum(z, 0.1))
+    where = size[:, None] * k / step
+    index = jnp.clip(where.astype(jnp.int32), 0, number - 2)
+    f = where - index
+    g = 1.0 - f
+    found = []
+    for power, function, slope in ((0, j0, rise[0]), (1, j1, rise[1]), (2, j0, rise[0]), (2, j2, rise[2])):
+        values = (share * rho**power) @ function
+        slopes = 2.0 * jnp.pi * step * ((share * rho ** (power + 1)) @ slope)
+        ends = [part[index + i] for part in (values, slopes) for i in (0, 1)]
+        low, high, low_slope, high_slope = ends
+        between = g**2 * ((1.0 + 2.0 * f) * low + f * low_slope) + f**2 * ((1.0 + 2.0 * g) * high - g * high_slope)
+        found.append(size[:, None] ** power * between)
+    return found[0], found[1], found[2], found[3]
+
+
 def shape_quadrature(
     morphology: Morphology, order: int, low: Float[Array, ""] | float = 0.0, high: Float[Array, ""] | float = 180.0
 ) -> tuple[Float[Array, " node"], Float[Array, " node"]]:
@@ -624,16 +678,17 @@ def shape_quadrature(
 
 
 def psf_energies(
-    runs: Runs, nodes: EnergyNodes
+    runs: Runs, nodes: EnergyNodes, common: bool = False
 ) -> tuple[Float[np.ndarray, "response psf_energy"], Float[np.ndarray, "response energy psf_energy"]]:
     """Energies [TeV] of the point spread functions of all responses, and their interpolation to the nodes.
 
-    Tables have their own energies: they are linear in ln E between them. Others follow cubic polynomials.
+    Tables have their own energies: they are linear in ln E between them. Others follow cubic polynomials. `common`: the
+    same for all responses, and close enough for a source that changes with energy.
     """
     energy = np.asarray(nodes.energy, np.float64)
     psfs = [response.psf for response in runs.responses]
     own = []
-    if all(isinstance(psf, TablePSF) for psf in psfs):
+    if not common and all(isinstance(psf, TablePSF) for psf in psfs):
         for psf in psfs:
             assert isinstance(psf, TablePSF)
             at = np.asarray(psf.profile.axes[0].nodes, np.float64)

@@ -232,7 +232,7 @@ class FreeSource(eqx.Module):
         runs, nodes = rows.runs.some(served), rows.nodes
         changes = [change.select(served) for change in changes]
         wider = several_widths(runs, changes, free) if free else runs
-        energies, share = psf_energies(wider, nodes)
+        energies, share = psf_energies(wider, nodes, common=morphologies[0].is_energy_dependent)
         if all(morphology.is_round for morphology in morphologies):
             fold = radial_fold(morphologies, wider, energies)
         else:

@@ -22,21 +22,21 @@ UNITS = {
 
 
 def search_geom(found) -> Any:
-    """Geometry (`gammapy.maps.WcsGeom`) of the pixels of a [`gammajax.TSMap`][]."""
+    """Geometry (`gammapy.maps.WcsGeom`) of the pixels of a map, such as a [`gammajax.TSMap`][]."""
     from astropy import units as u
     from astropy.coordinates import SkyCoord
     from gammapy.maps import WcsGeom
 
     center = SkyCoord(*found.center, unit=u.deg, frame=found.frame)
-    return WcsGeom.create(skydir=center, binsz=found.step, npix=found.ts.shape[::-1], proj="TAN", frame=found.frame)
+    return WcsGeom.create(skydir=center, binsz=found.step, npix=found.lon.shape[::-1], proj="TAN", frame=found.frame)
 
 
-def maps_of(found) -> dict:
-    """Maps (`gammapy.maps.WcsNDMap`) of a [`gammajax.TSMap`][] by name."""
+def maps_of(found, names=tuple(UNITS)) -> dict:
+    """Maps (`gammapy.maps.WcsNDMap`) of a [`gammajax.TSMap`][], or another with these quantities, by name."""
     from gammapy.maps import Map
 
     geom = search_geom(found)
-    return {name: Map.from_geom(geom, data=getattr(found, name), unit=unit) for name, unit in UNITS.items()}
+    return {name: Map.from_geom(geom, data=getattr(found, name), unit=UNITS[name]) for name in names}
 
 
 def write_search_maps(found, path, overwrite: bool) -> Path:
@@ -45,7 +45,7 @@ def write_search_maps(found, path, overwrite: bool) -> Path:
 
     path = to_write(path, overwrite)
     hdus = fits.HDUList([fits.PrimaryHDU()])
-    for name, one in maps_of(found).items():
+    for name, one in found.to_gammapy().items():
         for hdu in one.to_hdulist(hdu=name.upper())[1:]:
             low, high = found.energy_range
             hdu.header["E_MIN"], hdu.header["E_MAX"] = (low, "TeV, of the fluxes"), (high, "TeV")

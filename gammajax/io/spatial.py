@@ -256,6 +256,11 @@ def morphology_to_gammapy(morphology: Morphology, frame: str, geom, energy_range
             shape["edge_width"] = float(morphology.edge) / float(morphology.r_0)
         shape["phi"] = number((morphology.phi + 180.0) % 360.0 - 180.0) * u.deg
         return getattr(gp, kind)(**place, **shape), None
+    if morphology.is_energy_dependent:
+        kind = type(morphology).__name__
+        raise ValueError(
+            f"component {name!r}: gammapy has no counterpart of {kind}; write it with morphology.at(energy)"
+        )
     if geom is None:
         raise ValueError(
             f"component {name!r}: gammapy has no counterpart of {type(morphology).__name__}; give geom=, a WcsGeom to "

@@ -53,6 +53,10 @@ class Morphology(eqx.Module):
         del energy
         return self
 
+    def largest(self, energy: Float[Array, "*energy"]) -> tuple["Morphology", Float[Array, "*energy"]]:
+        """The shape at its largest size, and the sizes at true energies [TeV] relative to that."""
+        return self, jnp.ones_like(energy)
+
     @abc.abstractmethod
     def brightness(self, lon, lat) -> Float[Array, "..."]:
         """Fraction of the flux per solid angle [sr^-1] in a direction [deg]."""
@@ -391,15 +395,19 @@ def pixel_fractions(morphology: Morphology, grid: Grid, order: int = 3) -> Float
 
 @eqx.filter_jit
 def plane_fractions(
-    morphology: Morphology, grid: Grid, energy: Float[Array, " energy"], order: int = 3
+    morphology: Morphology,
+    grid: Grid,
+    energy: Float[Array, " energy"],
+    order: int = 3,
+    least: Scalar | float = 0.0,
 ) -> Float[Array, "plane pixel pixel"]:
-    """[`pixel_fractions`][] at every true `energy` [TeV].
+    """[`pixel_fractions`][] at every true `energy` [TeV], with at `least` this spread [deg].
 
     A single plane is returned for all energies if the morphology does not depend on energy.
     """
     if not morphology.is_energy_dependent:
-        return morphology.pixel_fractions(grid, order)[None]
-    return jax.lax.map(lambda e: morphology.at(e).pixel_fractions(grid, order), energy)
+        return morphology.at_least(least).pixel_fractions(grid, order)[None]
+    return jax.lax.map(lambda e: morphology.at(e).at_least(least).pixel_fractions(grid, order), energy)
 
 
 def draw_map(morphology: Morphology, factor: float, label: str, ax=None, width=None, **options):

@@ -256,6 +256,9 @@ class CubeSlice(Morphology):
         values = _geometric(planes[self.plane], planes[self.plane + 1], self.fraction) * jnp.exp(-self.log_norm)
         return _overlaps(values, self.cube.grid, grid)
 
+    def nodes(self, lon, lat, narrow, reach):
+        return self.cube.nodes(lon, lat, narrow, reach)
+
     @property
     def radius(self):
         return self.cube.radius

@@ -1,4 +1,4 @@
-"""Figures of maps of significance."""
+"""Figures of maps of significance and of the flux that would be detected."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import numpy as np
 from gammajax.plots.style import STYLE
 
 SHOWN = 10.0  # standard deviations, up to which colours change
+FAR = 4.0  # times the lowest flux, likewise
 LABELS = {
     "icrs": ("right ascension [deg]", "declination [deg]"),
     "galactic": ("Galactic longitude [deg]", "Galactic latitude [deg]"),
@@ -14,7 +15,28 @@ LABELS = {
 
 
 def plot_significance(found, ax, peaks: Any):
-    """sqrt(TS) with a colour bar, in given axes or a new figure; rings at the rows of the table `peaks`.
+    """sqrt(TS) with a colour bar, in given axes or a new figure; rings at the rows of the table `peaks`."""
+    largest = float(np.nanmax(np.abs(found.sqrt_ts)))
+    # faint structure stays visible beside a bright source
+    limits: Any = {"vmin": -SHOWN / 2.0, "vmax": min(max(largest, SHOWN / 2.0), SHOWN)}
+    label = r"$\sqrt{\mathrm{TS}}$ (negative for a negative flux)"
+    ax = _drawn(found, found.sqrt_ts, ax, label, "both", limits)
+    if peaks is not None and len(peaks):
+        ax.plot(peaks["lon"], peaks["lat"], "o", mfc="none", mec="white", ms=12, mew=1.4, ls="none")
+    return ax
+
+
+def plot_sensitivity(found, ax):
+    """Flux that would be detected, with a colour bar that ends at four times the lowest."""
+    lowest, largest = float(np.nanmin(found.flux)), float(np.nanmax(found.flux))
+    limits: Any = {"vmin": lowest, "vmax": min(largest, FAR * lowest)}
+    low, high = found.energy_range
+    label = rf"flux at ${found.significance:.3g}\,\sigma$, {low:.3g} to {high:.3g} TeV [cm$^{{-2}}$ s$^{{-1}}$]"
+    return _drawn(found, found.flux, ax, label, "max" if largest > FAR * lowest else "neither", limits)
+
+
+def _drawn(found, values, ax, label: str, extend: str, limits):
+    """An image with a colour bar.
 
     Longitudes are those of the middle row: they are right to the width of the map squared.
     """
@@ -26,23 +48,15 @@ def plot_significance(found, ax, peaks: Any):
     with rc_context({**STYLE, "axes.spines.top": True, "axes.spines.right": True}):
         if ax is None:
             ax = Figure(figsize=(6.4, 5.4), layout="constrained").subplots()
-        rows, columns = found.ts.shape
+        rows, columns = values.shape
         row, column = found.lon[rows // 2], found.lat[:, columns // 2]
         half = 0.5 * found.step
         stretch = np.cos(np.radians(found.center[1]))
         extent: Any = (row[0] + half / stretch, row[-1] - half / stretch, column[0] - half, column[-1] + half)
-        largest = float(np.nanmax(np.abs(found.sqrt_ts)))
         ax.set_facecolor("0.85")
-        # faint structure stays visible beside a bright source
-        limits: Any = {"vmin": -SHOWN / 2.0, "vmax": min(max(largest, SHOWN / 2.0), SHOWN)}
-        image = ax.imshow(
-            found.sqrt_ts, origin="lower", extent=extent, cmap="inferno", interpolation="nearest", **limits
-        )
+        image = ax.imshow(values, origin="lower", extent=extent, cmap="inferno", interpolation="nearest", **limits)
         ax.set_aspect(1.0 / stretch)
-        label = r"$\sqrt{\mathrm{TS}}$ (negative for a negative flux)"
-        ax.figure.colorbar(image, ax=ax, label=label, extend="both", format=PlainLinear())
-        if peaks is not None and len(peaks):
-            ax.plot(peaks["lon"], peaks["lat"], "o", mfc="none", mec="white", ms=12, mew=1.4, ls="none")
+        ax.figure.colorbar(image, ax=ax, label=label, extend=extend, format=PlainLinear())
         lon, lat = LABELS.get(found.frame, ("longitude [deg]", "latitude [deg]"))
         ax.set(xlabel=lon, ylabel=lat)
     return ax

@@ -8,10 +8,16 @@ concave in the norm A, which is not negative: below zero the model may be negati
 with nothing to stop it. TS is its maximum (gammapy's `TSMapEstimator` in bins), the error is from its curvature, and
 the upper limit is where q falls by n_sigma_ul^2 from its maximum (Rolke et al. 2005). The model stays at its best fit.
 
-Pixels come in square tiles. Each takes only the events within reach, padded to few sizes: programs are compiled for the
-sizes, not for runs or pixels.
+Excluded sky leaves S by a quadrature over its directions and energies. The same quadrature over the selected sky, with
+the density of a model in place of events, gives the flux that would be detected (Cowan et al. 2011, arXiv:1007.1727):
+
+    q(A) = 2 Int [(b + A s) ln(1 + A s / b) - A s] dx = significance^2.
+
+Pixels come in square tiles. Each takes only the events, or points, within reach, padded to few sizes: programs are
+compiled for the sizes, not for runs or pixels.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -23,10 +29,14 @@ from jaxtyping import Array, Float
 from gammajax.common import distributed
 from gammajax.common.display import block, document, extent, words
 from gammajax.common.progress import DELAY, Progress
+from gammajax.engines.expectation import intensity
+from gammajax.engines.hankel import POINT_STEP, STEP
 from gammajax.engines.movable import MovableSource
 from gammajax.events.event_list import Events
-from gammajax.instrument.sky import mean_direction, separation_on_host
-from gammajax.model.mixture import Source
+from gammajax.instrument.observation import as_tuple
+from gammajax.instrument.psf import psf_quantile
+from gammajax.instrument.sky import Grid, mean_direction, separation_on_host
+from gammajax.model.mixture import Component, Mixture, Source
 from gammajax.model.morphology import Gaussian, Point
 from gammajax.model.spectra import PowerLaw, Spectrum
 from gammajax.products.spectral_points import parameters_of
@@ -38,6 +48,11 @@ LEAST_EVENTS = 256
 STEPS, LIMIT_STEPS = 50, 20  # at most, of Newton's method
 CLOSE = 1e-3  # of an error, or of a limit: the last step towards it
 WIDEST, MOST = 20.0, 4_000_000  # deg across a map, and pixels
+LEAST_LEFT = 0.01  # of the expected counts, beside excluded sky
+# quadrature of the sky and energies: pixels in widths of the narrowest source, their limits [deg], energies per decade
+PIXEL, PIXELS, ENERGIES = 1.0, (0.02, 0.1), 8
+CONTAINED = 0.98  # of the photons, within the radius that such a quadrature takes
+DETECT_STEPS = 30
 UNIT = 1e-12  # TeV^-1 cm^-2 s^-1 at 1 TeV, of the default spectrum
 
 
@@ -152,8 +167,10 @@ def ts_map(
     strong sources to the model, or fit the background without them. Work grows with the pixels times the events in
     reach of each.
 
-    Raises `ValueError` for a posterior of fractions, of cells, of several data sets or of several processes, for
-    excluded sky, and for grids or widths that make no map.
+    Excluded sky is left out of the expected counts of a source; pixels with less than 1 % left are NaN.
+
+    Raises `ValueError` for a posterior of fractions, of cells, of several data sets or of several processes, and for
+    grids or widths that make no map.
 
     >>> import gammajax as gj, jax, numpyro.distributions as dist
     >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0, energy_range=(1.0, 5.0), offset_max=1.0)
@@ -168,40 +185,33 @@ def ts_map(
     (10, 10)
     """
     observations = _checked(posterior)
-    frame = str(observations[0].frame)
-    if center is None:
-        lon, lat = mean_direction(*np.array([[one.lon, one.lat] for one in observations], np.float64).T)
-        center = lon % 360.0, lat
-    lon, lat = tangent_grid(*_checked_grid(center, width, step))
-    if sigma is not None and not (np.isfinite(sigma) and sigma > 0):
-        raise ValueError(f"sigma must be a positive width [deg], or None for a point, not {sigma!r}")
+    middle, lon, lat, inside = _pixels(observations, center, width, step)
     if not (np.isfinite(n_sigma_ul) and n_sigma_ul > 0):
         raise ValueError(f"n_sigma_ul must be a positive number of standard deviations, not {n_sigma_ul!r}")
-    spectrum = PowerLaw(2.0, UNIT) if spectrum is None else spectrum
-    if not isinstance(spectrum, Spectrum):
-        raise ValueError(f"spectrum must be a spectrum such as gammajax.PowerLaw(2.0, 1e-12), not {spectrum!r}")
-    inside = np.zeros(lon.shape, bool)
-    for one in observations:
-        inside |= separation_on_host(lon, lat, float(one.lon), float(one.lat)) <= float(one.offset_max)
-    if not inside.any():
-        raise ValueError(f"no pixel about {tuple(map(float, center))} deg lies in a field of view of the observations")
+    source = _source(spectrum, sigma, lon[inside], lat[inside])
     with Progress(progress, "TS map", DELAY) as shown:
         if best is None:
             best = fit(posterior, progress=False)
         parameters = _parameters(posterior, best)
-        place = float(lon[inside][0]), float(lat[inside][0])
-        shape = Point(*place) if sigma is None else Gaussian(*place, float(sigma))
         shown.say("tables of the response")
-        table = MovableSource.init(Source(spectrum, shape), observations, lon[inside], lat[inside])
+        table = MovableSource.init(source, observations, lon[inside], lat[inside])
         counts = np.where(inside, table.counts(lon, lat), np.nan)
+        if any(one.exclusion is not None and one.excludes for one in observations):
+            counts, inside = _with_exclusion(table, source, observations, lon, lat, inside, counts, shown)
         columns = _events_of(posterior, parameters, table)
-        found = _searched(table, columns, lon, lat, inside, counts, float(n_sigma_ul), shown)
+
+        def evaluate(device, some, position, padded):
+            expected = jnp.asarray(counts.ravel()[padded], position.dtype)
+            # a program of its own: compilers repeat the lookups in every sum otherwise
+            ratio = _ratios(table, device, some, position)
+            return search(ratio, expected, jnp.asarray(float(n_sigma_ul)))
+
+        found = _over_tiles(table, columns, lon, lat, inside, table.reach, evaluate, 4, shown)
     norm, error, limit, ts = found
-    span = min(float(one.energy_min) for one in observations), max(float(one.energy_max) for one in observations)
-    flux = float(np.asarray(spectrum.integral(jnp.asarray(span))).sum())
+    span, flux = _flux(source.spectrum, observations)
     return TSMap(
-        frame,
-        (float(center[0]), float(center[1])),
+        str(observations[0].frame),
+        middle,
         float(step),
         lon,
         lat,
@@ -215,6 +225,140 @@ def ts_map(
         span,
         None if sigma is None else float(sigma),
         float(n_sigma_ul),
+    )
+
+
+class SensitivityMap(eqx.Module):
+    """Flux that would be detected at every pixel, from [`gammajax.sensitivity_map`][]; NaN where no data are expected.
+
+    - `lon`, `lat`, `frame`, `center`, `step` as of a [`gammajax.TSMap`][].
+    - `flux` [cm^-2 s^-1] between `energy_range` [TeV] that is expected at `significance` standard deviations, for the
+      assumed spectrum; `npred`: expected counts of the source with that flux.
+    - `sigma` [deg] of the Gaussian, or None for a point.
+
+    >>> import gammajax as gj, numpy as np
+    >>> lon, lat = gj.products.source_search.tangent_grid((0.0, 0.0), (0.2, 0.2), 0.1)
+    >>> flux = 1e-13 * np.ones((2, 2))
+    >>> gj.SensitivityMap("icrs", (0.0, 0.0), 0.1, lon, lat, flux, 30.0 * np.ones((2, 2)), (1.0, 10.0))
+    SensitivityMap of a point at 5 standard deviations: 2 x 2 pixels of 0.1 deg
+      1e-13 cm^-2 s^-1, 1 to 10 TeV
+    """
+
+    frame: str = eqx.field(static=True)
+    center: tuple[float, float]
+    step: float
+    lon: Float[np.ndarray, "y x"]
+    lat: Float[np.ndarray, "y x"]
+    flux: Float[np.ndarray, "y x"]
+    npred: Float[np.ndarray, "y x"]
+    energy_range: tuple[float, float]
+    significance: float = 5.0
+    sigma: float | None = None
+    __pdoc__ = document
+
+    @words
+    def __repr__(self) -> str:
+        """Pixels, and the range of fluxes."""
+        shape = "a point" if self.sigma is None else f"a Gaussian of {self.sigma:.3g} deg"
+        return block(
+            f"SensitivityMap of {shape} at {self.significance:.3g} standard deviations: {self.flux.shape[1]} x "
+            f"{self.flux.shape[0]} pixels of {self.step:.3g} deg",
+            f"{extent(self.flux[np.isfinite(self.flux)], 'cm^-2 s^-1')}, {self.energy_range[0]:.3g} to "
+            f"{self.energy_range[1]:.3g} TeV",
+        )
+
+    def to_gammapy(self) -> dict:
+        """Maps by name as `gammapy.maps.WcsNDMap`: "flux" and "npred"."""
+        from gammajax.io.search_maps import maps_of
+
+        return maps_of(self, ("flux", "npred"))
+
+    def write(self, path, overwrite: bool = False):
+        """Write both maps to a FITS file of images, as [`gammajax.TSMap.write`][] does, with the same error."""
+        from gammajax.io.search_maps import write_search_maps
+
+        return write_search_maps(self, path, overwrite)
+
+    def plot(self, ax=None):
+        """Draw the flux with a colour bar, in given axes or a new figure; returns the axes."""
+        from gammajax.plots.significance_maps import plot_sensitivity
+
+        return plot_sensitivity(self, ax)
+
+
+def sensitivity_map(
+    model: Mixture | Component,
+    observations,
+    *,
+    center: tuple[float, float] | None = None,
+    width: float | tuple[float, float],
+    step: float,
+    spectrum: Any = None,
+    sigma: float | None = None,
+    significance: float = 5.0,
+    progress: bool = True,
+) -> SensitivityMap:
+    """Flux of a source at every pixel that would be detected beside a model; no events are needed.
+
+    The expectation with the source (its Asimov data set) has sqrt(TS) = `significance` there. Parameters of the model
+    are fixed: where a source can hide in a free background, [`gammajax.sensitivity`][] profiles it.
+
+    **Arguments:**
+
+    - `model`: a [`gammajax.Mixture`][] or one component, with values of all parameters and absolute fluxes.
+    - `observations`: one [`gammajax.Observation`][] or a list; excluded sky is left out.
+    - `center`, `width`, `step`, `spectrum`, `sigma`, `progress`: as of [`gammajax.ts_map`][].
+    - `significance`: number of standard deviations.
+
+    The formula is asymptotic: for a handful of counts (`npred`), thresholds of simulations differ. Energies and
+    directions where the model has no photon do not count.
+
+    Returns a [`gammajax.SensitivityMap`][]. Raises `ValueError` for weights, for a model without any density, for a
+    significance that is not positive, and as `ts_map` does for grids.
+
+    >>> import gammajax as gj
+    >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=3600.0, energy_range=(1.0, 5.0), offset_max=1.0)
+    >>> found = gj.sensitivity_map(gj.InstrumentBackground(), run, width=1.0, step=0.25, progress=False)
+    >>> bool(found.flux[2, 2] < found.flux[0, 0])  # lowest near the pointing
+    True
+    """
+    observations = as_tuple(observations)
+    if isinstance(model, Mixture) and model.weighted:
+        raise ValueError("a sensitivity map needs absolute fluxes: a model without weights")
+    if not (np.isfinite(significance) and significance > 0):
+        raise ValueError(f"significance must be a positive number of standard deviations, not {significance!r}")
+    middle, lon, lat, inside = _pixels(observations, center, width, step)
+    source = _source(spectrum, sigma, lon[inside], lat[inside])
+    with Progress(progress, "sensitivity map", DELAY) as shown:
+        shown.say("tables of the response")
+        table = MovableSource.init(source, observations, lon[inside], lat[inside])
+        points, weight, reach = _quadrature(table, source, observations, lon[inside], lat[inside], excluded=False)
+        shown.say("density of the model")
+        parts = intensity(model, observations, points)
+        parts = parts.values() if isinstance(parts, dict) else [parts]
+        density = np.sum([np.asarray(part, np.float64) for part in parts], axis=0)
+        some = np.flatnonzero(density > 0)
+        if not some.size:
+            raise ValueError("the model expects no photons in the selections: it needs a background")
+        columns = _columns(table, points[some], density[some], weight[some])
+
+        def evaluate(device, some, position, padded):
+            ratio = _ratios(table, device, some, position)
+            return detectable(ratio, device["weight"][some] * device["density"][some], jnp.asarray(float(significance)))
+
+        norm, counts = _over_tiles(table, columns, lon, lat, inside, reach, evaluate, 2, shown)
+    span, flux = _flux(source.spectrum, observations)
+    return SensitivityMap(
+        str(observations[0].frame),
+        middle,
+        float(step),
+        lon,
+        lat,
+        norm * flux,
+        counts,
+        span,
+        float(significance),
+        None if sigma is None else float(sigma),
     )
 
 
@@ -241,9 +385,39 @@ def _checked(posterior) -> tuple:
         raise ValueError("a TS map needs events; this posterior has cells: make it with the events themselves")
     if distributed.spans(posterior):
         raise ValueError("a TS map is made in one process; this posterior is shared by several")
-    if any(one.exclusion is not None and one.excludes for one in observations):
-        raise ValueError("a TS map cannot leave out excluded sky: make the posterior of observations without exclusion")
     return tuple(observations)
+
+
+def _pixels(observations, center, width, step) -> tuple[tuple[float, float], np.ndarray, np.ndarray, np.ndarray]:
+    """Center, longitudes and latitudes [deg] of the pixels [y, x], and which of them lie in a field of view."""
+    if center is None:
+        lon, lat = mean_direction(*np.array([[one.lon, one.lat] for one in observations], np.float64).T)
+        center = lon % 360.0, lat
+    center, width, step = _checked_grid(center, width, step)
+    lon, lat = tangent_grid(center, width, step)
+    inside = np.zeros(lon.shape, bool)
+    for one in observations:
+        inside |= separation_on_host(lon, lat, float(one.lon), float(one.lat)) <= float(one.offset_max)
+    if not inside.any():
+        raise ValueError(f"no pixel about {center} deg lies in a field of view of the observations")
+    return center, lon, lat, inside
+
+
+def _source(spectrum, sigma, lon, lat) -> Source:
+    """The source that is looked for, at the first of the positions [deg]."""
+    if sigma is not None and not (np.isfinite(sigma) and sigma > 0):
+        raise ValueError(f"sigma must be a positive width [deg], or None for a point, not {sigma!r}")
+    spectrum = PowerLaw(2.0, UNIT) if spectrum is None else spectrum
+    if not isinstance(spectrum, Spectrum):
+        raise ValueError(f"spectrum must be a spectrum such as gammajax.PowerLaw(2.0, 1e-12), not {spectrum!r}")
+    place = float(lon[0]), float(lat[0])
+    return Source(spectrum, Point(*place) if sigma is None else Gaussian(*place, float(sigma)))
+
+
+def _flux(spectrum, observations) -> tuple[tuple[float, float], float]:
+    """Energies [TeV] of all selections, and the flux [cm^-2 s^-1] of a spectrum between them."""
+    span = min(float(one.energy_min) for one in observations), max(float(one.energy_max) for one in observations)
+    return span, float(np.asarray(spectrum.integral(jnp.asarray(span))).sum())
 
 
 def _checked_grid(center, width, step):
@@ -257,7 +431,7 @@ def _checked_grid(center, width, step):
         raise ValueError(f"width must be one or two sizes from the step to {WIDEST:g} deg, not {width!r}")
     if np.prod(size / step) > MOST:
         raise ValueError(f"the map would have {np.prod(size / step):.2g} pixels, more than {MOST}: use a larger step")
-    return tuple(map(float, place)), tuple(map(float, size)), float(step)
+    return (float(place[0]), float(place[1])), (float(size[0]), float(size[1])), float(step)
 
 
 def _parameters(posterior, best):
@@ -267,46 +441,117 @@ def _parameters(posterior, best):
 
 
 def _events_of(posterior, parameters, table) -> dict[str, np.ndarray]:
-    """Columns of the events for the table, with the density of the model; one more at the end stands for padding."""
+    """Columns of the events for the table, with the density of the model."""
     density = np.asarray(eqx.filter_jit(lambda posterior, p: posterior.density(p))(posterior, parameters), np.float64)
-    valid, data = np.asarray(posterior.count) > 0, posterior.data
-    lon, lat, energy, run = (np.asarray(part)[valid] for part in (data.lon, data.lat, data.energy, data.observation))
+    valid = np.asarray(posterior.count) > 0
+    return _columns(table, posterior.data, density[valid], valid=valid)
+
+
+def _columns(table, events, density, weight: Any = 1.0, valid: Any = slice(None)) -> dict[str, np.ndarray]:
+    """Columns of events for the table, with a density and weight; one more at the end stands for padding."""
+    lon, lat, energy, run = (
+        np.asarray(part)[valid] for part in (events.lon, events.lat, events.energy, events.observation)
+    )
     dtype = jnp.zeros(()).dtype
     return {
         "vector": np.append(table.vectors(lon, lat), np.full((1, 3), 2.0), 0).astype(dtype),
         "place": np.append(table.energies(energy), 0.0).astype(dtype),
         "energy": np.append(energy, 1.0).astype(dtype),
         "run": np.append(run, 0).astype(np.int32),
-        "density": np.append(density[valid], 1.0).astype(dtype),
+        "density": np.append(density, 1.0).astype(dtype),
+        "weight": np.append(np.broadcast_to(weight, energy.shape), 0.0).astype(dtype),
     }
 
 
-def _searched(table, columns, lon, lat, inside, counts, n_sigma_ul, shown):
-    """Norm, error, limit and TS of all pixels [y, x]."""
-    tiles, near = _tiles(table, columns["vector"][:-1].astype(np.float64), lon, lat, inside)
+def _quadrature(
+    table, source, observations, lon, lat, excluded: bool
+) -> tuple[Events, Float[np.ndarray, " point"], float]:
+    """Points in the selected, or the `excluded`, sky near pixels, their weights [TeV sr], and a radius [deg].
+
+    Equal-area pixels about each pointing, or those of the exclusion, times Gauss-Legendre nodes in ln E'.
+    Within the radius are most photons of a source.
+    """
+    is_point = isinstance(source.morphology, Point)
+    width = float(table.radii.step) / (POINT_STEP if is_point else STEP)
+    radius = max(_contained(one) for one in observations) + 3.0 * float(source.morphology.scale)
+    radius = table.reach if excluded else min(radius, table.reach)
+    middle = mean_direction(lon, lat)
+    near = float(separation_on_host(lon, lat, *middle).max()) + radius
+    parts = []
+    for number, one in enumerate(observations):
+        if not excluded:
+            pixel = float(np.clip(PIXEL * width, *PIXELS))
+            grid = Grid(one.lon, one.lat, pixel, float(one.offset_max))
+            some = np.asarray(one.selected(*grid.directions()))
+        elif one.exclusion is None or not one.excludes:
+            continue
+        else:  # pixels of the raster, as in the engines
+            grid, some = one.exclusion.grid, np.asarray(one.exclusion.excluded)
+        x, y = (np.asarray(angle, np.float64) for angle in grid.directions())
+        some = some & (separation_on_host(x, y, float(one.lon), float(one.lat)) <= float(one.offset_max))
+        some = some & (separation_on_host(x, y, *middle) <= near)
+        ends = np.log([float(one.energy_min), float(one.energy_max)])
+        node, share = np.polynomial.legendre.leggauss(max(int(np.ceil(ENERGIES * np.ptp(ends) / np.log(10.0))), 3))
+        energy = np.exp(ends[0] + 0.5 * np.ptp(ends) * (node + 1.0))
+        weight = np.full((some.sum(), 1), float(grid.solid_angle)) * (0.5 * np.ptp(ends) * share * energy)
+        shape = weight.shape
+        columns = np.broadcast_to(energy, shape), *(np.broadcast_to(a[some][:, None], shape) for a in (x, y))
+        parts.append([*(column.ravel() for column in columns), np.full(weight.size, number), weight.ravel()])
+    energy, x, y, run, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Events(energy, x, y, run.astype(int)), weight, radius
+
+
+def _contained(observation) -> float:
+    """Radius [deg] with most photons, of the widest point spread function in the selection."""
+    energy = jnp.geomspace(float(observation.energy_min), float(observation.energy_max), 8)
+    offset = jnp.asarray([0.0, 0.5, 1.0]) * float(observation.offset_max)
+    e, o = (part.ravel() for part in jnp.meshgrid(energy, offset))
+    return float(psf_quantile(observation.response.psf, e, o, jnp.full(e.shape, CONTAINED)).max())
+
+
+def _with_exclusion(table, source, observations, lon, lat, inside, counts, shown):
+    """Expected counts without those in excluded sky, and the pixels that keep some."""
+    points, weight, _ = _quadrature(table, source, observations, lon[inside], lat[inside], excluded=True)
+    columns = _columns(table, points, np.ones(len(points)), weight)
+
+    def evaluate(device, some, position, padded):
+        return [(_ratios(table, device, some, position) * device["weight"][some][:, None]).sum(0)]
+
+    (lost,) = _over_tiles(table, columns, lon, lat, inside, table.reach, evaluate, 1, shown)
+    left = counts - lost
+    kept = inside & (left > LEAST_LEFT * counts)
+    if not kept.any():
+        raise ValueError("the excluded sky leaves nothing of the map")
+    return np.where(kept, left, np.nan), kept
+
+
+def _over_tiles(table, columns, lon, lat, inside, reach: float, evaluate: Callable, number: int, shown) -> np.ndarray:
+    """Values [number, y, x] of all pixels inside, NaN elsewhere, by `evaluate` for the rows within reach of each tile.
+
+    It takes the columns on the device, indices of rows, the positions and numbers of the pixels. The last row of the
+    `columns` stands for padding.
+    """
+    tiles, near = _tiles(table, columns["vector"][:-1].astype(np.float64), lon, lat, inside, reach)
     sizes = [max(part.size, 1) for part in near]
-    most = max(LEAST_EVENTS, 2 ** int(np.ceil(np.log2(max(sizes)))))
+    most = max(LEAST_EVENTS, 2 ** int(np.ceil(np.log2(max(sizes, default=1)))))
     classes = [max(most >> i, LEAST_EVENTS) for i in range(SIZES)]
-    result = np.full((4, lon.size), np.nan)
+    result = np.full((number, lon.size), np.nan)
     vectors = table.vectors(lon.ravel(), lat.ravel())
     padding = columns["energy"].size - 1
     device = {name: jnp.asarray(column) for name, column in columns.items()}
-    for done, (pixels, events, size) in enumerate(zip(tiles, near, sizes, strict=True)):
+    for done, (pixels, rows, size) in enumerate(zip(tiles, near, sizes, strict=True)):
         length = min(one for one in classes if one >= size)
-        some = np.append(events, np.full(length - events.size, padding)).astype(np.int32)
+        some = np.append(rows, np.full(length - rows.size, padding)).astype(np.int32)
         padded = np.resize(pixels, TILE**2)
         position = jnp.asarray(vectors[padded], device["energy"].dtype)
-        expected = jnp.asarray(counts.ravel()[padded], device["energy"].dtype)
-        # a program of its own: compilers repeat the lookups in every sum otherwise
-        ratio = _ratios(table, device, jnp.asarray(some), position)
-        values = search(ratio, expected, jnp.asarray(n_sigma_ul))
+        values = evaluate(device, jnp.asarray(some), position, padded)
         result[:, pixels] = np.stack(values)[:, : pixels.size]
         shown.update((done + 1) / len(tiles), f"{done + 1} of {len(tiles)} tiles")
-    return tuple(part.reshape(lon.shape) for part in result)
+    return result.reshape(number, *lon.shape)
 
 
-def _tiles(table, events, lon, lat, inside) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Pixels inside of each square of the map, and the events within reach of any of them."""
+def _tiles(table, events, lon, lat, inside, reach: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Pixels inside of each square of the map, and the events within reach [deg] of any of them."""
     number = np.arange(lon.size).reshape(lon.shape)
     tiles, near = [], []
     for y in range(0, lon.shape[0], TILE):
@@ -319,9 +564,9 @@ def _tiles(table, events, lon, lat, inside) -> tuple[list[np.ndarray], list[np.n
             middle = 0.5 * (vectors.min(0) + vectors.max(0))
             radius = np.sqrt(((vectors - middle) ** 2).sum(1).max())
             # a chord is shorter than its arc
-            reach = np.radians(table.reach) + radius + 1e-6
+            largest = np.radians(reach) + radius + 1e-6
             tiles.append(pixels)
-            near.append(np.flatnonzero(((events - middle) ** 2).sum(1) <= reach**2))
+            near.append(np.flatnonzero(((events - middle) ** 2).sum(1) <= largest**2))
     return tiles, near
 
 
@@ -387,3 +632,36 @@ def search(
     away, _, _ = jax.lax.while_loop(falling, descend, (start, jnp.full_like(counts, jnp.inf), 0))
     error = jnp.where(some, error, jnp.nan)
     return norm / counts, error / counts, (norm + away) / counts, jnp.maximum(ts, 0.0)
+
+
+@eqx.filter_jit
+def detectable(
+    ratio: Float[Array, "point pixel"], counts: Float[Array, " point"], significance: Float[Array, ""] | float
+) -> tuple[Float[Array, " pixel"], Float[Array, " pixel"]]:
+    """Norm A with q(A) = 2 Sum counts [(1 + A ratio) ln(1 + A ratio) - A ratio] = significance^2, and its counts.
+
+    Newton's method for sqrt(q), which is concave in A: from the norm of many counts, which is too small, steps
+    never pass the solution. NaN without any signal.
+    """
+    counts = counts[:, None]
+    square = (counts * ratio**2).sum(0)
+    some = square > 0
+    start = significance / jnp.sqrt(jnp.where(some, square, 1.0))
+
+    def climb(state):
+        norm, _, step = state
+        x = norm * ratio
+        log = jnp.log1p(x)
+        # differences of nearly equal numbers below
+        part = jnp.where(x < 0.03, x**2 * (0.5 - x / 6.0 + x**2 / 12.0), (1.0 + x) * log - x)
+        root = jnp.sqrt(jnp.maximum(2.0 * (counts * part).sum(0), 1e-30))
+        slope = (counts * ratio * log).sum(0) / root
+        wanted = norm + jnp.maximum(significance - root, 0.0) / jnp.where(slope > 0, slope, 1.0)
+        return wanted, (wanted - norm) / wanted, step + 1
+
+    def moving(state):
+        return (state[2] < DETECT_STEPS) & jnp.any(jnp.where(some, state[1], 0.0) > 1e-4)
+
+    norm, _, _ = jax.lax.while_loop(moving, climb, (start, jnp.ones_like(start), 0))
+    norm = jnp.where(some, norm, jnp.nan)
+    return norm, norm * (counts * ratio).sum(0)

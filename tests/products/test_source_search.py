@@ -13,7 +13,9 @@ from scipy.optimize import minimize_scalar, root_scalar
 
 import gammajax as gj
 from gammajax.engines.movable import MovableSource
-from gammajax.products.source_search import search, tangent_grid
+from gammajax.instrument.observation import Exclusion
+from gammajax.instrument.sky import Grid
+from gammajax.products.source_search import detectable, search, tangent_grid
 
 OPTIONS = {"per_decade": 12.0, "progress": False}
 PRIORS = {"norm": dist.Uniform(0.2, 5.0)}
@@ -193,3 +195,85 @@ def test_what_cannot_be_done_is_refused_in_one_line(posterior, runs, events):
 def test_grid_of_one_pixel_is_its_center():
     lon, lat = tangent_grid((10.0, 60.0), (0.1, 0.1), 0.1)
     assert lon == pytest.approx(10.0) and lat == pytest.approx(60.0)
+
+
+def test_excluded_sky_leaves_the_expected_counts(runs, events):
+    """Those of the kernel engine, which leaves it out in its own way; nothing is known in its middle."""
+    grid = Grid(PLACE[0] - 0.3, PLACE[1], 0.02, 0.25)
+    hole = Exclusion(grid, jnp.ones((grid.size, grid.size), bool))
+    holed = [eqx.tree_at(lambda o: o.exclusion, run, hole, is_leaf=lambda x: x is None) for run in runs]
+    kept = events[~np.asarray(hole(jnp.asarray(events.lon), jnp.asarray(events.lat)))]
+    assert 10 < len(kept) < len(events)
+    posterior = gj.Posterior(lambda p: gj.Mixture(sky=sky(p["norm"])), PRIORS, holed, kept, **OPTIONS)
+    found = gj.ts_map(
+        posterior, center=PLACE, width=1.0, step=0.1, spectrum=SPECTRUM, best={"norm": 1.0}, progress=False
+    )
+    away = np.hypot(found.lon - grid.lon, found.lat - grid.lat)
+    assert np.isnan(found.ts[away < 0.02]).all() and np.isfinite(found.ts[away > 0.4]).all()
+    source_there = np.hypot(found.lon - PLACE[0], found.lat - PLACE[1]) < 0.1
+    assert found.sqrt_ts[source_there].max() > 8.0
+    edge = np.unravel_index(np.argmin(np.abs(away - 0.28) + np.isnan(found.ts)), away.shape)
+    source = gj.Source(SPECTRUM, gj.Point(float(found.lon[edge]), float(found.lat[edge])))
+    with_hole, whole = (float(gj.expected_counts(source, some, per_decade=40.0)) for some in (holed, runs))
+    assert with_hole < 0.9 * whole
+    assert found.counts_ref[edge] == pytest.approx(with_hole, abs=0.01 * whole)
+
+
+def test_detectable_is_the_closed_form():
+    """One bin: Z^2 = 2 [(s + b) ln(1 + s / b) - s] (Cowan et al. 2011)."""
+    b, unit = np.array([0.5, 20.0, 1e5]), np.array([2.0, 1.0, 3.0])
+    ratio = jnp.asarray(np.diag(unit / b), float)
+    norm, counts = (np.asarray(part, float) for part in detectable(ratio, jnp.asarray(b, float), 5.0))
+    np.testing.assert_allclose(counts, norm * unit, rtol=1e-5)
+    np.testing.assert_allclose(np.sqrt(2.0 * ((counts + b) * np.log1p(counts / b) - counts)), 5.0, rtol=1e-3)
+
+
+@pytest.mark.parametrize("sigma", [None, 0.15])
+def test_sensitivity_is_that_of_one_position(runs, sigma):
+    found = gj.sensitivity_map(sky(1.0), runs, width=0.4, step=0.2, spectrum=SPECTRUM, sigma=sigma, progress=False)
+    place = float(found.lon[0, 1]), float(found.lat[0, 1])
+    shape = gj.Point(*place) if sigma is None else gj.Gaussian(*place, sigma)
+
+    def model(p):
+        source = gj.Source(gj.PowerLaw(p["index"], 1e-12 * p["flux"]), shape)
+        return gj.Mixture(source=source, sky=sky(1.0))
+
+    one = gj.sensitivity(
+        jax.random.key(1),
+        model,
+        {"index": dist.Uniform(1.0, 3.0), "flux": dist.Uniform(0.0, 100.0)},
+        runs,
+        {"index": 2.0, "flux": 3.0},
+        scale="flux",
+        along="index",
+        values=[2.0],
+        points=6000,
+        **OPTIONS,
+    )
+    flux = found.flux[0, 1] / float(SPECTRUM.integral(jnp.asarray(found.energy_range)).sum())
+    assert flux == pytest.approx(one.discovery[0], rel=0.03)
+    expected = float(gj.expected_counts(gj.Source(SPECTRUM, shape), runs)) * flux
+    assert found.npred[0, 1] == pytest.approx(expected, rel=0.05)  # of the photons, 2 % are farther away
+
+
+def test_sensitivity_files_figures_and_errors(runs, tmp_path):
+    from gammapy.maps import Map as GammapyMap
+
+    Map: Any = GammapyMap
+    found = gj.sensitivity_map(sky(1.0), runs, width=2.6, step=0.2, progress=False)
+    assert np.isnan(found.flux[0, 0]) and np.nanargmin(found.flux) not in (0, found.flux.size - 1)
+    theirs = Map.read(found.write(tmp_path / "sensitivity.fits"), hdu="FLUX")
+    np.testing.assert_allclose(theirs.data, found.flux, rtol=1e-6)
+    axes = found.plot()
+    assert faults(axes.figure) == []
+    usual = {"width": 1.0, "step": 0.5, "progress": False}
+    source = gj.Source(SPECTRUM, gj.Point(*PLACE))
+    weighted = gj.Mixture(source=source, sky=sky(1.0), weights={"source": 0.1})
+    for message, model, changed in (
+        ("needs absolute fluxes", weighted, {}),
+        ("significance must be", sky(1.0), {"significance": 0.0}),
+        ("needs a background", sky(0.0), {}),
+        ("no pixel", sky(1.0), {"center": (50.0, 0.0)}),
+    ):
+        with pytest.raises(ValueError, match=message):
+            gj.sensitivity_map(model, runs, **usual, **changed)
