@@ -72,7 +72,7 @@ def predict(key, posterior, samples: dict, edges, events: int | None = None) -> 
         by_draw = _counts(posterior.model, name, points, median, drawn, inverse, at_migra, jnp.asarray(edges), setting)
         counts.append((np.asarray(by_draw, np.float64) * scale[:, i, None])[1:, 1:-1])
         at_median = np.asarray(_weights(posterior.model, name, median, drawn, inverse, setting), np.float64)
-        at_median *= scale[0, i]
+        at_median = at_median * scale[0, i]  # a view of a device array cannot be written
         if at_migra is not None:
             at_median *= _selected(drawn, posterior.observations)
         variance = variance + np.bincount(bin_, at_median**2, len(edges) + 1)[1:-1]

@@ -157,6 +157,10 @@ MADE = {
     ),
     gj.FluxPoints: (lambda o, p: flux_points(), ["source", "1 to 3 TeV", "cm^-2 s^-1"]),
     gj.LightCurve: (lambda o, p: light_curve(), ["source", "2 bins", "cm^-2 s^-1", "chi-square"]),
+    gj.SensitivityMap: (
+        lambda o, p: gj.SensitivityMap("icrs", (0.0, 0.0), 0.1, *(4 * [np.ones((2, 2))]), (1.0, 10.0)),
+        ["a point at 5", "2 x 2 pixels", "1 to 10 TeV"],
+    ),
     gj.TSMap: (lambda o, p: significances(), ["a point", "2 x 2 pixels", "sqrt(TS)", "1 to 10 TeV"]),
     gj.CheckedQuantity: (lambda o, p: quantity(), ["energy", "2 bins", "p = 0.7", "2 to 4 TeV", "sigma"]),
     gj.ResidualMaps: (lambda o, p: residual_maps(), ["events", "3 x 3", "deg"]),
@@ -281,6 +285,10 @@ MADE = {
     ),
     gj.Fit: (lambda o, p: fit(), ["index = 2.25 +- 2.2", "ratios[1] = 0.75 +- 0.75"]),
     gj.Constant: (lambda o, p: gj.Constant(), ["lon=0 deg"]),
+    gj.EnergyDependent: (
+        lambda o, p: gj.EnergyDependent(gj.Gaussian(0.0, 0.0, 0.2), (0.1, 100.0), [2.0, 0.5]),
+        ["sigma=0.2 deg"],
+    ),
     gj.Disk: (lambda o, p: gj.Disk(0.0, 0.0, 0.3), ["r_0=0.3 deg", "edge=0.01 deg"]),
     gj.Ring: (lambda o, p: gj.Ring(0.0, 0.0, 0.3, 0.1), ["r_0=0.3 deg", "width=0.1 deg"]),
     gj.Shell: (lambda o, p: gj.Shell(0.0, 0.0, 0.3, 0.1), ["radius_in=0.3 deg", "width=0.1 deg"]),
