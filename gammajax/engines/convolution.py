@@ -304,7 +304,9 @@ def fold_coefficients(
     """
     grid = plan.grid(morphology, observation)
     source, order = plan.source_grid(morphology, observation), 3 if plan.wide or plan.divide > 1 else 8
-    fractions = np.asarray(plane_fractions(morphology, source, jnp.asarray(energy), order, plan.least))
+    # as an array: a number would be part of the program
+    least = jnp.asarray(plan.least, float)
+    fractions = np.asarray(plane_fractions(morphology, source, jnp.asarray(energy), order, least))
     offsets = np.asarray(pixel_offsets(observation, source), np.float64)
     maps = jnp.zeros((grid.size**2, energy.size, len(plan.offsets)), jnp.float32)
     for m in range(len(plan.offsets)):

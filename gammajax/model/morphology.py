@@ -94,7 +94,7 @@ class Morphology(eqx.Module):
         """Root mean square distance [deg] from the centre along one axis, for morphologies with `sizes`."""
         raise TypeError(f"a {type(self).__name__} has no size")
 
-    def at_least(self, spread: float) -> "Morphology":
+    def at_least(self, spread: Scalar | float) -> "Morphology":
         """The same form with at least this `spread` [deg], so that pixels can resolve it.
 
         The change is invisible for a spread much narrower than the point spread function.
