@@ -279,10 +279,11 @@ def disk(parent: Path) -> dict:
             continue
         rescued = re.search(r"the posterior is in (\S+posterior.nc)", said)
         errors = [line for line in said.splitlines() if line.startswith("error:")]
+        line = errors[0].replace(str(folder), "") if errors else ""
         results = [folder / "kept" / NAME, *([] if rescued is None else [Path(rescued[1]).parent])]
         found[name] = {
             "status": status,
-            "said": errors[0].replace(str(folder), "")[:160] if errors else "",
+            "said": line.replace(tempfile.gettempdir(), "$TMPDIR")[:160],
             "one_line": "Traceback" not in said + said_again and bool(errors) == bool(status),
             "resumed": again,
             "same_bits": all(bits(one) == expected for one in results),

@@ -54,15 +54,11 @@ def write_events(path, events: Events, observations, overwrite: bool = False) ->
     if events.observation.max(initial=-1) >= len(observations):
         raise ValueError(f"events belong to {events.observation.max() + 1} observations, {len(observations)} are given")
     numbers = _numbers(observations)
-    files = {
-        f"obs_{i}.fits.gz": _hdus(events, k, o, i) for k, (o, i) in enumerate(zip(observations, numbers, strict=True))
-    }
+    files, spans = {}, []
+    for k, (one, i) in enumerate(zip(observations, numbers, strict=True)):
+        spans.append(_spans(one, None if events.time is None else events.time[events.observation == k]))
+        files[f"obs_{i}.fits.gz"] = _hdus(events, k, one, i, spans[-1])
     files["hdu-index.fits.gz"] = fits.HDUList([fits.PrimaryHDU(), _hdu_index(numbers)])
-    members = [events.observation == number for number in range(len(observations))]
-    spans = [
-        _spans(o, None if events.time is None else events.time[m])[0]
-        for o, m in zip(observations, members, strict=True)
-    ]
     files["obs-index.fits.gz"] = fits.HDUList([fits.PrimaryHDU(), _obs_index(observations, numbers, spans)])
     if not overwrite:
         for name in files:
@@ -133,12 +129,12 @@ def _read_columns(table, frame, where):
     return {**read, "time": START + read["time"] / DAY} if "time" in read else read
 
 
-def _hdus(events, number, observation, obs_id):
+def _hdus(events, number, observation, obs_id, spans):
     from astropy.io import fits
 
     rows = np.flatnonzero(events.observation == number)
-    spans, time = _spans(observation, None if events.time is None else events.time[rows])
-    time = np.full(rows.size, spans[0, 0]) if time is None else time
+    # without times, the start of the run
+    time = np.full(rows.size, spans[0, 0]) if events.time is None else _seconds(events.time[rows])
     columns = [_fits_column("EVENT_ID", rows), _fits_column("TIME", time, "s")]
     columns += [_fits_column("ENERGY", events.energy[rows], "TeV")]
     columns += _directions(events.lon[rows], events.lat[rows], observation.frame, "")
@@ -167,15 +163,17 @@ def _hdus(events, number, observation, obs_id):
     )
 
 
-def _spans(observation, time) -> tuple[np.ndarray, np.ndarray | None]:
-    """Good time intervals and times of events [s] after the reference of the files."""
-    seconds = None if time is None else (time - START) * DAY
+def _seconds(mjd):
+    """Time [s] after the reference of the files."""
+    return (mjd - START) * DAY
+
+
+def _spans(observation, time) -> np.ndarray:
+    """Good time intervals [s], or the livetime from the first of the times (MJD) on, or from the reference."""
     if observation.good_time is not None:
-        spans = (observation.good_time - START) * DAY
-    else:
-        first = 0.0 if seconds is None or not seconds.size else seconds.min()
-        spans = np.array([[first, first + float(observation.livetime)]])
-    return spans, seconds
+        return _seconds(observation.good_time)
+    first = 0.0 if time is None or not time.size else _seconds(time.min())
+    return np.array([[first, first + float(observation.livetime)]])
 
 
 def _times(observation, spans) -> dict[str, float]:

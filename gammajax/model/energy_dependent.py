@@ -162,12 +162,7 @@ class ShapeSlice(Morphology):
         return self.shape.lat
 
     def brightness(self, lon, lat):
-        leaves, kind = jax.tree.flatten(self.shape)
-
-        def one(lon, lat, *leaves):
-            return jax.tree.unflatten(kind, leaves).brightness(lon, lat)
-
-        return jnp.vectorize(one)(lon, lat, *leaves)
+        return self._each(lambda shape, lon, lat: shape.brightness(lon, lat), lon, lat)
 
     def sample(self, key, size, reach=180.0):
         """Random directions (lon, lat) [deg], one for each of `size` energies."""
@@ -182,12 +177,17 @@ class ShapeSlice(Morphology):
 
     @property
     def radius(self):
-        return self._all("radius").max()
+        return self._each(lambda shape: jnp.asarray(shape.radius)).max()
 
     @property
     def scale(self):
-        return self._all("scale").min()
+        return self._each(lambda shape: jnp.asarray(shape.scale)).min()
 
-    def _all(self, name):
+    def _each(self, function, *arguments):
+        """A function of the shape at every energy, and of arguments that broadcast against the energies."""
         leaves, kind = jax.tree.flatten(self.shape)
-        return jnp.vectorize(lambda *leaves: jnp.asarray(getattr(jax.tree.unflatten(kind, leaves), name)))(*leaves)
+
+        def one(*values):
+            return function(jax.tree.unflatten(kind, values[: len(leaves)]), *values[len(leaves) :])
+
+        return jnp.vectorize(one)(*leaves, *arguments)

@@ -348,13 +348,6 @@ def require_component(model: Any, function: str) -> None:
         )
 
 
-def require_steady(component: Any, function: str) -> None:
-    """Raise `ValueError` for a source that changes in time, alone or in a mixture, which a function does not know."""
-    parts = component.components.values() if isinstance(component, Mixture) else [component]
-    if any(isinstance(part, Source) and part.time is not None for part in parts):
-        raise ValueError(f"{function} does not know factors in time: leave out time= of the sources")
-
-
 def missing(name: str, known, lacks: str) -> str:
     """Message for a parameter that a model reads and that has no prior or value."""
     return f"the model reads parameter {name!r}, which has no {lacks}; known: {', '.join(sorted(known)) or 'none'}"

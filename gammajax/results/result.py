@@ -396,15 +396,15 @@ class Result:
     @classmethod
     def load(cls, path) -> "Result":
         """Read a file that `save` wrote. Raises `FileNotFoundError`, or `ValueError` for other files."""
-        import h5netcdf
+        import h5py
         import xarray
 
-        # h5netcdf closes a damaged file that it could not open, and misses this then, with a traceback on the terminal
-        h5netcdf.File._writable = getattr(h5netcdf.File, "_writable", False)  # pyright: ignore
         path = Path(path)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file")
         try:
+            with h5py.File(path) as file:  # h5netcdf leaves a traceback on the terminal where these are damaged
+                dict(file.attrs)
             tree = xarray.load_datatree(path, engine="h5netcdf")
         except Exception as error:  # h5py, h5netcdf and xarray raise a dozen kinds for damaged bytes
             raise ValueError(f"{path}: not a NetCDF file, or a damaged one ({type(error).__name__})") from error
