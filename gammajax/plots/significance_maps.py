@@ -46,9 +46,10 @@ def _drawn(found, values, ax, label: str, extend: str, limits):
     from gammajax.common.ticks import PlainLinear
 
     with rc_context({**STYLE, "axes.spines.top": True, "axes.spines.right": True}):
-        if ax is None:
-            ax = Figure(figsize=(6.4, 5.4), layout="constrained").subplots()
         rows, columns = values.shape
+        if ax is None:  # as high as the map, so that the colour bar is no higher
+            height = 0.8 + 4.6 * float(np.clip(rows / columns, 0.4, 1.6))
+            ax = Figure(figsize=(6.4, height), layout="constrained").subplots()
         row, column = found.lon[rows // 2], found.lat[:, columns // 2]
         half = 0.5 * found.step
         stretch = np.cos(np.radians(found.center[1]))
