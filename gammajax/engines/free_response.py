@@ -9,10 +9,10 @@ The fold engine sums over true energies before the events, so most changes cost 
 Others change the tables, those of each run if runs differ:
 
 - energy resolution: D'(E'|E) = D(m + (E' - m) / k | E) / k about the mean m of the profile, from the cumulative table,
-  which keeps the means over steps and cells exact. For cells the energy scale as well.
+  which keeps the means over steps and cells exact. Tabulated for a few k, and interpolated by polynomials in ln k. For
+  cells the energy scale as well: with it, they take the cumulative table at every call.
 - area that changes with energy: a factor at the true-energy nodes.
-- width of the point spread function: point spread functions are tabulated for a few widths, and interpolated by
-  polynomials in the logarithm of the width.
+- width of the point spread function: tabulated for a few widths, and interpolated as well.
 """
 
 import math
@@ -32,16 +32,18 @@ from gammajax.instrument.response import Response
 from gammajax.instrument.runs import Runs
 from gammajax.model.response_change import ResponseChange, piecewise_mean, scaled_psf
 
+ENDS = 64  # of intervals at a time
 AREA = ("effective_area_tilt", "effective_area_spline")
-# widths of point spread functions: their least number, and more for a wider range of ln(width)
-WIDTHS, WIDTHS_PER_RANGE = 4, 8.0
+# tabulated factors on a width: their least number, and more for a wider range of its logarithm
+WIDTHS, WIDTHS_PER_RANGE = 4, 4.0
 
 
 class FreeResponse(eqx.Module):
     """What does not depend on the change; see the head of the module.
 
     - `mean`: of y = E'/E. `ends` [TeV] of intervals of E', with the `scale` of their means, and the `matrix` from means
-      to spline coefficients. `log_widths` of the tabulated point spread functions.
+      to spline coefficients. `log_widths` of the tabulated point spread functions, and `log_resolutions` of the
+      `tabulated` A D and its `coarse` part; these are None if the cumulative table is taken at every call.
     - `names` of the free fields; `per_run`: whether tables are those of runs, not of responses; `cells`: whether the
       energy scale changes tables; `every`: see [`gammajax.engines.radial.FreeSource`][].
     """
@@ -54,6 +56,9 @@ class FreeResponse(eqx.Module):
     scale: Float[Array, " interval"]
     matrix: Float[Array, "interval interval"]
     log_widths: Float[Array, " width"]
+    log_resolutions: Float[Array, " resolution"]
+    tabulated: Float[Array, "resolution response offset interval energy"] | None
+    coarse: Float[Array, "resolution response offset coarse energy"] | None
     names: tuple[str, ...] = eqx.field(static=True)
     per_run: bool = eqx.field(static=True)
     cells: bool = eqx.field(static=True)
@@ -79,7 +84,7 @@ class FreeResponse(eqx.Module):
         dispersion = np.moveaxis(np.asarray(detector.dispersion, np.float64), 2, 3)
         tables = ("energy_resolution", "psf_width", *AREA, *(("energy_scale",) if step is None else ()))
         dtype = detector.area.dtype
-        return cls(
+        free = cls(
             detector,
             detector.cumulative(),
             jnp.asarray(piecewise_mean(np.asarray(detector.y.nodes, np.float64), dispersion), dtype),
@@ -88,11 +93,20 @@ class FreeResponse(eqx.Module):
             jnp.asarray(scale, dtype),
             jnp.asarray(matrix, dtype),
             jnp.asarray(log_widths(changes, names)),
+            jnp.asarray(log_factors(changes, names, "energy_resolution")),
+            None,
+            None,
             names,
             changes[0].varies(*(name for name in tables if name in names)),
             step is None,
             every,
         )
+        if step is None and "energy_scale" in names:
+            return free
+        number = jnp.arange(free.mean.shape[0])
+        each = [_detected(free, number, jnp.exp(factor)) for factor in free.log_resolutions]
+        columns = [jnp.stack(column) for column in zip(*each, strict=True)]
+        return eqx.tree_at(lambda f: (f.tabulated, f.coarse), free, columns, is_leaf=lambda x: x is None)
 
     def table_response(self, runs: Runs) -> Int[Array, " table"]:
         """Index of the response of each table."""
@@ -104,19 +118,29 @@ class FreeResponse(eqx.Module):
         if not changing & set(self.names):
             return None
         response = self.table_response(runs)
-        size = response.size
-        scale = change.energy_scale if self.cells else 0.0
-        columns = [jnp.broadcast_to(value, size) for value in (scale, change.energy_resolution)]
-        factor = jnp.broadcast_to(change.area_factor(self.energy), (size, self.energy.size))
+        factor = jnp.broadcast_to(change.area_factor(self.energy), (response.size, self.energy.size))
+        if self.tabulated is None or self.coarse is None:
+            columns = [
+                jnp.broadcast_to(value, response.size) for value in (change.energy_scale, change.energy_resolution)
+            ]
+            detected, coarse = jax.lax.map(
+                jax.checkpoint(lambda columns: self.detected(*columns)), (response, *columns)
+            )
+        else:
+            weight = lagrange(self.log_resolutions, jnp.log(change.energy_resolution))
+            weight = jnp.broadcast_to(weight, (response.size, weight.shape[-1]))
+            detected, coarse = (
+                sum(weight[:, n, None, None, None] * table[n][response] for n in range(weight.shape[1]))
+                for table in (self.tabulated, self.coarse)
+            )
+        return detected * factor[:, None, None], coarse * factor[:, None, None]
 
-        def one(columns):
-            q, z, resolution, factor = columns
-            limits = jax.lax.map(lambda end: self._below(end, q, z, resolution), self.ends)
-            values = jnp.diff(limits, axis=0) * self.scale[:, None, None]
-            values = (values * factor[:, None] * self.detector.area[q]).transpose(2, 0, 1)
-            return jnp.matmul(self.matrix, values), values[:, :: self.every]
-
-        return jax.lax.map(jax.checkpoint(one), (response, *columns, factor))
+    def detected(self, response, scale, resolution) -> tuple[Array, Array]:
+        """A D of one response [offset, interval, energy] without the factor on the area, and its coarse part."""
+        limits = jax.lax.map(lambda end: self._below(end, response, scale, resolution), self.ends, batch_size=ENDS)
+        values = jnp.diff(limits, axis=0) * self.scale[:, None, None]
+        values = (values * self.detector.area[response]).transpose(2, 0, 1)
+        return jnp.matmul(self.matrix, values), values[:, :: self.every]
 
     def exposure(self, change: ResponseChange, runs: Runs) -> Float[Array, "run energy offset"]:
         """T A times the integral of D over the selected energies [cm^2 s]."""
@@ -143,17 +167,14 @@ class FreeResponse(eqx.Module):
         step, rest = y.nodes[1] - y.nodes[0], at - y.nodes[index]
         return self.cumulative[q, row, index, column] + rest * (low + 0.5 * rest / step * (high - low))
 
-    def widths(self, change: ResponseChange) -> Float[Array, "*run width"]:
-        """Weights of the tabulated widths: Lagrange's polynomials."""
-        u, nodes = jnp.log(change.psf_width)[..., None], self.log_widths
-        u = jnp.clip(u, nodes[0], nodes[-1])
-        others = [jnp.delete(nodes, n, assume_unique_indices=True) for n in range(nodes.size)]
-        return jnp.stack([jnp.prod((u - o) / (nodes[n] - o), axis=-1) for n, o in enumerate(others)], axis=-1)
+    def log_width(self, change: ResponseChange) -> Float[Array, "*run"]:
+        """Logarithm of the width of point spread functions, within the tabulated ones."""
+        return jnp.clip(jnp.log(change.psf_width), self.log_widths[0], self.log_widths[-1])
 
     def blended(self, table: Float[Array, "row ..."], change: ResponseChange, index: Int[Array, " table"] | None):
         """Tables [response and width, ...] at the current width; of the responses `index`, or of all."""
         by_width = table.reshape(-1, self.log_widths.size, *table.shape[1:])
-        weight = self.widths(change)
+        weight = lagrange(self.log_widths, self.log_width(change))
         if weight.ndim == 1:
             shared = jnp.tensordot(weight, by_width, (0, 1)) if weight.size > 1 else by_width[:, 0]
             return shared if index is None else shared[index]
@@ -161,11 +182,23 @@ class FreeResponse(eqx.Module):
         return jax.lax.map(lambda pair: jnp.tensordot(pair[0], by_width[pair[1]], (0, 0)), (weight, index))
 
 
+def lagrange(nodes: Float[Array, " node"], u: Float[Array, "*shape"]) -> Float[Array, "*shape node"]:
+    """Weights of the polynomial through values at the `nodes`."""
+    others = [jnp.delete(nodes, n, assume_unique_indices=True) for n in range(nodes.size)]
+    u = jnp.asarray(u)[..., None]
+    return jnp.stack([jnp.prod((u - o) / (nodes[n] - o), axis=-1) for n, o in enumerate(others)], axis=-1)
+
+
 def log_widths(changes: list[ResponseChange], names: tuple[str, ...]) -> Float[np.ndarray, " width"]:
-    """Chebyshev nodes of ln(psf_width) over the range of the changes; zero if it is not free."""
-    if "psf_width" not in names:
+    """Nodes of ln(psf_width)."""
+    return log_factors(changes, names, "psf_width")
+
+
+def log_factors(changes: list[ResponseChange], names: tuple[str, ...], name: str) -> Float[np.ndarray, " node"]:
+    """Chebyshev nodes of the logarithm of the field `name` over the range of the changes; zero if it is not free."""
+    if name not in names:
         return np.zeros(1)
-    values = np.log(np.concatenate([np.ravel(change.psf_width) for change in changes]))
+    values = np.log(np.concatenate([np.ravel(getattr(change, name)) for change in changes]))
     half, middle = 0.5 * np.ptp(values), 0.5 * (values.max() + values.min())
     count = WIDTHS + math.ceil(WIDTHS_PER_RANGE * half * 2.0)
     # stretched, so that the first and the last node are the ends
@@ -201,3 +234,8 @@ def several_widths(runs: Runs, changes: list[ResponseChange], names: tuple[str, 
         repeated(runs.response * factors.size),
         Aside((runs.observations, responses)),
     )
+
+
+@eqx.filter_jit
+def _detected(free, responses, resolution):
+    return jax.lax.map(lambda response: free.detected(response, 0.0, resolution), responses)

@@ -235,6 +235,13 @@ class Sheet(eqx.Module):
         self, table: Int[Array, " pair"], energy: Float[Array, " pair"], directions: Directions
     ) -> Float[Array, " pair"]:
         """Value [per sr] of pairs of a table and a direction; `energy`: position among the energies."""
+        parts, _ = self.by_offset(table, energy, directions)
+        return sum(parts[1:], start=parts[0])
+
+    def by_offset(
+        self, table: Int[Array, " pair"], energy: Float[Array, " pair"], directions: Directions
+    ) -> tuple[list[Float[Array, " pair"]], Int[Array, " pair"]]:
+        """Terms of the value for the offset nodes of a window, and the first node of the windows."""
         rad = directions.rad
         inside = rad <= self.radii.end
         where = jnp.where(inside, self.radii.position(rad), 1.0)
@@ -247,7 +254,6 @@ class Sheet(eqx.Module):
         across = spline_weights(where - column)
         value = list(jnp.einsum("poar,pa,pr->op", near, taps, across))
         hats = hat_values(sides, self.window)
-        parts = [weighted_sum(part, value) for part in hats]
         if self.spread is not None:
             # the geometric mean of the arithmetic and the harmonic mean replaces the arithmetic one, as in `Folded`
             row = self._coarse(energy, self.spread.shape[2])
@@ -259,9 +265,9 @@ class Sheet(eqx.Module):
             means = [
                 jnp.sqrt(jnp.maximum(weighted_sum(hat, spread) * weighted_sum(hat, inverse), 1e-12)) for hat in hats
             ]
-            parts = [part * sum(hat) / mean for part, hat, mean in zip(parts, hats, means, strict=True)]
-        result = 0.5 * sum(parts)
-        return jnp.where(inside, directions.crowding, 0.0) * result
+            hats = [[part * (sum(hat) / mean) for part in hat] for hat, mean in zip(hats, means, strict=True)]
+        factor = jnp.where(inside, 0.5 * directions.crowding, 0.0)
+        return [factor * (low + high) * part for low, high, part in zip(*hats, value, strict=True)], first
 
     def _coarse(self, energy, count: int) -> Int[Array, " pair"]:
         """Index of the nearest of `count` coarse energies."""
@@ -346,6 +352,11 @@ class Profiles(eqx.Module):
     moments: tuple[Float[Array, "response offset energy node"], ...] | None
     radius: Float[Array, ""]
     linear: bool = eqx.field(static=True)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Numbers of responses, offsets and energies."""
+        return self.values.shape[:3]
 
     @property
     def folded(self) -> Folded:

@@ -78,6 +78,13 @@ class ImageSheet(eqx.Module):
         self, table: Int[Array, " pair"], energy: Float[Array, " pair"], directions: Directions
     ) -> Float[Array, " pair"]:
         """Value [per sr] of pairs of a table and a direction; `energy`: position among the energies."""
+        parts, _ = self.by_offset(table, energy, directions)
+        return sum(parts[1:], start=parts[0])
+
+    def by_offset(
+        self, table: Int[Array, " pair"], energy: Float[Array, " pair"], directions: Directions
+    ) -> tuple[list[Float[Array, " pair"]], Int[Array, " pair"]]:
+        """Terms of the value for the offset nodes of a window, and the first node of the windows."""
         size, basis = self.values.shape[0], self.values.shape[2]
         where = [part / self.step + 0.5 * (size - 1) for part in directions.position]
         inside = (where[0] >= 1.0) & (where[1] >= 1.0) & (where[0] < size - 2.0) & (where[1] < size - 2.0)
@@ -114,7 +121,6 @@ class ImageSheet(eqx.Module):
         weight = weights(first, self.window)
         value = list(jnp.einsum("pmb,pb->mp", weight, image))
         hats = hat_values([[part - first for part in side] for side in sides(weight)], self.window)
-        parts = [weighted_sum(hat, value) for hat in hats]
         if not self.linear:
             # the geometric mean of the arithmetic and the harmonic mean replaces the arithmetic one, as in `Folded`;
             # relative to the largest, powers of the inverse stay in the range of single precision
@@ -122,12 +128,12 @@ class ImageSheet(eqx.Module):
             spread = [jnp.maximum(part / top, LIKE) for part in value]
             inverse = [1.0 / part for part in spread]
             means = [weighted_sum(hat, spread) * weighted_sum(hat, inverse) for hat in hats]
-            parts = [
-                part * sum(hat) * jax.lax.rsqrt(jnp.maximum(mean, 1e-12))
-                for part, hat, mean in zip(parts, hats, means, strict=True)
+            hats = [
+                [part * (sum(hat) * jax.lax.rsqrt(jnp.maximum(mean, 1e-12))) for part in hat]
+                for hat, mean in zip(hats, means, strict=True)
             ]
-        result = 0.5 * sum(parts)
-        return jnp.where(inside, result, 0.0) / SQUARE_DEGREE
+        factor = jnp.where(inside, 0.5 / SQUARE_DEGREE, 0.0)
+        return [factor * (low + high) * part for low, high, part in zip(*hats, value, strict=True)], first
 
     def _sides(self, moments, norm, directions):
         """Offsets [deg] of true directions, one standard deviation below and above their mean."""
@@ -167,6 +173,11 @@ class Images(eqx.Module):
     part: int = eqx.field(static=True)
     linear: bool = eqx.field(static=True)
     span: float = eqx.field(static=True)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Numbers of responses, offsets and energies."""
+        return self.coefficients.shape[:3]
 
     def sheet(self, weight, coarse, window: int) -> ImageSheet:
         """Sum over energies with weights [table, offset, reconstructed energy, energy]; tables are the responses."""

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.ndimage import spline_filter1d
 
+from gammajax.common.parameters import is_same
 from gammajax.engines.convolution import spline_means
 from gammajax.engines.detector import Detector
 from gammajax.engines.energy import EnergyNodes
@@ -38,6 +39,7 @@ from gammajax.engines.hankel import (
     radial_fold,
 )
 from gammajax.engines.images import GROUP, ImageFold, Images
+from gammajax.engines.placed import SPAN, Placed, first_energies
 from gammajax.engines.rows import Rows
 from gammajax.instrument.runs import Runs
 from gammajax.instrument.sky import displace, separation_on_host
@@ -194,7 +196,7 @@ class FreeSource(eqx.Module):
     - Pairs of a row in reach and one of its directions: `run`, `lon`, `lat`, and `place` among the energies. `members`:
       the rows; `weight` of the directions, for events times 1 / E'.
     - `response` and `inside`, the part of each point spread function in the selection by its width, for a free
-      response; otherwise None.
+      response; otherwise None. `placed`: the brightness in the pairs if directions and shape are fixed.
     """
 
     runs: Runs
@@ -213,6 +215,7 @@ class FreeSource(eqx.Module):
     members: Int[Array, " row"]
     response: FreeResponse | None
     inside: "SelectedParts | None"
+    placed: Placed | None
     rows: int = eqx.field(static=True)
     window: int = eqx.field(static=True)
 
@@ -262,6 +265,12 @@ class FreeSource(eqx.Module):
         detected, coarse = reconstructed(detector, runs, nodes, edges, coarse)
         step = fold.offsets[1] - fold.offsets[0]
         span = max(float(_fold(fold, morphology).span) for morphology in morphologies)
+        window = min(math.ceil(span / float(step) - 1e-3) + 2, fold.offsets.size)
+        placed = None
+        if response is not None and rows.mesh is None and mine.size and _stays(morphologies, free):
+            pairs = run, lon.ravel(), lat.ravel(), position
+            placed = _placed(fold, morphologies[0], runs, pairs, response, changes, detected, share, window, rows.dtype)
+            detected = detected.astype(rows.dtype)
         exposure = Exposure.init(detector, runs, nodes, fold.reach, max(float(m.radius) for m in morphologies))
         if isinstance(fold, ImageFold):
             exposure = exposure.smooth(NODE_WIDTH * fold.node_step)
@@ -282,8 +291,9 @@ class FreeSource(eqx.Module):
             rows.place(place),
             response,
             inside,
+            placed,
             rows.total,
-            min(math.ceil(span / float(step) - 1e-3) + 2, fold.offsets.size),
+            window,
         )
 
     def __call__(
@@ -328,7 +338,8 @@ class FreeSource(eqx.Module):
             )
         if free.per_run:
             runs = eqx.tree_at(lambda r: r.response, runs, jnp.arange(runs.lon.size))
-        place = self.place if free.cells else self.place - (jnp.log1p(scale) / ENERGY_STEP)[self.run]
+        shift = jnp.zeros_like(scale) if free.cells else jnp.log1p(scale) / ENERGY_STEP
+        placed = None if self.placed is None else self.placed.changed(shift, free.log_width(change))
         return dataclasses.replace(
             self,
             runs=runs,
@@ -340,15 +351,16 @@ class FreeSource(eqx.Module):
             excluded=excluded,
             lon=self.lon + lon[self.run],
             lat=self.lat + lat[self.run],
-            place=place,
+            place=self.place - shift[self.run],
             response=None,
             inside=None,
+            placed=placed,
         )
 
     def _intensity(self, folded: Profiles | Images, flux: Float[Array, " energy"]) -> Float[Array, " row"]:
         """Intensity [TeV^-1 sr^-1] of every row."""
         shared = (flux[:, None] * self.share)[:, None]
-        weight, coarse = (jnp.matmul(part, shared) for part in (self.detected, self.coarse))
+        weight, coarse = (jnp.matmul(part, shared.astype(part.dtype)) for part in (self.detected, self.coarse))
         sheet = folded.sheet(weight, coarse, self.window)
         runs = self.runs
 
@@ -357,7 +369,10 @@ class FreeSource(eqx.Module):
             there = directions(folded.centre, runs, run, lon, lat)
             return runs.livetime[run] * sheet(runs.response[run], place, there)
 
-        values = _by_chunks(some, (self.run, self.lon, self.lat, self.place))
+        if self.placed is None:
+            values = _by_chunks(some, (self.run, self.lon, self.lat, self.place))
+        else:
+            values = self.placed(weight, runs)
         values = (values.reshape(self.weight.shape) * self.weight).sum(1)
         result = jnp.zeros(self.rows, flux.dtype)
         return result.at[self.members].set(values.astype(result.dtype), mode="drop")
@@ -401,6 +416,32 @@ class SelectedParts(eqx.Module):
     def __call__(self, free: FreeResponse, change: ResponseChange) -> Float[Array, "run energy fine"]:
         """V of every run at the current width."""
         return free.blended(self.parts, change, self.kind)
+
+
+def _stays(morphologies: Sequence[Morphology], free: tuple[str, ...]) -> bool:
+    """Whether the shape and all directions are the same at all values of the parameters."""
+    alike = all(is_same(morphologies[0], other) for other in morphologies[1:])
+    return alike and not any(name.startswith("pointing") for name in free)
+
+
+def _placed(fold, morphology, runs, pairs, response: FreeResponse, changes, detected, share, window: int, dtype):
+    """The brightness of a fixed source in pairs; `share` of the responses."""
+    scales = np.concatenate([np.log1p(np.ravel(change.energy_scale)) for change in changes]) / ENERGY_STEP
+    reach = (0.0, 0.0) if response.cells else (float(scales.max()), float(-scales.min()))
+    span = 1 if response.cells else SPAN
+    tables = [(detected, np.asarray(runs.response))]
+    for name in ("energy_resolution", "energy_scale"):
+        if name in response.names and (name != "energy_scale" or response.cells):
+            ends = sorted(changes, key=lambda change: float(np.max(getattr(change, name))))
+            for change in (ends[0], ends[-1]):
+                found = _tables(response, change, runs)
+                if found is not None:
+                    table = np.arange(runs.lon.size) if response.per_run else np.asarray(runs.response)
+                    tables.append((found[0], table))
+    first, energies = first_energies(tables, share, np.asarray(response.energy, np.float64), runs, reach, span)
+    count = response.log_widths.size
+    folds = [eqx.tree_at(_psf_tables, fold, _psf_tables(fold)[n::count]) for n in range(count)]
+    return Placed.init(folds, response.log_widths, morphology, runs, pairs, first, energies, span, window, dtype)
 
 
 def _psf_tables(fold):
@@ -525,6 +566,11 @@ def _probe(folded, morphology, runs, probed, rad, angle, nodes):
 @eqx.filter_jit
 def _fold(fold, morphology):
     return fold(morphology)
+
+
+@eqx.filter_jit
+def _tables(response, change, runs):
+    return response.tables(change, runs)
 
 
 @eqx.filter_jit

@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.test_util
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -115,6 +116,39 @@ def test_images_and_cells_have_a_free_response(shape, observations, events):
     data = events if shape == "image" else events.compress(observations, energy_per_decade=8)
     rows, engine = free_fold(morphology, observations, data)
     agree(rows, engine, observations, gj.Source(SPECTRUM, morphology, change(CHANGES["all"])), 0.02)
+
+
+PLACED = {"point": gj.Point(0.3, 0.2), "round": gj.Gaussian(0.3, 0.2, sigma=0.3)}
+PLACED["image"] = gj.Gaussian(0.3, 0.2, sigma=0.2, e=0.8, phi=40.0)
+
+
+@pytest.fixture(scope="module", params=[(shape, data) for shape in PLACED for data in ("events", "cells")])
+def placed(request, observations, events):
+    """A fold engine of a fixed source, all of whose fields but the pointing are free: its brightness is kept."""
+    shape, data = request.param
+    data = events if data == "events" else events.compress(observations, energy_per_decade=8)
+    rows = Rows.init(data, observations, per_decade=20.0)
+    some = ({n: v for n, v in values.items() if "pointing" not in n} for values in (NONE, CHANGES["all"], MOST, LEAST))
+    sources = [gj.Source(SPECTRUM, PLACED[shape], change(values)) for values in some]
+    return rows, FoldEngine.init(sources[0], observations, rows, sources[1:]), PLACED[shape]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CHANGES if kind not in ("pointing", "all")])
+def test_the_brightness_of_a_fixed_source_is_kept(kind, placed, observations):
+    rows, engine, morphology = placed
+    assert all(part.placed is not None for part in engine.sources)
+    agree(rows, engine, observations, gj.Source(SPECTRUM, morphology, change(CHANGES[kind])), 0.025)
+
+
+def test_gradients_of_a_kept_brightness(placed):
+    rows, engine, morphology = placed
+
+    def total(log_width):
+        values = {"psf_width": jnp.exp(log_width) * jnp.ones(2), "energy_scale": 0.1 * log_width * jnp.ones(2)}
+        found = engine(gj.Source(SPECTRUM, morphology, change(values))).intensity
+        return jnp.sum(jnp.where(rows.valid, jnp.log(jnp.maximum(found, 1e-3 * found.max())), 0.0))
+
+    jax.test_util.check_grads(jax.jit(total), (jnp.asarray(0.03),), 1, modes=("fwd", "rev"), rtol=0.05, eps=1e-2)
 
 
 def test_gradients_of_a_free_response(free):

@@ -1,0 +1,238 @@
+"""A source of fixed shape with a free response: its folded brightness at the rows is computed once.
+
+    lambda_k = t Sum_oe Q_koe Sum_a B_a(E'_k) W_oae,    W_oae = Sum_j (A D)_oaj F_j s_je,
+
+with the part Q_koe of the brightness at offset node o, for the point spread function of energy e, the cubic B-spline
+B_a of reconstructed energies, and the interpolation s_je of point spread functions to the true energies. A change of
+the response acts on W, whose size does not depend on the events, and the width of the point spread functions on Q.
+
+Pairs of a row and a direction stand in blocks that share the run, the first offset node, and the windows of
+reconstructed energies and of energies of point spread functions: intensities are products of small matrices.
+"""
+
+from collections.abc import Sequence
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from gammajax.engines.free_response import lagrange
+from gammajax.engines.hankel import PointFold, RadialFold, directions, slices
+from gammajax.engines.images import ImageFold
+from gammajax.instrument.runs import Runs
+from gammajax.model.morphology import Morphology
+
+SPAN = 4  # steps of the reconstructed energies of the events in a block
+SIZES = 8, 128  # least and largest number of pairs in a block
+LEFT_OUT = 1e-4  # part of the events of a reconstructed energy outside its window of point spread functions
+SLOPES = 0.0, -2.5  # of the flux per ln E for which this holds
+CHUNK = 2**15  # pairs at a time
+
+
+class Placed(eqx.Module):
+    """Folded brightness of a source in pairs; see the head of the module.
+
+    - `brightness` [per sr], with offsets and energies in one axis; `place` among the reconstructed energies.
+    - `run`, and the first `offset` and `energy` of the windows, of each block; `order`: the place of each pair.
+    - `log_widths` of the brightness; `offsets`, `steps`: sizes of the windows of offsets and of reconstructed energies.
+    """
+
+    brightness: Float[Array, "block width product pair"]
+    place: Float[Array, "block pair"]
+    run: Int[Array, " block"]
+    offset: Int[Array, " block"]
+    energy: Int[Array, " block"]
+    order: Int[Array, " point"]
+    log_widths: Float[Array, " width"]
+    offsets: int = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
+
+    @classmethod
+    def init(
+        cls,
+        folds: Sequence[PointFold | RadialFold | ImageFold],
+        log_widths: Float[Array, " width"],
+        morphology: Morphology,
+        runs: Runs,
+        pairs: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray],
+        first_energy: Int[np.ndarray, "run group"],
+        energies: int,
+        span: int,
+        window: int,
+        dtype,
+    ) -> "Placed":
+        """Fold and evaluate, once with each of the `folds`, of several widths; eager.
+
+        `pairs`: run, direction (lon, lat) [deg] and place. `first_energy`: of the windows of `energies`, by groups of
+        `span` steps, from [`first_energies`][].
+        """
+        run, lon, lat, place = pairs
+        group = np.clip(np.floor(place / span).astype(int), 0, first_energy.shape[1] - 1)
+        energy = first_energy[run, group]
+        shape = run.size, len(folds), energies
+        values, first = np.zeros((*shape, window), np.float32), np.zeros(shape, np.int32)
+        for width, fold in enumerate(folds):
+            folded = _folded(fold, morphology)
+            for number in range(first_energy.max() + energies):
+                members = np.flatnonzero((energy <= number) & (number < energy + energies))
+                for chunk in _chunks(members):
+                    where = (jnp.asarray(column[chunk]) for column in (run, lon, lat))
+                    found, begins = _by_offset(folded, runs, jnp.asarray(number), window, *where)
+                    values[chunk, width, number - energy[chunk]] = np.asarray(found)
+                    first[chunk, width, number - energy[chunk]] = np.asarray(begins)
+        # one window for all energies and widths of a pair
+        offset = first.min((1, 2))
+        offsets = min(int((first - offset[:, None, None]).max()) + window, folded.offsets.size)
+        offset = np.minimum(offset, folded.offsets.size - offsets)
+        shifts = first - offset[:, None, None]
+        brightness = np.zeros((run.size, len(folds), offsets, energies), dtype)
+        for shift in np.unique(shifts):
+            wide = min(window, offsets - shift)
+            moved = np.where((shifts == shift)[..., None], values, 0.0)[..., :wide]
+            brightness[:, :, shift : shift + wide] += np.moveaxis(moved, 3, 2)
+        members, firsts, order = _blocks(run, group, offset, place)
+        return cls(
+            jnp.asarray(np.moveaxis(brightness.reshape(*shape[:2], -1)[members], 1, 3)),
+            jnp.asarray(place[members], float),
+            jnp.asarray(run[firsts].astype(np.int32)),
+            jnp.asarray(offset[firsts].astype(np.int32)),
+            jnp.asarray(energy[firsts].astype(np.int32)),
+            jnp.asarray(order),
+            log_widths,
+            offsets,
+            span + 4,
+        )
+
+    def changed(self, shift: Float[Array, " run"], log_width: Float[Array, "*run"]) -> "Placed":
+        """With places moved down by `shift`, and the brightness at one width."""
+        place = self.place - shift[self.run][:, None].astype(self.place.dtype)
+        brightness = self.brightness
+        if brightness.shape[1] > 1:
+            u = jnp.broadcast_to(log_width, shift.shape)[self.run]
+            brightness = _at_width(u, self.log_widths, brightness)[:, None]
+        return eqx.tree_at(lambda p: (p.place, p.brightness), self, (place, brightness))
+
+    def __call__(
+        self, weight: Float[Array, "table offset reconstructed psf_energy"], runs: Runs
+    ) -> Float[Array, " point"]:
+        """Intensity of every pair for the weights W, coefficients of a spline in reconstructed energy."""
+        low = jnp.floor(jax.lax.stop_gradient(self.place.min(1))).astype(jnp.int32)
+        first = jnp.clip(low - 1, 0, weight.shape[2] - self.steps)
+        table, energies = runs.response[self.run], self.brightness.shape[2] // self.offsets
+        near = slices(weight, (table, self.offset, first, self.energy), (self.offsets, self.steps, energies))
+        near = near.astype(self.brightness.dtype).swapaxes(2, 3).reshape(low.size, -1, self.steps)
+        found = jnp.einsum("bok,boa->bak", self.brightness[:, 0], near)
+        place = (self.place - first[:, None]).astype(found.dtype)
+        taps = _spline(place[:, None] - jnp.arange(self.steps, dtype=found.dtype)[:, None])
+        values = (found * taps).sum(1) * runs.livetime[self.run][:, None]
+        return values.ravel().at[self.order].get(unique_indices=True, mode="promise_in_bounds")
+
+
+@jax.custom_jvp
+def _at_width(u, nodes, table):
+    """Table [block, width, ...] at ln(width) `u` of each block."""
+    return _weighted(lagrange(nodes, u), table)
+
+
+@_at_width.defjvp
+def _at_width_jvp(primals, tangents):
+    """The derivative with the value, from one pass: the transpose would read the table of all widths again."""
+    u, nodes, table = primals
+    weight, slope = jax.jvp(lambda u: lagrange(nodes, u), (u,), (jnp.ones_like(u),))
+    tangent = tangents[0].astype(table.dtype)[:, None, None] * _weighted(slope, table)
+    return _weighted(weight, table), tangent
+
+
+def _weighted(weight, table):
+    weight = weight.astype(table.dtype)[:, :, None, None]
+    parts = [weight[:, n] * table[:, n] for n in range(table.shape[1])]
+    return sum(parts[1:], start=parts[0])
+
+
+def first_energies(
+    tables: Sequence[tuple[Float[Array, "_ offset reconstructed energy"], np.ndarray]],
+    share: Float[np.ndarray, "response energy psf_energy"],
+    energy: Float[np.ndarray, " energy"],
+    runs: Runs,
+    reach: tuple[float, float],
+    span: int,
+) -> tuple[Int[np.ndarray, "run group"], int]:
+    """First energies of windows of point spread functions for groups of `span` reconstructed energies, and their size.
+
+    `tables`: A D for several changes, each with the table of every run. Places may move down and up by `reach`.
+    """
+    response = np.asarray(runs.response)
+    size = tables[0][0].shape[2]
+    parts = np.zeros((response.size, size, share.shape[2]))
+    for table, index in tables:
+        for number in np.unique(index):
+            users = np.flatnonzero(index == number)
+            of_table = np.asarray(table[number], np.float64)
+            for slope in SLOPES:
+                found = np.abs(of_table @ (share[response[users[0]]] * (energy[:, None] / energy[0]) ** slope))
+                total = found.sum(2, keepdims=True)
+                some = total > 1e-9 * total.max(initial=0.0)
+                part = np.where(some, found / np.where(some, total, 1.0), 0.0).max(0)
+                parts[users] = np.maximum(parts[users], part)
+    groups = -(-size // span)
+    low, high = np.zeros((2, response.size, groups), int)
+    for group in range(groups):
+        begin = max(int(np.floor(group * span - reach[0])) - 1, 0)
+        end = min(int(np.ceil((group + 1) * span + reach[1])) + 3, size)
+        of_group = parts[:, begin:end].max(1, initial=0.0)
+        low[:, group] = (np.cumsum(of_group, 1) <= LEFT_OUT).sum(1)
+        high[:, group] = of_group.shape[1] - (np.cumsum(of_group[:, ::-1], 1) <= LEFT_OUT).sum(1)
+    window = max(int((high - low).max(initial=1)), 1)
+    return np.clip(low, 0, share.shape[2] - window), window
+
+
+def _chunks(members):
+    """Pieces of few lengths, for few compilations; the last repeats some."""
+    for begin in range(0, members.size, CHUNK):
+        some = members[begin : begin + CHUNK]
+        yield np.resize(some, max(1 << (some.size - 1).bit_length(), 256))
+
+
+def _blocks(run, group, offset, place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pairs of every block [block, pair], the first of each, and the position of each pair among those of all blocks.
+
+    The last block of a run, group and offset repeats pairs.
+    """
+    members = np.lexsort((place, offset, group, run))
+    keys = np.stack([run, group, offset])[:, members]
+    begins = np.flatnonzero(np.append(True, np.any(np.diff(keys, axis=1) != 0, axis=0)))
+    counts = np.diff(np.append(begins, members.size))
+    size = int(np.clip(2.0 ** np.floor(np.log2(counts.mean())), *SIZES))
+    blocks = -(-counts // size)
+    of_key = np.repeat(np.arange(counts.size), blocks)
+    within = np.arange(blocks.sum()) - np.repeat(np.cumsum(blocks) - blocks, blocks)
+    slot = within[:, None] * size + np.arange(size)
+    table = members[begins[of_key][:, None] + slot % counts[of_key][:, None]]
+    order = np.empty(members.size, np.int32)
+    real = slot < counts[of_key][:, None]
+    order[table[real]] = np.flatnonzero(real)
+    return table, table[:, 0], order
+
+
+def _spline(distance):
+    """Cubic B-spline at distances from its node."""
+    away = jnp.abs(distance)
+    return (jnp.maximum(2.0 - away, 0.0) ** 3 - 4.0 * jnp.maximum(1.0 - away, 0.0) ** 3) / 6.0
+
+
+@eqx.filter_jit
+def _folded(fold, morphology):
+    return fold(morphology)
+
+
+@eqx.filter_jit
+def _by_offset(folded, runs, number, window, run, lon, lat):
+    """Terms of the brightness for the point spread function of one energy [pair, offset], and their first node."""
+    tables, offsets, energies = folded.shape
+    weight = jnp.broadcast_to(jax.nn.one_hot(number, energies), (tables, offsets, 1, energies))
+    sheet = folded.sheet(weight, weight, window)
+    there = directions(folded.centre, runs, run, lon, lat)
+    columns, first = sheet.by_offset(runs.response[run], jnp.zeros_like(lon), there)
+    return jnp.stack(columns, axis=1), first

@@ -1,0 +1,61 @@
+"""Parts of the kept brightness of a fixed source; the whole is in test_response_change.py."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gammajax.engines.free_response import lagrange
+from gammajax.engines.placed import _at_width, _blocks, _spline, first_energies
+from gammajax.instrument.sky import spline_weights
+
+
+def test_the_rule_of_the_width_is_the_derivative():
+    """First and second derivatives are those without the rule, which reads the table once."""
+    nodes, u = jnp.array([-0.3, -0.1, 0.1, 0.3]), jnp.array([0.05, -0.2])
+    table = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 4, 3, 5)))
+
+    def plain(u):
+        return jnp.sum(jnp.einsum("bw,bwok->bok", lagrange(nodes, u), table) ** 2)
+
+    def ruled(u):
+        return jnp.sum(_at_width(u, nodes, table) ** 2)
+
+    for derivative in (jax.grad, jax.jacfwd, jax.hessian):
+        np.testing.assert_allclose(derivative(ruled)(u), derivative(plain)(u), rtol=2e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 400), runs=st.integers(1, 4), seed=st.integers(0, 100))
+def test_every_pair_stands_in_a_block_of_its_kind(count, runs, seed):
+    random = np.random.default_rng(seed)
+    run, offset = random.integers(0, runs, count), random.integers(0, 3, count)
+    place = random.uniform(0.0, 40.0, count)
+    group = (place / 4).astype(int)
+    members, first, order = _blocks(run, group, offset, place)
+    np.testing.assert_array_equal(members.ravel()[order], np.arange(count))
+    for column in (run, group, offset):
+        assert (column[members] == column[first][:, None]).all()
+
+
+def test_the_spline_is_that_of_the_tables():
+    place = np.linspace(0.0, 0.999, 11)
+    weights = np.stack([_spline(place - node) for node in (-1, 0, 1, 2)], axis=-1)
+    np.testing.assert_allclose(weights, spline_weights(jnp.asarray(place)), atol=1e-6)
+
+
+def test_windows_hold_the_point_spread_functions_of_their_energies(observations):
+    """Of a narrow dispersion: those beside the energy, and more if places may move."""
+    from gammajax.instrument.runs import Runs
+
+    runs, energy, size = Runs.of(tuple(observations)), np.geomspace(1.0, 10.0, 40), 40
+    near = np.exp(-0.5 * (np.arange(size)[:, None] - np.arange(size)) ** 2)[None, None]
+    tables = [(jnp.asarray(near), np.asarray(runs.response))]
+    share = np.eye(size)[None]
+    first, window = first_energies(tables, share, energy, runs, (0.0, 0.0), 4)
+    wider, more = first_energies(tables, share, energy, runs, (5.0, 5.0), 4)
+    assert window < more == window + 10
+    middle = first.shape[1] // 2
+    assert first[0, middle] <= 4 * middle - 3 and first[0, middle] + window >= 4 * middle + 7
+    assert (wider <= first).all()
