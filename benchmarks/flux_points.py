@@ -11,8 +11,7 @@ pixels of 0.025 deg.
 
 `off`: difference of the norms in units of gammapy's error. Seconds are those of the estimate alone, after reading, the
 set-up and the global fit; ours with compilation and with profiles of ten values or more, gammapy's estimator with
-asymmetric errors and limits as well, or with what `--optional` says. Figure: `benchmarks/results/flux-points.png`. Last
-line: JSON.
+symmetric errors only unless `--optional`. Figure: `benchmarks/results/flux-points.png`. Last line: JSON.
 """
 
 import argparse

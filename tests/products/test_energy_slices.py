@@ -60,17 +60,100 @@ def slice_by_hand(posterior, best, make_observation, low, high):
     return gj.Posterior(scaled, priors, narrow, gj.Events(*columns), **OPTIONS)
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_slice_is_a_fit_of_its_events(posterior, best, points, make_observation, number):
-    by_hand = slice_by_hand(posterior, best, make_observation, *EDGES[number : number + 2])
+def test_a_slice_is_a_fit_of_its_events(posterior, best, points, make_observation):
+    """Of both runs, with the background free."""
+    by_hand = slice_by_hand(posterior, best, make_observation, *EDGES[1:3])
     found = gj.profile(by_hand, "factor", progress=False)
-    low, high = found.interval()
-    error = points.norm_err[number]
-    assert found.best == pytest.approx(points.norm[number], abs=0.02 * error)
-    ends = [points.norm[number] - points.norm_errn[number], points.norm[number] + points.norm_errp[number]]
-    np.testing.assert_allclose(ends, [low, high], atol=0.03 * error)
-    assert found.upper_limit(0.97725) == pytest.approx(points.norm_ul[number], abs=0.03 * error)
-    test = gj.test_statistic(by_hand, "factor", progress=False)
-    assert points.ts[number] == pytest.approx(test.value, rel=5e-3)
-    counts = by_hand.expected_counts({"factor": jnp.asarray(points.norm[number]), "norm": jnp.asarray(1.0)})
-    assert points.npred[number] == pytest.approx(float(counts["nebula"].sum()), rel=1e-3)
+    error = points.norm_err[1]
+    assert float(found.best["factor"]) == pytest.approx(points.norm[1], abs=0.02 * error)
+    ends = [points.norm[1] - points.norm_errn[1], points.norm[1] + points.norm_errp[1]]
+    np.testing.assert_allclose(ends, found.interval(), atol=0.03 * error)
+    assert found.upper_limit(0.97725) == pytest.approx(points.norm_ul[1], abs=0.03 * error)
+    counts = by_hand.expected_counts({"factor": jnp.asarray(points.norm[1]), "norm": jnp.asarray(1.0)})
+    assert points.npred[1] == pytest.approx(float(counts["nebula"].sum()), rel=1e-3)
+
+
+def test_fixed_backgrounds_leave_a_sum_over_events(posterior, best, make_observation):
+    """Of ln L = -n S + Sum ln(n s_k + b_k): maximum, error and TS of a slice, by intensities of each component."""
+    points = gj.flux_points(
+        posterior, "sources/nebula", EDGES, energy="reconstructed", reoptimize=False, best=best, progress=False
+    )
+    np.testing.assert_array_equal(points.covariance, np.diag(np.diag(points.covariance)))
+    low, high = EDGES[:2]
+    run = make_observation(livetime=5000.0, energy_max=high)
+    events, parts = posterior.events, model(best.parameters).components
+    kept = (events.energy >= low) & (events.energy < high)
+    assert np.all(np.asarray(events.observation)[kept] == 0)
+    slice_events = gj.Events(*(np.asarray(column)[kept] for column in (events.energy, events.lon, events.lat)))
+    s, b = (
+        np.asarray(gj.intensity(parts[name], run, slice_events, per_decade=20.0), np.float64)
+        for name in ("sources/nebula", "sky")
+    )
+    total = float(gj.expected_counts(parts["sources/nebula"], run, per_decade=20.0))
+    n = np.linspace(0.0, 3.0, 30001)
+    height = -n * total + np.log(n[:, None] * s / b + 1.0).sum(1)
+    error = 1.0 / np.sqrt(((s / (points.norm[0] * s + b)) ** 2).sum())
+    assert points.norm[0] == pytest.approx(n[height.argmax()], abs=0.01 * error)
+    assert points.norm_err[0] == pytest.approx(error, rel=0.01)
+    assert points.ts[0] == pytest.approx(2.0 * height.max(), rel=2e-3)
+    assert points.npred[0] == pytest.approx(points.norm[0] * total, rel=1e-3)
+    assert points.energy == "reconstructed" and "0.5 to 8 TeV of reconstructed energy" in " ".join(repr(points).split())
+
+
+def test_numbers_of_each_run_are_those_of_its_slices(runs, posterior, best, points):
+    """A norm of the background of each run, in the place of one."""
+
+    def of_runs(p):
+        sky = gj.InstrumentBackground(norm=60.0 * p["norms"])
+        return gj.Mixture(sources=model({**p, "norm": 1.0}).parts[0], sky=sky)
+
+    priors = {**PRIORS, "norms": dist.Uniform(0.5, 2.0).expand((2,)).to_event(1)}
+    del priors["norm"]
+    other = gj.Posterior(of_runs, priors, runs, posterior.events, **OPTIONS)
+    at = {**best.parameters, "norms": jnp.full(2, best.parameters["norm"])}
+    draws = {name: np.tile(np.asarray(at[name]), (1, 3) + (1,) * jnp.ndim(at[name])) for name in priors}
+    same = gj.Result.from_samples(draws, method="test")
+    found = gj.flux_points(
+        other, "sources/nebula", EDGES, energy="reconstructed", reoptimize=False, best=same, progress=False
+    )
+    np.testing.assert_allclose(found.norm, points.norm, atol=0.3 * points.norm_err.min())  # the norm is nearly known
+    assert np.all(found.norm_err < 1.01 * points.norm_err)
+
+
+def test_files_and_gammapy(points, tmp_path):
+    path = points.write(tmp_path / "points.ecsv")
+    again = gj.FluxPoints.read(path)
+    assert again.energy == "reconstructed"
+    np.testing.assert_allclose(again.norm_ul, points.norm_ul)
+    theirs = points.to_gammapy()
+    np.testing.assert_allclose(theirs.sqrt_ts.data.ravel(), points.sqrt_ts)
+    limits = theirs.recompute_ul(n_sigma_ul=2)
+    np.testing.assert_allclose(limits.norm_ul.data.ravel(), points.norm_ul, rtol=0.01)
+
+
+def test_what_cannot_be_sliced_is_refused_in_one_line(runs, posterior, best):
+    def given(posterior=posterior, edges=EDGES, energy="reconstructed"):
+        return gj.flux_points(posterior, "sources/nebula", edges, energy=energy, best=best, progress=False)
+
+    def flaring(p):
+        mixture = model(p)
+        nebula = mixture.components["sources/nebula"]
+        each = gj.Source(nebula.spectrum, nebula.morphology, time=gj.PerObservation([1.0, 2.0]))
+        return gj.Mixture(sources=gj.Mixture(nebula=each), sky=mixture.components["sky"])
+
+    few = gj.Events([2.0, 3.0], [0.3, 0.2], [0.1, 0.0])
+    two = [gj.Unbinned(runs[:1], few, name="a", per_decade=8.0), gj.Unbinned(runs[:1], few, name="b", per_decade=8.0)]
+    cells = gj.Posterior(model, PRIORS, runs, few.compress(runs, 20.0, 0.1), per_decade=8.0, progress=False)
+    timed = gj.Posterior(flaring, PRIORS, runs, few, per_decade=8.0, progress=False)
+    cases = {
+        "energy must be 'true' or 'reconstructed', not 'reco'": lambda: given(energy="reco"),
+        "from 9 to 20 TeV expects 0 events": lambda: given(edges=[1.0, 9.0, 20.0]),
+        "from 20 to 40 TeV expects 0 events": lambda: given(edges=[20.0, 40.0]),
+        "single data set of events; take energy='true'": lambda: given(gj.Posterior(model, PRIORS, two)),
+        "need the events, which these cells do not have": lambda: given(cells),
+        "'sources/nebula' changes in time": lambda: given(timed),
+    }
+    for message, call in cases.items():
+        with pytest.raises(ValueError, match=message) as caught:
+            call()
+        assert "\n" not in str(caught.value)
