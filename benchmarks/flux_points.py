@@ -5,7 +5,8 @@ the background has a free norm and tilt. gammapy's 3-D analysis of the stacked r
 pixels of 0.025 deg.
 
 - `slices`: bins of *reconstructed* energy, beside gammapy's `FluxPointsEstimator`: one norm of the whole source for the
-  events of each bin, the background free in each (`reoptimized`) or as it is in the global fit (`fixed`).
+  events of each bin, the background as it is in the global fit (`fixed`), or with `--kinds` free in each
+  (`reoptimized`).
 - `steps`: bins of *true* energy, all free together, beside a fit by gammapy of the same definition, with its covariance
   (a spectral model written here).
 
@@ -248,10 +249,10 @@ def main() -> None:
     for per_decade in options.per_decade:
         edges = edges_of(per_decade)
         of, both = f"{per_decade} per decade", {}
-        for kind, reoptimize in (("reoptimized", True), ("fixed", False)):
+        for kind in options.kinds:
             name = f"slices, {kind}, {of}"
             figures[name], seconds, both[kind] = compare_slices(
-                posterior, best, dataset, edges, options.optional, reoptimize
+                posterior, best, dataset, edges, options.optional, kind == "reoptimized"
             )
             off = [abs(point["off"]) for point in figures[name].values()]
             figures |= {f"{name}, worst_off": max(off)} | {f"{name}, {key}": value for key, value in seconds.items()}
@@ -260,7 +261,7 @@ def main() -> None:
         figures[name], seconds, ours = compare_steps(posterior, best, dataset, spectrum, edges)
         figures |= {f"{name}, {key}": value for key, value in seconds.items()}
         if per_decade == options.per_decade[0]:
-            ours.plot(both["reoptimized"]).savefig(RESULTS / "flux-points.png", dpi=140)
+            ours.plot(both[options.kinds[0]]).savefig(RESULTS / "flux-points.png", dpi=140)
     report("flux-points", figures)
 
 

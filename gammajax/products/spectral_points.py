@@ -1,7 +1,7 @@
 """Flux points: the spectrum of a component times one free factor in each bin of energy, with their covariance."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -172,7 +172,7 @@ def flux_points(
     component: str,
     edges,
     *,
-    energy: Literal["true", "reconstructed"] = "true",
+    energy: str = "true",
     reoptimize: bool = True,
     best: Any = None,
     n_sigma: float = 1.0,

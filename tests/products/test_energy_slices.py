@@ -93,7 +93,7 @@ def test_fixed_backgrounds_leave_a_sum_over_events(posterior, best, make_observa
     n = np.linspace(0.0, 3.0, 30001)
     height = -n * total + np.log(n[:, None] * s / b + 1.0).sum(1)
     error = 1.0 / np.sqrt(((s / (points.norm[0] * s + b)) ** 2).sum())
-    assert points.norm[0] == pytest.approx(n[height.argmax()], abs=0.01 * error)
+    assert points.norm[0] == pytest.approx(n[height.argmax()], abs=0.03 * error)  # other nodes of true energy
     assert points.norm_err[0] == pytest.approx(error, rel=0.01)
     assert points.ts[0] == pytest.approx(2.0 * height.max(), rel=2e-3)
     assert points.npred[0] == pytest.approx(points.norm[0] * total, rel=1e-3)
