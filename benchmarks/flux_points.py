@@ -235,6 +235,7 @@ def main() -> None:
     parser.add_argument(
         "--optional", nargs="*", default=["errn-errp", "ul"], help="of the estimator: errn-errp, ul, scan"
     )
+    parser.add_argument("--kinds", nargs="+", default=["fixed"], choices=["fixed", "reoptimized"])
     options = parser.parse_args()
     started = time.perf_counter()
     data = gj.io.read_gadf(options.store, obs_ids=RUNS, offset_max=OFFSET, energy_range=ENERGIES, warn=False)
