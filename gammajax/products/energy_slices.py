@@ -63,6 +63,7 @@ def norms_by_slice(
     term, events = _events_of(posterior)
     at = {name: jnp.asarray(value) for name, value in at.items()}
     observations, owner, of = _narrowed(term.observations, edges)
+    require_events(np.bincount(of, minlength=len(edges) - 1).astype(float), edges, component)
     events = _moved(events, edges, owner, of, len(term.observations))
     frozen = posterior.model(at).components[component]
     assert isinstance(frozen, Source)
@@ -124,13 +125,11 @@ def _narrowed(
         for number, one in enumerate(observations)
     ]
     parts = [part for part in parts if part[2] < part[3]]
-    if not parts:
-        parts = [(0, 0, float(observations[0].energy_min), float(observations[0].energy_max))]  # refused later
     narrowed = tuple(
         eqx.tree_at(lambda o: (o.energy_min, o.energy_max), observations[n], (np.float64(low), np.float64(high)))
         for n, _, low, high in parts
     )
-    return narrowed, np.array([part[0] for part in parts]), np.array([part[1] for part in parts])
+    return narrowed, np.array([part[0] for part in parts], int), np.array([part[1] for part in parts], int)
 
 
 def _moved(events: Events, edges, owner, of, number: int) -> Events:
