@@ -4,10 +4,11 @@ Events of the runs of `tests/test_real_data.py` within 1 deg of the pointing; th
 the background has a free norm and tilt. gammapy's 3-D analysis of the stacked runs has 20 bins of energy per decade and
 pixels of 0.025 deg.
 
-- `estimator`: gammapy's `FluxPointsEstimator`, which slices the data in *reconstructed* energy: one norm of the whole
-  spectrum for the events of each slice, the background free in each.
-- `steps`: a fit by gammapy of the definition of `gammajax.flux_points`: factors in bins of *true* energy, all free
-  together, with its covariance (a spectral model written here).
+- `slices`: bins of *reconstructed* energy, beside gammapy's `FluxPointsEstimator`: one norm of the whole source for the
+  events of each bin, the background as it is in the global fit (`fixed`), or with `--kinds` free in each
+  (`reoptimized`).
+- `steps`: bins of *true* energy, all free together, beside a fit by gammapy of the same definition, with its covariance
+  (a spectral model written here).
 
 `off`: difference of the norms in units of gammapy's error. Seconds are those of the estimate alone, after reading, the
 set-up and the global fit; ours with compilation and with profiles of ten values or more, gammapy's estimator with
@@ -91,13 +92,13 @@ def fitted(dataset):
     return spectrum
 
 
-def estimator(dataset, edges, optional):
-    """Points of gammapy's estimator."""
+def estimator(dataset, edges, optional, reoptimize):
+    """Points of gammapy's estimator, and seconds."""
     import astropy.units as u
     from gammapy.estimators import FluxPointsEstimator
 
     started = time.perf_counter()
-    points = FluxPointsEstimator(edges * u.TeV, source="crab", selection_optional=optional, reoptimize=True).run(
+    points = FluxPointsEstimator(edges * u.TeV, source="crab", selection_optional=optional, reoptimize=reoptimize).run(
         dataset
     )
     return gj.FluxPoints.from_gammapy(points, "gammapy, slices"), time.perf_counter() - started
@@ -149,45 +150,81 @@ def steps(dataset, spectrum, edges):
     return norms, covariance, seconds
 
 
-def compare(posterior, best, dataset, spectrum, per_decade, optional) -> tuple[dict, gj.FluxPoints, gj.FluxPoints]:
-    """Norms, errors and seconds of both, on the reference of ours."""
-    edges = edges_of(per_decade)
+def of_bins(edges, columns: dict) -> dict:
+    """Finite values of each column by bin."""
+    bins = zip(edges[:-1], edges[1:], strict=True)
+    return {
+        f"{low:.3g} to {high:.3g} TeV": {
+            name: float(values[i]) for name, values in columns.items() if np.isfinite(values[i])
+        }
+        for i, (low, high) in enumerate(bins)
+    }
+
+
+def columns_of(points) -> dict:
+    """Norms with errors and limits."""
+    return {
+        "norm": points.norm,
+        "errn": points.norm_errn,
+        "errp": points.norm_errp,
+        "ul": points.norm_ul,
+        "sqrt_ts": points.sqrt_ts,
+    }
+
+
+def compare_slices(posterior, best, dataset, edges, optional, reoptimize) -> tuple[dict, dict, dict]:
+    """Bins of reconstructed energy: norms, errors and seconds of both, on the reference of ours."""
+    started = time.perf_counter()
+    ours = gj.flux_points(
+        posterior, "crab", edges, energy="reconstructed", reoptimize=reoptimize, best=best, progress=False
+    )
+    seconds = time.perf_counter() - started
+    print(ours, seconds, flush=True)
+    theirs, estimator_s = estimator(dataset, edges, optional, reoptimize)
+    print(theirs, estimator_s, flush=True)
+    # gammapy's norms are relative to its own fit
+    ratio = theirs.flux_ref / ours.flux_ref
+    error = theirs.norm_err * ratio
+    columns = {
+        **columns_of(ours),
+        **{f"estimator_{name}": values * ratio for name, values in columns_of(theirs).items() if name != "sqrt_ts"},
+        "estimator_sqrt_ts": theirs.sqrt_ts,
+        "off": (ours.norm - theirs.norm * ratio) / error,
+        "ratio_of_errors": ours.norm_err / error,
+        "limit_off": (ours.norm_ul - theirs.norm_ul * ratio) / error,
+    }
+    both = {"crab, by reconstructed energy": ours, "gammapy, by reconstructed energy": theirs}
+    return of_bins(edges, columns), {"ours_s": seconds, "estimator_s": estimator_s}, both
+
+
+def compare_steps(posterior, best, dataset, spectrum, edges) -> tuple[dict, dict, gj.FluxPoints]:
+    """Bins of true energy: norms, errors and seconds of both, on the reference of ours."""
     started = time.perf_counter()
     ours = gj.flux_points(posterior, "crab", edges, best=best, progress=False)
     seconds = time.perf_counter() - started
     print(ours, seconds, flush=True)
-    theirs, estimator_s = estimator(dataset, edges, optional)
-    print(theirs, theirs.norm.tolist(), theirs.norm_err.tolist(), estimator_s, flush=True)
+    reference = reference_fluxes(spectrum, edges)
     norms, covariance, steps_s = steps(dataset, spectrum, edges)
-    # gammapy's norms are relative to its own fit
-    ratio = theirs.flux_ref / ours.flux_ref
+    ratio = reference / ours.flux_ref
     error = np.sqrt(np.diag(covariance)) * ratio
     correlation = covariance / np.sqrt(np.outer(np.diag(covariance), np.diag(covariance)))
     columns = {
-        "norm": ours.norm,
-        "errn": ours.norm_errn,
-        "errp": ours.norm_errp,
-        "ul": ours.norm_ul,
-        "sqrt_ts": ours.sqrt_ts,
+        **columns_of(ours),
         "correlation_with_next": np.append(np.diag(ours.correlation, 1), np.nan),
         "steps_norm": norms * ratio,
         "steps_error": error,
-        "steps_off": (ours.norm - norms * ratio) / error,
-        "steps_ratio_of_errors": ours.norm_err / error,
+        "off": (ours.norm - norms * ratio) / error,
+        "ratio_of_errors": ours.norm_err / error,
         "steps_correlation_with_next": np.append(np.diag(correlation, 1), np.nan),
-        "estimator_norm": theirs.norm * ratio,
-        "estimator_error": theirs.norm_err * ratio,
-        "estimator_off_in_our_errors": (ours.norm - theirs.norm * ratio) / ours.norm_err,
-        "estimator_ratio_of_errors": ours.norm_err / (theirs.norm_err * ratio),
     }
-    points = {
-        f"{low:.3g} to {high:.3g} TeV": {
-            name: float(values[i]) for name, values in columns.items() if np.isfinite(values[i])
-        }
-        for i, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True))
-    }
-    entry = {"ours_s": seconds, "estimator_s": estimator_s, "steps_s": steps_s, "points": points}
-    return entry, ours, theirs
+    return of_bins(edges, columns), {"ours_s": seconds, "steps_s": steps_s}, ours
+
+
+def reference_fluxes(spectrum, edges) -> np.ndarray:
+    """Fluxes [cm^-2 s^-1] of gammapy's global fit in the bins."""
+    import astropy.units as u
+
+    return spectrum.integral(edges[:-1] * u.TeV, edges[1:] * u.TeV).to_value("cm-2 s-1")
 
 
 def main() -> None:
@@ -195,7 +232,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--store", default=Path(os.environ.get("GAMMAPY_DATA", "")) / "hess-dl3-dr1")
     parser.add_argument("--per-decade", type=int, nargs="+", default=[5])
-    parser.add_argument("--optional", nargs="*", default=[], help="of the estimator: errn-errp, ul, scan")
+    parser.add_argument(
+        "--optional", nargs="*", default=["errn-errp", "ul"], help="of the estimator: errn-errp, ul, scan"
+    )
+    parser.add_argument("--kinds", nargs="+", default=["fixed"], choices=["fixed", "reoptimized"])
     options = parser.parse_args()
     started = time.perf_counter()
     data = gj.io.read_gadf(options.store, obs_ids=RUNS, offset_max=OFFSET, energy_range=ENERGIES, warn=False)
@@ -208,11 +248,21 @@ def main() -> None:
     figures["gammapy_global_fit_s"] = time.perf_counter() - started
     print(figures, flush=True)
     for per_decade in options.per_decade:
-        entry, ours, theirs = compare(posterior, best, dataset, spectrum, per_decade, options.optional)
-        figures[f"points, {per_decade} per decade"] = entry.pop("points")
-        figures |= {f"{name}, {per_decade} per decade": value for name, value in entry.items()}
+        edges = edges_of(per_decade)
+        of, both = f"{per_decade} per decade", {}
+        for kind in options.kinds:
+            name = f"slices, {kind}, {of}"
+            figures[name], seconds, both[kind] = compare_slices(
+                posterior, best, dataset, edges, options.optional, kind == "reoptimized"
+            )
+            off = [abs(point["off"]) for point in figures[name].values()]
+            figures |= {f"{name}, worst_off": max(off)} | {f"{name}, {key}": value for key, value in seconds.items()}
+        # last: it changes the models of the dataset
+        name = f"steps, {of}"
+        figures[name], seconds, ours = compare_steps(posterior, best, dataset, spectrum, edges)
+        figures |= {f"{name}, {key}": value for key, value in seconds.items()}
         if per_decade == options.per_decade[0]:
-            ours.plot({theirs.component: theirs}).savefig(RESULTS / "flux-points.png", dpi=140)
+            ours.plot(both[options.kinds[0]]).savefig(RESULTS / "flux-points.png", dpi=140)
     report("flux-points", figures)
 
 

@@ -219,10 +219,11 @@ ABOUT = {
     ),
     "flux-points": (
         "python -m benchmarks.flux_points",
-        "Flux points of the Crab nebula from four H.E.S.S. runs, beside gammapy's 3-D analysis. `steps`: its fit of "
-        "the same definition, factors in bins of true energy. `estimator`: its FluxPointsEstimator, which slices "
-        "reconstructed energy: another definition, with smaller errors and without the anticorrelation of neighbours. "
-        "`off`: difference in gammapy's errors. Figure: [flux-points.png](results/flux-points.png).",
+        "Flux points of the Crab nebula from four H.E.S.S. runs, beside gammapy's 3-D analysis of the same runs. "
+        "`slices`: bins of reconstructed energy, beside its FluxPointsEstimator, the background fitted in each bin "
+        "(`reoptimized`) or kept (`fixed`). `steps`: bins of true energy, its fit of the same definition; larger "
+        "errors, and anticorrelated neighbours. `off`, `limit_off`: differences in gammapy's errors. "
+        "Figure: [flux-points.png](results/flux-points.png).",
     ),
     "light-curve": (
         "python -m benchmarks.light_curve",

@@ -53,11 +53,12 @@ class FluxPointsOutput(Strict):
     type: Literal["flux-points"]
     component: str
     edges: EnergyEdges
+    energy: Literal["true", "reconstructed"] = "true"
 
     def make(self, given: Prepared):
         """The flux points."""
-        best, progress = given.best(), given.progress
-        return flux_points(given.posterior, self.component, self.edges, best=best, progress=progress)
+        options = {"energy": self.energy, "best": given.best(), "progress": given.progress}
+        return flux_points(given.posterior, self.component, self.edges, **options)
 
     def write(self, points, path: Path) -> dict[str, Any]:
         """Write a table, and a file that gammapy reads; returns the figures by the end of their names."""

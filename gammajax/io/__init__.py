@@ -23,6 +23,7 @@ from gammajax.io.optical_depth import read_absorption as read_absorption
 from gammajax.io.particle_models import read_particle_model as read_particle_model
 from gammajax.io.photon_yields import read_yields as read_yields
 from gammajax.io.posterior_dataset import to_gammapy_dataset as to_gammapy_dataset
+from gammajax.io.posterior_plugin import to_threeml_plugin as to_threeml_plugin
 from gammajax.io.store import read_events as read_events
 from gammajax.io.store import write_events as write_events
 from gammajax.io.template import read_template as read_template

@@ -40,7 +40,7 @@ def table_of(points: Any):
         columns["stat_scan"] = points.stat + np.stack([_scan(points, i, axis) for i in range(points.norm.size)])
     # the level of a two-sided interval of so many standard deviations, as gammapy has it
     meta = {"SED_TYPE": "likelihood", "UL_CONF": round(1.0 - 2.0 * float(norm.sf(points.n_sigma_ul)), 7)}
-    meta |= {"n_sigma": points.n_sigma, "OBJECT": points.component}
+    meta |= {"n_sigma": points.n_sigma, "OBJECT": points.component, "ENERGY": points.energy}
     return Table(columns, meta=meta)
 
 
@@ -192,7 +192,7 @@ def read(path, component: str | None) -> dict[str, Any]:
     if covariance is not None:
         found["covariance"] = covariance
     found["n_sigma"] = float(meta.get("n_sigma", found["n_sigma"]))
-    return {"component": name, **found}
+    return {"component": name, "energy": str(meta.get("energy", "")), **found}
 
 
 def _kind(path: Path) -> str:

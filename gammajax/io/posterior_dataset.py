@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import ExpandedDistribution, Independent, Normal
 
-from gammajax.model.priors import bounds
+from gammajax.model.priors import bounds, shape
 
 
 def to_gammapy_dataset(posterior: Any, name: str = "gammajax", *, priors: bool = True):
@@ -56,18 +56,11 @@ def to_gammapy_dataset(posterior: Any, name: str = "gammajax", *, priors: bool =
 
     if not posterior.priors:
         raise ValueError("the posterior has no parameters to fit")
-    if jnp.result_type(float) != jnp.float64:
-        warnings.warn(
-            "in single precision, derivatives that gammapy takes by differences are noise, and errors may be wrong; "
-            "call jax.config.update('jax_enable_x64', True) before the posterior is made",
-            stacklevel=2,
-        )
-    start = {parameter: np.asarray(posterior.reference_parameters[parameter]) for parameter in posterior.names}
-    places = [(parameter, place) for parameter in posterior.names for place in np.ndindex(start[parameter].shape)]
-    labels = ["_".join([parameter, *map(str, place)]) for parameter, place in places]
+    warn_of_precision("gammapy")
+    start, places, labels = numbers_of(posterior)
     fields = {}
     for label, (parameter, place) in zip(labels, places, strict=True):
-        low, high = _limits(posterior.priors[parameter])
+        low, high = limits(posterior.priors[parameter], place)
         fields[label] = Parameter(label, float(start[parameter][place]), min=low, max=high)
     kind = type("PosteriorModel", (ModelBase,), {**fields, "tag": "PosteriorModel", "name": name})
     model = kind()
@@ -79,10 +72,7 @@ def to_gammapy_dataset(posterior: Any, name: str = "gammajax", *, priors: bool =
 
     @eqx.filter_jit
     def ratio(posterior, numbers):
-        values = {n: jnp.zeros(start[n].shape) for n in posterior.names}
-        for (parameter, place), number in zip(places, numbers, strict=True):
-            values[parameter] = values[parameter].at[place].set(number)
-        return posterior.log_likelihood_ratio(values)
+        return posterior.log_likelihood_ratio(values_of(start, places, numbers))
 
     class PosteriorDataset(Dataset):
         """Log-likelihood of a posterior with the interface of gammapy."""
@@ -128,10 +118,34 @@ def to_gammapy_dataset(posterior: Any, name: str = "gammajax", *, priors: bool =
     return PosteriorDataset()
 
 
-def _limits(prior) -> tuple[float, float]:
-    """Limits of the support, NaN for none, as of gammapy."""
-    low, high = bounds(prior)
-    low, high = float(np.max(low)), float(np.min(high))
+def warn_of_precision(package: str) -> None:
+    """Warn, at the line that calls the caller, of derivatives that another package takes in single precision."""
+    if jnp.result_type(float) != jnp.float64:
+        warnings.warn(
+            f"in single precision, derivatives that {package} takes by differences are noise, and errors may be wrong; "
+            "call jax.config.update('jax_enable_x64', True) before the posterior is made",
+            stacklevel=3,
+        )
+
+
+def numbers_of(posterior) -> tuple[dict[str, np.ndarray], list[tuple[str, tuple[int, ...]]], list[str]]:
+    """Reference parameters, the parameter and place of each of their numbers, and its label: `b_0`, `b_1` of `b`."""
+    start = {name: np.asarray(posterior.reference_parameters[name]) for name in posterior.names}
+    places = [(name, place) for name in posterior.names for place in np.ndindex(start[name].shape)]
+    return start, places, ["_".join([name, *map(str, place)]) for name, place in places]
+
+
+def values_of(start, places, numbers) -> dict[str, jax.Array]:
+    """Parameters of the shapes of `start` from the numbers at these places."""
+    values = {name: jnp.zeros(np.shape(value)) for name, value in start.items()}
+    for (name, place), number in zip(places, numbers, strict=True):
+        values[name] = values[name].at[place].set(number)
+    return values
+
+
+def limits(prior, place: tuple[int, ...]) -> tuple[float, float]:
+    """Limits of the support of the number at a place of the parameter, NaN for none, as of gammapy."""
+    low, high = (float(np.broadcast_to(end, shape(prior))[place]) for end in bounds(prior))
     return (low if math.isfinite(low) else math.nan), (high if math.isfinite(high) else math.nan)
 
 

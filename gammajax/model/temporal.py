@@ -312,7 +312,7 @@ class PerObservation(TimeFactor):
     def rows(self, times):
         """Norm of the observation of every row."""
         self.observations(times)
-        return self.norms[times.observation]
+        return jnp.asarray(self.norms)[times.observation]
 
     def observations(self, times):
         """The norms."""

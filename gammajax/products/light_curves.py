@@ -12,8 +12,8 @@ from gammajax.common.progress import DELAY, Progress
 from gammajax.likelihood import UnbinnedTerm
 from gammajax.model.mixture import Source
 from gammajax.model.temporal import PerObservation, SteppedTime, Times, good_parts
-from gammajax.products.norms import Points, estimate
-from gammajax.products.spectral_points import LEAST, check_source, parameters_of, reference_fluxes, with_norms
+from gammajax.products.norms import LEAST, Points, estimate
+from gammajax.products.spectral_points import check_source, parameters_of, reference_fluxes, with_norms
 from gammajax.samplers import fit
 
 FALSE_ALARM = 0.01  # of Bayesian blocks: probability of a change too many

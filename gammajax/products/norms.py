@@ -16,6 +16,7 @@ from jaxtyping import Float
 from scipy.stats import chi2, norm
 
 from gammajax.common.progress import say
+from gammajax.model.mixture import Mixture
 from gammajax.model.priors import bounds
 from gammajax.posterior import Posterior
 from gammajax.samplers.space import constrained, dimension_of, referred, unconstrained
@@ -27,6 +28,8 @@ GUESS = 0.1  # standard deviation of a number in the unconstrained space, before
 SCANNED = (0.5, 1.0, 1.5, 2.0, 3.0)  # values of a profile on both sides of the maximum, in standard deviations
 FURTHER, ROUNDS = 1.5, 8  # a profile that is not yet deep is continued by this factor, at most so often
 RISEN, PEAKS = 0.02, 5  # a profile above the maximum by so much in ln L is a new maximum, at most so often
+LEAST = 1e-3  # expected events of a bin
+ROOM = 100.0  # a norm may reach this many expected events, and the norm of 10
 AT_ONCE, EVENTS_AT_ONCE = 32, 4_000_000  # points, and points times events, in one compiled call
 
 
@@ -71,6 +74,30 @@ class Norms(NamedTuple):
     stat_scan: Float[np.ndarray, "point value"]
     stat: float
     messages: tuple[str, ...]
+
+
+def replaced(mixture: Mixture, path: str, change) -> Mixture:
+    """The mixture with another component at a path, made from the one that is there."""
+    name, _, inner = path.partition("/")
+    number = mixture.names.index(name)
+    part = mixture.parts[number]
+    new = replaced(part, inner, change) if isinstance(part, Mixture) else change(part)
+    return eqx.tree_at(lambda m: m.parts[number], mixture, new, is_leaf=lambda x: x is part)
+
+
+def most_norm(events: Float[np.ndarray, " number"]) -> Float[np.ndarray, " number"]:
+    """Largest norms, by the events that a norm of one expects."""
+    return 10.0 + ROOM / np.maximum(events, LEAST)
+
+
+def require_events(events: Float[np.ndarray, " point"], edges: Float[np.ndarray, " edge"], component: str) -> None:
+    """Raise `ValueError` naming the first bin of energy in which a norm of one expects no events."""
+    low = np.flatnonzero(~(events > LEAST))
+    if low.size:
+        raise ValueError(
+            f"the bin from {edges[low[0]]:.4g} to {edges[low[0] + 1]:.4g} TeV expects {max(events[low[0]], 0.0):.2g} "
+            f"events of {component!r}: take edges within the energies of the events, or wider bins"
+        )
 
 
 def estimate(

@@ -15,15 +15,15 @@ from gammajax.common.progress import DELAY, Progress
 from gammajax.engines import DenseEngine, FixedEngine
 from gammajax.likelihood import UnbinnedTerm
 from gammajax.model.dependences import dependence
-from gammajax.model.mixture import Mixture, Source
+from gammajax.model.mixture import Source
 from gammajax.model.spectra import SteppedSpectrum
 from gammajax.posterior import Parameters, Posterior
-from gammajax.products.norms import NORM, Points, estimate
+from gammajax.products.energy_slices import norms_by_slice
+from gammajax.products.norms import NORM, Norms, Points, estimate, most_norm, replaced, require_events
 from gammajax.results.result import Result
 from gammajax.samplers import Fit, fit
 
-LEAST = 1e-3  # expected events of a bin
-ROOM = 100.0  # a norm may reach this many expected events, and the norm of 10
+ENERGIES = ("true", "reconstructed")
 BAND_PER_DECADE, BAND_DRAWS = 40, 400
 QUANTILES = (0.1587, 0.5, 0.8413)
 
@@ -40,7 +40,8 @@ class FluxPoints(Points):
       bins: the reference spectrum, that of the fit to all energies.
     - `band_energy` [TeV], `band` [TeV^-1 cm^-2 s^-1]: lower end, best and upper end of that fit (68 %), or empty.
     - `npred`: expected events of each bin with the best norm; NaN if unknown.
-    - `component`; `stat`: -2 ln L at the maximum; `messages`: problems, in words.
+    - `component`; `energy`: "true" or "reconstructed", which the bins are of, or "" if that is not known; `stat`:
+      -2 ln L at the maximum, the sum over bins of reconstructed energy; `messages`: problems, in words.
 
     >>> import gammajax as gj, numpy as np
     >>> one, none = np.ones(2), np.zeros((2, 0))
@@ -72,6 +73,7 @@ class FluxPoints(Points):
     n_sigma: float = 1.0
     n_sigma_ul: float = 2.0
     messages: tuple[str, ...] = ()
+    energy: str = eqx.field(static=True, default="")
     __pdoc__ = document
 
     @words
@@ -93,7 +95,8 @@ class FluxPoints(Points):
                 strict=True,
             )
         ]
-        head = f"FluxPoints: {number_of(self.norm.size, 'bin')} of {self.component}, {extent(self.energy_edges, 'TeV')}"
+        of = f"{extent(self.energy_edges, 'TeV')}{f' of {self.energy} energy' if self.energy else ''}"
+        head = f"FluxPoints: {number_of(self.norm.size, 'bin')} of {self.component}, {of}"
         return block(f"{head}, E^2 dN/dE [TeV cm^-2 s^-1]", *lines, *self.messages)
 
     @property
@@ -169,30 +172,41 @@ def flux_points(
     component: str,
     edges,
     *,
+    energy: str = "true",
+    reoptimize: bool = True,
     best: Any = None,
     n_sigma: float = 1.0,
     n_sigma_ul: float = 2.0,
     progress: bool = True,
 ) -> FluxPoints:
-    """Flux points of a source: its spectrum times a free factor in each bin of true energy, all free together.
+    """Flux points of a source: its spectrum times a free factor in each bin of energy.
 
     - `posterior`: a [`gammajax.Posterior`][]; `component`: path of the source.
-    - `edges` [TeV] of the bins of true energy.
+    - `edges` [TeV] of the bins.
+    - `energy`: "true", factors on the spectrum in bins of true energy, all free together; or "reconstructed", a factor
+      on the whole source for the events with reconstructed energies in each bin, as gammapy's `FluxPointsEstimator`.
+    - `reoptimize`: fit the other parameters anew; False keeps them at `best`.
     - `best`: [`gammajax.Fit`][] or [`gammajax.Result`][] of the posterior, whose spectrum is the reference; by default
       [`gammajax.fit`][] is called.
     - `n_sigma`, `n_sigma_ul`: of the errors and the upper limits, in standard deviations: q of their squares.
     - `progress`: show how far it is, after some seconds.
 
-    The reference spectrum stays as it is, and so do parameters that nothing else depends on. All others are free: the
-    background, position and size of the source, other sources, nuisances with their priors. The likelihood is that of
-    all events at once: migration between bins is in it, so neighbours are anticorrelated. Factors are not negative.
-    Below the first and above the last edge the factor is that of the next bin, or free of its own if the events go
-    beyond the edge by more than half of that bin.
+    Factors are not negative.
+
+    In bins of true energy the reference spectrum stays as it is, and so do parameters that nothing else depends on. All
+    others are free: the background, position and size of the source, other sources, nuisances with their priors. The
+    likelihood is that of all events at once: migration between bins is in it, so neighbours are anticorrelated. Below
+    the first and above the last edge the factor is that of the next bin, or free of its own if the events go beyond the
+    edge by more than half of that bin.
+
+    In bins of reconstructed energy the whole source stays as it is but for the factor, and the parameters of other
+    components are fitted in each bin alone, to its events. Points are independent, have smaller errors, and follow the
+    reference spectrum within the energy resolution. The data are one list of events, without factors in time.
 
     Returns a [`gammajax.FluxPoints`][].
-    Raises `ValueError` for a mixture likelihood (fluxes must be absolute), for a component that is no source, has no
-    free parameter or is tabulated by the dense engine, and for edges that do not increase or bins without expected
-    events.
+    Raises `ValueError` for a mixture likelihood (fluxes must be absolute), for a component that is no source, in bins
+    of true energy has no free parameter or is tabulated by the dense engine, for other data in bins of reconstructed
+    energy, and for edges that do not increase or bins without expected events.
 
     >>> import gammajax as gj, jax, numpyro.distributions as dist
     >>> observation = gj.io.ctao(pointing=(0.0, 0.0), livetime=3600.0, energy_range=(1.0, 10.0), offset_max=1.0)
@@ -206,15 +220,38 @@ def flux_points(
     True
     """
     with Progress(progress, f"flux points of {component}", DELAY):
-        return _flux_points(posterior, component, edges, best, n_sigma, n_sigma_ul)
+        return _flux_points(posterior, component, edges, energy, reoptimize, best, n_sigma, n_sigma_ul)
 
 
-def _flux_points(posterior, component, edges, best, n_sigma, n_sigma_ul) -> FluxPoints:
+def _flux_points(posterior, component, edges, energy, reoptimize, best, n_sigma, n_sigma_ul) -> FluxPoints:
     edges = _checked_edges(edges)
-    check_source(posterior, component, "flux points")
+    if energy not in ENERGIES:
+        raise ValueError(f"energy must be 'true' or 'reconstructed', not {energy!r}")
+    check_source(posterior, component, "flux points", spectrum=energy == "true")
     best = fit(posterior, progress=False) if best is None else best
     at = parameters_of(posterior, best)
     reference = posterior.model(at).components[component].spectrum
+    if energy == "true":
+        norms, each = _norms(posterior, component, edges, reference, at, reoptimize, n_sigma, n_sigma_ul)
+    else:
+        norms, each = norms_by_slice(posterior, component, edges, at, reoptimize, n_sigma, n_sigma_ul)
+    band_energy, band = _band(posterior, component, best, edges)
+    columns: dict[str, Any] = {**norms._asdict(), **reference_fluxes(reference, edges)}
+    return FluxPoints(
+        component=component,
+        energy=energy,
+        energy_edges=edges,
+        **columns,
+        npred=norms.norm * each,
+        band_energy=band_energy,
+        band=band,
+        n_sigma=float(n_sigma),
+        n_sigma_ul=float(n_sigma_ul),
+    )
+
+
+def _norms(posterior, component, edges, reference, at, reoptimize, n_sigma, n_sigma_ul) -> tuple[Norms, np.ndarray]:
+    """Norms of bins of true energy, and the expected events of each norm of one."""
     outside = _outside(posterior, edges)
     bins = edges.size - 1
     first, last = bins, bins + int(outside[0])
@@ -224,27 +261,9 @@ def _flux_points(posterior, component, edges, best, n_sigma, n_sigma_ul) -> Flux
         spectrum = SteppedSpectrum(reference, edges, jnp.asarray(norms)[order])
         return Source(spectrum, source.morphology, source.response, source.time)
 
-    number = bins + sum(outside)
-    scaled, start, each = with_norms(posterior, component, change, at, number)
-    low = np.flatnonzero(~(each[:bins] > LEAST))
-    if low.size:
-        raise ValueError(
-            f"the bin from {edges[low[0]]:.4g} to {edges[low[0] + 1]:.4g} TeV expects {max(each[low[0]], 0.0):.2g} "
-            f"events of {component!r}: take edges within the energies of the events, or wider bins"
-        )
-    norms = estimate(scaled, start, each, bins, n_sigma, n_sigma_ul)
-    band_energy, band = _band(posterior, component, best, edges)
-    columns: dict[str, Any] = {**norms._asdict(), **reference_fluxes(reference, edges)}
-    return FluxPoints(
-        component=component,
-        energy_edges=edges,
-        **columns,
-        npred=norms.norm * each[:bins],
-        band_energy=band_energy,
-        band=band,
-        n_sigma=float(n_sigma),
-        n_sigma_ul=float(n_sigma_ul),
-    )
+    scaled, start, each = with_norms(posterior, component, change, at, bins + sum(outside), reoptimize)
+    require_events(each[:bins], edges, component)
+    return estimate(scaled, start, each, bins, n_sigma, n_sigma_ul), each[:bins]
 
 
 def check_source(posterior, component: str, what: str, spectrum: bool = True) -> None:
@@ -270,12 +289,12 @@ def check_source(posterior, component: str, what: str, spectrum: bool = True) ->
 
 
 def with_norms(
-    posterior: Posterior, component: str, change, at: Parameters, number: int
+    posterior: Posterior, component: str, change, at: Parameters, number: int, reoptimize: bool = True
 ) -> tuple[Posterior, Parameters, Float[np.ndarray, " number"]]:
     """Posterior with the source of this path as `change(source, norms)` makes it, with free norms.
 
-    Parameters that nothing else depends on stay `at` these values. Also returned: the parameters at norms of one, and
-    the expected events of each norm.
+    Parameters that nothing else depends on stay `at` these values, or all without `reoptimize`. Also returned: the
+    parameters at norms of one, and the expected events of each norm.
     """
     at = {name: jnp.asarray(value) for name, value in at.items()}
 
@@ -284,7 +303,7 @@ def with_norms(
         return replaced(mixture, component, lambda source: change(source, p[NORM]))
 
     ones = jnp.ones(number)
-    unused = dependence(whole, {**at, NORM: ones}).unused
+    unused = dependence(whole, {**at, NORM: ones}).unused if reoptimize else tuple(at)
     fixed = {name: at[name] for name in unused}
 
     def model(p):
@@ -292,19 +311,10 @@ def with_norms(
 
     start = {name: value for name, value in at.items() if name not in fixed}
     each = np.asarray(_counts(posterior, whole, {**at, NORM: ones}, component), np.float64)
-    most = 10.0 + ROOM / np.maximum(each, LEAST)
+    most = most_norm(each)
     priors = {name: posterior.priors[name] for name in posterior.names if name not in fixed}
     priors[NORM] = dist.Uniform(jnp.zeros(number), jnp.asarray(most, jnp.zeros(()).dtype))
     return Posterior(model, priors, list(posterior.terms), progress=False), {**start, NORM: ones}, each
-
-
-def replaced(mixture: Mixture, path: str, change) -> Mixture:
-    """The mixture with another component at a path, made from the one that is there."""
-    name, _, inner = path.partition("/")
-    number = mixture.names.index(name)
-    part = mixture.parts[number]
-    new = replaced(part, inner, change) if isinstance(part, Mixture) else change(part)
-    return eqx.tree_at(lambda m: m.parts[number], mixture, new, is_leaf=lambda x: x is part)
 
 
 def parameters_of(posterior, best: Any) -> Parameters:

@@ -64,3 +64,11 @@ def test_the_statistic_is_that_of_the_likelihood(posterior):
 def test_single_precision_is_warned_of(posterior):
     with jax.enable_x64(False), pytest.warns(UserWarning, match="in single precision, derivatives that gammapy takes"):
         gj.io.to_gammapy_dataset(posterior)
+
+
+def test_limits_are_those_of_each_number(posterior):
+    low, high = np.array([1.0, 5.0]), np.array([4.0, 50.0])
+    priors = {**PRIORS, "norm": dist.Uniform(low, high).to_event(1)}
+    other = gj.Posterior(model, priors, posterior.observations, posterior.events, progress=False)
+    parameters = gj.io.to_gammapy_dataset(other).models.parameters
+    assert [(parameters[f"norm_{i}"].min, parameters[f"norm_{i}"].max) for i in range(2)] == [(1.0, 4.0), (5.0, 50.0)]
