@@ -478,7 +478,7 @@ def draw(figures):
     """Intervals of 95 % by assumption, beside the published ones."""
     ours = json.loads((RESULTS / "paper-cpu.json").read_text())["intervals95"]
     rows = [("1e8 events, base", {n: (v["low"], v["median"], v["high"]) for n, v in ours.items()}, "C3")]
-    for name, row in figures["nuts"].items():
+    for name, row in figures.get("nuts", {}).items():
         low_high = {n: row[f"{n}_95"] for n in PUBLISHED}
         rows.append((f"1e8 events, {name}", {n: (v[0], row[n], v[1]) for n, v in low_high.items()}, "C3"))
     for section, colour, suffix in (("widths", "C0", ""), ("shifts", "C2", ", fitted by base")):
@@ -507,9 +507,11 @@ def draw(figures):
 def keep(section: str, name: str, row: dict) -> None:
     """Put a row of the variants beside those of earlier runs."""
     path = RESULTS / "paper-2401-variants-cpu.json"
-    figures = json.loads(path.read_text()) if path.exists() else {"widths": {}, "shifts": {}, "nuts": {}}
+    figures = json.loads(path.read_text()) if path.exists() else {}
     figures.pop("machine", None)
-    figures[section][name] = row
+    figures = {"widths": {}, "shifts": {}, **figures}
+    figures.setdefault(section, {})[name] = row
+    figures["published"] = {of: {"low": low, "high": high} for of, (low, high) in PUBLISHED.items()}
     print(name, {key: float(f"{value:.4g}") for key, value in row.items() if isinstance(value, float)}, flush=True)
     report("paper-2401-variants", figures)
     drawn = draw(figures)

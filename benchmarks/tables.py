@@ -178,8 +178,8 @@ ABOUT = {
         "python -m benchmarks.paper_2401_13876 --variants --diffuse gll_iem_v07_gc.fits.gz --gammabayes FOLDER",
         "As `paper`, without noise, with one assumption changed at a time. `widths`: standard deviations by the Fisher "
         "information of 1e8 events, 1e5 of them of dark matter, and the cross section that these are; `sources` zero: "
-        "left out, compare with `no sources`. `shifts`: events of the changed model fitted by the base one; by a ridge, "
-        "Fermi's map is fitted with several times as much dark matter, at another mass. The published standard "
+        "left out, compare with `no sources`. `shifts`: events of the changed model fitted by the base one; by a "
+        "ridge, Fermi's map is fitted with several times as much dark matter, at another mass. The published standard "
         "deviations are 0.028 TeV and 1.0e4 events, a quarter of the widths of the intervals. "
         "docs/coming-from/gammabayes.md says what follows. Figure: "
         "[paper-2401-variants.png](results/paper-2401-variants.png).",
