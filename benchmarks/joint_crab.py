@@ -347,6 +347,7 @@ def main():
         )
         if case == "joint_unbinned":
             figures[case]["ln_zero_over_free_by_density"] = density_at_zero(result.samples)
+        report("joint_crab", {"cases": figures})  # the next one takes long
     if "evidence" in options.sampled:
         figures["evidence"] = evidence(options.data)
         print(figures["evidence"], flush=True)

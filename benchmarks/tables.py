@@ -176,8 +176,8 @@ ABOUT = {
     ),
     "paper-2412": (
         "python -m benchmarks.paper_2412_17172 --live 100 --draws 1000",
-        "Seven annihilation channels with free ratios, flat on the simplex, from 2e7 events with a signal of six errors "
-        "(arXiv 2412.17172 asks this of 525 hours; its table of ratios is not part of the project, see the docstring). "
+        "Seven annihilation channels with free ratios, flat on the simplex, from 2e7 events with a signal of six "
+        "errors (arXiv 2412.17172 asks this of 525 hours; its table of ratios is not here, see the docstring). "
         "`evidence`: of the first channels of `truth`, by number. With a signal this weak, one channel of another mass "
         "stands for all, and more pay for their priors. Loaded machine: seconds are about twice those of a quiet one. "
         "Figure: [paper-2412-17172.png](results/paper-2412-17172.png).",
