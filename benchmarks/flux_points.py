@@ -12,7 +12,7 @@ pixels of 0.025 deg.
 
 `off`: difference of the norms in units of gammapy's error. Seconds are those of the estimate alone, after reading, the
 set-up and the global fit; ours with compilation and with profiles of ten values or more, gammapy's estimator with
-symmetric errors only unless `--optional`. Figure: `benchmarks/results/flux-points.png`. Last line: JSON.
+the parts of `--optional`. Figure: `benchmarks/results/flux-points.png`. Last line: JSON.
 """
 
 import argparse

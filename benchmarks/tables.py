@@ -263,14 +263,14 @@ ABOUT = {
         "Data with an effective area 10 % larger and energies 5 % higher than in the files, fitted with the response "
         "of the `files`, and with a `free` one under priors as wide as these errors: pulls of each data set. `pulls`: "
         "with area and scale drawn from their priors, by the Gaussian of the fit; the likelihood of a scale has bumps, "
-        "which that error does not see. `cost`: seconds of a value with gradient, 1e4 events of a point source. On two "
-        "cores shared with other work. Figure: [systematics.png](results/systematics.png).",
+        "which that error does not see. `cost`: milliseconds of processor time of a value with gradient for a point "
+        "source, by number of events and free field. On two cores shared with other work. Figure: [systematics.png](results/systematics.png).",
     ),
     "on-off": (
         "python -m benchmarks.on_off",
         "ON and OFF regions with few counts, by the number of expected ON counts of the source: bias of the maximum "
         "relative to the truth, its scatter, and coverage of intervals, unbinned, in cells with the background "
-        "integrated out (conjugate), and by wstat. `calibration`: ranks of the truth, of 40 simulations only. "
+        "integrated out (conjugate), and by wstat. `calibration`: ranks of the truth, of 200 simulations. "
         "Figure: [on-off.png](results/on-off.png).",
     ),
     "counts": (
