@@ -264,7 +264,8 @@ ABOUT = {
         "of the `files`, and with a `free` one under priors as wide as these errors: pulls of each data set. `pulls`: "
         "with area and scale drawn from their priors, by the Gaussian of the fit; the likelihood of a scale has bumps, "
         "which that error does not see. `cost`: milliseconds of processor time of a value with gradient for a point "
-        "source, by number of events and free field. On two cores shared with other work. Figure: [systematics.png](results/systematics.png).",
+        "source, by number of events and free field. On two cores shared with other work. "
+        "Figure: [systematics.png](results/systematics.png).",
     ),
     "on-off": (
         "python -m benchmarks.on_off",
