@@ -36,6 +36,7 @@ ENDS = 64  # of intervals at a time
 AREA = ("effective_area_tilt", "effective_area_spline")
 # tabulated factors on a width: their least number, and more for a wider range of its logarithm
 WIDTHS, WIDTHS_PER_RANGE = 4, 4.0
+BEYOND = 1.6  # range of numbers of runs, in that of the draws of their prior: these reach some two standard deviations
 
 
 class FreeResponse(eqx.Module):
@@ -43,7 +44,8 @@ class FreeResponse(eqx.Module):
 
     - `mean`: of y = E'/E. `ends` [TeV] of intervals of E', with the `scale` of their means, and the `matrix` from means
       to spline coefficients. `log_widths` of the tabulated point spread functions, and `log_resolutions` of the
-      `tabulated` A D and its `coarse` part; these are None if the cumulative table is taken at every call.
+      `tabulated` A D and its `coarse` part; these are None if A D does not change, or if the cumulative table is taken
+      at every call.
     - `names` of the free fields; `per_run`: whether tables are those of runs, not of responses; `cells`: whether the
       energy scale changes tables; `every`: see [`gammajax.engines.radial.FreeSource`][].
     """
@@ -92,7 +94,7 @@ class FreeResponse(eqx.Module):
             jnp.asarray(ends),
             jnp.asarray(scale, dtype),
             jnp.asarray(matrix, dtype),
-            jnp.asarray(log_widths(changes, names)),
+            jnp.asarray(log_factors(changes, names, "psf_width")),
             jnp.asarray(log_factors(changes, names, "energy_resolution")),
             None,
             None,
@@ -101,7 +103,7 @@ class FreeResponse(eqx.Module):
             step is None,
             every,
         )
-        if step is None and "energy_scale" in names:
+        if not free.changing or (step is None and "energy_scale" in names):
             return free
         number = jnp.arange(free.mean.shape[0])
         each = [_detected(free, number, jnp.exp(factor)) for factor in free.log_resolutions]
@@ -112,10 +114,14 @@ class FreeResponse(eqx.Module):
         """Index of the response of each table."""
         return runs.response if self.per_run else jnp.arange(self.mean.shape[0])
 
+    @property
+    def changing(self) -> bool:
+        """Whether A D changes, by more than other places in it."""
+        return bool({"energy_resolution", *AREA, *(("energy_scale",) if self.cells else ())} & set(self.names))
+
     def tables(self, change: ResponseChange, runs: Runs) -> tuple[Array, Array] | None:
         """A D as in [`gammajax.engines.radial.FreeSource`][], `detected` and `coarse`; None if they do not change."""
-        changing = {"energy_resolution", *AREA, *(("energy_scale",) if self.cells else ())}
-        if not changing & set(self.names):
+        if not self.changing:
             return None
         response = self.table_response(runs)
         factor = jnp.broadcast_to(change.area_factor(self.energy), (response.size, self.energy.size))
@@ -127,7 +133,9 @@ class FreeResponse(eqx.Module):
                 jax.checkpoint(lambda columns: self.detected(*columns)), (response, *columns)
             )
         else:
-            weight = lagrange(self.log_resolutions, jnp.log(change.energy_resolution))
+            # polynomials say nothing beyond their nodes
+            nodes = self.log_resolutions
+            weight = lagrange(nodes, jnp.clip(jnp.log(change.energy_resolution), nodes[0], nodes[-1]))
             weight = jnp.broadcast_to(weight, (response.size, weight.shape[-1]))
             detected, coarse = (
                 sum(weight[:, n, None, None, None] * table[n][response] for n in range(weight.shape[1]))
@@ -189,17 +197,14 @@ def lagrange(nodes: Float[Array, " node"], u: Float[Array, "*shape"]) -> Float[A
     return jnp.stack([jnp.prod((u - o) / (nodes[n] - o), axis=-1) for n, o in enumerate(others)], axis=-1)
 
 
-def log_widths(changes: list[ResponseChange], names: tuple[str, ...]) -> Float[np.ndarray, " width"]:
-    """Nodes of ln(psf_width)."""
-    return log_factors(changes, names, "psf_width")
-
-
 def log_factors(changes: list[ResponseChange], names: tuple[str, ...], name: str) -> Float[np.ndarray, " node"]:
     """Chebyshev nodes of the logarithm of the field `name` over the range of the changes; zero if it is not free."""
     if name not in names:
         return np.zeros(1)
     values = np.log(np.concatenate([np.ravel(getattr(change, name)) for change in changes]))
     half, middle = 0.5 * np.ptp(values), 0.5 * (values.max() + values.min())
+    if changes[0].varies(name):
+        half *= BEYOND
     count = WIDTHS + math.ceil(WIDTHS_PER_RANGE * half * 2.0)
     # stretched, so that the first and the last node are the ends
     nodes = -np.cos(np.pi * (np.arange(count) + 0.5) / count)
@@ -208,7 +213,7 @@ def log_factors(changes: list[ResponseChange], names: tuple[str, ...], name: str
 
 def several_widths(runs: Runs, changes: list[ResponseChange], names: tuple[str, ...]) -> Runs:
     """Runs for folds: each response with point spread functions of all tabulated widths, at all pointings."""
-    factors = np.exp(log_widths(changes, names))
+    factors = np.exp(log_factors(changes, names, "psf_width"))
     responses = tuple(
         Response(r.effective_area, scaled_psf(r.psf, float(f)), r.energy_dispersion, r.background)
         if "psf_width" in names

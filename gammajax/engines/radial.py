@@ -361,18 +361,18 @@ class FreeSource(eqx.Module):
         """Intensity [TeV^-1 sr^-1] of every row."""
         shared = (flux[:, None] * self.share)[:, None]
         weight, coarse = (jnp.matmul(part, shared.astype(part.dtype)) for part in (self.detected, self.coarse))
-        sheet = folded.sheet(weight, coarse, self.window)
         runs = self.runs
-
-        def some(columns):
-            run, lon, lat, place = columns
-            there = directions(folded.centre, runs, run, lon, lat)
-            return runs.livetime[run] * sheet(runs.response[run], place, there)
-
-        if self.placed is None:
-            values = _by_chunks(some, (self.run, self.lon, self.lat, self.place))
-        else:
+        if self.placed is not None:
             values = self.placed(weight, runs)
+        else:
+            sheet = folded.sheet(weight, coarse, self.window)
+
+            def some(columns):
+                run, lon, lat, place = columns
+                there = directions(folded.centre, runs, run, lon, lat)
+                return runs.livetime[run] * sheet(runs.response[run], place, there)
+
+            values = _by_chunks(some, (self.run, self.lon, self.lat, self.place))
         values = (values.reshape(self.weight.shape) * self.weight).sum(1)
         result = jnp.zeros(self.rows, flux.dtype)
         return result.at[self.members].set(values.astype(result.dtype), mode="drop")
@@ -430,14 +430,11 @@ def _placed(fold, morphology, runs, pairs, response: FreeResponse, changes, dete
     reach = (0.0, 0.0) if response.cells else (float(scales.max()), float(-scales.min()))
     span = 1 if response.cells else SPAN
     tables = [(detected, np.asarray(runs.response))]
-    for name in ("energy_resolution", "energy_scale"):
-        if name in response.names and (name != "energy_scale" or response.cells):
+    table = np.arange(runs.lon.size) if response.per_run else np.asarray(runs.response)
+    for name in ("energy_resolution", "energy_scale") if response.cells else ("energy_resolution",):
+        if name in response.names:
             ends = sorted(changes, key=lambda change: float(np.max(getattr(change, name))))
-            for change in (ends[0], ends[-1]):
-                found = _tables(response, change, runs)
-                if found is not None:
-                    table = np.arange(runs.lon.size) if response.per_run else np.asarray(runs.response)
-                    tables.append((found[0], table))
+            tables += [(_tables(response, change, runs)[0], table) for change in (ends[0], ends[-1])]
     first, energies = first_energies(tables, share, np.asarray(response.energy, np.float64), runs, reach, span)
     count = response.log_widths.size
     folds = [eqx.tree_at(_psf_tables, fold, _psf_tables(fold)[n::count]) for n in range(count)]

@@ -47,10 +47,6 @@ class EngineWithin(Engine):
         found = self.engine(source)
         return Expected(found.intensity, found.counts * self.inside[:, None])
 
-    def expected_counts(self, source: Any) -> Float[Array, " observation"]:
-        """Expected counts, zero in other observations."""
-        return self.engine.expected_counts(source) * self.inside
-
 
 def norms_by_slice(
     posterior: Posterior, component: str, edges, at: Parameters, reoptimize: bool, n_sigma: float, n_sigma_ul: float

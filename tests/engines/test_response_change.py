@@ -137,7 +137,20 @@ def placed(request, observations, events):
 def test_the_brightness_of_a_fixed_source_is_kept(kind, placed, observations):
     rows, engine, morphology = placed
     assert all(part.placed is not None for part in engine.sources)
-    agree(rows, engine, observations, gj.Source(SPECTRUM, morphology, change(CHANGES[kind])), 0.025)
+    agree(rows, engine, observations, gj.Source(SPECTRUM, morphology, change(CHANGES[kind])), 0.02)
+
+
+def test_resolutions_beyond_the_prior_are_those_of_its_end(placed):
+    """Polynomials through tabulated resolutions would say anything there."""
+    rows, engine, morphology = placed
+    end, beyond = (
+        engine.intensity(gj.Source(SPECTRUM, morphology, change({"energy_resolution": MOST["energy_resolution"] * f})))
+        for f in (np.array([3.0, 1.0]), np.array([5.0, 1.0]))
+    )
+    some = rows.valid & (rows.observation == 0)
+    if engine.sources[0].response.tabulated is not None:
+        np.testing.assert_allclose(beyond[some], end[some], rtol=1e-5)
+    assert float(jnp.max(beyond)) < 2.0 * float(jnp.max(end))
 
 
 def test_gradients_of_a_kept_brightness(placed):
