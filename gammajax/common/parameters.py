@@ -1,6 +1,8 @@
 """Parameters of models: scalar leaves of modules, and checks of their values and labels."""
 
 import dataclasses
+import hashlib
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
@@ -55,6 +57,18 @@ def is_concrete(*values) -> bool:
 def is_same(a, b) -> bool:
     """Whether two trees are concrete and equal."""
     return a is b or (is_concrete(a, b) and bool(eqx.tree_equal(a, b)))
+
+
+def contents(tree) -> Hashable:
+    """A key that trees share if they are equal, and concrete; each tree that is traced has its own."""
+    leaves, structure = jax.tree.flatten(tree)
+    if not is_concrete(leaves):
+        return id(tree)
+    arrays = [np.asarray(leaf) for leaf in leaves]
+    digest = hashlib.blake2b()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    return structure, tuple((array.shape, array.dtype.str) for array in arrays), digest.digest()
 
 
 def require_positive(module, *names: str) -> None:

@@ -10,6 +10,9 @@ from gammajax.engines.energy import SUB_BINS, EnergyNodes
 from gammajax.instrument.runs import Runs
 from gammajax.instrument.table import Axis
 
+REACH = 12  # nodes on each side, within which the projection falls off to 1e-5
+GROUP = 8  # nodes that are projected together
+
 
 class Detector(eqx.Module):
     """A_m(E_j) [cm^2] and D_m(E'|E_j) at offset nodes m [deg], with D projected to the nodes, in y = E'/E_j."""
@@ -104,33 +107,64 @@ def _tabulate(response, nodes, offsets, y):
     shape = (nodes.energy.size, offsets.size)
     area = response.area(jnp.broadcast_to(nodes.energy[:, None], shape), jnp.broadcast_to(offsets, shape))
     profile = response.energy_dispersion.profile
-    energy_axis, offset_axis, migra_axis = profile.axes
-    # the table is linear along every axis: interpolate in energy and offset once, and in migra for every node
+    energy_axis, offset_axis, _ = profile.axes
     index, fraction = energy_axis.locate(jnp.log(nodes.sub_energy))
-    values = jnp.moveaxis(profile.values, 1, 2)
-    values = values[index] + fraction[:, None, None] * (values[_next(index, energy_axis)] - values[index])
-    reach = 8 * SUB_BINS  # the projection falls off within a few nodes
-    bins = nodes.sub_energy.size
-    near = min(2 * reach, bins)
     at, share = offset_axis.locate(offsets)
 
-    def one_node(j):
-        first = jnp.clip(j * SUB_BINS - reach, 0, max(bins - 2 * reach, 0))
-        sub = jax.lax.dynamic_slice(nodes.sub_energy, (first,), (near,))
-        weight = jax.lax.dynamic_slice(nodes.project, (j, first), (1, near))[0]
-        # rows of the whole projection add up to one, and so must their part here: it is 3e-4 too small otherwise
-        weight = weight / (weight.sum() * sub)
-        table = jax.lax.dynamic_slice_in_dim(values, first, near)
-        migra = y * (nodes.energy[j] / sub)[:, None]
-        index, fraction = migra_axis.locate(migra)
-        weight = jnp.where(migra_axis.inside(migra), weight[:, None], 0.0)
-        row = jnp.arange(near)[:, None]
-        density = table[row, index] * (weight * (1.0 - fraction))[..., None]
-        density += table[row, _next(index, migra_axis)] * (weight * fraction)[..., None]
-        density = density.sum(0)
-        return nodes.energy[j] * (density[:, at] + share * (density[:, _next(at, offset_axis)] - density[:, at]))
+    def to_offsets(values):
+        return values[..., at] + share * (values[..., _next(at, offset_axis)] - values[..., at])
 
-    return area, jax.lax.map(one_node, jnp.arange(nodes.energy.size))
+    # the table is linear along every axis, in any order: few offsets first, many last
+    few = offsets.size < offset_axis.nodes.size
+    values = jnp.moveaxis(profile.values, 1, 2)
+    values = to_offsets(values) if few else values
+    values = values[index] + fraction[:, None, None] * (values[_next(index, energy_axis)] - values[index])
+    density = _projected(values, profile.axes[2], nodes, y)
+    return area, density if few else to_offsets(density)
+
+
+def _projected(values, migra_axis, nodes, y) -> Float[Array, "energy y offset"]:
+    """Projection of D [sub_energy, migra, offset] to the nodes, in y.
+
+    Sub-bins at equal distances from their nodes share the places of y in the axis of migra. So the sum over distances
+    copies rows of nodes and offsets; groups of nodes keep it within a processor's cache.
+    """
+    count = nodes.energy.size
+    groups, near = -(-count // GROUP), 2 * REACH * SUB_BINS
+    after = REACH + groups * GROUP - count
+    ends = REACH * SUB_BINS, after * SUB_BINS + SUB_BINS  # sub-bins lie between the nodes: one node has none behind it
+    values = jnp.pad(values, (ends, (0, 0), (0, 0)))
+    values = values.reshape(-1, SUB_BINS, *values.shape[1:])
+    first = SUB_BINS * jnp.arange(count)[:, None] + jnp.arange(near)
+    weight = jnp.take_along_axis(jnp.pad(nodes.project, ((0, 0), ends)), first, axis=1)
+    # rows of the whole projection add up to one, and so must their part here: it is too small otherwise
+    weight = weight / weight.sum(1, keepdims=True)
+    # E_j / E of the sub-bins
+    ratio = jnp.exp((REACH - (jnp.arange(near) + 0.5) / SUB_BINS) * nodes.log_step)
+    weight = jnp.pad(weight * ratio, ((0, groups * GROUP - count), (0, 0)))
+    migra = y * ratio[:, None]
+    index, fraction = migra_axis.locate(migra)
+    inside = migra_axis.inside(migra)
+    low, high = (jnp.where(inside, part, 0.0)[..., None] for part in (1.0 - fraction, fraction))
+    size = values.shape[2], GROUP * values.shape[3]
+
+    def one_group(number):
+        start = number * GROUP
+        mine = jax.lax.dynamic_slice_in_dim(values, start, GROUP + 2 * REACH).transpose(1, 2, 0, 3)
+        factor = jax.lax.dynamic_slice_in_dim(weight, start, GROUP)
+
+        def one_distance(total, n):
+            node, sub = n // SUB_BINS, n % SUB_BINS
+            rows = jax.lax.dynamic_slice_in_dim(mine[sub], node, GROUP, axis=1) * factor[:, n, None]
+            rows = rows.reshape(size)
+            return total + low[n] * rows[index[n]] + high[n] * rows[_next(index[n], migra_axis)], None
+
+        total = jnp.zeros((y.size, size[1]), values.dtype)
+        total, _ = jax.lax.scan(one_distance, total, jnp.arange(near))
+        return total.reshape(y.size, GROUP, -1).transpose(1, 0, 2)
+
+    found = jax.lax.map(one_group, jnp.arange(groups))
+    return found.reshape(-1, *found.shape[2:])[:count]
 
 
 def _next(index, axis):

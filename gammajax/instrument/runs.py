@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gammajax.common.display import block, document, number_of, words
-from gammajax.common.parameters import is_same
+from gammajax.common.parameters import contents
 from gammajax.instrument.observation import Aside, Observation
 
 
@@ -42,14 +42,11 @@ class Runs(eqx.Module):
     @classmethod
     def of(cls, observations: tuple[Any, ...]) -> "Runs":
         """Stack observations, or anything with these numbers and a response; equal responses are one."""
-        responses, index, known = [], [], {}
-        for observation in observations:
-            response = observation.response
-            if id(response) not in known:
-                same = [i for i, other in enumerate(responses) if is_same(response, other)]
-                known[id(response)] = same[0] if same else len(responses)
-                responses += [] if same else [response]
-            index.append(known[id(response)])
+        each = {id(observation.response): observation.response for observation in observations}
+        keys = {number: contents(response) for number, response in each.items()}
+        responses = {keys[number]: response for number, response in reversed(each.items())}  # the first of equal ones
+        places = {key: place for place, key in enumerate(dict.fromkeys(keys.values()))}
+        index = [places[keys[id(observation.response)]] for observation in observations]
 
         def column(name):
             return jnp.asarray(np.array([float(getattr(observation, name)) for observation in observations]))
@@ -62,7 +59,7 @@ class Runs(eqx.Module):
             column("energy_max"),
             column("offset_max"),
             jnp.asarray(np.array(index, np.int32)),
-            Aside((tuple(observations), tuple(responses))),
+            Aside((tuple(observations), tuple(responses[key] for key in places))),
         )
 
     def some(self, served: Int[np.ndarray, " part"]) -> "Runs":
