@@ -255,7 +255,7 @@ def gammajax_row(options, case) -> dict:
     gradient = eqx.filter_jit(lambda posterior, p: jax.value_and_grad(posterior.log_likelihood_ratio)(p))
     (row["value_and_grad_s"],), _ = median_seconds([lambda: gradient(posterior, start)], repeats=5)
     begun = time.perf_counter()
-    gj.fit(posterior, initial=start, progress=False)
+    row["fit_calls"] = gj.fit(posterior, initial=start, progress=False).calls
     row["fit_s"] = time.perf_counter() - begun
     values, errors = (numbered(found) for found in (best.parameters, best.standard_deviations))
     row["parameters"] = {name: [value, errors[name]] for name, value in values.items()}
