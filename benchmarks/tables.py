@@ -382,9 +382,21 @@ def write_readme() -> None:
     path.write_text(re.sub(f"{marks[0]}.*{marks[1]}", lambda _: table, path.read_text(), flags=re.DOTALL))
 
 
+def two_papers() -> dict:
+    """Numbers of the analyses of two papers, which notebooks/15_two_papers.ipynb shows beside its own."""
+    names = "paper", "paper-2401-variants", "paper-2412"
+    whole, variants, channels = (json.loads((RESULTS / f"{name}-cpu.json").read_text()) for name in names)
+    widths = {name: {k: row[k] for k in ("mass_sd", "signal_events_sd")} for name, row in variants["widths"].items()}
+    return {
+        "2401.13876": {k: whole[k] for k in ("events", "truth", "published", "intervals95", "nuts_s")} | {"sd": widths},
+        "2412.17172": {k: channels[k] for k in ("events", "truth", "intervals95", "evidence", "nuts_s")},
+    }
+
+
 def main():
     """Read every result and write the pages."""
     write_readme()
+    (RESULTS.parents[1] / "notebooks" / "two_papers.json").write_text(json.dumps(two_papers(), indent=1) + "\n")
     lines = ["# Results", "", "Written by `python -m benchmarks.tables` from the files in `results`.", ""]
     for path in sorted(RESULTS.glob("*.json")):
         figures = json.loads(path.read_text())

@@ -145,4 +145,4 @@ from gammajax.products.source_search import ts_map as ts_map
 # several processes
 from gammajax.common import distributed as distributed
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

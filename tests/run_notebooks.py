@@ -11,6 +11,7 @@ from nbclient import NotebookClient
 FOLDER = Path(__file__).parents[1] / "notebooks"
 # replacements, each at least once: fewer events, draws and chains, smaller fields and sources; tutorials are small
 SMALL = {path.stem: {} for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))} | {
+    "15_two_papers": {r"points=30_000": "points=3_000", r"points=10_000": "points=2_000"},
     "galactic_centre": {
         r"events=30_000": "events=1_000",
         r"range\(20\)": "range(2)",

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
+from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Union
 
 import jax
@@ -60,6 +61,7 @@ from gammajax.io.text import same_unit
 from gammajax.model import darkmatter, lines, mixture, morphology, shapes, spectra
 from gammajax.model.absorption import Absorption
 from gammajax.model.background_correction import BackgroundCorrection, check_degree, correction_prior
+from gammajax.model.energy_dependent import EnergyDependent
 from gammajax.model.priors import check_names, cube_size
 from gammajax.model.response_change import ResponseChange
 from gammajax.model.templates import TemplateMap
@@ -352,12 +354,54 @@ def _one_of(kinds: dict[str, Callable], units: Mapping[str, str]) -> Any:
 AbsorptionPart = _part("absorption", absorption, "absorption", units={})
 
 
+class ByEnergy(Strict):
+    """Sizes and positions of a shape at some true energies: numbers, or names of parameters."""
+
+    energy: list[Energy]
+    size: list[Value]
+    shift_lon: list[value_in("deg")] | None = None  # pyright: ignore[reportInvalidTypeForm]
+    shift_lat: list[value_in("deg")] | None = None  # pyright: ignore[reportInvalidTypeForm]
+
+    @property
+    def columns(self) -> dict[str, list]:
+        """The columns that are given, by name."""
+        given = {name: getattr(self, name) for name in ("size", "shift_lon", "shift_lat")}
+        return {name: column for name, column in given.items() if column is not None}
+
+    @model_validator(mode="after")
+    def _fits(self):
+        if len(self.energy) < 2 or any(b <= a for a, b in pairwise(self.energy)):
+            raise ValueError(f"energy: at least two that increase, as in [0.1, 100.0], not {self.energy}")
+        for name, column in self.columns.items():
+            if len(column) != len(self.energy):
+                raise ValueError(f"{name}: one number for each of the {len(self.energy)} energies, not {len(column)}")
+        return self
+
+    def build(self, shape, parameters: dict) -> EnergyDependent:
+        """The shape with these sizes, at these parameters."""
+        columns = {
+            name: jnp.stack([jnp.asarray(parameters[one] if isinstance(one, str) else one, float) for one in column])
+            for name, column in self.columns.items()
+        }
+        return EnergyDependent(shape, self.energy, **columns)
+
+    def references(self) -> list[tuple[str, str]]:
+        """Key and name of each parameter used."""
+        columns = self.columns.items()
+        return [(f"{key}.{i}", one) for key, column in columns for i, one in enumerate(column) if isinstance(one, str)]
+
+    def named_units(self) -> list[tuple[str, str, str]]:
+        """Key, name and unit of each parameter that stands for a number with a unit."""
+        return [(key, name, "deg") for key, name in self.references() if key.startswith("shift")]
+
+
 class Source(Strict):
     """Source of photons."""
 
     type: Literal["source"]
     spectrum: _one_of(SPECTRA, SPECTRUM_UNITS)  # pyright: ignore[reportInvalidTypeForm]
     morphology: _one_of(MORPHOLOGIES, MORPHOLOGY_UNITS)  # pyright: ignore[reportInvalidTypeForm]
+    by_energy: ByEnergy | None = None
     absorption: AbsorptionPart | None = None  # pyright: ignore[reportInvalidTypeForm]
 
     def build(self, parameters: dict) -> mixture.Source:
@@ -365,18 +409,25 @@ class Source(Strict):
         spectrum = SPECTRA[self.spectrum.type](**self.spectrum.arguments(parameters))
         if self.absorption is not None:
             spectrum = spectrum * absorption(**self.absorption.arguments(parameters))
-        return mixture.Source(spectrum, MORPHOLOGIES[self.morphology.type](**self.morphology.arguments(parameters)))
+        shape = MORPHOLOGIES[self.morphology.type](**self.morphology.arguments(parameters))
+        return mixture.Source(spectrum, shape if self.by_energy is None else self.by_energy.build(shape, parameters))
 
     def references(self) -> list[tuple[str, str]]:
         """Key and name of each parameter used."""
-        parts = {"spectrum": self.spectrum, "morphology": self.morphology, "absorption": self.absorption}
+        parts = {
+            "spectrum": self.spectrum,
+            "morphology": self.morphology,
+            "by_energy": self.by_energy,
+            "absorption": self.absorption,
+        }
         return [
             (f"{of}.{key}", name) for of, part in parts.items() if part is not None for key, name in part.references()
         ]
 
     def named_units(self) -> list[tuple[str, str, str]]:
         """Key, name and unit of each parameter that stands for a number with a unit."""
-        return self.spectrum.named_units() + self.morphology.named_units()
+        by_energy = [] if self.by_energy is None else self.by_energy.named_units()
+        return self.spectrum.named_units() + self.morphology.named_units() + by_energy
 
 
 class CorrectionPart(Strict):

@@ -224,6 +224,40 @@ def test_mistakes_of_corrections_are_one_line(changes, message):
     assert "\n" not in str(error.value)
 
 
+def by_energy(part):
+    return builtin("template").replace("sigma: 0.2}", f"sigma: 0.2}}\n      by_energy: {part}")
+
+
+def test_a_size_that_changes_with_energy():
+    part = "{energy: [100 GeV, 100], size: [2, index], shift_lat: [0, 6 arcmin]}"
+    config = parse(by_energy(part))
+    nebula = config.model.function()({"fraction": 0.1, "index": 0.5}).components["signal"].morphology
+    assert isinstance(nebula, gj.EnergyDependent) and nebula.shift_lon is None
+    found = nebula.energy, nebula.size, nebula.shift_lat
+    np.testing.assert_allclose(found, [[0.1, 100], [2, 0.5], [0, 0.1]], rtol=1e-6)
+    assert parse(dump(config)) == config
+    with pytest.raises(ValueError, match="unknown parameter 'indx'; did you mean 'index'"):
+        parse(by_energy(part.replace("index", "indx")))
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("{energy: [1], size: [1]}", "energy: at least two that increase"),
+        ("{energy: [2, 1], size: [1, 1]}", "energy: at least two that increase"),
+        ("{energy: [1, 10], size: [1]}", "size: one number for each of the 2 energies, not 1"),
+        ("{energy: [1, 10], size: [1, 1], shift_lon: [0]}", "shift_lon: one number for each of the 2 energies, not 1"),
+        ("{energy: [1, 10]}", "by_energy.size: field required"),
+        ("{energy: [1, 10], size: [1, 1], shift: [0, 0]}", "unknown key 'shift'"),
+        ("{energy: [1 deg, 10], size: [1, 1]}", "deg"),
+    ],
+)
+def test_mistakes_of_sizes_by_energy_are_one_line(part, message):
+    with pytest.raises(ValueError, match=message) as error:
+        parse(by_energy(part))
+    assert "\n" not in str(error.value)
+
+
 def test_mixture_within_the_mixture():
     values = {"fraction": jnp.asarray(0.3), "index": jnp.asarray(2.5), "ratios": jnp.array([0.25, 0.75])}
     model = jax.jit(parse(tree()).model.function())(values)
