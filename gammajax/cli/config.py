@@ -358,7 +358,7 @@ class ByEnergy(Strict):
     """Sizes and positions of a shape at some true energies: numbers, or names of parameters."""
 
     energy: list[Energy]
-    size: list[Value]
+    size: list[Value]  # pyright: ignore[reportInvalidTypeForm]
     shift_lon: list[value_in("deg")] | None = None  # pyright: ignore[reportInvalidTypeForm]
     shift_lat: list[value_in("deg")] | None = None  # pyright: ignore[reportInvalidTypeForm]
 

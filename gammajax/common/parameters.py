@@ -67,7 +67,7 @@ def contents(tree) -> Hashable:
     arrays = [np.asarray(leaf) for leaf in leaves]
     digest = hashlib.blake2b()
     for array in arrays:
-        digest.update(np.ascontiguousarray(array))
+        digest.update(array.tobytes())
     return structure, tuple((array.shape, array.dtype.str) for array in arrays), digest.digest()
 
 
