@@ -7,7 +7,7 @@ import numpy as np
 
 from gammajax.common.curves import flux_label
 from gammajax.model.mixture import Source
-from gammajax.plots.style import COLOURS, STYLE
+from gammajax.plots.style import STYLE, component_colours
 
 BINS_PER_DECADE = 40
 SPECTRA = 400  # draws of the posterior behind a band
@@ -57,8 +57,9 @@ def plot_spectrum(
     factor = energy**energy_power / np.diff(edges)
     with rc_context({**STYLE, "axes.spines.top": True, "axes.spines.right": True}):
         axes = Figure(figsize=(7.0, 4.8), layout="constrained").subplots() if ax is None else ax
+        colours = component_colours(components)
         for i, (name, paths) in enumerate(groups.items()):
-            colour = COLOURS[(i + 1) % len(COLOURS)]
+            colour = colours[paths[0]]
             total = sum(np.asarray(scales[p], float)[:, None] * np.asarray(fluxes[p], float) for p in paths) * factor
             if known:
                 axes.plot(energy, _positive(total[-1]), color=colour, lw=1.5, ls="--")

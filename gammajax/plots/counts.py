@@ -10,7 +10,7 @@ from gammajax.events.cells import Cells
 from gammajax.events.event_list import Events
 from gammajax.likelihood import UnbinnedTerm
 from gammajax.model.mixture import Source
-from gammajax.plots.style import COLOURS
+from gammajax.plots.style import component_colours
 from gammajax.results.prediction import Prediction, predict, predict_bins
 
 FRAMES = {"galactic": ("Galactic longitude", "Galactic latitude"), "icrs": ("Right ascension", "Declination")}
@@ -35,6 +35,7 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
     drawn = len(next(iter(samples.values())))
     chosen = np.linspace(0, drawn - 1, min(drawn, DRAWS)).astype(int)
     draws = {name: values[chosen] for name, values in samples.items()}
+    components = posterior.model(posterior.reference_parameters).components
     several = len(posterior.terms) > 1
     with rc_context({"font.size": 11, "axes.linewidth": 0.8, "axes.titlesize": 12}):
         figure = Figure(figsize=(13.0, 5.6 * len(posterior.terms)), layout="constrained")
@@ -44,14 +45,14 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
             title = f"{term.name}: counts by reconstructed energy" if several else "counts by reconstructed energy"
             if not isinstance(term, UnbinnedTerm):
                 by_bin = np.asarray(term.count, float).sum((1, 2))
-                _spectrum(halves[0], predict_bins(posterior, term, draws), by_bin, title)
+                _spectrum(halves[0], predict_bins(posterior, term, draws), by_bin, title, components)
                 continue
             single = posterior._alone(term)
             edges = _edges(term)
             part = predict(jax.random.fold_in(key, i) if several else key, single, draws, edges, events)
             energy, number = _energies(term.events)
             counts = _of_all(single, np.histogram(energy, edges, weights=number)[0])
-            _spectrum(halves[0], part, counts, title)
+            _spectrum(halves[0], part, counts, title, components)
             _sky(halves[1], single, part, radius)
     return figure
 
@@ -71,16 +72,17 @@ def _edges(term: UnbinnedTerm) -> np.ndarray:
     return edges
 
 
-def _spectrum(figure, prediction: Prediction, counts, title):
+def _spectrum(figure, prediction: Prediction, counts, title, components):
     from gammajax.common.ticks import plain_ticks
 
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     edges = prediction.edges
     middle = np.sqrt(edges[1:] * edges[:-1])
     total = np.quantile(prediction.counts.sum(1), [0.1587, 0.5, 0.8413], axis=0)
+    colours = component_colours(dict.fromkeys([*components, *prediction.names]))
     for i, name in enumerate(prediction.names):
         band = np.quantile(prediction.counts[:, i], [0.1587, 0.5, 0.8413], axis=0)
-        _band(top, edges, band, COLOURS[i % len(COLOURS)], name)
+        _band(top, edges, band, colours[name], name)
     _band(top, edges, total, "black", "total")
     some = counts > 0
     top.errorbar(

@@ -12,7 +12,13 @@ STYLE: Any = {
     "axes.spines.right": False,
 }
 
-COLOURS = ["#d1495b", "#30638e", "#edae49", "#00798c", "#6f4e7c", "#8d96a3"]
+# six that everybody tells apart (Petroff 2021, arXiv:2107.02270), by any kind of colour vision
+COLOURS = ["#e42536", "#5790fc", "#f89c20", "#964a8b", "#7a21dd", "#9c9ca1"]
+
+
+def component_colours(names) -> dict[str, str]:
+    """Colour of each component by the names of all: the same in every plot."""
+    return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
 
 
 def _padded(values, part: float) -> tuple[float, float]:

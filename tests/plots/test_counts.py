@@ -1,15 +1,18 @@
+from itertools import combinations
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
 from figures import faults
+from matplotlib.colors import to_hex, to_rgb
 from scipy.ndimage import gaussian_filter
 
 import gammajax as gj
 from gammajax.plots.corner import _interval
 from gammajax.plots.counts import PIXELS, _level, _wrap, surface_density
-from gammajax.plots.style import _scale
+from gammajax.plots.style import COLOURS, _scale, component_colours
 from gammajax.results.prediction import predict
 from gammajax.results.result import Result
 
@@ -67,6 +70,39 @@ def test_counts_figure(posterior, result):
     low, high = sky.get_xlim()
     assert low > high  # longitude increases to the left
     assert faults(figure) == []
+
+
+def test_a_component_has_one_colour(posterior, result):
+    colours = component_colours(["signal", "background"])
+    drawn = result.plot_counts(posterior, events=2_000).axes[0].get_legend_handles_labels()
+    counts = {name: to_hex(handle.get_edgecolor()) for handle, name in zip(*drawn, strict=True) if name in colours}
+    assert counts == colours
+    assert to_hex(result.plot_spectrum(posterior).axes[0].lines[0].get_color()) == colours["signal"]
+
+
+# of complete anomalies, on linear red, green and blue: Machado, Oliveira & Fernandes 2009, doi:10.1109/TVCG.2009.113
+VISION = {
+    "all cones": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+
+def lab(colour, cones):
+    """Colour in CIE L*a*b*, as eyes with these cones see it."""
+    red_green_blue = np.array(to_rgb(colour))
+    linear = np.where(red_green_blue <= 0.04045, red_green_blue / 12.92, ((red_green_blue + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(np.array(cones) @ linear, 0.0, 1.0)
+    x, y, z = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ seen
+    x, y, z = (np.cbrt(c) if c > 0.008856 else 7.787 * c + 16.0 / 116.0 for c in (x / 0.9505, y, z / 1.089))
+    return np.array([116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)])
+
+
+@pytest.mark.parametrize("vision", VISION)
+def test_everybody_tells_the_colours_apart(vision):
+    seen = [lab(colour, VISION[vision]) for colour in COLOURS]
+    assert min(np.linalg.norm(a - b) for a, b in combinations(seen, 2)) > 20.0  # 2.3 is just noticed
 
 
 def test_spectrum_of_a_fraction(posterior, result):
