@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from gammajax.common import distributed
 from gammajax.events.cells import Cells
@@ -17,6 +18,7 @@ FRAMES = {"galactic": ("Galactic longitude", "Galactic latitude"), "icrs": ("Rig
 BINS_PER_DECADE = 10
 PIXELS = 120  # along the side of a sky map
 DRAWS = 100  # of the posterior, for bands
+SMOOTHED = 0.35  # width of the kernel of a map of a source, in widths of the map
 
 
 def plot_counts(posterior, result, *, key=None, events: int | None = None, radius: float | None = None):
@@ -82,8 +84,8 @@ def _spectrum(figure, prediction: Prediction, counts, title, components):
     colours = component_colours(dict.fromkeys([*components, *prediction.names]))
     for i, name in enumerate(prediction.names):
         band = np.quantile(prediction.counts[:, i], [0.1587, 0.5, 0.8413], axis=0)
-        _band(top, edges, band, colours[name], name)
-    _band(top, edges, total, "black", "total")
+        _band(top, edges, band, colours[name], 3.0, name)
+    _band(top, edges, total, "black", 1.0, "total")  # with a component that is nearly all on both sides of it
     some = counts > 0
     top.errorbar(
         middle[some], counts[some], np.sqrt(counts[some]), fmt="o", ms=4, color="black", label="data", zorder=5, lw=1
@@ -118,14 +120,13 @@ def _energies(events):
     return energies.ravel(), np.repeat(np.asarray(events.count) / energies.shape[1], energies.shape[1])
 
 
-def _band(axes, edges, band, colour, label):
+def _band(axes, edges, band, colour, width, label):
     axes.stairs(band[2], edges, baseline=band[0], fill=True, color=colour, alpha=0.3, lw=0)
-    axes.stairs(band[1], edges, color=colour, lw=1.5, label=label, baseline=None)
+    axes.stairs(band[1], edges, color=colour, lw=width, label=label, baseline=None)
 
 
 def _sky(figure, posterior, prediction: Prediction, radius):
     from matplotlib.colors import PowerNorm
-    from scipy.ndimage import gaussian_filter
 
     from gammajax.common.ticks import PlainLinear, plain_ticks, wrapped
 
@@ -154,7 +155,7 @@ def _sky(figure, posterior, prediction: Prediction, radius):
         if isinstance(components[name], Source):
             simulated = prediction.events[i]
             place = np.asarray(simulated.lon), np.asarray(simulated.lat)
-            expected = gaussian_filter(_histogram(*place, prediction.weights[i], (lon0, lat0), radius), 2.0)
+            expected = _smoothed(_histogram(*place, prediction.weights[i], (lon0, lat0), radius))
             parts = {_level(expected, part, prediction.weights[i].sum()): part for part in (0.8, 0.5)}
             levels = sorted(level for level in parts if level is not None)
             if not levels:  # the map contains little of the source
@@ -199,6 +200,17 @@ def _histogram(lon, lat, weights, centre, radius) -> np.ndarray:
     pixel = (row * PIXELS + column)[inside].astype(int)
     counts = np.bincount(pixel, None if weights is None else weights[inside], PIXELS**2)
     return counts.reshape(PIXELS, PIXELS).astype(float)
+
+
+def _smoothed(counts) -> np.ndarray:
+    """A map of simulated counts, smoothed by a part of its smaller width: wide sources have few events in a pixel."""
+    total = max(counts.sum(), 1e-30)
+    pixel = np.arange(PIXELS)
+    widths = []
+    for axis in (0, 1):
+        share = counts.sum(axis) / total
+        widths.append(np.sqrt(max(share @ pixel**2 - (share @ pixel) ** 2, 0.0)))
+    return gaussian_filter(counts, np.clip(SMOOTHED * min(widths), 2.0, 8.0))
 
 
 def _wrap(angle):

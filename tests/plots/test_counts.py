@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 import gammajax as gj
 from gammajax.plots.corner import _interval
-from gammajax.plots.counts import PIXELS, _level, _wrap, surface_density
+from gammajax.plots.counts import PIXELS, _level, _smoothed, _wrap, surface_density
 from gammajax.plots.style import COLOURS, _scale, component_colours
 from gammajax.results.prediction import predict
 from gammajax.results.result import Result
@@ -130,6 +130,23 @@ def test_helpers():
     assert _level(values, 0.5, 20.0) == 1.0 and _level(values, 0.8, 20.0) is None
     assert _scale(4.2e-11) == (1e-11, "$10^{-11}$") and _scale(3.0) == (1.0, "")
     assert _interval(np.linspace(0.0, 1.0, 1001)) == "$0.50^{+0.34}_{-0.34}$"
+
+
+def test_contours_of_wide_sources_are_smooth_and_of_narrow_ones_narrow():
+    random = np.random.default_rng(0)
+    for width, most in ((15.0, 0.1), (1.0, 0.5)):  # pixels; 0.14 with the kernel of narrow sources
+        place = np.floor(random.normal(60.0, width, (2, 4000))).astype(int)
+        counts = np.zeros((PIXELS, PIXELS))
+        np.add.at(counts, tuple(place), 1.0)
+        smooth = _smoothed(counts)
+        assert smooth.sum() == pytest.approx(4000, rel=1e-3)
+        y, x = np.indices(smooth.shape) - 59.5
+        inside = smooth > _level(smooth, 0.5)
+        # the half of the counts fills a circle: the scatter of its rim, in its radius
+        radius = np.sqrt(inside.sum() / np.pi)
+        away = np.hypot(x, y)
+        rim = (inside != (away < radius)).sum() / inside.sum()
+        assert rim < most and radius < 1.3 * max(width, 2.0) * np.sqrt(2.0 * np.log(2.0))
 
 
 def even_cells(binning):
