@@ -11,7 +11,7 @@ from gammajax.instrument.runs import Runs
 from gammajax.instrument.table import Axis
 
 REACH = 12  # nodes on each side, within which the projection falls off to 1e-5
-GROUP = 8  # nodes that are projected together
+GROUP = 8  # nodes that are projected together; accelerators, which have no small cache, take all
 
 
 class Detector(eqx.Module):
@@ -130,8 +130,9 @@ def _projected(values, migra_axis, nodes, y) -> Float[Array, "energy y offset"]:
     copies rows of nodes and offsets; groups of nodes keep it within a processor's cache.
     """
     count = nodes.energy.size
-    groups, near = -(-count // GROUP), 2 * REACH * SUB_BINS
-    after = REACH + groups * GROUP - count
+    group, near = GROUP if jax.default_backend() == "cpu" else count, 2 * REACH * SUB_BINS
+    groups = -(-count // group)
+    after = REACH + groups * group - count
     ends = REACH * SUB_BINS, after * SUB_BINS + SUB_BINS  # sub-bins lie between the nodes: one node has none behind it
     values = jnp.pad(values, (ends, (0, 0), (0, 0)))
     values = values.reshape(-1, SUB_BINS, *values.shape[1:])
@@ -141,27 +142,27 @@ def _projected(values, migra_axis, nodes, y) -> Float[Array, "energy y offset"]:
     weight = weight / weight.sum(1, keepdims=True)
     # E_j / E of the sub-bins
     ratio = jnp.exp((REACH - (jnp.arange(near) + 0.5) / SUB_BINS) * nodes.log_step)
-    weight = jnp.pad(weight * ratio, ((0, groups * GROUP - count), (0, 0)))
+    weight = jnp.pad(weight * ratio, ((0, groups * group - count), (0, 0)))
     migra = y * ratio[:, None]
     index, fraction = migra_axis.locate(migra)
     inside = migra_axis.inside(migra)
     low, high = (jnp.where(inside, part, 0.0)[..., None] for part in (1.0 - fraction, fraction))
-    size = values.shape[2], GROUP * values.shape[3]
+    size = values.shape[2], group * values.shape[3]
 
     def one_group(number):
-        start = number * GROUP
-        mine = jax.lax.dynamic_slice_in_dim(values, start, GROUP + 2 * REACH).transpose(1, 2, 0, 3)
-        factor = jax.lax.dynamic_slice_in_dim(weight, start, GROUP)
+        start = number * group
+        mine = jax.lax.dynamic_slice_in_dim(values, start, group + 2 * REACH).transpose(1, 2, 0, 3)
+        factor = jax.lax.dynamic_slice_in_dim(weight, start, group)
 
         def one_distance(total, n):
             node, sub = n // SUB_BINS, n % SUB_BINS
-            rows = jax.lax.dynamic_slice_in_dim(mine[sub], node, GROUP, axis=1) * factor[:, n, None]
+            rows = jax.lax.dynamic_slice_in_dim(mine[sub], node, group, axis=1) * factor[:, n, None]
             rows = rows.reshape(size)
             return total + low[n] * rows[index[n]] + high[n] * rows[_next(index[n], migra_axis)], None
 
         total = jnp.zeros((y.size, size[1]), values.dtype)
         total, _ = jax.lax.scan(one_distance, total, jnp.arange(near))
-        return total.reshape(y.size, GROUP, -1).transpose(1, 0, 2)
+        return total.reshape(y.size, group, -1).transpose(1, 0, 2)
 
     found = jax.lax.map(one_group, jnp.arange(groups))
     return found.reshape(-1, *found.shape[2:])[:count]
