@@ -354,6 +354,16 @@ def _one_of(kinds: dict[str, Callable], units: Mapping[str, str]) -> Any:
 AbsorptionPart = _part("absorption", absorption, "absorption", units={})
 
 
+def _filled(row: list, parameters: dict) -> jax.Array:
+    """Numbers, with the values of the parameters that are named among them."""
+    return jnp.stack([jnp.asarray(parameters[one] if isinstance(one, str) else one, float) for one in row])
+
+
+def _named(key: str, row: list) -> list[tuple[str, str]]:
+    """Key and name of each parameter among numbers."""
+    return [(f"{key}.{i}", one) for i, one in enumerate(row) if isinstance(one, str)]
+
+
 class ByEnergy(Strict):
     """Sizes and positions of a shape at some true energies: numbers, or names of parameters."""
 
@@ -379,16 +389,12 @@ class ByEnergy(Strict):
 
     def build(self, shape, parameters: dict) -> EnergyDependent:
         """The shape with these sizes, at these parameters."""
-        columns = {
-            name: jnp.stack([jnp.asarray(parameters[one] if isinstance(one, str) else one, float) for one in column])
-            for name, column in self.columns.items()
-        }
+        columns = {name: _filled(column, parameters) for name, column in self.columns.items()}
         return EnergyDependent(shape, self.energy, **columns)
 
     def references(self) -> list[tuple[str, str]]:
         """Key and name of each parameter used."""
-        columns = self.columns.items()
-        return [(f"{key}.{i}", one) for key, column in columns for i, one in enumerate(column) if isinstance(one, str)]
+        return [reference for key, column in self.columns.items() for reference in _named(key, column)]
 
     def named_units(self) -> list[tuple[str, str, str]]:
         """Key, name and unit of each parameter that stands for a number with a unit."""
@@ -455,14 +461,13 @@ class CorrectionPart(Strict):
         """The correction at these parameters."""
         if isinstance(self.numbers, str):
             return BackgroundCorrection.of(parameters[self.numbers], *self.of)
-        numbers = [parameters[one] if isinstance(one, str) else one for one in self.numbers]
-        return BackgroundCorrection.of(jnp.stack([jnp.asarray(one, float) for one in numbers]), *self.of)
+        return BackgroundCorrection.of(_filled(self.numbers, parameters), *self.of)
 
     def references(self) -> list[tuple[str, str]]:
         """Key and name of each parameter used."""
         if isinstance(self.numbers, str):
             return [("numbers", self.numbers)]
-        return [(f"numbers.{i}", name) for i, name in enumerate(self.numbers) if isinstance(name, str)]
+        return _named("numbers", self.numbers)
 
 
 class Background(_part("background", mixture.InstrumentBackground, units=SPECTRUM_UNITS)):

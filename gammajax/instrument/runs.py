@@ -44,8 +44,10 @@ class Runs(eqx.Module):
         """Stack observations, or anything with these numbers and a response; equal responses are one."""
         each = {id(observation.response): observation.response for observation in observations}
         keys = {number: contents(response) for number, response in each.items()}
-        responses = {keys[number]: response for number, response in reversed(each.items())}  # the first of equal ones
-        places = {key: place for place, key in enumerate(dict.fromkeys(keys.values()))}
+        distinct: dict[Any, Any] = {}
+        for number, response in each.items():
+            distinct.setdefault(keys[number], response)
+        places = {key: place for place, key in enumerate(distinct)}
         index = [places[keys[id(observation.response)]] for observation in observations]
 
         def column(name):
@@ -59,7 +61,7 @@ class Runs(eqx.Module):
             column("energy_max"),
             column("offset_max"),
             jnp.asarray(np.array(index, np.int32)),
-            Aside((tuple(observations), tuple(responses[key] for key in places))),
+            Aside((tuple(observations), tuple(distinct.values()))),
         )
 
     def some(self, served: Int[np.ndarray, " part"]) -> "Runs":

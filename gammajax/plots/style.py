@@ -17,7 +17,7 @@ COLOURS = ["#e42536", "#5790fc", "#f89c20", "#964a8b", "#7a21dd", "#9c9ca1"]
 
 
 def component_colours(names) -> dict[str, str]:
-    """Colour of each component by the names of all: the same in every plot."""
+    """Colour of each component by the names of all, for every plot of several components."""
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
 
 
