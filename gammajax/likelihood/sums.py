@@ -16,6 +16,8 @@ from jaxtyping import Array, Float, Integer, Num
 
 from gammajax.model.mixture import LEAST_COUNTS
 
+GROUP = 64  # numbers that are added exactly in single precision
+EXPONENT = 0x7F800000  # bits of a number in single precision
 LEAST = 0.1  # part of the positive intensities of an event that negative noise of others leaves
 
 
@@ -103,23 +105,22 @@ def sum_of_logs(
 @jax.custom_jvp
 @jax.jit
 def accurate_sum(values: Float[Array, " row"]) -> Float[Array, ""]:
-    """Sum in double precision if x64 is on, otherwise in a tree with compensation (Knuth's two-sum)."""
+    """Sum in double precision if x64 is on, otherwise in groups whose leading digits add up without rounding.
+
+    Digits of a group above a common place are added exactly, in any order, and then those of all groups; the digits
+    below are left for a plain sum (Rump, Ogita and Oishi 2008, doi:10.1137/050645671).
+    """
     if jnp.result_type(float) == jnp.float64:
         return values.astype(jnp.float64).sum()
-    error = jnp.zeros((), values.dtype)
-    while values.size > 1:
-        fold = min(16, values.size)
-        whole = values.size // fold * fold
-        first, *others = values[:whole].reshape(fold, -1)
-        total, lost = first, jnp.zeros_like(first)
-        for other in others:
-            before, total = total, total + other
-            part = total - before
-            lost = lost + ((before - (total - part)) + (other - part))
-        error = error + lost.sum()
-        values = jnp.concatenate([total, values[whole:]])
-    total = values.sum()
-    return jnp.where(jnp.isfinite(total), total + error, total)  # the error of an infinite sum is NaN
+    leading, rest = values.astype(jnp.float32), jnp.zeros(())
+    while leading.size > 1:
+        groups = jnp.pad(leading, (0, -leading.size % GROUP)).reshape(-1, GROUP)
+        bits = jax.lax.bitcast_convert_type(GROUP * jnp.abs(groups).max(1, keepdims=True), jnp.int32)
+        place = 2.0 * jax.lax.bitcast_convert_type(bits & EXPONENT, jnp.float32)  # a power of two beyond the sum
+        above = (place + groups) - place
+        rest, leading = rest + (groups - above).sum(), above.sum(1)
+    total = leading.sum() + rest
+    return jnp.where(jnp.isfinite(total), total, values.sum())  # infinities have no digits
 
 
 @accurate_sum.defjvp

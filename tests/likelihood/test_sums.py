@@ -37,6 +37,30 @@ def test_accurate_sum_against_fsum(name, wide, tolerance):
         assert float(summed(values)) == pytest.approx(math.fsum(np.asarray(values, np.float64)), rel=tolerance)
 
 
+@pytest.mark.parametrize("size", [2, 63, 64, 65, 4_097, 99_999])
+def test_rounded_once(size):
+    """Of any kind: the last digit is right, as if the exact sum were rounded."""
+    random = np.random.default_rng(size)
+    kinds = [
+        random.normal(size=size),
+        np.full(size, 0.3),
+        random.integers(0, 3, size),
+        10.0 ** random.uniform(-4.0, 4.0, size) * random.choice([-1.0, 1.0], size),
+        np.append(1e7, random.normal(size=size - 1)),
+    ]
+    for values in kinds:
+        values = values.astype(np.float32)
+        exact = math.fsum(values.astype(float))
+        assert abs(float(summed(jnp.asarray(values))) - exact) <= 0.51 * np.spacing(np.float32(abs(exact)))
+
+
+@pytest.mark.parametrize(
+    ("values", "total"), [([np.inf, 1.0], np.inf), ([-np.inf, 1.0], -np.inf), ([np.nan, 1.0], np.nan), ([], 0.0)]
+)
+def test_without_digits(values, total):
+    np.testing.assert_equal(float(summed(jnp.asarray(values, jnp.float32))), total)
+
+
 def test_cancelling_terms():
     # a plain sum in single precision is off by hundreds
     big = RANDOM.normal(size=2_000).astype(np.float32) * 1e6
