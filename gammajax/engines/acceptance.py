@@ -8,8 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from scipy.fft import irfft2, rfft2
+from scipy.ndimage import convolve1d
 
-from gammajax.engines.convolution import hats, offset_nodes, psf_transform, selected_fractions, spline_taps
+from gammajax.engines.convolution import (
+    hats,
+    offset_nodes,
+    psf_transform,
+    selected_fractions,
+    spline_means,
+    spline_taps,
+)
 from gammajax.engines.energy import EnergyNodes
 from gammajax.instrument.observation import Observation
 from gammajax.instrument.psf import psf_radius
@@ -25,14 +33,16 @@ class Acceptance(eqx.Module):
     """Exposure of one source within the selection of one observation, differentiable in its morphology.
 
     `inside` [coarse, pixel, pixel]: probability of a reconstructed direction in the selected region, at true energies
-    `log_energy` and the pixels of a grid about the pointing. `area` [energy, offset]: effective area times the
-    probability of the selected energies. Both are None for a point source, which needs no grid.
+    `log_energy` and the pixels of a grid about the pointing, and `spline` of it, between pixels. `area` [energy,
+    offset]: effective area times the probability of the selected energies. These are None for a point source, whose
+    `spline` [pixel, pixel] is of the excluded sky.
     """
 
     observation: Observation
     log_energy: Any
     grid: Any
     inside: Any
+    spline: Any
     offsets: Any
     area: Any
 
@@ -40,13 +50,16 @@ class Acceptance(eqx.Module):
     def init(cls, morphology: Morphology, observation: Observation, nodes: EnergyNodes) -> "Acceptance":
         """Fold the selection with the point spread function, at 24 energies; eager."""
         if isinstance(morphology, Point):
-            return cls(observation, None, None, None, None, None)
+            exclusion = observation.exclusion
+            spline = None if exclusion is None else _raster(np.asarray(exclusion.excluded, float))
+            return cls(observation, None, None, None, spline, None, None)
         energy = np.asarray(nodes.energy, np.float64)
         coarse = energy[:: max(1, energy.size // 24)]
         grid, inside = field_probability(observation, coarse)
         offsets = jnp.asarray(np.arange(0.0, grid.size * grid.step / np.sqrt(2.0) + 0.2, 0.1))
         area = energy_probability(observation, nodes, offsets)
-        return cls(observation, jnp.asarray(np.log(coarse)), grid, inside, offsets, area)
+        spline = _smooth(inside) if morphology.sizes else None
+        return cls(observation, jnp.asarray(np.log(coarse)), grid, jnp.asarray(inside), spline, offsets, area)
 
     def __call__(self, morphology: Morphology, nodes: EnergyNodes) -> Float[Array, " energy"]:
         """Livetime x Int S A Dbar V over the sky [cm^2 s] at the nodes.
@@ -56,7 +69,7 @@ class Acceptance(eqx.Module):
         """
         observation = self.observation
         if isinstance(morphology, Point):
-            inside = point_probability(observation, nodes.energy, morphology.lon, morphology.lat)
+            inside = point_probability(observation, self.spline, nodes.energy, morphology.lon, morphology.lat)
             offset = observation.offset(morphology.lon, morphology.lat)
             return observation.livetime * energy_probability(observation, nodes, offset) * inside
         fractions = plane_fractions(morphology, self.grid, jnp.exp(self.log_energy), least=self.grid.step)
@@ -76,7 +89,7 @@ class Acceptance(eqx.Module):
         total = share.sum()
         share = share / jnp.where(total > 0, total, 1.0)  # the total is zero for large shapes, which use pixels
         index, tap = spline_taps(self.grid, lon, lat)
-        inside = (self.inside.reshape(self.inside.shape[0], -1)[:, index] * tap).sum(-1)
+        inside = (self.spline.reshape(self.spline.shape[0], -1)[:, index] * tap).sum(-1)
         return (inside * share) @ hats(self.observation.offset(lon, lat), self.offsets)
 
 
@@ -97,11 +110,13 @@ def energy_probability(observation: Observation, nodes: EnergyNodes, offset: Flo
 
 
 @eqx.filter_jit
-def point_probability(observation: Observation, energy: Float[Array, " energy"], lon, lat) -> Float[Array, " energy"]:
+def point_probability(
+    observation: Observation, excluded: Float[Array, "y x"] | None, energy: Float[Array, " energy"], lon, lat
+) -> Float[Array, " energy"]:
     """Probability that the direction of a photon from (lon, lat) is reconstructed in the selected region.
 
     The integrand over the point spread function is the fraction of a circle about the source inside offset_max (closed
-    form) times the mean of the smoothed exclusion raster on it. Differentiable in the position.
+    form) times the mean of the spline of `excluded` sky on it. Differentiable in the position.
     """
     offset = observation.offset(lon, lat)
     offsets = jnp.full(energy.shape, offset)
@@ -116,11 +131,10 @@ def point_probability(observation: Observation, energy: Float[Array, " energy"],
     )
     fraction = _circle_inside(offset, rad, observation.offset_max)
     if observation.exclusion is not None:
-        exclusion = observation.exclusion
+        assert excluded is not None
         circle = displace(lon, lat, rad[..., None], jnp.asarray(ANGLES))
-        index, tap = spline_taps(exclusion.grid, *circle)
-        excluded = (exclusion.excluded.ravel()[index].astype(tap.dtype) * tap).sum(-1)
-        fraction = fraction * (1.0 - excluded.mean(-1))
+        index, tap = spline_taps(observation.exclusion.grid, *circle)
+        fraction = fraction * (1.0 - (excluded.ravel()[index] * tap).sum(-1).mean(-1))
     return fraction @ jnp.asarray(weight, rad.dtype)
 
 
@@ -136,7 +150,7 @@ def _circle_inside(offset, rad, offset_max):
 
 def field_probability(
     observation: Observation, energy: Float[np.ndarray, " energy"], step: float = 0.03
-) -> tuple[Grid, Float[Array, "energy y x"]]:
+) -> tuple[Grid, Float[np.ndarray, "energy y x"]]:
     """Like [`point_probability`][], for every pixel of a grid about the pointing: the selection folded with the PSF."""
     psf = observation.response.psf
     probe = np.full(energy.shape, 0.5 * observation.offset_max)
@@ -152,4 +166,19 @@ def field_probability(
         transform = psf_transform(psf, energy, float(node), grid.step, grid.size)
         for e in range(energy.size):
             result[e] += weight[..., m] * irfft2(selected * transform[e], s=(grid.size, grid.size), workers=-1)
-    return grid, jnp.asarray(np.clip(result, 0.0, 1.0))
+    return grid, np.clip(result, 0.0, 1.0)
+
+
+def _smooth(means: Float[np.ndarray, "*batch y x"]) -> Float[Array, "*batch y x"]:
+    """Coefficients of the cubic spline with these means over the pixels: of a function without edges."""
+    return jnp.asarray(np.swapaxes(spline_means(np.swapaxes(spline_means(means), -1, -2)), -1, -2))
+
+
+def _raster(values: Float[np.ndarray, "y x"]) -> Float[Array, "y x"]:
+    """Coefficients of the cubic spline with the second moments of square pixels, so that edges stay where they are.
+
+    In units of a pixel a cubic B-spline has a variance of 1/3, a square of 1/12.
+    """
+    for axis in (0, 1):
+        values = convolve1d(values, [-1.0 / 8.0, 5.0 / 4.0, -1.0 / 8.0], axis, mode="nearest")
+    return jnp.asarray(values)
