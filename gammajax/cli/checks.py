@@ -6,7 +6,8 @@ import warnings
 import jax.numpy as jnp
 import numpy as np
 
-from gammajax.cli.config import HIGHEST, Config
+from gammajax.cli.config import Config
+from gammajax.cli.data_section import HIGHEST
 from gammajax.engines.choice import explore_priors
 from gammajax.instrument.observation import Observation
 from gammajax.io.pointing import separations

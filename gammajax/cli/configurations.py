@@ -7,7 +7,9 @@ from pydantic import ValidationError
 
 from gammajax.cli import document
 from gammajax.cli.checks import check as check
-from gammajax.cli.config import MORPHOLOGIES, SPECTRA, Config, unknown
+from gammajax.cli.config import Config
+from gammajax.cli.model_section import MORPHOLOGIES, SPECTRA
+from gammajax.cli.settings import unknown
 from gammajax.io.files import expand
 
 

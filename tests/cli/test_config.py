@@ -13,8 +13,9 @@ from typer.testing import CliRunner
 
 import gammajax as gj
 from gammajax.cli import app
-from gammajax.cli.config import Config, dark_matter, dark_matter_decay
+from gammajax.cli.config import Config
 from gammajax.cli.configurations import builtin, check, dump, load, parse
+from gammajax.cli.model_section import dark_matter, dark_matter_decay
 from gammajax.io.ctao_prod5 import EMBEDDED
 from gammajax.model.mixture import mixture_of
 

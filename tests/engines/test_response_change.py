@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 import pytest
 
 import gammajax as gj
-from gammajax.cli.config import Model
+from gammajax.cli.model_section import Model
 from gammajax.engines import FoldEngine, KernelEngine, Rows
 from gammajax.instrument.psf import GaussPSF, KingPSF, TablePSF
 from gammajax.instrument.response import EnergyDispersion
