@@ -225,7 +225,7 @@ class OnOff(OnOffTerm):
         Raises `ValueError` for sources outside the ON region, and for a mixture without the background, or with
         several.
         """
-        fluxes, (path, background) = self.fluxes(mixture), self._background(mixture)
+        fluxes, (path, background) = self.fluxes(mixture), self.background(mixture)
         norm = jnp.broadcast_to(background.norm, (self.background_exposure.shape[0],))
         rate = background.rate(jnp.concatenate([self.energy, self.point]))
         density = self.exposure * norm[self.run] * rate[: self.energy.size]
@@ -266,7 +266,8 @@ class OnOff(OnOffTerm):
         """Names of the runs."""
         return tuple(run.obs_id for run in self.runs)
 
-    def _background(self, mixture) -> tuple[str, OffBackground]:
+    def background(self, mixture: Mixture) -> tuple[str, OffBackground]:
+        """Path and background of the regions; raises `ValueError` for none or several, and for other runs."""
         found = self.own(mixture, OffBackground)
         if len(found) != 1:
             raise ValueError(
@@ -349,7 +350,7 @@ class OnOffCounts(OnOffTerm):
         self.nodes = EnergyNodes(*true_energy_range(runs), per_decade)
         stacked = Runs.of(runs)
         detector = Detector.init(stacked, self.nodes, np.zeros(1))
-        kernel = _binned_kernel(detector, stacked, self.nodes, jnp.asarray(edges))
+        kernel = binned_kernel(detector, stacked, self.nodes, jnp.asarray(edges))
         streams = [run.on for run in runs], [run.off for run in runs]
         on, off = (np.array([np.histogram(events, edges)[0] for events in stream]) for stream in streams)
         exposures = np.array([_mean_exposures(run, edges) for run in runs])  # run, ON or OFF, cell
@@ -491,7 +492,7 @@ def _chunk(detector, stacked, nodes, energy, run):
 
 
 @eqx.filter_jit
-def _binned_kernel(detector, stacked, nodes, edges) -> Float[Array, "run cell energy"]:
+def binned_kernel(detector, stacked, nodes, edges) -> Float[Array, "run cell energy"]:
     """Livetime x area x probability of a reconstructed energy in each cell that the run selects [cm^2 s]."""
 
     def one(run):
@@ -517,7 +518,7 @@ def _quadrature(runs) -> tuple[np.ndarray, np.ndarray]:
     low, high = np.log(min(run.energy_min for run in runs)), np.log(max(run.energy_max for run in runs))
     ends = ends[(ends >= low) & (ends <= high)]
     ends = np.unique(np.concatenate([ends, np.linspace(low, high, int(np.ceil((high - low) / PANEL)) + 1)]))
-    point, weight = _panels(np.exp(ends), ORDER)
+    point, weight = panels(np.exp(ends), ORDER)
     return point.ravel(), weight.ravel()
 
 
@@ -544,12 +545,12 @@ def _power_law_counts(runs, edges) -> np.ndarray:
     norm, index = _power_law(runs)
     counts = []
     for run in runs:
-        point, weight = _panels(np.clip(edges, run.energy_min, run.energy_max))
+        point, weight = panels(np.clip(edges, run.energy_min, run.energy_max))
         counts.append(norm * (weight * run.off_exposure(point) * point**-index).sum(1))
     return np.array(counts)
 
 
-def _panels(limits, order: int = 16) -> tuple[np.ndarray, np.ndarray]:
+def panels(limits, order: int = 16) -> tuple[np.ndarray, np.ndarray]:
     """Points and weights [TeV] of a Gauss-Legendre rule in ln E' between neighbouring limits, [cell, point]."""
     x, w = np.polynomial.legendre.leggauss(order)
     log = np.log(limits)
@@ -563,7 +564,7 @@ def _mean_exposures(run: OnOffRun, edges) -> np.ndarray:
 
     Means over a power law; ratios of two cells of one run are exact where its acceptance ratio does not change.
     """
-    point, weight = _panels(np.clip(edges, run.energy_min, run.energy_max))
+    point, weight = panels(np.clip(edges, run.energy_min, run.energy_max))
     weight = weight * point**-INDEX
     whole = (edges[:-1] ** (1.0 - INDEX) - edges[1:] ** (1.0 - INDEX)) / (INDEX - 1.0)
     return np.array([(weight * e).sum(1) / whole for e in (run.on_exposure(point), run.off_exposure(point))])

@@ -10,6 +10,8 @@ from gammajax.common import distributed
 from gammajax.events.cells import Cells
 from gammajax.events.event_list import Events
 from gammajax.likelihood import UnbinnedTerm
+from gammajax.likelihood.on_bins import OnBins
+from gammajax.likelihood.on_off import OnOffTerm
 from gammajax.model.mixture import Source
 from gammajax.plots.style import component_colours
 from gammajax.results.prediction import Prediction, predict, predict_bins
@@ -45,6 +47,10 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
         for i, (row, term) in enumerate(zip(rows, posterior.terms, strict=True)):
             halves: Any = row.subfigures(1, 2, width_ratios=(1.0, 1.05))
             title = f"{term.name}: counts by reconstructed energy" if several else "counts by reconstructed energy"
+            if isinstance(term, OnOffTerm):
+                bins = OnBins.init(term, _bins(*term.energy_range))
+                _spectrum(halves[0], predict_bins(posterior, bins, draws), bins.on, f"{title}, ON", components)
+                continue
             if not isinstance(term, UnbinnedTerm):
                 by_bin = np.asarray(term.count, float).sum((1, 2))
                 _spectrum(halves[0], predict_bins(posterior, term, draws), by_bin, title, components)
@@ -59,10 +65,14 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
     return figure
 
 
+def _bins(low: float, high: float) -> np.ndarray:
+    """Edges of bins [TeV] between two energies."""
+    return np.geomspace(low, high, 1 + max(4, round(BINS_PER_DECADE * np.log10(high / low))))
+
+
 def _edges(term: UnbinnedTerm) -> np.ndarray:
     """Edges of the bins for events [TeV]."""
-    low, high = term.energy_range
-    edges = np.geomspace(low, high, 1 + max(4, round(BINS_PER_DECADE * np.log10(high / low))))
+    edges = _bins(*term.energy_range)
     if isinstance(term.events, Cells):
         # equally many whole cells per bin: uneven bins would look like features of the spectrum
         cell_edges = np.asarray(term.events.binning.edges, float)
