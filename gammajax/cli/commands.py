@@ -113,6 +113,8 @@ def run(
         unkept = keep_compiled(cache)
         with hosts.together(distributed):
             config = load(configuration)
+            if distributed:
+                config.check_shared()
         if seed is not None:
             config = config.with_seed(seed)
         with contextlib.ExitStack() as until_the_end:

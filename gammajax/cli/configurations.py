@@ -73,6 +73,9 @@ MESSAGES = {
 }
 
 
+NAMED = ("components", "parameters", "products", "several")  # keys of what people name
+
+
 def _shortened(line: str) -> str:
     """The line without the middle of numbers that nobody reads to the end."""
     return re.sub(r"(\d{20})\d+", r"\1...", line)
@@ -81,13 +84,12 @@ def _shortened(line: str) -> str:
 def _one_line(error: ValidationError) -> str:
     """The first problem of a configuration, with its place."""
     problem = error.errors(include_url=False)[0]
-    tags = {*SPECTRA, *MORPHOLOGIES, "background", "source", "mixture", "ctao", "response", "gadf"}
+    tags = {*SPECTRA, *MORPHOLOGIES, "background", "off-background", "source", "mixture"}
+    tags |= {"one", "several", "ctao", "response", "gadf", "on-off", "gammapy"}
     tags |= {"nuts", "smc", "nested", "svi", "laplace", "flux-points", "light-curve", "limits", "check", "ts-map"}
     # names that people give come after these keys; other tags are pydantic's own
     places = zip(problem["loc"], ("", *problem["loc"]), strict=False)
-    place = ".".join(
-        str(part) for part, before in places if part not in tags or before in ("components", "parameters", "products")
-    )
+    place = ".".join(str(part) for part, before in places if part not in tags or before in NAMED)
     context = problem.get("ctx", {})
     if problem["type"] == "union_tag_invalid":
         known = [tag.strip().strip("'") for tag in context["expected_tags"].split(",")]

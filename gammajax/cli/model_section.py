@@ -1,14 +1,16 @@
 """Model of a configuration: sources, backgrounds and mixtures, and the function of parameters that they define."""
 
+import dataclasses
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal, Union
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Union
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from pydantic import Field, create_model, model_validator
 
 from gammajax import io
@@ -30,6 +32,7 @@ from gammajax.cli.settings import (
     Switch,
     Value,
     Whole,
+    by_run_in,
     number_in,
     unknown,
     value_in,
@@ -38,6 +41,7 @@ from gammajax.model import darkmatter, lines, mixture, morphology, shapes, spect
 from gammajax.model.absorption import Absorption
 from gammajax.model.background_correction import BackgroundCorrection, correction_prior
 from gammajax.model.energy_dependent import EnergyDependent
+from gammajax.model.off_background import OffBackground
 from gammajax.model.response_change import ResponseChange
 from gammajax.model.templates import TemplateMap
 
@@ -167,31 +171,53 @@ RESPONSE_UNITS = {"pointing_lon": "deg", "pointing_lat": "deg", "reference": "Te
 ANGLES = {"lon": LongitudeValue, "lat": LatitudeValue}
 
 
+class Reference(NamedTuple):
+    """Key at which the model uses a parameter, its name, and what it must stand for there."""
+
+    key: str
+    name: str
+    kind: Literal["number", "by run", "vector", "correction", "fractions"] = "number"
+
+    def within(self, place: str) -> "Reference":
+        """The same in a section of this name."""
+        return self._replace(key=f"{place}.{self.key}")
+
+
 class Part(Strict):
     """Section that stands for an object of the model."""
 
     type: str
+    by_run: ClassVar[frozenset[str]] = frozenset()  # keys that take one number for each run, as a list
+    vectors: ClassVar[frozenset[str]] = frozenset()  # keys that take a list
     words: ClassVar[frozenset[str]] = frozenset()  # keys with text that is not the name of a parameter
     fixed: ClassVar[frozenset[str]] = frozenset()  # keys with no names of parameters at all
     units: ClassVar[dict[str, str]] = {}  # of the keys that have one
 
     def arguments(self, parameters: dict) -> dict[str, Any]:
         """Arguments of the object, with names of parameters replaced by their values."""
-        return self._with(parameters.__getitem__, type(self).model_fields)
+        given = self._with(parameters.__getitem__, type(self).model_fields)
+        lists = (name for name in self.by_run | self.vectors if isinstance(given.get(name), list))
+        return given | {name: _filled(getattr(self, name), parameters) for name in lists}
 
-    def references(self) -> list[tuple[str, str]]:
-        """Key and name of each parameter used."""
-        found: list[tuple[str, str]] = []
+    def references(self) -> list[Reference]:
+        """Parameters used."""
+        found: list[Reference] = []
         for key in type(self).model_fields:
+            value = getattr(self, key)
+            if isinstance(value, list) and key in self.by_run | self.vectors:
+                found += _named(key, value)
+                continue
             names: list[str] = []
             self._with(names.append, (key,))
-            found += [(key, name) for name in names]
+            kind = "by run" if key in self.by_run else "vector" if key in self.vectors else "number"
+            found += [Reference(key, name, kind) for name in names]
         return found
 
     def named_units(self) -> list[tuple[str, str, str]]:
         """Key, name and unit of each parameter that stands for a number with a unit."""
-        named = ((key, getattr(self, key), unit) for key, unit in self.units.items() if key not in self.words)
-        return [(key, name, unit) for key, name, unit in named if isinstance(name, str)]
+        named = [(key, getattr(self, key), unit) for key, unit in self.units.items() if key not in self.words]
+        rows = ((key, value if isinstance(value, list) else [value], unit) for key, value, unit in named)
+        return [(key, name, unit) for key, row, unit in rows for name in row if isinstance(name, str)]
 
     def _with(self, put: Callable[[str], Any], keys: Iterable[str]) -> dict[str, Any]:
         """Arguments of these keys, with `put` applied to the names of parameters."""
@@ -204,8 +230,19 @@ class Part(Strict):
         return {name: filled(name, getattr(self, name)) for name in keys if name != "type"}
 
 
-def _part(tag: str, kind: Callable, default: Any = ..., *, units: Mapping[str, str]) -> type[Part]:
-    """Section with the arguments of a class or function as keys, and `type`; `units` by name of the argument."""
+def _part(
+    tag: str,
+    kind: Callable,
+    default: Any = ...,
+    *,
+    units: Mapping[str, str],
+    by_run: Iterable[str] = (),
+    vectors: Iterable[str] = (),
+) -> type[Part]:
+    """Section with the arguments of a class or function as keys, and `type`; `units` by name of the argument.
+
+    `by_run`, `vectors`: arguments with one number for each run, and with several.
+    """
     fields: dict[str, Any] = {"type": (Literal[tag], default)}  # pyright: ignore[reportInvalidTypeForm]
     words, fixed = set(), set()
     for name, argument in inspect.signature(kind).parameters.items():
@@ -218,10 +255,13 @@ def _part(tag: str, kind: Callable, default: Any = ..., *, units: Mapping[str, s
         elif isinstance(value, bool):
             fields[name] = (Switch, value)
         else:
-            wanted: Any = ANGLES.get(name) or value_in(units.get(name, ""))
+            unit = units.get(name, "")
+            wanted: Any = ANGLES.get(name) or (by_run_in if name in by_run else value_in)(unit)
+            wanted = Numbered if name in vectors else wanted
             fields[name] = (wanted | None if value is None else wanted, value)
     part = create_model(tag, __base__=Part, **fields)
     part.words, part.fixed = frozenset(words), frozenset(fixed)
+    part.by_run, part.vectors = frozenset(by_run), frozenset(vectors)
     part.units = {name: units[name] for name in fields if name in units}
     return part
 
@@ -236,14 +276,16 @@ def _one_of(kinds: dict[str, Callable], units: Mapping[str, str]) -> Any:
 AbsorptionPart = _part("absorption", absorption, "absorption", units={})
 
 
-def _filled(row: list, parameters: dict) -> jax.Array:
+def _filled(row: list, parameters: dict) -> Any:
     """Numbers, with the values of the parameters that are named among them."""
+    if not any(isinstance(one, str) for one in row):
+        return np.asarray(row, float)  # known while a model is being traced
     return jnp.stack([jnp.asarray(parameters[one] if isinstance(one, str) else one, float) for one in row])
 
 
-def _named(key: str, row: list) -> list[tuple[str, str]]:
-    """Key and name of each parameter among numbers."""
-    return [(f"{key}.{i}", one) for i, one in enumerate(row) if isinstance(one, str)]
+def _named(key: str, row: list) -> list[Reference]:
+    """Parameters among numbers."""
+    return [Reference(f"{key}.{i}", one) for i, one in enumerate(row) if isinstance(one, str)]
 
 
 class ByEnergy(Strict):
@@ -274,48 +316,76 @@ class ByEnergy(Strict):
         columns = {name: _filled(column, parameters) for name, column in self.columns.items()}
         return EnergyDependent(shape, self.energy, **columns)
 
-    def references(self) -> list[tuple[str, str]]:
-        """Key and name of each parameter used."""
+    def references(self) -> list[Reference]:
+        """Parameters used."""
         return [reference for key, column in self.columns.items() for reference in _named(key, column)]
 
     def named_units(self) -> list[tuple[str, str, str]]:
         """Key, name and unit of each parameter that stands for a number with a unit."""
-        return [(key, name, "deg") for key, name in self.references() if key.startswith("shift")]
+        return [(key, name, "deg") for key, name, _ in self.references() if key.startswith("shift")]
+
+
+RESPONSE_BY_RUN = frozenset(field.name for field in dataclasses.fields(ResponseChange)) - {
+    "effective_area_spline",
+    "reference",
+    "spline_energies",
+}
+
+
+class ResponsePart(
+    _part(
+        "response",
+        ResponseChange,
+        "response",
+        units=RESPONSE_UNITS,
+        by_run=RESPONSE_BY_RUN,
+        vectors=("effective_area_spline",),
+    )
+):
+    """How the response to the photons of sources differs from the files; numbers or names of parameters."""
+
+    spline_energies: list[Positive] = Field(default_factory=list)
 
 
 class Source(Strict):
-    """Source of photons."""
+    """Source of photons, with a change of the response to them, and the energy scale of who reports them."""
 
     type: Literal["source"]
     spectrum: _one_of(SPECTRA, SPECTRUM_UNITS)  # pyright: ignore[reportInvalidTypeForm]
     morphology: _one_of(MORPHOLOGIES, MORPHOLOGY_UNITS)  # pyright: ignore[reportInvalidTypeForm]
     by_energy: ByEnergy | None = None
     absorption: AbsorptionPart | None = None  # pyright: ignore[reportInvalidTypeForm]
+    z: Value | None = None  # pyright: ignore[reportInvalidTypeForm]
+    response: ResponsePart | None = None
 
     def build(self, parameters: dict) -> mixture.Source:
         """The component at these parameters."""
         spectrum = SPECTRA[self.spectrum.type](**self.spectrum.arguments(parameters))
         if self.absorption is not None:
             spectrum = spectrum * absorption(**self.absorption.arguments(parameters))
+        if self.z is not None:
+            spectrum = spectra.RescaledSpectrum(spectrum, parameters[self.z] if isinstance(self.z, str) else self.z)
         shape = MORPHOLOGIES[self.morphology.type](**self.morphology.arguments(parameters))
-        return mixture.Source(spectrum, shape if self.by_energy is None else self.by_energy.build(shape, parameters))
+        shape = shape if self.by_energy is None else self.by_energy.build(shape, parameters)
+        response = None if self.response is None else ResponseChange(**self.response.arguments(parameters))
+        return mixture.Source(spectrum, shape, response)
 
-    def references(self) -> list[tuple[str, str]]:
-        """Key and name of each parameter used."""
+    def references(self) -> list[Reference]:
+        """Parameters used."""
         parts = {
             "spectrum": self.spectrum,
             "morphology": self.morphology,
             "by_energy": self.by_energy,
             "absorption": self.absorption,
+            "response": self.response,
         }
-        return [
-            (f"{of}.{key}", name) for of, part in parts.items() if part is not None for key, name in part.references()
-        ]
+        used = [one.within(of) for of, part in parts.items() if part is not None for one in part.references()]
+        return used + ([Reference("z", self.z)] if isinstance(self.z, str) else [])
 
     def named_units(self) -> list[tuple[str, str, str]]:
         """Key, name and unit of each parameter that stands for a number with a unit."""
-        by_energy = [] if self.by_energy is None else self.by_energy.named_units()
-        return self.spectrum.named_units() + self.morphology.named_units() + by_energy
+        more = [part.named_units() for part in (self.by_energy, self.response) if part is not None]
+        return self.spectrum.named_units() + self.morphology.named_units() + [one for part in more for one in part]
 
 
 class CorrectionPart(Strict):
@@ -345,15 +415,15 @@ class CorrectionPart(Strict):
             return BackgroundCorrection.of(parameters[self.numbers], *self.of)
         return BackgroundCorrection.of(_filled(self.numbers, parameters), *self.of)
 
-    def references(self) -> list[tuple[str, str]]:
-        """Key and name of each parameter used."""
+    def references(self) -> list[Reference]:
+        """Parameters used."""
         if isinstance(self.numbers, str):
-            return [("numbers", self.numbers)]
+            return [Reference("numbers", self.numbers, "correction")]
         return _named("numbers", self.numbers)
 
 
-class Background(_part("background", mixture.InstrumentBackground, units=SPECTRUM_UNITS)):
-    """The instrument's own background."""
+class Background(_part("background", mixture.InstrumentBackground, units=SPECTRUM_UNITS, by_run=("norm", "tilt"))):
+    """The instrument's own background; norm and tilt may be one for each run."""
 
     correction: CorrectionPart | None = None
 
@@ -364,16 +434,35 @@ class Background(_part("background", mixture.InstrumentBackground, units=SPECTRU
             arguments["correction"] = self.correction.build(parameters)
         return mixture.InstrumentBackground(**arguments)
 
-    def references(self) -> list[tuple[str, str]]:
-        """Key and name of each parameter used."""
+    def references(self) -> list[Reference]:
+        """Parameters used."""
         own = [] if self.correction is None else self.correction.references()
-        return super().references() + [(f"correction.{key}", name) for key, name in own]
+        return super().references() + [one.within("correction") for one in own]
 
 
-class ResponsePart(_part("response", ResponseChange, "response", units=RESPONSE_UNITS)):
-    """How the response to the photons of sources differs from the files; numbers or names of parameters."""
+class OffBackgroundPart(
+    _part(
+        "off-background",
+        OffBackground,
+        units={"energy_min": "TeV", "energy_max": "TeV"},
+        by_run=("norm",),
+        vectors=("log_rate",),
+    )
+):
+    """The background of ON and OFF regions; its norm may be one for each run."""
 
-    spline_energies: list[Positive] = Field(default_factory=list)
+    energy_min: Energy
+    energy_max: Energy
+
+    @model_validator(mode="after")
+    def _increasing(self):
+        if not self.energy_min < self.energy_max:
+            raise ValueError(f"energy_max must be above energy_min, {self.energy_min:g} TeV, not {self.energy_max:g}")
+        return self
+
+    def build(self, parameters: dict) -> OffBackground:
+        """The component at these parameters."""
+        return OffBackground(**self.arguments(parameters))
 
 
 # keys that are proportional to the flux, and the least factor that is no logarithm
@@ -386,7 +475,9 @@ class Tree(Strict):
     Weights are by name of the component, or the name of a parameter that holds them all.
     """
 
-    components: dict[str, Annotated["Source | Background | Inner", Field(discriminator="type")]] = Field(min_length=1)
+    components: dict[str, Annotated["Source | Background | OffBackgroundPart | Inner", Field(discriminator="type")]] = (
+        Field(min_length=1)
+    )
     weights: Fractions | None = None
     response: ResponsePart | None = None  # pyright: ignore[reportInvalidTypeForm]
 
@@ -426,14 +517,34 @@ class Tree(Strict):
             found |= {f"{name}/{path}": leaf for path, leaf in inner.items()} or {name: component}
         return found
 
-    def references(self) -> list[tuple[str, str]]:
-        """Key and name of each parameter used."""
+    def nodes(self) -> list[str]:
+        """Paths of all components, also of mixtures."""
+        found = []
+        for name, component in self.components.items():
+            inner = component.nodes() if isinstance(component, Tree) else []
+            found += [name, *(f"{name}/{path}" for path in inner)]
+        return found
+
+    def changed(self, above: bool = False) -> list[str]:
+        """Paths of sources whose response differs from the files; `above`: that of the mixture around this one does."""
+        found, changes = [], above or self.response is not None
+        for name, component in self.components.items():
+            if isinstance(component, Tree):
+                found += [f"{name}/{path}" for path in component.changed(changes)]
+            elif isinstance(component, Source) and (changes or component.response is not None):
+                found.append(name)
+        return found
+
+    def references(self) -> list[Reference]:
+        """Parameters used."""
         components = self.components.items()
-        used = [(f"components.{of}.{key}", name) for of, part in components for key, name in part.references()]
+        used = [one.within(f"components.{of}") for of, part in components for one in part.references()]
         if self.response is not None:
-            used += [(f"response.{key}", name) for key, name in self.response.references()]
-        weights = {"weights": self.weights} if isinstance(self.weights, str) else self.weights or {}
-        return used + [(f"weights.{of}", name) for of, name in weights.items() if isinstance(name, str)]
+            used += [one.within("response") for one in self.response.references()]
+        if isinstance(self.weights, str):
+            return [*used, Reference("weights", self.weights, "fractions")]
+        weights = (self.weights or {}).items()
+        return used + [Reference(f"weights.{of}", name) for of, name in weights if isinstance(name, str)]
 
 
 class Inner(Tree):
@@ -447,7 +558,7 @@ class Model(Tree):
 
     def function(self) -> Callable[[dict], mixture.Mixture]:
         """The model as a plain function of a dict of parameters; it raises `ValueError` where one is missing."""
-        needed = tuple(dict.fromkeys(name for _, name in self.references()))
+        needed = tuple(dict.fromkeys(one.name for one in self.references()))
 
         def model(parameters):  # a method of this class has no hash, which jit needs
             for name in needed:

@@ -47,13 +47,37 @@ def _write(table, path: Path, index: str) -> None:
         table.to_csv(temporary, index_label=index)
 
 
-class FluxPointsOutput(Strict):
+class Product(Strict):
+    """Settings of a product."""
+
+    @property
+    def of_one(self) -> str:
+        """What is of a single data set of events, in words; empty for none."""
+        return ""
+
+    @property
+    def instead(self) -> str:
+        """What would be right for other data."""
+        return "leave it out"
+
+
+class FluxPointsOutput(Product):
     """Settings of [`gammajax.flux_points`][]."""
 
     type: Literal["flux-points"]
     component: str
     edges: EnergyEdges
     energy: Literal["true", "reconstructed"] = "true"
+
+    @property
+    def of_one(self) -> str:
+        """Slices of reconstructed energy."""
+        return "flux points in reconstructed energy are" if self.energy == "reconstructed" else ""
+
+    @property
+    def instead(self) -> str:
+        """What would be right for other data."""
+        return "write energy: true"
 
     def make(self, given: Prepared):
         """The flux points."""
@@ -67,13 +91,18 @@ class FluxPointsOutput(Strict):
         return {"": points.plot(), "-correlation": points.plot_correlation()}
 
 
-class LightCurveOutput(Strict):
+class LightCurveOutput(Product):
     """Settings of [`gammajax.light_curve`][]."""
 
     type: Literal["light-curve"]
     component: str
     edges: TimeEdges = "runs"
     energy_range: Energies | None = None
+
+    @property
+    def of_one(self) -> str:
+        """All light curves."""
+        return "a light curve is"
 
     def make(self, given: Prepared):
         """The light curve."""
@@ -86,7 +115,7 @@ class LightCurveOutput(Strict):
         return {"": curve.plot().get_figure()}
 
 
-class CheckOutput(Strict):
+class CheckOutput(Product):
     """Settings of [`gammajax.check`][]."""
 
     type: Literal["check"]
@@ -105,7 +134,7 @@ class CheckOutput(Strict):
         return {"": made.plot(), **maps}
 
 
-class LimitsOutput(Strict):
+class LimitsOutput(Product):
     """Settings of [`gammajax.limits`][]."""
 
     type: Literal["limits"]
@@ -115,6 +144,16 @@ class LimitsOutput(Strict):
     expected: Switch = False
     log10_j_error: Annotated[Number, Field(ge=0)] = 0.0
     nuisance: Literal["profile", "marginal"] = "profile"
+
+    @property
+    def of_one(self) -> str:
+        """Expected limits."""
+        return "expected limits are" if self.expected else ""
+
+    @property
+    def instead(self) -> str:
+        """What would be right for other data."""
+        return "write expected: false"
 
     def make(self, given: Prepared):
         """The limits."""
@@ -130,7 +169,7 @@ class LimitsOutput(Strict):
         return {"": made.plot().figure}
 
 
-class TSMapOutput(Strict):
+class TSMapOutput(Product):
     """Settings of [`gammajax.ts_map`][]; peaks are above `threshold` standard deviations."""
 
     type: Literal["ts-map"]
@@ -141,6 +180,11 @@ class TSMapOutput(Strict):
     sigma: Degrees | None = None
     n_sigma_ul: Positive = 2.0
     threshold: Positive = 5.0
+
+    @property
+    def of_one(self) -> str:
+        """All maps."""
+        return "a map of the test statistic is"
 
     def make(self, given: Prepared):
         """The map."""

@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from pydantic import Field, model_validator
 
-from gammajax.cli.settings import Energy, Number, Positive, Strict, Truth, Whole, number_in
+from gammajax.cli.settings import Count, Energy, Number, Positive, Strict, Truth, Whole, number_in
 from gammajax.model.background_correction import check_degree, correction_prior
+from gammajax.model.splines import smooth_prior
 
 # arguments of each prior, in the order of the distribution's own
 PRIORS: dict[str, tuple[Callable, tuple[str, ...]]] = {
@@ -21,15 +23,34 @@ PRIORS: dict[str, tuple[Callable, tuple[str, ...]]] = {
     "beta": (dist.Beta, ("a", "b")),
     "dirichlet": (lambda concentration: dist.Dirichlet(jnp.asarray(concentration, float)), ("concentration",)),
     "correction": (correction_prior, ()),
+    "smooth": (smooth_prior, ("scale",)),
 }
-# arguments of `correction_prior` that a file may give
-CORRECTION = ("energy_nodes", "offset_nodes", "degree", "energy_scale", "offset_scale", "gradient")
+# arguments that a file may leave out
+OPTIONAL = {
+    "correction": ("energy_nodes", "offset_nodes", "degree", "energy_scale", "offset_scale", "gradient"),
+    "smooth": ("centre", "level", "tilt"),
+}
+ONLY = tuple(dict.fromkeys(name for names in OPTIONAL.values() for name in names))
 
 
 class Parameter(Strict):
-    """Prior of one parameter, its true value when it is known, and its unit."""
+    """Prior of one parameter, its true value when it is known, and its unit.
 
-    prior: Literal["uniform", "log-uniform", "normal", "log-normal", "half-normal", "beta", "dirichlet", "correction"]
+    `size`: number of elements of a vector, independent but for a smooth prior.
+    """
+
+    prior: Literal[
+        "uniform",
+        "log-uniform",
+        "normal",
+        "log-normal",
+        "half-normal",
+        "beta",
+        "dirichlet",
+        "correction",
+        "smooth",
+    ]
+    size: Count | None = None
     low: Number | None = None
     high: Number | None = None
     mean: Number | None = None
@@ -43,29 +64,38 @@ class Parameter(Strict):
     energy_scale: Positive | None = None
     offset_scale: Positive | None = None
     gradient: Positive | None = None
+    centre: list[Number] | None = None
+    scale: Positive | None = None
+    level: Positive | None = None
+    tilt: Positive | None = None
     truth: Truth | None = None
     unit: str | None = None
 
     @model_validator(mode="after")
     def _arguments(self):
         names = PRIORS[self.prior][1]
-        given = f"a {self.prior} prior is given by {' and '.join(names or CORRECTION)}"
-        for name in ("low", "high", "mean", "sd", "a", "b", "concentration"):
+        own = OPTIONAL.get(self.prior, ())
+        given = f"a {self.prior} prior is given by {' and '.join(names or own)}"
+        for name in ("low", "high", "mean", "sd", "a", "b", "concentration", "scale"):
             value = getattr(self, name)
             if (value is None) == (name in names):
                 raise ValueError(f"{given}; {name} is missing" if value is None else f"{given}, not by {name}: {value}")
-        for name in CORRECTION:
-            if self.prior != "correction" and getattr(self, name) is not None:
+        for name in ONLY:
+            if name not in own and getattr(self, name) is not None:
                 raise ValueError(f"{given}, not by {name}")
+        if self.prior == "dirichlet" and self.size is not None:
+            raise ValueError("the size of a dirichlet prior is that of its concentration; leave out size")
+        if self.prior == "smooth" and (self.centre is None) == (self.size is None):
+            raise ValueError("a smooth prior is given by its centre, a list, or by its size, the number of elements")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise ValueError(f"low = {self.low:g} must be below high = {self.high:g}")
         if self.prior == "log-uniform" and not (self.low or 0.0) > 0:
             raise ValueError(f"a log-uniform prior needs low > 0, not {self.low:g}")
         if self.degree is not None:
             check_degree(self.degree)
-        numbers = self.numbers
-        if self.truth is not None and (len(self.truth) if isinstance(self.truth, list) else None) != numbers:
-            wanted = f"a list of {numbers} numbers" if numbers else "a number"
+        if self.truth is not None and _shape(self.truth) != self.shape:
+            numbers = f"a list of {self.shape[-1]} numbers" if self.shape else "a number"
+            wanted = numbers if len(self.shape) < 2 else f"{self.shape[0]} lists, each {numbers}"
             raise ValueError(f"the truth of a {self.prior} prior is {wanted}, not {self.truth}")
         if self.truth is not None:
             self._check_truth()
@@ -82,8 +112,8 @@ class Parameter(Strict):
             "log-uniform": (self.low, self.high),
             "half-normal": (0.0, math.inf),
             "log-normal": (0.0, math.inf),
-        }.get(self.prior, (-math.inf, math.inf) if self.prior in ("normal", "correction") else (0.0, 1.0))
-        values: list = self.truth if isinstance(self.truth, list) else [self.truth]
+        }.get(self.prior, (0.0, 1.0) if self.prior in ("beta", "dirichlet") else (-math.inf, math.inf))
+        values: list = np.ravel(np.asarray(self.truth, float)).tolist()
         inside = all(low <= value <= high for value in values) and not (self.prior == "log-normal" and 0.0 in values)
         if not inside:
             support = f"from {low:g} to {high:g}" if math.isfinite(high) else "above zero"
@@ -91,16 +121,34 @@ class Parameter(Strict):
         if self.prior == "dirichlet" and not abs(math.fsum(values) - 1.0) < 1e-5:
             raise ValueError(f"truth = {self.truth} adds up to {math.fsum(values):g}; fractions add up to one")
 
-    def distribution(self) -> dist.Distribution:
-        """The prior as a numpyro distribution."""
+    def distribution(self, centre: Any = None) -> dist.Distribution:
+        """The prior as a numpyro distribution; `centre` [element] of a smooth one that has none, by default zeros."""
         kind, names = PRIORS[self.prior]
+        own = (*names, *OPTIONAL.get(self.prior, ()))
+        if self.prior == "smooth":
+            given = {name: getattr(self, name) for name in own if getattr(self, name) is not None}
+            return kind(**{"centre": np.zeros(self.shape) if centre is None else centre, **given})
         if self.prior == "correction":
-            return kind(**{name: getattr(self, name) for name in CORRECTION if getattr(self, name) is not None})
-        return kind(*(getattr(self, name) for name in names))
+            prior = kind(**{name: getattr(self, name) for name in own if getattr(self, name) is not None})
+        else:
+            prior = kind(*(getattr(self, name) for name in names))
+        return prior if self.size is None else prior.expand([self.size])
 
     @property
-    def numbers(self) -> int | None:
-        """Number of elements of a vector, None for a number."""
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the parameter: empty for a number."""
+        if self.prior == "smooth":
+            return (len(self.centre or ()) or self.size or 0,)
+        several = () if self.size is None else (self.size,)
         if self.prior == "correction":
-            return len(self.energy_nodes or ()) + len(self.offset_nodes or ()) + 2 * (self.degree or 0)
-        return len(self.concentration) if self.concentration else None
+            return *several, len(self.energy_nodes or ()) + len(self.offset_nodes or ()) + 2 * (self.degree or 0)
+        return (len(self.concentration),) if self.concentration else several
+
+
+def _shape(value) -> tuple[int, ...] | None:
+    """Shape of a number or of nested lists; None for ragged ones."""
+    if not isinstance(value, list):
+        return ()
+    inner = {_shape(one) for one in value}
+    shape = inner.pop() if len(inner) == 1 else None
+    return None if shape is None else (len(value), *shape)

@@ -62,6 +62,7 @@ def run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> No
     # an application may choose this for itself; a library may not
     jax.config.update("jax_enable_x64", config.precision == 64)
     from gammajax import samplers
+    from gammajax.cli.preparing import prepared
     from gammajax.common import distributed as hosts
     from gammajax.common.cache import forget_damaged
     from gammajax.samplers.driver import Preempted
@@ -120,33 +121,6 @@ def run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> No
     terminal.tell(f"[green]done[/] in {seconds:.0f} s: {escape(str(out))}/ holds {', '.join(sorted(os.listdir(out)))}")
 
 
-def prepared(config, key, progress: bool, shared: bool, timings: dict):
-    """The posterior of a configuration, with its events read or simulated; a line for each of the two steps."""
-    import jax
-    import numpy as np
-
-    from gammajax.common import distributed as hosts
-    from gammajax.posterior import Posterior
-
-    part = (jax.process_index(), jax.process_count()) if shared else (0, 1)
-    model = config.model.function()
-    priors = {name: parameter.distribution() for name, parameter in config.parameters.items()}
-    with terminal.step("events", timings) as say:
-        with hosts.together(shared):
-            events, observations, whole = _data(config, model, key, progress and part[0] == 0, part)
-        if shared and whole:
-            events = hosts.share(events)
-        total, held = (int(hosts.over(shared, np.sum, number)) for number in (events.total, len(events)))
-        cells = f" in {held} cells," if config.compress else ""
-        say(f"{total} events{cells} in {len(observations)} observations")
-    with terminal.step("response", timings) as say:
-        mesh = hosts.mesh() if shared else None
-        posterior = Posterior(model, priors, observations, events, mesh=mesh, progress=progress)
-        engines = {name: type(engine).__name__ for name, engine in posterior.engines.items()}
-        say(", ".join(f"{name}: {kind}" for name, kind in engines.items()))
-    return posterior
-
-
 def _products(config, posterior, result, key, out: Path, progress: bool, first: bool) -> dict[str, str]:
     """Make the products of a configuration and write them into its folder; returns errors by name.
 
@@ -177,15 +151,17 @@ def _product_key(keys):
 def check(folder: Path, replicas: int | None, progress: bool):
     """Check the fit of a finished run against simulated data sets, and write what is found into its folder.
 
-    Raises `FileNotFoundError` for a folder without results.
+    Raises `FileNotFoundError` for a folder without results, and `ValueError` for a run without data of events.
     """
     import jax
 
     from gammajax.cli.configurations import load
     from gammajax.cli.outputs import CheckOutput, Prepared
+    from gammajax.cli.preparing import prepared
 
     result = result_of(folder)
     config = load(str(folder / "config.yaml"))
+    config.check_events(str(folder))
     jax.config.update("jax_enable_x64", config.precision == 64)
     keys, timings = jax.random.split(jax.random.key(config.seed), 3), {}
     posterior = prepared(config, keys[0], progress, False, timings)
@@ -301,43 +277,6 @@ class Unwritten(Exception):
     def __init__(self, message: str, told: bool):
         super().__init__(message)
         self.told = told
-
-
-def _data(config, model, key, progress, part):
-    """Events, or cells that hold them, and observations of a configuration; and whether these are all of the events.
-
-    `part`: index of this process and number of processes; each reads its share of a list of events. All processes make
-    all simulated events and all cells, because they are cheap or must be counted together.
-    """
-    import jax.numpy as jnp
-
-    from gammajax import io
-    from gammajax.cli.configurations import check
-    from gammajax.events.cells import Binning
-    from gammajax.simulation import simulate, simulate_cells
-
-    cells = config.compress and config.compress.model_dump()
-    if config.observations.kind == "gadf":
-        settings = config.observations.model_dump(exclude={"kind"})
-        if "$GAMMAPY_DATA" in str(config.observations.path) and "GAMMAPY_DATA" not in os.environ:
-            raise ValueError("set GAMMAPY_DATA to the folder of the gammapy data collection, which holds hess-dl3-dr1")
-        if not config.compress:
-            events, observations = io.read_gadf(**settings, part=part)
-            check(config, observations)
-            return events, observations, False
-        events, observations = io.read_gadf(**settings)
-        check(config, observations)
-        return events.compress(observations, **cells), observations, True
-    observations = config.observations.make()
-    check(config, observations)
-    truth = {name: jnp.asarray(value) for name, value in config.truths.items()}
-    number = config.events.simulate
-    if config.compress and number is not True:
-        binning = Binning.init(observations, **cells)
-        events = simulate_cells(key, model(truth), observations, binning, events=number, progress=progress)
-        return events, observations, True
-    events = simulate(key, model(truth), observations, events=None if number is True else number)
-    return (events.compress(observations, **cells) if config.compress else events), observations, True
 
 
 def _publish(folder: Path, out: Path) -> None:

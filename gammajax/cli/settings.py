@@ -196,6 +196,15 @@ def directions(value):
     return value
 
 
+def off_regions(value):
+    """Word for a finder of OFF regions, or the list of their centres."""
+    if isinstance(value, list | tuple):
+        return [(longitude(lon), latitude(lat)) for lon, lat in map(pair, directions(value))]
+    if value not in ("reflected", "wobble"):
+        raise ValueError(f"must be reflected, wobble or a list of centres, as in [[83.6, 21.5]], not {value!r}")
+    return value
+
+
 def livetime(value) -> float:
     """Livetime [s] of a pointing; a plain number that is more likely one of hours or minutes is refused."""
     plain = not isinstance(value, str) or value.strip()[-1:].isdigit()
@@ -214,8 +223,8 @@ def _written_livetime(value: float) -> float | str:
 
 
 def truth(value):
-    """Number, or a list of them."""
-    return [number(one) for one in value] if isinstance(value, list | tuple) else number(value)
+    """Number, or a list of them, or a list of such lists."""
+    return [truth(one) for one in value] if isinstance(value, list | tuple) else number(value)
 
 
 def fractions(value):
@@ -243,6 +252,16 @@ def numbered(value):
     return value
 
 
+def by_run(value, unit: str):
+    """Number or the name of a parameter, or a list of them with one for each run."""
+    read = partial(number, unit=unit)
+    if not isinstance(value, list | tuple):
+        return or_name(value, read)
+    if not value:
+        raise ValueError("must not be an empty list; give one number, or one for each run")
+    return [or_name(one, read) for one in value]
+
+
 def texts(value):
     """Text, or a list of them."""
     if not isinstance(value, str) and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
@@ -258,6 +277,11 @@ def number_in(unit: str) -> Any:
 def value_in(unit: str) -> Any:
     """Type of numbers in a unit or names of parameters."""
     return Annotated[Any, BeforeValidator(partial(or_name, read=partial(number, unit=unit)))]
+
+
+def by_run_in(unit: str) -> Any:
+    """Type of numbers in a unit or names of parameters, or lists of them with one for each run."""
+    return Annotated[Any, BeforeValidator(partial(by_run, unit=unit))]
 
 
 Number = Annotated[float, BeforeValidator(number)]
@@ -281,6 +305,9 @@ Directions = Annotated[
     BeforeValidator(directions),
     Field(min_length=1),
 ]
+Direction = Annotated[tuple[Longitude, Latitude], BeforeValidator(pair)]
+OffRegions = Annotated[Any, BeforeValidator(off_regions)]
+Phases = Annotated[tuple[Number, Number], BeforeValidator(pair), AfterValidator(increasing)]
 Livetime = Annotated[float, BeforeValidator(livetime), Field(gt=0), PlainSerializer(_written_livetime)]
 Degrees = Annotated[number_in("deg"), Field(gt=0)]
 Radius = Annotated[number_in("deg"), Field(gt=0, lt=90)]

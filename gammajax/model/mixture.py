@@ -240,12 +240,12 @@ class Mixture(eqx.Module):
         """
         if self.weighted:
             raise ValueError("a mixture with weights has no part: they are fractions of the events of all components")
-        unknown = [name for name in names if not any(_within(path, name) for path in self.components)]
+        unknown = [name for name in names if not any(within(path, name) for path in self.components)]
         if unknown or not names:
             raise ValueError(f"there are no components {list(unknown)}; the components are {list(self.components)}")
         kept = {}
         for name, part in zip(self.names, self.parts, strict=True):
-            if any(_within(name, wanted) for wanted in names):
+            if any(within(name, wanted) for wanted in names):
                 kept[name] = part
             elif inner := [wanted.removeprefix(f"{name}/") for wanted in names if wanted.startswith(f"{name}/")]:
                 assert isinstance(part, Mixture)
@@ -370,7 +370,7 @@ def stick_breaking(breaks: Float[Array, "*batch stick"]) -> Float[Array, "*batch
     return left * jnp.concatenate([breaks, one], axis=-1)
 
 
-def _within(path: str, name: str) -> bool:
+def within(path: str, name: str) -> bool:
     """Whether a path is that of a component or of something in the inner mixture of this name."""
     return path == name or path.startswith(f"{name}/")
 
