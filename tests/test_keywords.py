@@ -136,7 +136,7 @@ def test_an_unknown_keyword_is_an_error_that_names_it(name, observation):
 
 
 def test_our_own_errors_name_what_is_known():
-    with pytest.raises(ValueError, match="no option 'nonsense'; it has names, truths, bins, .*quantiles"):
+    with pytest.raises(ValueError, match="no option 'nonsense'; it has names, truths, figure, bins, .*quantiles"):
         result().plot_corner(nonsense=1)
     with pytest.raises(ValueError, match="no option 'titles'"):  # ours to set
         result().plot_corner(titles=["a"])

@@ -88,7 +88,7 @@ class FluxPointsOutput(Product):
         """Write a table, and a file that gammapy reads; returns the figures by the end of their names."""
         _write(points.summary(), path, "bin")
         points.write(path.with_suffix(".ecsv"), overwrite=True)
-        return {"": points.plot(), "-correlation": points.plot_correlation()}
+        return {"": points.plot().figure, "-correlation": points.plot_correlation().figure}
 
 
 class LightCurveOutput(Product):
@@ -112,7 +112,7 @@ class LightCurveOutput(Product):
     def write(self, curve, path: Path) -> dict[str, Any]:
         """Write a table; returns the figures by the end of their names."""
         _write(curve.summary(), path, "bin")
-        return {"": curve.plot().get_figure()}
+        return {"": curve.plot().figure}
 
 
 class CheckOutput(Product):

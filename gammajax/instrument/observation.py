@@ -191,10 +191,11 @@ class Observation(eqx.Module):
             raise ValueError(f"observation {self.obs_id} has no background response (BKG_2D or BKG_3D)")
         return self.livetime * self.response.background.rate(energy, *self.fov_coordinates(lon, lat))
 
-    def plot(self, offsets=None):
+    def plot(self, offsets=None, figure=None, *, energy_unit: str = "TeV", angle_unit: str = "deg"):
         """Draw the response at `offsets` [deg], by default from the pointing to `offset_max`; returns the figure.
 
-        Panels as in [`gammajax.Response.plot`][]; reconstructed energies outside the selection are shaded.
+        Panels and arguments as in [`gammajax.Response.plot`][]; reconstructed energies outside the selection are
+        shaded.
         """
         from gammajax.plots.response_panels import plot_response
 
@@ -203,7 +204,9 @@ class Observation(eqx.Module):
             f"observation {self.obs_id}: {float(self.livetime) / 3600.0:.3g} h at "
             f"({float(self.lon):.2f}, {float(self.lat):.2f})°, {self.frame}"
         )
-        return plot_response(self.response, tuple(map(float, offsets)), title, (self.energy_min, self.energy_max))
+        units = {"energy_unit": energy_unit, "angle_unit": angle_unit}
+        span = (self.energy_min, self.energy_max)
+        return plot_response(self.response, tuple(map(float, offsets)), title, span, figure, **units)
 
 
 def as_tuple(observations: Any) -> tuple[Observation, ...]:

@@ -172,15 +172,15 @@ class Response(eqx.Module):
         """Effective area [cm^2], zero outside its table."""
         return jnp.maximum(self.effective_area(jnp.log(energy_true), offset), 0.0)
 
-    def plot(self, offsets=(0.0, 1.0, 2.0)):
+    def plot(self, offsets=(0.0, 1.0, 2.0), figure=None, *, energy_unit: str = "TeV", angle_unit: str = "deg"):
         """Draw effective area, point spread function, energy dispersion and background; returns the figure.
 
-        The curves are at these `offsets` [deg], the energy dispersion at the first; see
-        [`gammajax.plots.response_panels.plot_response`][].
+        The curves are at these `offsets` [deg], the energy dispersion at the first; the other arguments and the errors
+        are those of [`gammajax.plots.response_panels.plot_response`][].
         """
         from gammajax.plots.response_panels import plot_response
 
-        return plot_response(self, tuple(offsets))
+        return plot_response(self, tuple(offsets), figure=figure, energy_unit=energy_unit, angle_unit=angle_unit)
 
 
 def kinds(response) -> str:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gammajax.common.display import block, extent, listed, number_of, words
+from gammajax.common.plot_units import unit_size
 from gammajax.common.writing import replacing
 from gammajax.instrument.observation import as_tuple
 from gammajax.io.files import to_write
@@ -72,48 +73,55 @@ class Exposure(NamedTuple):
             fits.HDUList(list(hdus)).writeto(temporary, overwrite=True)
         return path
 
-    def plot(self, energy: float | int = 1.0):
+    def plot(self, energy: float | int = 1.0, figure=None, *, energy_unit: str = "TeV"):
         """Draw the total at the true energy nearest to `energy` [TeV], and exposures by energy; returns the figure.
 
         Crosses are pointings, circles their `offset_max`. Curves are in the direction of the largest total exposure.
+        `figure`: a figure or subfigure to draw in. `energy_unit` of the curves and the title: eV, keV, MeV, GeV, TeV,
+        PeV or erg. Raises `ValueError` for another unit.
         """
         from astropy import units as u
-        from matplotlib.figure import Figure
+        from matplotlib import rc_context
         from regions import CircleSkyRegion
 
-        from gammajax.common.ticks import PlainLinear
+        from gammajax.common.ticks import PlainLinear, plain_ticks
+        from gammajax.plots.directions import LABELS
+        from gammajax.plots.style import BOXED, COLOURS, figure_of
 
+        size = unit_size("energy_unit", energy_unit)
         axis = self.total.geom.axes["energy_true"]
         energies = axis.center.to_value("TeV")
         at = int(np.abs(np.log(energies / energy)).argmin())
         image = self.total.slice_by_idx({"energy_true": at})
-        figure = Figure(figsize=(12.0, 4.8), layout="constrained")
-        sky = figure.add_subplot(1, 2, 1, projection=self.total.geom.wcs)
-        drawn = sky.imshow(image.data, origin="lower", cmap="viridis", vmin=0.0, interpolation="nearest")
-        figure.colorbar(drawn, ax=sky, label="exposure [cm$^2$ s]", shrink=0.85, format=PlainLinear())
-        for pointing, radius in zip(self.pointings, self.offset_max, strict=True):
-            region = CircleSkyRegion(pointing, radius * u.deg).to_pixel(self.total.geom.wcs)
-            region.plot(ax=sky, edgecolor="white", facecolor="none", lw=0.8, ls="--")
-            sky.plot(*self.total.geom.to_image().coord_to_pix(pointing), "+", color="white", ms=8)
-        sky.set(xlim=(-0.5, image.data.shape[1] - 0.5), ylim=(-0.5, image.data.shape[0] - 0.5))
-        labels = {"galactic": ("Galactic longitude", "Galactic latitude")}
-        labels = labels.get(self.total.geom.frame, ("Right ascension", "Declination"))
-        sky.set(xlabel=labels[0], ylabel=labels[1], title=f"{energies[at]:.3g} TeV")
-        curves = figure.add_subplot(1, 2, 2)
-        y, x = np.unravel_index(np.argmax(self.total.data.sum(0)), image.data.shape)
-        some = len(self.observations) > 1
-        for number, one in enumerate(self.observations if some else ()):
-            value = one.data[:, y, x]
-            name = "each observation" if number == 0 else None
-            curves.plot(energies, np.where(value > 0, value, np.nan), color="0.6", lw=1.0, label=name)
-        value = self.total.data[:, y, x]
-        curves.plot(energies, np.where(value > 0, value, np.nan), color="#d1495b", lw=2.0, label="total")
-        curves.set(xscale="log", yscale="log", xlabel="true energy [TeV]", ylabel="exposure [cm$^2$ s]")
-        place = self.total.geom.to_image().pix_to_coord((x, y))
-        curves.set_title(f"where it is largest: {place[0].to_value('deg'):.2f}, {place[1].to_value('deg'):.2f} deg")
-        curves.set_ylim(1e-4 * value.max(), 2.0 * value.max())  # files contain noise below
-        curves.grid(True, alpha=0.3, lw=0.6)
-        curves.legend(frameon=False)
+        with rc_context(BOXED):
+            figure = figure_of(figure, (12.0, 4.8))
+            sky = figure.add_subplot(1, 2, 1, projection=self.total.geom.wcs)
+            drawn = sky.imshow(image.data, origin="lower", cmap="viridis", vmin=0.0, interpolation="nearest")
+            figure.colorbar(drawn, ax=sky, label="exposure [cm$^2$ s]", shrink=0.85, format=PlainLinear())
+            for pointing, radius in zip(self.pointings, self.offset_max, strict=True):
+                region = CircleSkyRegion(pointing, radius * u.deg).to_pixel(self.total.geom.wcs)
+                region.plot(ax=sky, edgecolor="white", facecolor="none", lw=0.8, ls="--")
+                sky.plot(*self.total.geom.to_image().coord_to_pix(pointing), "+", color="white", ms=8)
+            sky.set(xlim=(-0.5, image.data.shape[1] - 0.5), ylim=(-0.5, image.data.shape[0] - 0.5))
+            labels = LABELS.get(self.total.geom.frame, LABELS["icrs"])
+            title = f"{energies[at] / size:.3g} {energy_unit}"
+            sky.set(xlabel=f"{labels[0]} [deg]", ylabel=f"{labels[1]} [deg]", title=title)
+            curves = figure.add_subplot(1, 2, 2)
+            y, x = np.unravel_index(np.argmax(self.total.data.sum(0)), image.data.shape)
+            some = len(self.observations) > 1
+            for number, one in enumerate(self.observations if some else ()):
+                value = one.data[:, y, x]
+                name = "each observation" if number == 0 else None
+                curves.plot(energies / size, np.where(value > 0, value, np.nan), color="0.6", lw=1.0, label=name)
+            value = self.total.data[:, y, x]
+            curves.plot(energies / size, np.where(value > 0, value, np.nan), color=COLOURS[0], lw=2.0, label="total")
+            curves.set(xscale="log", yscale="log", xlabel=f"true energy [{energy_unit}]", ylabel="exposure [cm$^2$ s]")
+            place = self.total.geom.to_image().pix_to_coord((x, y))
+            curves.set_title(f"where it is largest: {place[0].to_value('deg'):.2f}, {place[1].to_value('deg'):.2f} deg")
+            curves.set_ylim(1e-4 * value.max(), 2.0 * value.max())  # files contain noise below
+            plain_ticks(curves.xaxis)
+            curves.grid(True, alpha=0.3, lw=0.6)
+            curves.legend(frameon=False, loc="lower right")
         return figure
 
 

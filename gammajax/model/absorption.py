@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from gammajax.common.curves import curve_axes
 from gammajax.common.display import described, document
 from gammajax.common.parameters import Scalar, is_concrete, parameter, require_finite, scalar
+from gammajax.common.plot_units import unit_size
 
 
 class Absorption(eqx.Module):
@@ -80,14 +81,17 @@ class Absorption(eqx.Module):
         """Transmission at `energy` [TeV]."""
         return jnp.exp(-self.depth(energy))
 
-    def plot(self, energy_range: tuple, ax=None, **options):
+    def plot(self, energy_range: tuple, ax=None, *, energy_unit: str = "TeV", **options):
         """Draw the transmission over `energy_range` [TeV] and return the matplotlib axes.
 
-        `options` go to `Axes.plot` (`label`, `color`).
+        `energy_unit` of the abscissa: eV, keV, MeV, GeV, TeV, PeV or erg. `options` go to `Axes.plot` (`label`,
+        `color`). Raises `ValueError` for another unit, and for energies that do not increase.
         """
-        ax = curve_axes(ax, "energy_range", "energies [TeV]", energy_range, "energy [TeV]", "transmission")
+        size = unit_size("energy_unit", energy_unit)
+        labels = f"energy [{energy_unit}]", "transmission"
+        ax = curve_axes(ax, "energy_range", "energies [TeV]", energy_range, *labels, size=size)
         energy = np.geomspace(energy_range[0], energy_range[1], 400)
-        ax.plot(energy, np.asarray(self(jnp.asarray(energy))), **{"lw": 2.0, **options})
+        ax.plot(energy / size, np.asarray(self(jnp.asarray(energy))), **{"lw": 2.0, **options})
         ax.set(yscale="linear", ylim=(0.0, 1.05))
         return ax
 

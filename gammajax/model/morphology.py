@@ -25,6 +25,7 @@ from scipy.special import gammainccinv
 
 from gammajax.common.display import described, document
 from gammajax.common.parameters import Scalar, is_concrete, parameter, require_finite, require_positive, scalar
+from gammajax.common.plot_units import unit_size
 from gammajax.instrument.observation import Observation
 from gammajax.instrument.sky import DEGREE, SQUARE_DEGREE, Grid, deproject, displace, project, root
 from gammajax.model.quadrature import polar_nodes
@@ -153,13 +154,14 @@ class Morphology(eqx.Module):
         px, py = jnp.broadcast_arrays(px, py)
         return self.brightness(*deproject(px, py, grid.lon, grid.lat)).mean((0, 1)) * grid.solid_angle
 
-    def plot(self, ax=None, width: float | int | None = None, **options):
+    def plot(self, ax=None, width: float | int | None = None, *, angle_unit: str = "deg", **options):
         """Draw the surface brightness on a square of `width` [deg] about the centre and return the matplotlib axes.
 
         By default the square contains all brightness above a hundredth of the maximum. For a cusp, colours are
-        logarithmic over at most four decades. `options` go to `Axes.pcolormesh`.
+        logarithmic over at most four decades. `angle_unit` of the axes and of the brightness: deg, arcmin or arcsec,
+        which are offsets from the centre. `options` go to `Axes.pcolormesh`. Raises `ValueError` for another unit.
         """
-        return draw_map(self, 1.0, "surface brightness [deg$^{-2}$]", ax, width, **options)
+        return draw_map(self, 1.0, "surface brightness [deg$^{-2}$]", ax, width, angle_unit, **options)
 
 
 class Elongated(Morphology):
@@ -235,18 +237,24 @@ class Point(Morphology):
     def sample(self, key, size, reach=180.0):
         return jnp.full(size, self.lon), jnp.full(size, self.lat)
 
-    def plot(self, ax=None, width=None, **options):
-        """Mark the position on axes of another map, or on a square of `width` [deg], by default one.
+    def plot(self, ax=None, width=None, *, angle_unit: str = "deg", **options):
+        """Mark the position on a map that is already in the axes, or on a square of `width` [deg], by default one.
 
-        `options` go to `Axes.plot`. Returns the matplotlib axes.
+        `angle_unit` of a new square: deg, arcmin or arcsec. `options` go to `Axes.plot`. Returns the matplotlib axes.
+        Raises `ValueError` for another unit.
         """
+        from gammajax.plots.style import COLOURS
+
+        unit_size("angle_unit", angle_unit)
         lon, lat = float(self.lon), float(self.lat)
-        if ax is None:
-            ax, _ = _sky_axes(None, lon, lat, 0.5 * (1.0 if width is None else width))
+        if ax is None or not ax.has_data():
+            ax, _ = _sky_axes(ax, lon, lat, 0.5 * (1.0 if width is None else width), angle_unit)
         else:
             middle = sum(ax.get_xlim()) / 2.0
             lon = middle + (lon - middle + 180.0) % 360.0 - 180.0
-        ax.plot(lon, lat, **{"marker": "x", "ls": "", "ms": 9.0, "mew": 2.0, "color": "#d1495b", **options})
+        # with a white rim, on maps of any colour
+        mark = {"marker": "X", "ls": "", "ms": 11.0, "mec": "white", "color": COLOURS[0]}
+        ax.plot(lon, lat, **{**mark, **options})
         return ax
 
     @property
@@ -410,14 +418,20 @@ def plane_fractions(
     return jax.lax.map(lambda e: morphology.at(e).at_least(least).pixel_fractions(grid, order), energy)
 
 
-def draw_map(morphology: Morphology, factor: float, label: str, ax=None, width=None, **options):
-    """Draw the surface brightness times `factor`, per deg^2; see [`gammajax.model.morphology.Morphology.plot`][]."""
+def draw_map(
+    morphology: Morphology, factor: float, label: str, ax=None, width=None, angle_unit: str = "deg", **options
+):
+    """Draw the surface brightness times `factor`, per deg^2; see [`gammajax.model.morphology.Morphology.plot`][].
+
+    The `label` has "deg" where another `angle_unit` has its name.
+    """
     from matplotlib.colors import LogNorm, Normalize
 
     from gammajax.common.ticks import PlainLinear
 
+    factor, label = factor * unit_size("angle_unit", angle_unit) ** 2, label.replace("deg", angle_unit)
     half = _extent(morphology) if width is None else 0.5 * width
-    ax, (lon, lat) = _sky_axes(ax, float(morphology.lon), float(morphology.lat), half)
+    ax, (lon, lat) = _sky_axes(ax, float(morphology.lon), float(morphology.lat), half, angle_unit)
     middle = np.meshgrid(*(0.5 * (edge[1:] + edge[:-1]) for edge in (lon, lat)))
     value = np.asarray(_brightness(morphology, *map(jnp.asarray, middle)), np.float64) * SQUARE_DEGREE * factor
     if not {"norm", "vmin", "vmax"} & set(options):
@@ -425,27 +439,29 @@ def draw_map(morphology: Morphology, factor: float, label: str, ax=None, width=N
         cusp = (value > 0.5 * top).mean() < 0.005
         options.update({"norm": LogNorm(max(value.min(), 1e-4 * top), top)} if cusp else {"vmin": 0.0})
     image = ax.pcolormesh(lon, lat, value, **{"cmap": "magma", "rasterized": True, **options})
-    ax.figure.colorbar(image, ax=ax, label=label, format=PlainLinear() if type(image.norm) is Normalize else None)
+    numbers = PlainLinear() if type(image.norm) is Normalize else None
+    ax.figure.colorbar(image, ax=ax, label=label, format=numbers, shrink=0.93)
     return ax
 
 
-def _sky_axes(ax, lon0, lat0, half):
+def _sky_axes(ax, lon0, lat0, half, angle_unit):
     """Axes (new ones for None) of a square about a direction [deg], and 401 edges along its sides."""
     import matplotlib.pyplot as plt
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    from gammajax.common.ticks import plain_ticks
+    from gammajax.plots.directions import label_sky
+    from gammajax.plots.style import BOXED
 
     # padding: with a fixed aspect, labels lie slightly outside the engine's layout
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08)
-    ax = plt.subplots(figsize=(5.8, 4.8), layout=layout)[1] if ax is None else ax
+    if ax is None:
+        with plt.rc_context(BOXED):
+            ax = plt.subplots(figsize=(5.8, 4.8), layout=layout)[1]
     stretch = max(math.cos(math.radians(lat0)), 0.1)
     side = np.linspace(-half, half, 401)
     lon, lat = lon0 + side / stretch, np.clip(lat0 + side, -90.0, 90.0)
     ax.set(xlim=lon[[-1, 0]], ylim=lat[[0, -1]], aspect=1.0 / stretch)
-    ax.set(xlabel="longitude [deg]", ylabel="latitude [deg]")
-    plain_ticks(ax.xaxis, period=360.0)
-    plain_ticks(ax.yaxis)
+    label_sky(ax, lon0, lat0, "", angle_unit)
     return ax, (lon, lat)
 
 

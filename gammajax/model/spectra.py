@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gammajax.common.curves import curve_axes, flux_label
+from gammajax.common.curves import curve_axes, flux_label, flux_scale
 from gammajax.common.display import described, document
 from gammajax.common.parameters import (
     Scalar,
@@ -31,6 +31,7 @@ from gammajax.common.parameters import (
     require_positive,
     scalar,
 )
+from gammajax.common.plot_units import unit_size
 
 NODES, WEIGHTS = (array.tolist() for array in np.polynomial.legendre.leggauss(12))
 MEV_PER_TEV = 1e6
@@ -86,21 +87,34 @@ class Spectrum(eqx.Module):
 
     __rmul__ = __mul__
 
-    def plot(self, energy_range: tuple, ax=None, energy_power: float | int = 2, **options):
+    def plot(
+        self,
+        energy_range: tuple,
+        ax=None,
+        energy_power: float | int = 2,
+        *,
+        energy_unit: str = "TeV",
+        flux_unit: str = "TeV",
+        **options,
+    ):
         """Draw E^energy_power dN/dE over `energy_range` [TeV] and return the matplotlib axes.
 
         Averages over bins of 0.5 %, so that lines are visible; `options` go to `Axes.plot` (`label`, `color`).
+        `energy_unit` of the abscissa and `flux_unit`, the energy in E^2 dN/dE: eV, keV, MeV, GeV, TeV, PeV or erg.
+        Raises `ValueError` for another unit, and for energies that do not increase.
         """
-        ax = curve_axes(ax, "energy_range", "energies [TeV]", energy_range, "energy [TeV]", flux_label(energy_power))
+        size, scale = unit_size("energy_unit", energy_unit), flux_scale(energy_power, flux_unit)
+        labels = f"energy [{energy_unit}]", flux_label(energy_power, flux_unit)
+        ax = curve_axes(ax, "energy_range", "energies [TeV]", energy_range, *labels, size=size)
         low, high = energy_range
         rounded = jnp.geomspace(low, high, 2 + math.ceil(math.log(high / low) / 0.005))
         edges = np.asarray(rounded, np.float64)
         energy = np.sqrt(edges[1:] * edges[:-1])
         # double precision before E^2: single precision may underflow
         flux = np.asarray(self.integral(rounded), np.float64) / np.diff(edges)
-        value = energy**energy_power * flux
+        value = scale * energy**energy_power * flux
         energy[[0, -1]] = low, high  # the curve covers the whole range
-        ax.plot(energy, np.where(value > 0, value, np.nan), **{"lw": 2.0, **options})
+        ax.plot(energy / size, np.where(value > 0, value, np.nan), **{"lw": 2.0, **options})
         # a cut-off falls without end: show five decades, and keep earlier curves in view
         drawn = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.get_lines()])
         drawn = drawn[np.isfinite(drawn) & (drawn > 0)]

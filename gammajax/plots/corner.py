@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from gammajax.common.parameters import check_labels
-from gammajax.plots.style import COLOURS, _padded, _scale, _size
+from gammajax.plots.style import BOXED, COLOURS, _padded, _scale, _size
 
 FEWEST = 10  # draws in a corner plot
 PANEL, PAD = 2.2, 0.08  # of a corner plot [inch]
@@ -25,14 +25,17 @@ CORNER = {
 }
 
 
-def plot_corner(result, names=None, truths: dict | None = None, **options):
+def plot_corner(result, names=None, truths: dict | None = None, figure=None, **options):
     """One- and two-dimensional marginal distributions, with 68 % intervals, 39 % and 86 % contours, and true values.
 
     - `names`: quantities, or rows of the summary, in drawing order; by default all.
     - `truths`: true values by quantity, by default those of the result.
+    - `figure`: a `matplotlib.figure.Figure` to draw in, which gets the size of the plot; or that of another corner plot
+      of as many numbers, to draw over it. Returns the figure.
     - `options` of `corner.corner` (`bins`, `color`, `smooth`, `levels`, `quantiles`, ...).
 
-    Raises `ValueError` for too few draws for a histogram, and for unknown names, truths and options.
+    Raises `ValueError` for too few draws for a histogram, for a subfigure or a figure with other axes, and for unknown
+    names, truths and options.
     """
     from corner import corner
     from matplotlib import rc_context
@@ -40,13 +43,15 @@ def plot_corner(result, names=None, truths: dict | None = None, **options):
 
     from gammajax.common.ticks import labelled, wrapped
 
-    check_options("plot_corner", options, corner_options(), ("names", "truths"))
+    check_options("plot_corner", options, corner_options(), ("names", "truths", "figure"))
     truths = result.truths if truths is None else truths
     check_labels({name: values.shape[1:] for name, values in result.samples.items()}, truths)
     numbers = result._chosen(names)
     draws = len(next(iter(result.samples.values())))
     if draws < max(FEWEST, 2 * len(numbers)):
         raise ValueError(f"{draws} draws are too few for a corner plot of {len(numbers)} numbers; see Result.messages")
+    if figure is not None and (not isinstance(figure, Figure) or len(figure.axes) not in (0, len(numbers) ** 2)):
+        raise ValueError(f"figure must be a Figure, empty or with a corner plot of {len(numbers)} numbers")
     columns, labels, marks, titles, ranges = [], [], [], [], []
     for label, (name, index) in numbers.items():
         values = result.samples[name][(slice(None), *index)].astype(float)
@@ -63,8 +68,10 @@ def plot_corner(result, names=None, truths: dict | None = None, **options):
         marks.append(None if truth is None else float(truth) / factor)
         ranges.append(_padded(np.append(columns[-1], [] if truth is None else marks[-1]), 0.0))
     count = len(columns)
-    with rc_context({"font.size": 11, "axes.linewidth": 0.8}):
-        figure = Figure(figsize=(2.4 * count + 1.2, 2.4 * count + 1.2))
+    with rc_context({**BOXED, "figure.autolayout": False, "figure.constrained_layout.use": False}):
+        if figure is None:
+            figure = Figure(figsize=(2.4 * count + 1.2, 2.4 * count + 1.2))
+        figure.set_layout_engine(None)  # panels are laid out by their texts
         corner(
             np.stack(columns, axis=1),
             fig=figure,

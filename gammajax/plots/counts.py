@@ -7,33 +7,51 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 
 from gammajax.common import distributed
+from gammajax.common.plot_units import unit_size
 from gammajax.events.cells import Cells
 from gammajax.events.event_list import Events
 from gammajax.likelihood import UnbinnedTerm
 from gammajax.likelihood.on_bins import OnBins
 from gammajax.likelihood.on_off import OnOffTerm
 from gammajax.model.mixture import Source
-from gammajax.plots.style import component_colours
+from gammajax.plots.directions import label_sky
+from gammajax.plots.style import BOXED, component_colours, figure_of
 from gammajax.results.prediction import Prediction, predict, predict_bins
 
-FRAMES = {"galactic": ("Galactic longitude", "Galactic latitude"), "icrs": ("Right ascension", "Declination")}
 BINS_PER_DECADE = 10
 PIXELS = 120  # along the side of a sky map
 DRAWS = 100  # of the posterior, for bands
 SMOOTHED = 0.35  # width of the kernel of a map of a source, in widths of the map
 
 
-def plot_counts(posterior, result, *, key=None, events: int | None = None, radius: float | None = None):
+def plot_counts(
+    posterior,
+    result,
+    *,
+    key=None,
+    events: int | None = None,
+    radius: float | None = None,
+    figure=None,
+    energy_unit: str = "TeV",
+    angle_unit: str = "deg",
+):
     """Counts against the model: by reconstructed energy with residuals, and on the sky; a row for each data set.
 
     Bands contain 68 % of the posterior's expected counts, from `events`
     simulated events of each component; error bars are the square root of the counts. The sky map is smoothed; contours
     contain 50 % and 80 % of the expected counts of each source. `radius` [deg] of the map, by default the whole field.
     If several processes share the posterior, all must call this; all get the same figure.
+
+    - `figure`: a figure or subfigure to draw in; returns it.
+    - `energy_unit` (eV, keV, MeV, GeV, TeV, PeV, erg) and `angle_unit` (deg, arcmin, arcsec) of the axes; arcmin and
+      arcsec are offsets from the middle.
+
+    Raises `ValueError` for another unit.
     """
     from matplotlib import rc_context
-    from matplotlib.figure import Figure
 
+    for argument, unit in (("energy_unit", energy_unit), ("angle_unit", angle_unit)):
+        unit_size(argument, unit)  # an error before the simulation
     key = jax.random.key(0) if key is None else key
     samples = {name: result.samples[name] for name in posterior.priors}  # without derived quantities
     drawn = len(next(iter(samples.values())))
@@ -41,8 +59,8 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
     draws = {name: values[chosen] for name, values in samples.items()}
     components = posterior.model(posterior.reference_parameters).components
     several = len(posterior.terms) > 1
-    with rc_context({"font.size": 11, "axes.linewidth": 0.8, "axes.titlesize": 12}):
-        figure = Figure(figsize=(13.0, 5.6 * len(posterior.terms)), layout="constrained")
+    with rc_context(BOXED):
+        figure = figure_of(figure, (13.0, 5.6 * len(posterior.terms)))
         rows: Any = figure.subfigures(len(posterior.terms), 1) if several else [figure]
         for i, (row, term) in enumerate(zip(rows, posterior.terms, strict=True)):
             halves: Any = row.subfigures(1, 2, width_ratios=(1.0, 1.05))
@@ -53,15 +71,15 @@ def plot_counts(posterior, result, *, key=None, events: int | None = None, radiu
                 continue
             if not isinstance(term, UnbinnedTerm):
                 by_bin = np.asarray(term.count, float).sum((1, 2))
-                _spectrum(halves[0], predict_bins(posterior, term, draws), by_bin, title, components)
+                _spectrum(halves[0], predict_bins(posterior, term, draws), by_bin, title, components, energy_unit)
                 continue
             single = posterior._alone(term)
             edges = _edges(term)
             part = predict(jax.random.fold_in(key, i) if several else key, single, draws, edges, events)
             energy, number = _energies(term.events)
             counts = _of_all(single, np.histogram(energy, edges, weights=number)[0])
-            _spectrum(halves[0], part, counts, title, components)
-            _sky(halves[1], single, part, radius)
+            _spectrum(halves[0], part, counts, title, components, energy_unit)
+            _sky(halves[1], single, part, radius, angle_unit)
     return figure
 
 
@@ -84,11 +102,11 @@ def _edges(term: UnbinnedTerm) -> np.ndarray:
     return edges
 
 
-def _spectrum(figure, prediction: Prediction, counts, title, components):
+def _spectrum(figure, prediction: Prediction, counts, title, components, energy_unit):
     from gammajax.common.ticks import plain_ticks
 
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    edges = prediction.edges
+    edges = prediction.edges / unit_size("energy_unit", energy_unit)
     middle = np.sqrt(edges[1:] * edges[:-1])
     total = np.quantile(prediction.counts.sum(1), [0.1587, 0.5, 0.8413], axis=0)
     colours = component_colours(dict.fromkeys([*components, *prediction.names]))
@@ -113,7 +131,7 @@ def _spectrum(figure, prediction: Prediction, counts, title, components):
     bottom.axhline(0.0, color="0.4", lw=0.8)
     bottom.errorbar(middle[shown], pull, 1.0, fmt="o", ms=4, color="black", lw=1)
     limit = max(3.5, 1.2 * np.abs(pull).max(initial=0.0) + 1.0)
-    bottom.set(ylim=(-limit, limit), xlabel="reconstructed energy [TeV]", ylabel="(data - model)\n/ error")
+    bottom.set(ylim=(-limit, limit), xlabel=f"reconstructed energy [{energy_unit}]", ylabel="(data - model)\n/ error")
     plain_ticks(bottom.xaxis)
 
 
@@ -135,10 +153,11 @@ def _band(axes, edges, band, colour, width, label):
     axes.stairs(band[1], edges, color=colour, lw=width, label=label, baseline=None)
 
 
-def _sky(figure, posterior, prediction: Prediction, radius):
+def _sky(figure, posterior, prediction: Prediction, radius, angle_unit):
     from matplotlib.colors import PowerNorm
+    from matplotlib.patheffects import withStroke
 
-    from gammajax.common.ticks import PlainLinear, plain_ticks, wrapped
+    from gammajax.common.ticks import PlainLinear, wrapped
 
     axes = figure.subplots()
     observations = posterior.observations
@@ -155,12 +174,14 @@ def _sky(figure, posterior, prediction: Prediction, radius):
     side = np.linspace(-radius, radius, PIXELS + 1)
     sides = (lon0 + side / stretch, lat0 + side)
     surface = gaussian_filter(_of_all(posterior, surface_density(posterior.events, (lon0, lat0), radius)), 1.5)
+    surface *= unit_size("angle_unit", angle_unit) ** 2
     norm = PowerNorm(0.5, vmin=0.0, vmax=surface.max() or 1.0)
     image = axes.pcolormesh(*sides, surface, cmap="magma", norm=norm, rasterized=True)
-    figure.colorbar(image, ax=axes, label="counts per square degree", shrink=0.85, format=PlainLinear())
+    figure.colorbar(image, ax=axes, label=f"counts per {angle_unit}$^2$", shrink=0.85, format=PlainLinear())
     components = posterior.model(posterior.reference_parameters).components
     centres = [0.5 * (side[1:] + side[:-1]) for side in sides]
-    handles = []
+    handles, colours = [], component_colours(dict.fromkeys([*components, *prediction.names]))
+    rim = [withStroke(linewidth=2.8, foreground="white")]  # visible on faint and on bright sky
     for i, name in enumerate(prediction.names):
         if isinstance(components[name], Source):
             simulated = prediction.events[i]
@@ -171,8 +192,11 @@ def _sky(figure, posterior, prediction: Prediction, radius):
             if not levels:  # the map contains little of the source
                 continue
             styles = [{0.8: "--", 0.5: "-"}[parts[level]] for level in levels]
-            contours = axes.contour(*centres, expected, levels, colors="white", linewidths=1.2, linestyles=styles)
+            lines = {"colors": colours[name], "linewidths": 1.4, "linestyles": styles}
+            contours = axes.contour(*centres, expected, levels, **lines)
+            contours.set(path_effects=rim)
             for line, level in zip(contours.legend_elements()[0], levels, strict=True):
+                line.set(path_effects=rim)
                 line.set_label(f"{wrapped(name, 30)}: {100 * parts[level]:.0f} % of its counts")
                 handles.insert(0, line)
     handles += axes.plot(
@@ -184,11 +208,8 @@ def _sky(figure, posterior, prediction: Prediction, radius):
         label="pointings",
     )
     axes.legend(handles=handles, loc="lower left", fontsize=9, facecolor="black", framealpha=0.6, labelcolor="white")
-    labels = FRAMES[observations[0].frame]
     axes.set(xlim=sides[0][[-1, 0]], ylim=sides[1][[0, -1]], aspect=1.0 / stretch, title="counts on the sky, smoothed")
-    plain_ticks(axes.xaxis, period=360.0)
-    plain_ticks(axes.yaxis)
-    axes.set(xlabel=f"{labels[0]} [deg]", ylabel=f"{labels[1]} [deg]")
+    label_sky(axes, float(lon0), float(lat0), observations[0].frame, angle_unit)
 
 
 def surface_density(events: Events | Cells, centre: tuple, radius: float | int) -> np.ndarray:

@@ -3,22 +3,48 @@
 from typing import Any
 
 import numpy as np
+from cycler import cycler
 
+# six that everybody tells apart (Petroff 2021, arXiv:2107.02270), by any kind of colour vision
+COLOURS = ["#e42536", "#5790fc", "#f89c20", "#964a8b", "#7a21dd", "#9c9ca1"]
 STYLE: Any = {
     "font.size": 11,
     "axes.linewidth": 0.8,
     "axes.titlesize": 12,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.prop_cycle": cycler(color=COLOURS),
 }
+BOXED: Any = {**STYLE, "axes.spines.top": True, "axes.spines.right": True}
 
-# six that everybody tells apart (Petroff 2021, arXiv:2107.02270), by any kind of colour vision
-COLOURS = ["#e42536", "#5790fc", "#f89c20", "#964a8b", "#7a21dd", "#9c9ca1"]
+MARKERS = "os^Dvp"  # of the first, second, ... set of points
+BANDS = {"95 %": 0.25, "68 %": 0.4}  # opacity of bands, the wide one behind the narrow one
 
 
 def component_colours(names) -> dict[str, str]:
     """Colour of each component by the names of all, for every plot of several components."""
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(names)}
+
+
+def colours_beside(name: str, names, count: int) -> list[str]:
+    """Colour of a component among all `names`, and `count` other colours for what is compared with it."""
+    own = component_colours(names).get(name, COLOURS[0])
+    others = [colour for colour in COLOURS if colour != own]
+    return [own, *(others[i % len(others)] for i in range(count))]
+
+
+def axes_in(ax, size: tuple[float, float]):
+    """The axes that are given, or those of a new figure of this size [inch]."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained").subplots() if ax is None else ax
+
+
+def figure_of(figure, size: tuple[float, float]) -> Any:
+    """The figure or subfigure that is given, or a new figure of this size [inch]."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=size, layout="constrained") if figure is None else figure
 
 
 def _padded(values, part: float) -> tuple[float, float]:

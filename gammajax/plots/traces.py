@@ -2,21 +2,20 @@
 
 import numpy as np
 
-from gammajax.plots.style import COLOURS, STYLE, _padded, _scale, _size
+from gammajax.plots.style import COLOURS, STYLE, _padded, _scale, _size, figure_of
 
 RANK_BINS = 20
 
 
-def plot_trace(result, names=None):
+def plot_trace(result, names=None, figure=None):
     """Chains by draw, distribution of their ranks, and marginal distribution of each chain.
 
     If the chains agree, the ranks of each chain among all draws are uniform (Vehtari et al. 2021, arXiv:1903.08008).
-    `names`: quantities, or rows of the summary, by default all.
+    `names`: quantities, or rows of the summary, by default all. `figure`: a figure or subfigure to draw in; returns it.
 
     Raises `ValueError` for unknown names.
     """
     from matplotlib import rc_context
-    from matplotlib.figure import Figure
     from scipy.ndimage import gaussian_filter1d
     from scipy.stats import rankdata
 
@@ -24,7 +23,7 @@ def plot_trace(result, names=None):
 
     chosen = result._chosen(names)
     with rc_context(STYLE):
-        figure = Figure(figsize=(12.0, 2.3 * len(chosen) + 0.9), layout="constrained")
+        figure = figure_of(figure, (12.0, 2.3 * len(chosen) + 0.9))
         grid = figure.subplots(len(chosen), 3, squeeze=False, width_ratios=(2.0, 1.0, 1.0))
         for (trace, rank, marginal), (label, (name, index)) in zip(grid, chosen.items(), strict=True):
             draws = result.tree["posterior"][name].to_numpy()[(slice(None), slice(None), *index)].astype(float)
@@ -57,11 +56,12 @@ def plot_trace(result, names=None):
     return figure
 
 
-def plot_run(result):
+def plot_run(result, figure=None):
     """Course of a nested or tempered run.
 
     Nested sampling against -ln X with the remaining prior volume X: live points, likelihood, weights, accumulated
-    evidence. Tempered run by step: temperature, effective fraction of the particles, acceptance.
+    evidence. Tempered run by step: temperature, effective particles, acceptance.
+    `figure`: a figure or subfigure to draw in; returns it.
 
     Raises `ValueError` for a result of another kind.
     """
@@ -69,9 +69,9 @@ def plot_run(result):
 
     with rc_context(STYLE):
         if "weighted_stats" in result.tree.children and "log_volume" in result.tree["weighted_stats"]:
-            return _nested(result)
+            return _nested(result, figure)
         if "smc_stats" in result.tree.children:
-            return _tempered(result)
+            return _tempered(result, figure)
     raise ValueError(f"a result by {result.tree.attrs['method']!r} keeps no run to plot; nested and smc do")
 
 
@@ -82,15 +82,13 @@ def live_points(log_likelihood, log_likelihood_birth) -> np.ndarray:
     return born - np.searchsorted(died, log_likelihood, side="left")
 
 
-def _nested(result):
-    from matplotlib.figure import Figure
-
+def _nested(result, figure):
     stats = {str(name): a.to_numpy() for name, a in result.tree["weighted_stats"].data_vars.items()}
     order = np.argsort(-stats["log_volume"], kind="stable")
     x, weights = -stats["log_volume"][order], result.weights[order]
     log_likelihood = stats["log_likelihood"][order]
     live = live_points(stats["log_likelihood"], stats["log_likelihood_birth"])[order]
-    figure = Figure(figsize=(7.5, 8.5), layout="constrained")
+    figure = figure_of(figure, (7.5, 8.5))
     top, middle, mass, evidence = figure.subplots(4, 1, sharex=True)
     top.plot(x, live, color=COLOURS[1], lw=1.5)
     top.set(ylabel="live points", ylim=(0.0, None))
@@ -121,16 +119,14 @@ def _nested(result):
     return figure
 
 
-def _tempered(result):
-    from matplotlib.figure import Figure
-
+def _tempered(result, figure):
     stats = {str(name): a.to_numpy() for name, a in result.tree["smc_stats"].data_vars.items()}
     labels = {"temperature": "temperature", "ess": "effective particles", "acceptance": "acceptance"}
     shown = [name for name in labels if name in stats]
     if not shown:
         raise ValueError(f"smc_stats must hold temperature, ess or acceptance, not {list(stats)}")
     step = 1 + np.arange(len(stats[shown[0]]))
-    figure = Figure(figsize=(7.5, 0.8 + 2.1 * len(shown)), layout="constrained")
+    figure = figure_of(figure, (7.5, 0.8 + 2.1 * len(shown)))
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
     for axes, name in zip(panels, shown, strict=True):
         axes.plot(step, stats[name], "o-", color=COLOURS[1], ms=4, lw=1.5)

@@ -172,11 +172,14 @@ class Check(eqx.Module):
             self.table.to_csv(temporary)
         return Path(path)
 
-    def plot(self):
-        """Counts of the data against bands of replicates, a panel for each quantity; returns the figure."""
+    def plot(self, names=None, figure=None, *, energy_unit: str = "TeV", angle_unit: str = "deg"):
+        """Counts of the data against bands of replicates, a panel for each quantity; returns the figure.
+
+        Arguments and errors as of [`gammajax.plots.check_panels.plot_check`][].
+        """
         from gammajax.plots.check_panels import plot_check
 
-        return plot_check(self)
+        return plot_check(self, names, figure, energy_unit=energy_unit, angle_unit=angle_unit)
 
 
 def check(

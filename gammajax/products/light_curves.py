@@ -24,7 +24,8 @@ class LightCurve(Points):
 
     - `time_min`, `time_max` (MJD, TT) of the bins: the first start and the last stop of the good time in them.
     - `norm`: factor on the reference flux; `norm_errn`, `norm_errp`, `norm_ul`, `ts`, `covariance`, `norm_scan`,
-      `stat_scan`, `stat`, `n_sigma`, `n_sigma_ul`, `npred`, `component` and `messages` as of [`gammajax.FluxPoints`][].
+      `stat_scan`, `stat`, `n_sigma`, `n_sigma_ul`, `npred`, `component`, `components` and `messages` as of
+      [`gammajax.FluxPoints`][].
     - `livetime` [s] of the bins; `labels` of runs, or empty texts.
     - `flux_ref` [cm^-2 s^-1] between `energy_range` [TeV]: that of the fit to all times.
     - `dnde_ref` [TeV^-1 cm^-2 s^-1] at the geometric mean of the range, `eflux_ref` [TeV cm^-2 s^-1].
@@ -61,6 +62,7 @@ class LightCurve(Points):
     n_sigma: float = 1.0
     n_sigma_ul: float = 2.0
     messages: tuple[str, ...] = ()
+    components: tuple[str, ...] = eqx.field(static=True, default=())
     __pdoc__ = document
 
     @words
@@ -106,11 +108,23 @@ class LightCurve(Points):
 
         return light_curve_to_gammapy(self)
 
-    def plot(self, ax=None, *, others: dict[str, "LightCurve"] | None = None):
-        """Draw the flux against time, with limits as arrows and the weighted mean; returns the axes."""
+    def plot(
+        self,
+        ax=None,
+        *,
+        others: dict[str, "LightCurve"] | None = None,
+        time_unit: str = "d",
+        energy_unit: str = "TeV",
+    ):
+        """Draw the flux against time, with limits as arrows and the weighted mean; returns the axes.
+
+        `others`: more light curves by label. `time_unit`: MJD, or d, h, min and s from the start of the first day.
+        `energy_unit` of the range of the flux: eV, keV, MeV, GeV, TeV, PeV or erg. Raises `ValueError` for another
+        unit.
+        """
         from gammajax.plots.points import plot_light_curve
 
-        return plot_light_curve(self, ax, others or {})
+        return plot_light_curve(self, ax, others or {}, time_unit=time_unit, energy_unit=energy_unit)
 
 
 def light_curve(
@@ -197,6 +211,7 @@ def _light_curve(posterior, component, edges, energy_range, best, n_sigma, n_sig
         energy_range=(float(span[0]), float(span[1])),
         n_sigma=float(n_sigma),
         n_sigma_ul=float(n_sigma_ul),
+        components=tuple(posterior.model(at).components),
     )
 
 

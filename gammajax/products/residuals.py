@@ -102,11 +102,14 @@ class ResidualMaps(eqx.Module):
 
         return write_residuals(self, path, overwrite)
 
-    def plot(self):
-        """Draw counts, model and sqrt(TS), with the excluded sky hatched; returns the figure."""
+    def plot(self, figure=None, *, angle_unit: str = "deg"):
+        """Draw counts, model and sqrt(TS), with the excluded sky hatched; returns the figure.
+
+        Arguments and errors as of [`gammajax.plots.residual_panels.plot_residuals`][].
+        """
         from gammajax.plots.residual_panels import plot_residuals
 
-        return plot_residuals(self)
+        return plot_residuals(self, figure, angle_unit=angle_unit)
 
 
 def residual_maps(

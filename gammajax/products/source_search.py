@@ -131,11 +131,14 @@ class TSMap(eqx.Module):
 
         return peaks_of(self, threshold, 3.0 * self.step if min_distance is None else min_distance)
 
-    def plot(self, ax=None, *, peaks: Any = None):
-        """Draw sqrt(TS) with a colour bar, in given axes or a new figure; returns the axes. Rings are `peaks`."""
+    def plot(self, ax=None, *, peaks: Any = None, angle_unit: str = "deg"):
+        """Draw sqrt(TS) with a colour bar, in given axes or a new figure; returns the axes. Rings are `peaks`.
+
+        `angle_unit`: deg, or arcmin and arcsec from the centre. Raises `ValueError` for another unit.
+        """
         from gammajax.plots.significance_maps import plot_significance
 
-        return plot_significance(self, ax, peaks)
+        return plot_significance(self, ax, peaks, angle_unit=angle_unit)
 
 
 def ts_map(
@@ -279,11 +282,15 @@ class SensitivityMap(eqx.Module):
 
         return write_search_maps(self, path, overwrite)
 
-    def plot(self, ax=None):
-        """Draw the flux with a colour bar, in given axes or a new figure; returns the axes."""
+    def plot(self, ax=None, *, energy_unit: str = "TeV", angle_unit: str = "deg"):
+        """Draw the flux with a colour bar, in given axes or a new figure; returns the axes.
+
+        `energy_unit` of the range in the label: eV, keV, MeV, GeV, TeV, PeV or erg. `angle_unit` as of
+        [`gammajax.TSMap.plot`][]. Raises `ValueError` for another unit.
+        """
         from gammajax.plots.significance_maps import plot_sensitivity
 
-        return plot_sensitivity(self, ax)
+        return plot_sensitivity(self, ax, energy_unit=energy_unit, angle_unit=angle_unit)
 
 
 def sensitivity_map(

@@ -41,7 +41,8 @@ class FluxPoints(Points):
     - `band_energy` [TeV], `band` [TeV^-1 cm^-2 s^-1]: lower end, best and upper end of that fit (68 %), or empty.
     - `npred`: expected events of each bin with the best norm; NaN if unknown.
     - `component`; `energy`: "true" or "reconstructed", which the bins are of, or "" if that is not known; `stat`:
-      -2 ln L at the maximum, the sum over bins of reconstructed energy; `messages`: problems, in words.
+      -2 ln L at the maximum, the sum over bins of reconstructed energy; `messages`: problems, in words;
+      `components`: paths of all components of the model, for colours.
 
     >>> import gammajax as gj, numpy as np
     >>> one, none = np.ones(2), np.zeros((2, 0))
@@ -74,6 +75,7 @@ class FluxPoints(Points):
     n_sigma_ul: float = 2.0
     messages: tuple[str, ...] = ()
     energy: str = eqx.field(static=True, default="")
+    components: tuple[str, ...] = eqx.field(static=True, default=())
     __pdoc__ = document
 
     @words
@@ -151,20 +153,34 @@ class FluxPoints(Points):
 
         return cls(**read(path, component))
 
-    def plot(self, others: dict[str, "FluxPoints"] | None = None, *, energy_power: float | int = 2, ax=None):
-        """Figure of the points with errors and limits, the band of the fit to all energies, and residuals.
+    def plot(
+        self,
+        others: dict[str, "FluxPoints"] | None = None,
+        *,
+        energy_power: float | int = 2,
+        ax=None,
+        energy_unit: str = "TeV",
+        flux_unit: str = "TeV",
+    ):
+        """Draw the points with errors and limits, the band of the fit to all energies, and residuals.
 
         `others`: more points by label, for comparison, beside these. `ax`: axes to draw in, then without residuals.
+        `energy_unit` of the abscissa and `flux_unit`, the energy in E^2 dN/dE: eV, keV, MeV, GeV, TeV, PeV or erg.
+        Returns the axes of the points. Raises `ValueError` for another unit.
         """
         from gammajax.plots.points import plot_flux_points
 
-        return plot_flux_points(self, others or {}, energy_power, ax)
+        units = {"energy_unit": energy_unit, "flux_unit": flux_unit}
+        return plot_flux_points(self, others or {}, energy_power, ax, **units)
 
-    def plot_correlation(self, ax=None):
-        """Figure of the correlation matrix of the norms, in the axes `ax` if they are given."""
+    def plot_correlation(self, ax=None, *, energy_unit: str = "TeV"):
+        """Draw the correlation matrix of the norms, in the axes `ax` if they are given; returns the axes.
+
+        `energy_unit`: eV, keV, MeV, GeV, TeV, PeV or erg. Raises `ValueError` for another one.
+        """
         from gammajax.plots.points import plot_correlation
 
-        return plot_correlation(self, ax)
+        return plot_correlation(self, ax, energy_unit=energy_unit)
 
 
 def flux_points(
@@ -247,6 +263,7 @@ def _flux_points(posterior, component, edges, energy, reoptimize, best, n_sigma,
         band=band,
         n_sigma=float(n_sigma),
         n_sigma_ul=float(n_sigma_ul),
+        components=tuple(posterior.model(at).components),
     )
 
 

@@ -183,15 +183,23 @@ class Limits(eqx.Module):
 
         return cls(**read_table(path))
 
-    def plot(self, ax=None, *, channel: str | None = None, others: dict[str, "Limits"] | None = None):
+    def plot(
+        self,
+        ax=None,
+        *,
+        channel: str | None = None,
+        others: dict[str, "Limits"] | None = None,
+        energy_unit: str = "TeV",
+    ):
         """Draw the limits against mass, with the expected bands of one channel and the thermal relic.
 
         `channel`: one of several; by default all are drawn, and bands only if there is one. `others`: more limits by
-        label, such as published ones. Returns the axes.
+        label, such as published ones. `energy_unit` of the mass: eV, keV, MeV, GeV, TeV, PeV or erg. Returns the axes.
+        Raises `ValueError` for an unknown channel or unit.
         """
         from gammajax.plots.cross_sections import plot_limits
 
-        return plot_limits(self, ax, channel, others or {})
+        return plot_limits(self, ax, channel, others or {}, energy_unit=energy_unit)
 
 
 def limits(

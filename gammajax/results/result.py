@@ -441,11 +441,11 @@ class Result:
 
         return check(posterior, self, **options)
 
-    def plot_corner(self, names=None, truths: dict | None = None, **options):
+    def plot_corner(self, names=None, truths: dict | None = None, figure=None, **options):
         """Corner plot (`matplotlib.figure.Figure`), see [`gammajax.plots.corner.plot_corner`][]."""
         from gammajax.plots.corner import plot_corner
 
-        return plot_corner(self, names, truths, **options)
+        return plot_corner(self, names, truths, figure, **options)
 
     def plot_counts(self, posterior, **options):
         """Data against the posterior's predictions (figure), see [`gammajax.plots.counts.plot_counts`][]."""
@@ -454,22 +454,22 @@ class Result:
         return plot_counts(posterior, self, **options)
 
     def plot_spectrum(self, posterior, names=None, **options):
-        """Credible bands of spectra (figure), see [`gammajax.plots.bands.plot_spectrum`][]."""
+        """Credible bands of spectra (axes), see [`gammajax.plots.bands.plot_spectrum`][]."""
         from gammajax.plots.bands import plot_spectrum
 
         return plot_spectrum(posterior, self, names, **options)
 
-    def plot_trace(self, names=None):
+    def plot_trace(self, names=None, figure=None):
         """Chains, their ranks and marginals (figure), see [`gammajax.plots.traces.plot_trace`][]."""
         from gammajax.plots.traces import plot_trace
 
-        return plot_trace(self, names)
+        return plot_trace(self, names, figure)
 
-    def plot_run(self):
+    def plot_run(self, figure=None):
         """Course of a nested or tempered run (figure), see [`gammajax.plots.traces.plot_run`][]."""
         from gammajax.plots.traces import plot_run
 
-        return plot_run(self)
+        return plot_run(self, figure)
 
     def _draws(self, label: str) -> tuple[np.ndarray, np.ndarray, float]:
         """Values of one number, normalised weights and effective number of draws; of the weighted points if any."""

@@ -108,11 +108,14 @@ class Comparison(eqx.Module):
             parts.append(f"AIC {own.aic:.2f}, BIC {own.bic:.2f}")
         return f"{name}: {', '.join(parts)}"
 
-    def plot(self):
-        """Draw ln B and the differences of elpd to the best model, with their errors; returns the figure."""
+    def plot(self, names=None, figure=None):
+        """Draw ln B and the differences of elpd to the best model, with their errors; returns the figure.
+
+        Arguments and errors as of [`gammajax.plots.comparisons.plot_comparison`][].
+        """
         from gammajax.plots.comparisons import plot_comparison
 
-        return plot_comparison(self)
+        return plot_comparison(self, names, figure)
 
 
 def compare(

@@ -348,7 +348,15 @@ class Sensitivity(eqx.Module):
             f"discovery at {extent(self.discovery)}; significance of the truth {extent(self.significance)} sigma",
         )
 
-    def plot(self, ax=None, *, xlabel: str | None = None, ylabel: str | None = None, unit: float | int | None = None):
+    def plot(
+        self,
+        ax=None,
+        *,
+        xlabel: str | None = None,
+        ylabel: str | None = None,
+        unit: float | int | None = None,
+        energy_unit: str = "TeV",
+    ):
         """Draw median limit, 68 % and 95 % bands and discovery against the other parameter; returns the axes.
 
         If the scale is a cross section or decay rate of dark matter in the model, or the other parameter its
@@ -356,40 +364,12 @@ class Sensitivity(eqx.Module):
         (2.2e-26, Steigman et al. 2012) is drawn. Other axes have the name of the parameter and no unit.
 
         `unit`: value of scale = 1 in the unit of the axis, 1 if only `ylabel` is given. `xlabel` and
-        `ylabel` label the parameter's own numbers, `ylabel` those times `unit`.
+        `ylabel` label the parameter's own numbers, `ylabel` those times `unit`. `energy_unit` of the mass: eV, keV,
+        MeV, GeV, TeV, PeV or erg. Raises `ValueError` for another one, and if the axis is no mass of the model.
         """
-        from gammajax.plots.cross_sections import THERMAL_RELIC, draw_bands, draw_relic, finish
+        from gammajax.plots.cross_sections import plot_expected
 
-        if ax is None:
-            from matplotlib.figure import Figure
-
-            ax = Figure(figsize=(6.8, 5.0), layout="constrained").subplots()
-        x_label, x_unit = _axis(self.along, self.along_quantity, xlabel, None)
-        y_label, unit = _axis(self.scale, self.scale_quantity, ylabel, unit)
-        order = np.argsort(self.values)
-        x = self.values[order] * x_unit
-        draw_bands(ax, x, self.limits[:, order] * unit, self.level)
-        ax.plot(
-            x,
-            self.discovery[order] * unit,
-            color="#30638e",
-            lw=1.6,
-            ls="--",
-            label=rf"median {DISCOVERY:g} $\sigma$ discovery",
-            **({"marker": "o", "ms": 4} if x.size == 1 else {}),
-        )
-        if self.scale_quantity is not None and self.scale_quantity.field == "sigma_v":
-            draw_relic(ax, THERMAL_RELIC / self.scale_quantity.factor * unit)
-        finish(ax, x, x_label, y_label)
-        return ax
-
-
-def _axis(name: str, quantity: Quantity | None, label: str | None, unit) -> tuple[str, float]:
-    """Label and unit of an axis: as given, else from the model, else the name of the parameter."""
-    if quantity is None or label is not None:
-        return label or name, 1.0 if unit is None else unit
-    unit = quantity.factor if unit is None else unit
-    return quantity.label if np.isclose(unit, quantity.factor, rtol=1e-3, atol=0.0) else name, unit
+        return plot_expected(self, ax, xlabel, ylabel, unit, energy_unit)
 
 
 def sensitivity(

@@ -16,6 +16,7 @@ from scipy.optimize import brentq
 from scipy.stats import chi2
 
 from gammajax.common.display import block, document, extent, length, listed_values, text, words
+from gammajax.common.parameters import check_labels
 from gammajax.common.progress import DELAY, Progress
 from gammajax.model.priors import bounds, quantile, shape
 from gammajax.posterior import Parameters
@@ -35,7 +36,7 @@ class Profile(eqx.Module):
     - `name`; `values`; `fall`: q = 2 (ln L_max - ln L) at each.
     - `parameters` that maximise the likelihood at each value, {name: [value, ...]}.
     - `best`: parameters of the maximum; `best_value`: the profiled number there; `support`: ends of its support.
-    - `messages`: problems, in words.
+    - `messages`: problems, in words. - `unit` of the values, for labels.
 
     >>> import gammajax as gj, jax.numpy as jnp, numpy as np
     >>> values = np.linspace(-4.0, 4.0, 81)
@@ -52,6 +53,7 @@ class Profile(eqx.Module):
     best_value: float
     support: tuple[float, float]
     messages: tuple[str, ...] = ()
+    unit: str = eqx.field(static=True, default="")
     __pdoc__ = document
 
     @words
@@ -119,34 +121,13 @@ class Profile(eqx.Module):
         return float(at[0] + side * scale * brentq(lambda u: float(curve(u)), low, high))
 
     def plot(self, ax=None, label: str | None = None):
-        """Draw q against the values with the 68 % and 95 % intervals; returns the axes."""
-        from gammajax.common.ticks import plain_ticks, wrapped
+        """Draw q against the values with the 68 % and 95 % intervals; returns the axes.
 
-        if ax is None:
-            from matplotlib.figure import Figure
+        `ax`: axes to draw in. `label` in place of the name; the unit of the profile follows it.
+        """
+        from gammajax.plots.profile_curves import plot_profile
 
-            ax = Figure(figsize=(6.4, 4.4), layout="constrained").subplots()
-        # the maximum may lie between the values
-        at, first = np.unique(np.append(self.values, self.best_value), return_index=True)
-        q = np.append(self.fall, 0.0)[first]
-        for (level, height), shade in zip(INTERVALS.items(), ("0.75", "0.88"), strict=True):
-            low, high = self._crossing(-1, height), self._crossing(1, height)
-            inside = None if np.any(np.isnan([low, high])) else np.clip([low, high], at[0], at[-1])
-            if inside is not None:
-                ax.axvspan(*inside, color=shade, lw=0, zorder=-height)
-            ax.axhline(height, color="0.4", lw=0.8, ls=":")
-            ax.text(0.99, height, f"{100 * level:.0f} %", ha="right", va="bottom", transform=ax.get_yaxis_transform())
-        some = np.isfinite(q)
-        smooth = PchipInterpolator(at[some], np.sqrt(q[some]))
-        fine = np.linspace(at[some][0], at[some][-1], 400)
-        ax.plot(fine, smooth(fine) ** 2, color="#30638e", lw=1.8)
-        ax.plot(at[some], q[some], "o", ms=3.5, color="#30638e")
-        ax.set(
-            xlabel=wrapped(label or self.name, 60), ylabel=r"$2\,(\ln L_\mathrm{max} - \ln L)$", xlim=at[some][[0, -1]]
-        )
-        ax.set_ylim(0.0, min(DEEP, max(1.15 * q[some].max(), 1.2)))
-        plain_ticks(ax.xaxis)
-        return ax
+        return plot_profile(self, ax, label)
 
 
 def profile(
@@ -156,6 +137,7 @@ def profile(
     *,
     constraints: list[str] | None = None,
     initial: dict | None = None,
+    units: dict[str, str] | None = None,
     progress: bool = True,
 ) -> Profile:
     """Profile likelihood over one parameter, or one number of a vector as in "position[0]".
@@ -167,11 +149,13 @@ def profile(
     - `constraints`: parameters whose priors are constraint terms; by default all but what is profiled, none for `[]`
       (module [`gammajax.statistics.conditional`][]). Flat priors are none in any case.
     - `initial`: parameters near the maximum; by default it is searched for as [`gammajax.fit`][] does.
+    - `units` of parameters by name, as those of samplers: kept with the profile, for its plot.
     - `progress`: show how far it is, after some seconds.
 
     Returns a [`gammajax.Profile`][]. The fit at each value starts from its neighbour's maximum, outwards from the best
     and then back; the higher maximum is kept. Fits that did not converge are listed in `messages` and raise a warning.
-    Raises `ValueError` for unknown names, values outside the support, and fractions that add up to one.
+    Raises `ValueError` for unknown names, also in `units`, values outside the support, and fractions that add up to
+    one.
 
     >>> import gammajax as gj, jax, numpyro.distributions as dist
     >>> observation = gj.io.ctao(
@@ -192,11 +176,12 @@ def profile(
     True
     """
     with Progress(progress, f"profile over {name}", DELAY) as bar:
-        return _profile(posterior, name, values, constraints, initial, bar)
+        return _profile(posterior, name, values, constraints, initial, units or {}, bar)
 
 
-def _profile(posterior, name, values, constraints, initial, bar: Progress) -> Profile:
+def _profile(posterior, name, values, constraints, initial, units, bar: Progress) -> Profile:
     parameter, index = locate(posterior, name)
+    check_labels({one: shape(prior) for one, prior in posterior.priors.items()}, units=units)
     support = _support(posterior.priors[parameter], index)
     likelihood = Conditional.init(posterior, constraints, [name])
     best, converged = maximise(likelihood, {}, initial)
@@ -253,7 +238,8 @@ def _profile(posterior, name, values, constraints, initial, bar: Progress) -> Pr
         warnings.warn(message, stacklevel=3)
     columns = [found[float(v)][1] for v in grid]
     parameters = {key: np.stack([np.asarray(column[key]) for column in columns]) for key in best}
-    return Profile(name, grid, fall_, parameters, best, centre_value, support, tuple(messages))
+    unit = units.get(parameter, "")
+    return Profile(name, grid, fall_, parameters, best, centre_value, support, tuple(messages), unit)
 
 
 def _walk(at, found, best, value, width, edge) -> list[float]:

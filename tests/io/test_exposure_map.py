@@ -96,7 +96,7 @@ def test_image_gets_energies_and_a_plot(pair):
     assert energy.nbin == pytest.approx(10 * np.log10(float(energy.edges[-1] / energy.edges[0])), abs=1.0)
     figure = result.plot()
     figure.canvas.draw()
-    assert figure.axes[0].get_xlabel() == "Galactic longitude"
+    assert figure.axes[0].get_xlabel() == "Galactic longitude [deg]"
     assert figure.axes[-1].get_ylabel() == "exposure [cm$^2$ s]"
 
 

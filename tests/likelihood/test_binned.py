@@ -228,7 +228,7 @@ def test_a_row_of_counts_for_each_data_set(observations, events):
         "far: counts by reconstructed energy",
     ]
     assert sum("on the sky" in title for title in titles) == 1
-    (axes,) = result.plot_spectrum(posterior).axes
+    axes = result.plot_spectrum(posterior)
     np.testing.assert_allclose(axes.get_xlim(), (1.0, 4.0))
 
 

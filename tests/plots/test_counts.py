@@ -77,7 +77,7 @@ def test_a_component_has_one_colour(posterior, result):
     drawn = result.plot_counts(posterior, events=2_000).axes[0].get_legend_handles_labels()
     counts = {name: to_hex(handle.get_edgecolor()) for handle, name in zip(*drawn, strict=True) if name in colours}
     assert counts == colours
-    assert to_hex(result.plot_spectrum(posterior).axes[0].lines[0].get_color()) == colours["signal"]
+    assert to_hex(result.plot_spectrum(posterior).lines[0].get_color()) == colours["signal"]
 
 
 # of complete anomalies, on linear red, green and blue: Machado, Oliveira & Fernandes 2009, doi:10.1109/TVCG.2009.113
@@ -107,9 +107,9 @@ def test_everybody_tells_the_colours_apart(vision):
 
 def test_spectrum_of_a_fraction(posterior, result):
     """With weights the flux yields the fraction of the events: f n / N times the model's flux."""
-    figure = result.plot_spectrum(posterior)
-    assert faults(figure) == []
-    median = np.asarray(figure.axes[0].get_lines()[0].get_xydata(), float)
+    axes = result.plot_spectrum(posterior)
+    assert faults(axes.figure) == []
+    median = np.asarray(axes.get_lines()[0].get_xydata(), float)
     at_median = {"index": jnp.asarray(2.5), "fraction": jnp.asarray(0.3)}
     counts = float(posterior.expected_counts(at_median)["signal"].sum())
     expected = 0.3 * 1000 / counts * 1e-12 * median[:, 0] ** -0.5

@@ -137,7 +137,7 @@ def test_a_silent_bin_has_a_limit_and_no_lower_error(observation):
     assert found.is_ul[2] and found.sqrt_ts[2] < 2.0 and not found.is_ul[0]
     assert np.all(found.norm_ul > found.norm) and np.all(np.isfinite(found.norm_ul))
     assert np.all(np.linalg.eigvalsh(found.covariance) > 0)
-    assert faults(found.plot()) == [] and faults(found.plot({"again": found}, energy_power=0)) == []
+    assert faults(found.plot().figure) == [] and faults(found.plot({"again": found}, energy_power=0).figure) == []
 
 
 def test_positions_and_shapes_stay_free(make_observation):
@@ -208,10 +208,10 @@ def test_words_and_figures(points):
     )
     table = points.summary()
     assert len(table) == 4 and {"e_min", "e_max", "e2dnde", "errn", "errp", "ul", "sqrt_ts"} <= set(table.columns)
-    assert faults(points.plot()) == [] and faults(points.plot_correlation()) == []
+    assert faults(points.plot().figure) == [] and faults(points.plot_correlation().figure) == []
     figure = Figure(figsize=(12.0, 4.5), layout="constrained")  # of a paper
     left, right = figure.subplots(1, 2)
-    assert points.plot(ax=left) is figure and points.plot_correlation(right) is figure
+    assert points.plot(ax=left) is left and points.plot_correlation(right) is right
     assert len(figure.axes) == 3 and left.get_xlabel() == "energy [TeV]" and faults(figure) == []
 
 

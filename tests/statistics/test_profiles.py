@@ -37,7 +37,10 @@ def test_profile_of_a_gaussian_is_its_marginal(gaussian):
     size = float(CENTRE[2]) + COVARIANCE[1, 2] / COVARIANCE[1, 1] * (found.values - mean)
     np.testing.assert_allclose(found.parameters["size"], size, atol=1e-3)
     values = [-2.5, -2.0, -1.9]
-    given = gj.profile(toy, "position[1]", values, constraints=[])
+    given = gj.profile(toy, "position[1]", values, constraints=[], units={"position": "deg"})
+    assert given.plot().get_xlabel() == "position[1] [deg]"
+    with pytest.raises(ValueError, match="units name 'elsewhere', which is none of"):
+        gj.profile(toy, "position[1]", units={"elsewhere": "deg"})
     np.testing.assert_allclose(given.fall, ((np.array(values) - mean) / deviation) ** 2, atol=2e-4)
     assert np.isnan(given.interval()[1]) and np.isfinite(given.interval()[0])
 

@@ -204,13 +204,13 @@ class Halo(Morphology):
         around = jnp.diff(upright, axis=1) + jnp.diff(level, axis=0)
         return around / (2.0 * jnp.pi) * jnp.exp(-profile.log_within[-1])
 
-    def plot(self, ax=None, width=None, **options):
+    def plot(self, ax=None, width=None, *, angle_unit: str = "deg", **options):
         """Draw dJ/dOmega, or dD/dOmega for decay, like [`gammajax.model.morphology.Morphology.plot`][]."""
         total = float(self.d_factor() if self.decay else self.j_factor())
         label = (
             r"$dD/d\Omega$ [GeV cm$^{-2}$ deg$^{-2}$]" if self.decay else r"$dJ/d\Omega$ [GeV$^2$ cm$^{-5}$ deg$^{-2}$]"
         )
-        return draw_map(self, total, label, ax, width, **options)
+        return draw_map(self, total, label, ax, width, angle_unit, **options)
 
     def plot_density(self, radius_range: tuple = (1e-3, 100.0), ax=None, **options):
         """Draw the density over `radius_range` [kpc] and return the matplotlib axes.

@@ -16,6 +16,7 @@ from gammajax.common.parameters import Scalar, check_labels, is_concrete, scalar
 from gammajax.instrument.table import Axis, Table
 
 NOTHING = 1e-300  # replaces a cross section of zero, so that the logarithm is finite
+STYLES = ("-", "--", ":")  # of lines, when all colours are taken
 
 
 class ParticleModel(eqx.Module):
@@ -106,6 +107,8 @@ class ParticleModel(eqx.Module):
         `point` gives all other parameters: `model.plot(coupling=0.1)` is against the mass. Channels below
         a thousandth of the median total cross section are left out.
         """
+        from gammajax.plots.style import COLOURS, component_colours
+
         free = [name for name in self.names if name not in point]
         if len(free) != 1:
             raise ValueError(f"a plot is against one of {list(self.names)}: give values of all the others")
@@ -123,11 +126,11 @@ class ParticleModel(eqx.Module):
         # relative to the median, not to the maximum: a resonance may be ten decades high
         least = 1e-3 * np.median(total[total > 0])
         ax.plot(value, np.where(total > 0, total, np.nan), color="black", lw=2.5, label="total")
-        for number, (name, ratio) in enumerate(ratios.items()):
-            part = total * np.asarray(ratio, np.float64)
-            if part.max() > least:  # there are ten colours
-                style = "-" if number < 10 else "--"
-                ax.plot(value, np.where(part > 0, part, np.nan), style, lw=1.6, label=name)
+        for number, (name, colour) in enumerate(component_colours(self.channels).items()):
+            part = total * np.asarray(ratios[name], np.float64)
+            if part.max() > least:
+                style = STYLES[number // len(COLOURS) % len(STYLES)]
+                ax.plot(value, np.where(part > 0, part, np.nan), style, color=colour, lw=1.6, label=name)
         ax.set_ylim(least, 2.0 * total.max())
         ax.legend(frameon=False, ncols=2)
         return ax
