@@ -25,6 +25,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib import rc_context
 
 import gammajax as gj
 from benchmarks import calibration
@@ -37,6 +38,7 @@ from gammajax.engines import ENGINES, BackgroundEngine, Rows
 from gammajax.engines.fixed import FixedEngine
 from gammajax.events.cells import Cells
 from gammajax.instrument.sky import DEGREE, deproject
+from gammajax.plots.style import BOXED
 from gammajax.simulation import _BackgroundSampler
 
 KEYS = {"paper": 177, "background": 191}  # of the simulations
@@ -456,6 +458,7 @@ def many_sets(posterior, truth, sets: list[gj.Cells]) -> dict:
     }
 
 
+@rc_context(BOXED)
 def draw(figures) -> None:
     """Expected biases and pulls."""
     import matplotlib

@@ -17,10 +17,12 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from arviz_stats.ecdf_utils import ecdf_pit
+from matplotlib import rc_context
 from scipy.stats import binom, chisquare
 
 import gammajax as gj
 from benchmarks.report import RESULTS, report
+from gammajax.plots.style import BOXED, COLOURS
 
 EVENTS = 2000
 RANKS = 99  # draws that the truth is ranked among
@@ -151,6 +153,7 @@ def figures(kept: dict, seconds: float) -> dict:
     }
 
 
+@rc_context(BOXED)
 def plot(methods: dict):
     """Distribution of the ranks minus the uniform one, with the band, by method and parameter."""
     from matplotlib.figure import Figure
@@ -161,7 +164,7 @@ def plot(methods: dict):
         for axes, (name, parameter) in zip(line, found["parameters"].items(), strict=True):
             x, ecdf, lower, upper = ecdf_pit(np.array(parameter["ranks"]), 0.95, 2000)
             axes.fill_between(x, lower - x, upper - x, color="0.85", lw=0, step="mid")
-            axes.step(x, ecdf - x, where="mid", color="#30638e", lw=1.2)
+            axes.step(x, ecdf - x, where="mid", color=COLOURS[1], lw=1.2)
             axes.axhline(0.0, color="0.4", lw=0.6)
             axes.set_title(f"{method}: {name}", fontsize=10)
         line[0].set_ylabel("ECDF - uniform")

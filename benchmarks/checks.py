@@ -19,10 +19,12 @@ import warnings
 import jax
 import numpy as np
 import numpyro.distributions as dist
+from matplotlib import rc_context
 from scipy.stats import kstest
 
 import gammajax as gj
 from benchmarks.report import RESULTS, report
+from gammajax.plots.style import BOXED, COLOURS
 from gammajax.products import goodness
 
 DAY = 60000.0
@@ -131,11 +133,10 @@ def rough(found) -> dict[str, float]:
     return kept
 
 
+@rc_context(BOXED)
 def draw(values: dict, faults: dict) -> None:
     """Distributions of p-values, and those with faults."""
     from matplotlib.figure import Figure
-
-    from gammajax.plots.style import COLOURS
 
     figure = Figure(figsize=(13.0, 5.2), layout="constrained")
     left, right = figure.subplots(1, 2)

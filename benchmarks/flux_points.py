@@ -262,7 +262,7 @@ def main() -> None:
         figures[name], seconds, ours = compare_steps(posterior, best, dataset, spectrum, edges)
         figures |= {f"{name}, {key}": value for key, value in seconds.items()}
         if per_decade == options.per_decade[0]:
-            ours.plot(both[options.kinds[0]]).savefig(RESULTS / "flux-points.png", dpi=140)
+            ours.plot(both[options.kinds[0]]).figure.savefig(RESULTS / "flux-points.png", dpi=140)
     report("flux-points", figures)
 
 

@@ -28,9 +28,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import numpyro.distributions as dist
+from matplotlib import rc_context
 
 import gammajax as gj
 from benchmarks.report import RESULTS, report
+from gammajax.plots.style import BOXED, COLOURS
 
 CRAB = 83.63, 22.01
 WIDTHS = {"fermi": 0.05, "magic": 0.15, "veritas": 0.15, "fact": 0.15, "hess": 0.15}  # of the priors of z
@@ -252,17 +254,19 @@ def evidence(folder) -> dict:
     return found
 
 
+@rc_context(BOXED)
 def draw(contours: dict) -> None:
     """Ellipses of 68 % of two parameters each, ours filled, the published ones dashed."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Ellipse
+    from matplotlib.patches import Ellipse, Patch
 
     pairs = [("alpha", "amplitude"), ("alpha", "beta"), ("beta", "amplitude")]
     figure = Figure(figsize=(13.0, 4.4), layout="constrained")
     for axes, pair in zip(figure.subplots(1, 3), pairs, strict=True):
         for i, (values, covariance, expected, their) in enumerate(contours.values()):
-            names, colour = list(expected), f"C{i}"
+            names, colour = list(expected), COLOURS[i % len(COLOURS)]
+            hatch = "" if i < len(COLOURS) else "///"  # more cases than colours
             at = [names.index(name) for name in pair]
             for where, matrix, style in ((values, covariance, "-"), (expected, their, "--")):
                 sizes, axes_of = np.linalg.eigh(matrix[np.ix_(at, at)])
@@ -277,6 +281,7 @@ def draw(contours: dict) -> None:
                     fc=colour if ours else "none",
                     ec=colour,
                     alpha=0.35 if ours else 1.0,
+                    hatch=hatch if ours else "",
                     ls=style,
                     lw=1.5,
                 )
@@ -288,7 +293,10 @@ def draw(contours: dict) -> None:
                 for side, name in zip("xy", pair, strict=True)
             }
         )
-    handles = [Line2D([], [], color=f"C{i}", lw=6, alpha=0.5, label=name) for i, name in enumerate(contours)]
+    handles: list = []
+    for i, name in enumerate(contours):
+        hatch = "" if i < len(COLOURS) else "///"
+        handles.append(Patch(fc=COLOURS[i % len(COLOURS)], alpha=0.5, hatch=hatch, label=name))
     handles.append(Line2D([], [], color="0.3", ls="--", label="published"))
     figure.axes[0].legend(handles=handles, frameon=False, fontsize=8)
     figure.savefig(FIGURE, dpi=110)

@@ -15,10 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from matplotlib import rc_context
 from scipy.stats import binom, norm
 
 import gammajax as gj
 from benchmarks.report import RESULTS, report
+from gammajax.plots.style import BOXED, COLOURS
 from gammajax.statistics.forecasts import BANDS
 
 MASSES = np.array([1.0, 3.0, 10.0])
@@ -75,6 +77,7 @@ def shares(over: np.ndarray, wanted: float) -> dict:
     }
 
 
+@rc_context(BOXED)
 def draw(expected, limits, with_signal, sigma_v) -> None:
     """Limits beside the bands, and their distribution with a signal."""
     from matplotlib.figure import Figure
@@ -98,7 +101,7 @@ def draw(expected, limits, with_signal, sigma_v) -> None:
     handles, labels = left.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     left.legend(unique.values(), unique.keys(), fontsize=8, framealpha=0.85, edgecolor="none")
-    for name, colour in (("limit", "#30638e"), ("bayesian", "#d1495b")):
+    for name, colour in (("limit", COLOURS[1]), ("bayesian", COLOURS[0])):
         ratio = with_signal[name] / sigma_v
         covered = np.mean(ratio >= 1.0)
         title = {"limit": "profile likelihood", "bayesian": "Bayesian"}[name]

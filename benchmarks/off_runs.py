@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from matplotlib import rc_context
 from scipy.optimize import minimize
 from scipy.stats import norm as normal
 
@@ -29,6 +30,7 @@ import gammajax as gj
 from benchmarks.calibration import figures
 from benchmarks.report import RESULTS, report
 from gammajax.engines import BackgroundEngine, Rows
+from gammajax.plots.style import BOXED, COLOURS
 
 ENERGY_RANGE, OFFSET = (0.25, 40.0), 2.0  # TeV, deg; runs begin at their own thresholds
 FOLDS = 10
@@ -244,6 +246,7 @@ def calibrated(observations, simulations: int, seed: int) -> None:
             report("off_runs-calibration", {**found, "mean_pull": float(each.mean()), "std_pull": float(each.std())})
 
 
+@rc_context(BOXED)
 def plot(found: dict):
     """Residuals before and after, and the gains."""
     from matplotlib.figure import Figure
@@ -251,7 +254,7 @@ def plot(found: dict):
     figure = Figure(figsize=(13.0, 7.2), layout="constrained")
     panels = figure.subplots(2, 3)
     labels = {"energy": "reconstructed energy [TeV]", "offset": "offset [deg]", "angle": "position angle [deg]"}
-    colours = {"before": "#8d96a3", "after": "#d1495b"}
+    colours = {"before": COLOURS[5], "after": COLOURS[0]}
     for axes, (name, label) in zip(panels[0], labels.items(), strict=True):
         of = found["residuals"][name]
         edges, seen = np.array(of["edges"]), np.array(of["counts"])
@@ -273,7 +276,7 @@ def plot(found: dict):
     gains = [found["validation"][n]["gain"] for n in names]
     errors = [found["validation"][n]["gain_error"] for n in names]
     place = np.arange(len(names))[::-1]
-    low.errorbar(gains, place, xerr=errors, fmt="o", color="#30638e", ms=5)
+    low.errorbar(gains, place, xerr=errors, fmt="o", color=COLOURS[1], ms=5)
     low.set_yticks(place, names)
     low.axvline(0.0, color="0.3", lw=0.8)
     low.set_xscale("symlog", linthresh=10.0)
@@ -284,8 +287,8 @@ def plot(found: dict):
         x = energy if part == "energy" else np.linspace(0.0, OFFSET, 200)
         rows = basis(part, x)
         middle, width = rows @ numbers, np.sqrt(np.einsum("xi,ij,xj->x", rows, covariance, rows))
-        axes.fill_between(x, np.expm1(middle - width), np.expm1(middle + width), color="#edae49", alpha=0.5, lw=0)
-        axes.plot(x, np.expm1(middle), color="#d1495b", lw=1.5)
+        axes.fill_between(x, np.expm1(middle - width), np.expm1(middle + width), color=COLOURS[2], alpha=0.5, lw=0)
+        axes.plot(x, np.expm1(middle), color=COLOURS[0], lw=1.5)
         axes.axhline(0.0, color="0.3", lw=0.8)
         axes.set(xlabel=labels[part], ylabel="factor - 1", xscale="log" if part == "energy" else "linear")
     return figure

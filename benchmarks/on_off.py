@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from arviz_stats.ecdf_utils import ecdf_pit
+from matplotlib import rc_context
 from scipy.interpolate import BSpline, CubicSpline
 from scipy.optimize import brentq
 from scipy.special import gammaln
@@ -31,6 +32,7 @@ from benchmarks.report import RESULTS, report
 from gammajax.instrument.response import EnergyDispersion
 from gammajax.instrument.table import Axis, Table
 from gammajax.likelihood.binned import wstat
+from gammajax.plots.style import BOXED, COLOURS
 
 TRUE = np.geomspace(0.1, 30.0, 25)  # TeV, nodes of the response
 AREA = 1e9 * TRUE**0.6  # cm^2, linear in ln E between the nodes
@@ -372,6 +374,7 @@ def calibrated(simulations: int, seed: int) -> dict:
     return found
 
 
+@rc_context(BOXED)
 def plot(found: dict):
     """Bias and coverage by ON counts, and ranks minus the uniform distribution."""
     from matplotlib.figure import Figure
@@ -379,7 +382,7 @@ def plot(found: dict):
     figure = Figure(figsize=(12.0, 6.4), layout="constrained")
     panels = figure.subplots(2, 4)
     counts = list(found["cases"])
-    colours = {"unbinned": "#30638e", "conjugate": "#3c8d5a", "wstat": "#c1553b"}
+    colours = {"unbinned": COLOURS[1], "conjugate": COLOURS[3], "wstat": COLOURS[0]}
     shown = ("bias", "bias_of_mean", "coverage68", "coverage95")
     titles = ("bias of the maximum", "bias of the mean", "coverage of 68 %", "coverage of 95 %")
     for axes, name, title in zip(panels[0], shown, titles, strict=True):

@@ -10,11 +10,13 @@ import time
 import jax
 import numpy as np
 import numpyro.distributions as dist
+from matplotlib import rc_context
 from scipy.stats import chi2, ks_2samp
 
 import gammajax as gj
 from benchmarks import outside_numpy as outside
 from benchmarks.report import RESULTS, report
+from gammajax.plots.style import BOXED, COLOURS
 
 TRUTH = {"mass": outside.MASS, "fraction": outside.FRACTION}
 PRIORS = {"mass": dist.LogUniform(0.5, 50.0), "fraction": dist.Uniform(0.0, 1.0)}
@@ -159,6 +161,7 @@ def events_of(columns: dict[str, np.ndarray]) -> gj.Events:
     return gj.Events(*table[:3], table[3].astype(int))
 
 
+@rc_context(BOXED)
 def plot(drawn: dict):
     """Relative differences in energy and offset, by component."""
     from matplotlib.figure import Figure
@@ -169,7 +172,7 @@ def plot(drawn: dict):
     for line, (name, of) in zip(panels, drawn.items(), strict=True):
         for axes, (variable, label) in zip(line, FIGURE.items(), strict=True):
             x, difference, error = of[variable]
-            axes.errorbar(x, 1e3 * difference, 1e3 * error, fmt="o", ms=3.0, lw=1.0, color="#30638e")
+            axes.errorbar(x, 1e3 * difference, 1e3 * error, fmt="o", ms=3.0, lw=1.0, color=COLOURS[1])
             axes.axhline(0.0, color="0.4", lw=0.8)
             axes.set(title=name, xlabel=label)
             if variable == "energy":

@@ -37,12 +37,14 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import numpyro.distributions as dist
+from matplotlib import rc_context
 from scipy.interpolate import CubicSpline
 
 import gammajax as gj
 from benchmarks.report import RESULTS, report
 from benchmarks.scale import POINTINGS, describe, memory, observations, timed
 from gammajax.instrument.sky import Grid
+from gammajax.plots.style import BOXED, COLOURS
 
 SIGNAL = 1e-3  # of the events
 MASS = 1.0
@@ -446,7 +448,7 @@ def figure(result, events):
     for i, (name, (low, high)) in enumerate(PUBLISHED.items()):
         scale = 10.0 ** np.floor(np.log10(abs(np.median(result.samples[name]))))
         scale = 1.0 if 0.1 <= scale <= 100.0 else scale
-        axes[i, i].axvspan(low / scale, high / scale, color="#edae49", alpha=0.35, lw=0, zorder=0)
+        axes[i, i].axvspan(low / scale, high / scale, color=COLOURS[2], alpha=0.35, lw=0, zorder=0)
     axes[0, 2].text(
         0.0,
         0.9,
@@ -474,14 +476,15 @@ def closure(model, observed, truth, binning, events, seeds, key):
     }
 
 
+@rc_context(BOXED)
 def draw(figures):
     """Intervals of 95 % by assumption, beside the published ones."""
     ours = json.loads((RESULTS / "paper-cpu.json").read_text())["intervals95"]
-    rows = [("1e8 events, base", {n: (v["low"], v["median"], v["high"]) for n, v in ours.items()}, "C3")]
+    rows = [("1e8 events, base", {n: (v["low"], v["median"], v["high"]) for n, v in ours.items()}, COLOURS[0])]
     for name, row in figures.get("nuts", {}).items():
         low_high = {n: row[f"{n}_95"] for n in PUBLISHED}
-        rows.append((f"1e8 events, {name}", {n: (v[0], row[n], v[1]) for n, v in low_high.items()}, "C3"))
-    for section, colour, suffix in (("widths", "C0", ""), ("shifts", "C2", ", fitted by base")):
+        rows.append((f"1e8 events, {name}", {n: (v[0], row[n], v[1]) for n, v in low_high.items()}, COLOURS[0]))
+    for section, colour, suffix in (("widths", COLOURS[1], ""), ("shifts", COLOURS[3], ", fitted by base")):
         for name, row in figures[section].items():
             ends = {n: (row[n] - 1.96 * row[f"{n}_sd"], row[n], row[n] + 1.96 * row[f"{n}_sd"]) for n in PUBLISHED}
             rows.append((name + suffix, ends, colour))
@@ -492,7 +495,7 @@ def draw(figures):
         "signal_events": ("events of dark matter [1e5]", 1e5),
     }
     for axis, (name, (label, unit)) in zip(axes, labels.items(), strict=True):
-        axis.axvspan(*(edge / unit for edge in PUBLISHED[name]), color="#edae49", alpha=0.4, lw=0)
+        axis.axvspan(*(edge / unit for edge in PUBLISHED[name]), color=COLOURS[2], alpha=0.4, lw=0)
         for place, (_, ends, colour) in enumerate(rows):
             low, middle, high = (value / unit for value in ends[name])
             axis.plot([low, high], [place, place], color=colour, lw=2.5)
@@ -500,7 +503,7 @@ def draw(figures):
         axis.set_xlabel(label)
     axes[0].set_yticks(range(len(rows)), [name for name, _, _ in rows])
     axes[0].invert_yaxis()
-    drawn.suptitle("95 % intervals; orange: arXiv 2401.13876; blue, green: without noise", fontsize=10)
+    drawn.suptitle("95 % intervals; orange: arXiv 2401.13876; blue, purple: without noise", fontsize=10)
     return drawn
 
 

@@ -22,11 +22,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import numpyro.distributions as dist
 import scipy.stats
+from matplotlib import rc_context
 
 import gammajax as gj
 from benchmarks import paper_2401_13876 as first_paper
 from benchmarks.report import RESULTS, report
 from benchmarks.scale import memory, observations, timed
+from gammajax.plots.style import BOXED, COLOURS
 
 RATIOS = {"W": 0.44, "Z": 0.22, "h": 0.22, "t": 0.05, "b": 0.04, "tau": 0.02, "g": 0.01}
 NUMBERS = 1, 3, 5, 7  # of channels, for the evidence
@@ -64,6 +66,7 @@ def intervals(values) -> dict:
     return {"low": float(low), "median": float(median), "high": float(high)}
 
 
+@rc_context(BOXED)
 def draw(figures):
     """Intervals of the ratios beside the truth and the prior, and evidences by the number of channels."""
     drawn, axes = plt.subplots(1, 2, figsize=(9.0, 3.6), width_ratios=(2, 1), layout="constrained")
@@ -72,9 +75,11 @@ def draw(figures):
     axes[0].axvspan(low, high, color="0.9", label="prior, 95 %")
     for row, name in enumerate(names):
         found = figures["intervals95"][name]
-        axes[0].plot([found["low"], found["high"]], [row, row], color="C0", lw=5, label="posterior, 95 %" * (not row))
+        axes[0].plot(
+            [found["low"], found["high"]], [row, row], color=COLOURS[1], lw=5, label="posterior, 95 %" * (not row)
+        )
         axes[0].plot(found["median"], row, "|", color="k", ms=12, label="median" * (not row))
-        axes[0].plot(RATIOS[name], row, "D", color="C1", ms=6, label="truth" * (not row))
+        axes[0].plot(RATIOS[name], row, "D", color=COLOURS[0], ms=6, label="truth" * (not row))
     axes[0].set(xlabel="ratio of the channel", xlim=(0.0, 1.0), yticks=range(len(names)), yticklabels=names)
     axes[0].invert_yaxis()
     axes[0].legend(frameon=False)

@@ -17,10 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from matplotlib import rc_context
 
 import gammajax as gj
 from benchmarks.likelihood import median_seconds
 from benchmarks.report import RESULTS, report
+from gammajax.plots.style import BOXED
 
 SIMULATED = 1_000_000
 TABLE_BYTES = 60 * 60 * 8  # per event
@@ -88,6 +90,7 @@ def on_devices(devices: int, number: int) -> dict:
     return json.loads(made.stdout.splitlines()[-1])
 
 
+@rc_context(BOXED)
 def figure(rows: dict):
     """Four panels."""
     from matplotlib.figure import Figure
@@ -105,7 +108,7 @@ def figure(rows: dict):
         numbers = [int(key) for key in rows[name]]
         axes[1, 0].plot(numbers, [1e3 * row["seconds"] for row in rows[name].values()], "o-", label=label)
     axes[1, 0].set(xlabel="number", ylabel="value and gradient [ms]", ylim=(0.0, None), title="300 000 events")
-    axes[1, 0].legend(frameon=False)
+    axes[1, 0].legend(frameon=False, loc="center right")
     for name, label in (("strong", "1e6 events in all"), ("weak", "2.5e5 events on each")):
         numbers = [int(key) for key in rows[name]]
         axes[1, 1].plot(numbers, [1e3 * row["seconds"] for row in rows[name].values()], "o-", label=label)

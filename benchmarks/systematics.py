@@ -19,9 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from matplotlib import rc_context
 
 import gammajax as gj
 from benchmarks.report import RESULTS, report
+from gammajax.plots.style import BOXED, COLOURS
 
 WRONG = {"area": 1.10, "scale": 0.05}
 WIDTHS = {"area": 0.10, "scale": 0.05}
@@ -124,6 +126,7 @@ def cost(events: int) -> dict:
     return found
 
 
+@rc_context(BOXED)
 def draw(figures):
     """Mean pulls with and without a free response, against the number of events."""
     from matplotlib.figure import Figure
@@ -137,7 +140,7 @@ def draw(figures):
             sets = [figures[name][str(size)][kind][label] for size in sizes]
             mean = [np.mean(pulls) for pulls in sets]
             axes.errorbar(
-                x, mean, [np.std(pulls) for pulls in sets], fmt="os"[i], capsize=3, color=f"C{i}", label=title
+                x, mean, [np.std(pulls) for pulls in sets], fmt="os"[i], capsize=3, color=COLOURS[i], label=title
             )
         axes.axhline(0.0, color="0.5", lw=0.8)
         axes.axhspan(-1.0, 1.0, color="0.93", lw=0)

@@ -17,9 +17,11 @@ from pathlib import Path
 import equinox as eqx
 import numpy as np
 import numpyro.distributions as dist
+from matplotlib import rc_context
 
 import gammajax as gj
 from benchmarks.report import RESULTS, report
+from gammajax.plots.style import BOXED, COLOURS
 
 RUNS = [23523, 23526, 23559, 23592]
 CRAB = 83.6333, 22.0145
@@ -72,6 +74,7 @@ def gammapy_maps(store, pixels, step, norm):
     return {name: np.squeeze(getattr(found, name).data) for name in names}, seconds
 
 
+@rc_context(BOXED)
 def draw(ours, theirs, path):
     """Both maps, and one against the other."""
     from matplotlib.figure import Figure
@@ -82,9 +85,9 @@ def draw(ours, theirs, path):
     other = eqx.tree_at(lambda m: (m.ts, m.flux), ours, (theirs["sqrt_ts"] ** 2, theirs["flux"]))
     other.plot(middle).set_title("gammapy, bins")
     known = np.isfinite(theirs["sqrt_ts"]) & np.isfinite(ours.ts)
-    right.plot(theirs["sqrt_ts"][known], ours.sqrt_ts[known], ".", ms=1.5, color="#30638e", rasterized=True)
+    right.plot(theirs["sqrt_ts"][known], ours.sqrt_ts[known], ".", ms=1.5, color=COLOURS[1], rasterized=True)
     ends = np.array([-5.0, 1.05 * np.nanmax(ours.sqrt_ts)])
-    right.plot(ends, ends, color="#d1495b", lw=1.0)
+    right.plot(ends, ends, color=COLOURS[0], lw=1.0)
     right.set(xlabel=r"$\sqrt{\mathrm{TS}}$, gammapy", ylabel=r"$\sqrt{\mathrm{TS}}$, gammajax")
     figure.savefig(path, dpi=140)
 
