@@ -67,7 +67,8 @@ def plot_counts(
             title = f"{term.name}: counts by reconstructed energy" if several else "counts by reconstructed energy"
             if isinstance(term, OnOffTerm):
                 bins = OnBins.init(term, _bins(*term.energy_range))
-                _spectrum(halves[0], predict_bins(posterior, bins, draws), bins.on, f"{title}, ON", components)
+                on = f"{title}, ON"
+                _spectrum(halves[0], predict_bins(posterior, bins, draws), bins.on, on, components, energy_unit)
                 continue
             if not isinstance(term, UnbinnedTerm):
                 by_bin = np.asarray(term.count, float).sum((1, 2))
