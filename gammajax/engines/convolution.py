@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.fft import irfft2
 from scipy.interpolate import CubicSpline
-from scipy.special import j0
+from scipy.special import j0, roots_legendre
 
 from gammajax.engines.energy import lagrange
 from gammajax.instrument.observation import Observation
@@ -83,7 +83,7 @@ def on_frequencies(radial: CubicSpline, step: float, size: int) -> Float[np.ndar
 
 @lru_cache(maxsize=1)
 def _legendre():
-    t, weight = np.polynomial.legendre.leggauss(RADIAL_NODES)
+    t, weight = roots_legendre(RADIAL_NODES)
     return 0.5 * (t + 1.0), 0.5 * weight
 
 

@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.ndimage import spline_filter1d
-from scipy.special import jv
+from scipy.special import jv, roots_legendre
 
 from gammajax.engines.convolution import interpolated_energies, offset_nodes
 from gammajax.engines.energy import EnergyNodes
@@ -480,7 +480,7 @@ class RadialFold(eqx.Module):
         highest = 1.0 / spreads.width
         # Gauss-Legendre nodes are sparsest in the middle, by pi / 2: more than two for each cycle at the largest radius
         number = -(-(math.ceil(4.0 * highest * reach) + 40) // 16) * 16
-        k, weight = np.polynomial.legendre.leggauss(number)
+        k, weight = roots_legendre(number)
         k, weight = 0.5 * highest * (k + 1.0), 0.5 * highest * weight
         measure = (2.0 * np.pi * k * weight)[:, None]
         values = jv(0, 2.0 * np.pi * k[:, None] * rad) * measure @ inverse
@@ -737,7 +737,7 @@ def psf_hankel(psf: PSF, energy, offset, reach: float, k) -> Float[np.ndarray, "
 
 def psf_rings(psf: PSF, energy, offset, reach: float) -> tuple[np.ndarray, np.ndarray]:
     """Radii [deg], denser towards zero, and probabilities [*shape, radius] in rings about them; their sum is one."""
-    t, weight = np.polynomial.legendre.leggauss(RING_NODES)
+    t, weight = roots_legendre(RING_NODES)
     t, weight = 0.5 * (t + 1.0), 0.5 * weight
     rad = reach * t**2
     density = np.asarray(_density(psf, energy, offset, jnp.asarray(rad)), np.float64)

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.interpolate import CubicSpline
-from scipy.special import jv
+from scipy.special import jv, roots_legendre
 
 from gammajax.engines.convolution import cusp, image_transform
 from gammajax.engines.hankel import Directions, Spreads, distance, hat_values, psf_rings, slices, weighted_sum
@@ -352,7 +352,7 @@ def _components(
     The components are the eigenvectors of the transforms' Gram matrix, with frequencies weighted by the transform of
     the narrowest source and each transform by the inverse of its folded brightness. Both are linear in the rings.
     """
-    t, weight = np.polynomial.legendre.leggauss(FREQUENCIES)
+    t, weight = roots_legendre(FREQUENCIES)
     top = 0.5 * math.sqrt(2.0) / step
     k = top * (0.5 * (t + 1.0)) ** 2
     weight = 0.5 * weight * top * (t + 1.0)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -113,9 +114,10 @@ def check_priors(priors: dict[str, Any]) -> None:
         numbers = [leaf for leaf in jax.tree.leaves(prior) if jnp.issubdtype(jnp.result_type(leaf), jnp.floating)]
         if any(np.any(np.isnan(number)) for number in numbers):
             raise ValueError(f"the prior of {name!r} has a parameter that is not a number (NaN)")
-        if prior.support is not None and not np.all(np.asarray(prior.support(centre(prior)))):
+        middle = centre(prior)
+        if prior.support is not None and not np.all(np.asarray(prior.support(middle))):
             raise ValueError(f"the prior of {name!r} has an empty range: is its lower end above the upper?")
-        if not np.all(np.isfinite(centre(prior))):
+        if not np.all(np.isfinite(middle)):
             raise ValueError(f"the prior of {name!r} has no finite centre: is its range infinite?")
 
 
@@ -176,6 +178,7 @@ def quantile(prior: Distribution, probability: float) -> Float[Array, "..."]:
         return jnp.quantile(prior.sample(jax.random.key(0), (4096,)), probability, axis=0)
 
 
+@eqx.filter_jit
 def _bisect(prior, u):
     """Solve cdf(x) = u in the unconstrained space, where a positive x is a logarithm: small values are resolved."""
     transform = biject_to(prior.support)
