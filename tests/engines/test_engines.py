@@ -170,10 +170,10 @@ def test_fields_far_apart_do_not_share_a_grid(make_observation):
         [1.1] * 6, [0.2, 0.0, 1.2, 25.3, 24.2, 25.1], [0.1, -0.4, 0.8, -8.1, -8.9, -7.0], [0] * 3 + [1] * 3
     )
     halo = gj.Source(SPECTRUM, gj.Einasto(25.0, -8.0))
-    fold, direct = (gj.intensity(halo, runs, made, engine=engine, per_decade=64.0) for engine in ("fold", "direct"))
-    np.testing.assert_allclose(fold, direct, rtol=1e-2)
-    counts = [gj.expected_counts(halo, runs, engine=engine, per_decade=64.0) for engine in ("fold", "direct")]
-    np.testing.assert_allclose(*counts, rtol=3e-3)
+    rows = Rows.init(made, runs, 64.0)
+    fold, direct = (evaluate(ENGINES[engine].init(halo, runs, rows), halo) for engine in ("fold", "direct"))
+    np.testing.assert_allclose(by_event(rows, fold[0]), by_event(rows, direct[0]), rtol=1e-2)
+    np.testing.assert_allclose(fold[1], direct[1], rtol=3e-3)
 
 
 def test_template_is_the_sum_of_its_pixels(observation):
