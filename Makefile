@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-BENCHMARKS := accuracy calibration campaign closure compression counts dense flux_points fold forecast joint_crab light_curve likelihood limits off_runs on_off outside paper_2401_13876 peers samplers scale scaling simulate systematics targets ts_map
+BENCHMARKS := accuracy calibration calibration_extended campaign closure compression counts dense flux_points fold forecast joint_crab light_curve likelihood limits off_runs on_off outside paper_2401_13876 peers samplers scale scaling simulate systematics targets ts_map
 SOURCES := gammajax gammajax_command.py $(wildcard tests benchmarks tools notebooks)
 
 .PHONY: demo test oldest lint docs site package bench gpu clean

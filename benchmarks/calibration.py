@@ -154,22 +154,29 @@ def figures(kept: dict, seconds: float) -> dict:
 
 
 @rc_context(BOXED)
-def plot(methods: dict):
-    """Distribution of the ranks minus the uniform one, with the band, by method and parameter."""
+def plot(methods: dict, most: int = 6):
+    """Distribution of the ranks minus the uniform one, with the band; `most` parameters of a method in a row."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.2 * len(PRIORS), 2.4 * len(methods) + 0.4), layout="constrained")
-    panels = figure.subplots(len(methods), len(PRIORS), squeeze=False, sharex=True, sharey="row")
-    for line, (method, found) in zip(panels, methods.items(), strict=True):
-        for axes, (name, parameter) in zip(line, found["parameters"].items(), strict=True):
+    lines = [
+        [(f"{method}: {name}", of) for name, of in list(found["parameters"].items())[first : first + most]]
+        for method, found in methods.items()
+        for first in range(0, len(found["parameters"]), most)
+    ]
+    columns = max(map(len, lines))
+    figure = Figure(figsize=(3.2 * columns, 2.4 * len(lines) + 0.4), layout="constrained")
+    panels = figure.subplots(len(lines), columns, squeeze=False, sharey="row")
+    for row, line in zip(panels, lines, strict=True):
+        for axes, (title, parameter) in zip(row, line, strict=False):
             x, ecdf, lower, upper = ecdf_pit(np.array(parameter["ranks"]), 0.95, 2000)
             axes.fill_between(x, lower - x, upper - x, color="0.85", lw=0, step="mid")
             axes.step(x, ecdf - x, where="mid", color=COLOURS[1], lw=1.2)
             axes.axhline(0.0, color="0.4", lw=0.6)
-            axes.set_title(f"{method}: {name}", fontsize=10)
-        line[0].set_ylabel("ECDF - uniform")
-    for axes in panels[-1]:
-        axes.set_xlabel("rank of the truth")
+            axes.set_title(title, fontsize=10)
+            axes.set_xlabel("rank of the truth")
+        for axes in row[len(line) :]:
+            axes.set_visible(False)
+        row[0].set_ylabel("ECDF - uniform")
     return figure
 
 

@@ -133,6 +133,12 @@ ABOUT = {
         "python -m benchmarks.calibration --methods nuts --first 1000",
         "As `calibration`, with the next thousand simulations.",
     ),
+    "calibration-extended": (
+        "python -m benchmarks.calibration_extended",
+        "As `calibration`, with absolute fluxes: the number of events is data. Cases: free position and size "
+        "(`shape`), response (`response`), smooth correction of the background (`background`). Only the cases in the "
+        "file have run. Figure: [calibration-extended-background.png](results/calibration-extended-background.png).",
+    ),
     "calibration-closure": (
         "python -m benchmarks.calibration --closure 20",
         "Pulls of fits to a million events of the model of `calibration`, with truths from its priors: a bias of a "
