@@ -70,6 +70,15 @@ def drawn(key) -> dict[str, float]:
     return {name: float(prior.sample(jax.random.fold_in(key, i))) for i, (name, prior) in enumerate(PRIORS.items())}
 
 
+def placed(value: float, draws, thinned, spread: float) -> tuple[float, int, int]:
+    """Rank of a true value between 0 and 1, and whether the 68 and 95 % intervals of the draws hold it."""
+    held = [
+        int(low < value < high)
+        for low, high in (np.quantile(draws, [0.5 - p / 2, 0.5 + p / 2]) for p in (0.6827, 0.9545))
+    ]
+    return float((np.sum(thinned < value) + spread) / (len(thinned) + 1)), held[0], held[1]
+
+
 def one(seed: int, observed, engine, method, options) -> dict[str, tuple[float, int, int]]:
     """Rank of the truth between 0 and 1, and whether the 68 and 95 % intervals hold it, by parameter."""
     keys = jax.random.split(jax.random.key(seed), 4)
@@ -81,11 +90,7 @@ def one(seed: int, observed, engine, method, options) -> dict[str, tuple[float, 
         draws = result.samples[name]
         thinned = draws[np.linspace(0, len(draws) - 1, RANKS).astype(int)]
         spread = float(jax.random.uniform(jax.random.fold_in(keys[3], list(truth).index(name))))
-        held = [
-            int(low < value < high)
-            for low, high in (np.quantile(draws, [0.5 - p / 2, 0.5 + p / 2]) for p in (0.6827, 0.9545))
-        ]
-        found[name] = (float((np.sum(thinned < value) + spread) / (RANKS + 1)), *held)
+        found[name] = placed(value, draws, thinned, spread)
     return found
 
 

@@ -26,7 +26,7 @@ import numpy as np
 import numpyro.distributions as dist
 
 import gammajax as gj
-from benchmarks.calibration import RANKS, add, figures, plot
+from benchmarks.calibration import RANKS, add, figures, placed, plot
 from benchmarks.report import RESULTS, report
 
 OFFSET = (0.4, 0.3)  # of the source from the pointing [deg]
@@ -129,14 +129,7 @@ def one(seed: int, case: Case, observed):
     random, found = np.random.default_rng([seed, 1]), {}
     each, truths = numbers({name: result.samples[name] for name in truth}), numbers(truth)
     for name, value in truths.items():
-        values = each[name]
-        thinned = random.permutation(values)[:RANKS]
-        held = []
-        for level in (0.6827, 0.9545):
-            low, high = np.quantile(values, [0.5 - level / 2, 0.5 + level / 2])
-            held.append(int(low < value < high))
-        rank = (np.sum(thinned < value) + random.uniform()) / (len(thinned) + 1)
-        found[name] = (float(rank), *held)
+        found[name] = placed(float(value), each[name], random.permutation(each[name])[:RANKS], random.uniform())
     return found, len(events), float(result.tree.attrs.get("k_hat", 0.0))
 
 

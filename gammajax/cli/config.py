@@ -333,7 +333,7 @@ class Config(Strict):
     def _check_simulation(self):
         if not self.simulated:
             if self.events:
-                raise ValueError("the events come from the data store; leave out the section events")
+                raise ValueError("the events come from files; leave out the section events")
             return
         if not (self.events and self.events.simulate):
             kind = self.data_sets[self.simulated[0]].kind

@@ -1,7 +1,6 @@
 """Data of a configuration: one or several data sets, events to simulate, and cells."""
 
 import dataclasses
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
@@ -120,8 +119,6 @@ class Store(DataSet):
     exclusion: Texts | None = None
 
     def _read(self, reader: Callable, **options) -> Any:
-        if "$GAMMAPY_DATA" in str(self.path) and "GAMMAPY_DATA" not in os.environ:
-            raise ValueError("set GAMMAPY_DATA to the folder of the gammapy data collection, which holds hess-dl3-dr1")
         shared = self.model_dump(include=set(Store.model_fields) - {"components"})
         return reader(**shared, **options)
 

@@ -34,8 +34,8 @@ class Acceptance(eqx.Module):
 
     `inside` [coarse, pixel, pixel]: probability of a reconstructed direction in the selected region, at true energies
     `log_energy` and the pixels of a grid about the pointing, and `spline` of it, between pixels. `area` [energy,
-    offset]: effective area times the probability of the selected energies. These are None for a point source, whose
-    `spline` [pixel, pixel] is of the excluded sky.
+    offset]: effective area times the probability of the selected energies. A point source needs none of these, but the
+    spline of the `excluded` sky [pixel, pixel], if there is any.
     """
 
     observation: Observation
@@ -45,14 +45,15 @@ class Acceptance(eqx.Module):
     spline: Any
     offsets: Any
     area: Any
+    excluded: Any = None
 
     @classmethod
     def init(cls, morphology: Morphology, observation: Observation, nodes: EnergyNodes) -> "Acceptance":
         """Fold the selection with the point spread function, at 24 energies; eager."""
         if isinstance(morphology, Point):
             exclusion = observation.exclusion
-            spline = None if exclusion is None else _raster(np.asarray(exclusion.excluded, float))
-            return cls(observation, None, None, None, spline, None, None)
+            excluded = None if exclusion is None else _raster(np.asarray(exclusion.excluded, float))
+            return cls(observation, None, None, None, None, None, None, excluded)
         energy = np.asarray(nodes.energy, np.float64)
         coarse = energy[:: max(1, energy.size // 24)]
         grid, inside = field_probability(observation, coarse)
@@ -69,7 +70,7 @@ class Acceptance(eqx.Module):
         """
         observation = self.observation
         if isinstance(morphology, Point):
-            inside = point_probability(observation, self.spline, nodes.energy, morphology.lon, morphology.lat)
+            inside = point_probability(observation, self.excluded, nodes.energy, morphology.lon, morphology.lat)
             offset = observation.offset(morphology.lon, morphology.lat)
             return observation.livetime * energy_probability(observation, nodes, offset) * inside
         fractions = plane_fractions(morphology, self.grid, jnp.exp(self.log_energy), least=self.grid.step)

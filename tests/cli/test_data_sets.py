@@ -281,7 +281,7 @@ parameters:
         (
             "model:",
             "events: {simulate: true}\nmodel:",
-            "the events come from the data store; leave out the section events",
+            "the events come from files; leave out the section events",
         ),
         (
             "model:",
