@@ -30,7 +30,7 @@ def expand(path) -> Path:
     expanded = os.path.expandvars(str(path))
     unset = re.search(r"\$\{?(\w+)", expanded)
     if unset:
-        raise FileNotFoundError(f"{path}: the environment variable {unset[1]} is not set")
+        raise FileNotFoundError(f"{path}: the environment variable {unset[1]} is not set; set it or write the path out")
     try:
         return Path(expanded).expanduser()
     except RuntimeError as error:  # a user that is not there

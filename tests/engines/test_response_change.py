@@ -318,7 +318,7 @@ def test_configurations_have_a_response():
         },
     }
     model = Model.model_validate(section)
-    assert ("response.energy_scale", "z") in model.references()
+    assert ("response.energy_scale", "z") in [(use.key, use.name) for use in model.references()]
     made = model.function()({"z": 0.1, "area": np.array([0.1, 0.0, -0.1])}).response
     assert made is not None and float(made.energy_scale) == pytest.approx(0.1)
     assert float(made.psf_width) == pytest.approx(1.1) and made.spline_energies == (0.5, 1.0, 5.0)
