@@ -251,7 +251,8 @@ def _tables(fold, morphology, detected, coarse, share, flux, finer):
         spread = jnp.maximum(spread / spread.max(), TRACE)
         nearest = np.minimum(np.rint(np.arange(values.shape[2]) / COARSE).astype(int), spread.shape[2] - 1)
         values = _between(values, spread[:, :, nearest])
-    return values, sheet.moments, profiles.radii
+    moments = None if sheet.moments is None else jnp.moveaxis(sheet.moments, 2, -1)
+    return values, moments, profiles.radii
 
 
 def _taps(where):
