@@ -245,7 +245,7 @@ class FreeSource(eqx.Module):
         points = rows.points()
         moves = max((float(np.hypot(c.pointing_lon, c.pointing_lat).max()) for c in changes), default=0.0)
         near = in_reach(morphologies, points.lon, points.lat, float(fold.reach) + moves).any(1)
-        mine, place = rows.share(np.flatnonzero(near & np.isin(rows.observation, served)))
+        mine, place = rows.share(np.flatnonzero(near & rows.valid & np.isin(rows.observation, served)))
         *_, lon, lat, weight, ends = rows.points(mine)
         edges = rows.edges
         if edges is None:
@@ -375,7 +375,7 @@ class FreeSource(eqx.Module):
             values = _by_chunks(some, (self.run, self.lon, self.lat, self.place))
         values = (values.reshape(self.weight.shape) * self.weight).sum(1)
         result = jnp.zeros(self.rows, flux.dtype)
-        return result.at[self.members].set(values.astype(result.dtype), mode="drop")
+        return result.at[self.members].set(values.astype(result.dtype), mode="drop", unique_indices=True)
 
     def _counts(
         self, folded: Profiles | Images, morphology: Morphology, flux: Float[Array, " energy"]

@@ -277,18 +277,22 @@ class Rows(eqx.Module):
     ) -> tuple[Int[np.ndarray, " shared"], Int[np.ndarray, " shared"]]:
         """Rows, padded by repetition to equal numbers per device, and their indices among the rows of all processes.
 
-        A process without members gives a row with an index beyond the end, where nothing is written.
+        Data sets of similar size have equal numbers. Indices of padding are beyond the end, where nothing is written.
         """
-        if self.mesh is None:
+        number = int(distributed.over(self.shared, np.max, members.size))
+        if number == 0:
             return members, members
-        devices = len(self._places)
-        size = -(-int(distributed.over(self.shared, np.max, members.size)) // devices) * devices
+        devices = 1 if self.mesh is None else len(self._places)
+        size = number + -number % math.lcm(devices, 2 ** max(3, int(np.log2(number)) - 4))
+        place = self.total + np.arange(size)
         if members.size == 0:
-            return np.zeros(size, int), np.full(size, self.total)
-        members = np.resize(members, size)
-        each = self.index.size // devices
-        first = np.array([place for _, place in self._places]) * each
-        return members, first[members // each] + members % each
+            return np.zeros(size, int), place
+        place[: members.size] = members
+        if self.mesh is not None:
+            each = self.index.size // devices
+            first = np.array([place for _, place in self._places]) * each
+            place[: members.size] = first[members // each] + members % each
+        return np.resize(members, size), place
 
 
 def data_of(observations: Any, events: Any) -> tuple[tuple[Observation, ...], Events | Cells]:

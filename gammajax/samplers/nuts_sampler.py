@@ -31,11 +31,27 @@ R_HAT_MAX, ESS_PER_CHAIN = 1.01, 100
 SIDE_PEAK = 5.0
 
 
+# least steps of warm-up for each parameter, for a dense mass matrix: the last covariance comes from two fifths of them
+DENSE = 20
+
+
+class Frame(NamedTuple):
+    """Coordinates z in which the Laplace approximation is a standard normal: x = centre + axes z."""
+
+    centre: jax.Array
+    axes: jax.Array
+
+    def __call__(self, z):
+        """Unbounded parameters x."""
+        return self.centre + self.axes @ z
+
+
 class Chains(NamedTuple):
     """Chains between two blocks of steps; `kept` masks chains that were not moved to the best chain."""
 
     moving: Any
     kept: jax.Array
+    frame: Frame
 
 
 def nuts(
@@ -56,7 +72,8 @@ def nuts(
     Hoffman & Gelman 2014 (arXiv:1111.4246), by numpyro. For one peak, and any number of parameters. `key`: a
     `jax.random.key`; `posterior`: a [`gammajax.Posterior`][]. Returns a [`gammajax.Result`][].
 
-    - `draws` kept per chain, of `chains`, after `warmup` steps, in which step size and (dense) mass matrix adapt.
+    - `draws` kept per chain, of `chains`, after `warmup` steps, in which step size and mass matrix adapt. The matrix is
+      relative to the Laplace approximation: dense with at least 20 steps for each parameter, else diagonal.
     - `initial`: parameters near the peak; by default a search finds them.
     - `start`: chains start from the Laplace approximation, or by Pathfinder (Zhang et al. 2022, arXiv:2108.03782) from
       draws of the prior, which may spread them over several peaks.
@@ -93,11 +110,15 @@ def nuts(
 
     def prepare(posterior, key):
         if start == "pathfinder":
-            return paths(posterior, key, chains)
-        peak = find_peak(posterior, initial, jacobian=True)
-        scatter = jax.random.normal(jax.random.fold_in(key, 1), (chains, peak.x.size))
-        starts = peak.x + np.asarray(scatter) @ np.linalg.cholesky(peak.covariance).T
-        return {"x": peak.x, "starts": starts.astype(peak.x.dtype), "covariance": peak.covariance}
+            found = paths(posterior, key, chains)
+            axes = np.linalg.cholesky(found["covariance"])
+            starts = np.linalg.solve(axes, (found["starts"] - found["x"]).T).T
+            x = found["x"]
+        else:
+            peak = find_peak(posterior, initial, jacobian=True)
+            x, axes = peak.x, np.linalg.cholesky(peak.covariance)
+            starts = np.asarray(jax.random.normal(jax.random.fold_in(key, 1), (chains, x.size)))
+        return {"x": x, "axes": axes.astype(x.dtype), "starts": starts.astype(x.dtype)}
 
     def done(chains, record, steps):
         parameters, stats = record
@@ -149,7 +170,7 @@ def _out_of_side_peaks(chains: Chains, record) -> Chains:
     moving = jax.tree.map(
         lambda a: jnp.where(kept.reshape((-1,) + (1,) * (a.ndim - 1)), a, a[best]), chains.moving._replace(rng_key=())
     )
-    return Chains(moving._replace(rng_key=chains.moving.rng_key), kept)
+    return Chains(moving._replace(rng_key=chains.moving.rng_key), kept, chains.frame)
 
 
 class _Kernel(NamedTuple):
@@ -161,40 +182,44 @@ class _Kernel(NamedTuple):
 def _kernel(warmup, target_accept, max_tree_depth) -> _Kernel:
     """Functions of one setting, cached so that other posteriors of the same shape need no compilation."""
 
-    def potential(posterior):
-        return lambda x: -log_density(posterior, x, True)
+    def potential(posterior, frame):
+        return lambda z: -log_density(posterior, frame(z), True)
 
     first, next_ = hmc(potential_fn_gen=potential, algo="NUTS")
 
     @eqx.filter_jit
     def start(posterior, key, prepared):
+        # numpyro shrinks the covariance of few draws towards a small multiple of one: scales must be alike
+        frame = Frame(*(jnp.asarray(prepared[name]) for name in ("x", "axes")))
+        size = frame.centre.size
+
         def one(key, z):
-            z = jnp.where(jnp.isfinite(log_density(posterior, z, True)), z, prepared["x"])
+            z = jnp.where(jnp.isfinite(log_density(posterior, frame(z), True)), z, 0.0)
             return first(
                 z,
                 num_warmup=warmup,
-                inverse_mass_matrix=jnp.asarray(prepared["covariance"], z.dtype),
-                dense_mass=True,
+                dense_mass=warmup >= DENSE * size,
                 target_accept_prob=target_accept,
                 max_tree_depth=max_tree_depth,
-                model_args=(posterior,),
+                model_args=(posterior, frame),
                 rng_key=key,
             )
 
         starts = jnp.asarray(prepared["starts"])
         moving = jax.vmap(one)(jax.random.split(key, len(starts)), starts)
-        return Chains(moving, jnp.ones(len(starts), bool))
+        return Chains(moving, jnp.ones(len(starts), bool), frame)
 
     @eqx.filter_jit
     def block(posterior, chains):
+        def move(chain):
+            return next_(chain, (posterior, chains.frame))
+
         def all_chains(moving):
-            if jax.default_backend() == "cpu":
-                return jax.lax.map(lambda chain: next_(chain, (posterior,)), moving)
-            return jax.vmap(lambda chain: next_(chain, (posterior,)))(moving)
+            return jax.lax.map(move, moving) if jax.default_backend() == "cpu" else jax.vmap(move)(moving)
 
         def one(moving, _):
             moving = all_chains(moving)
-            parameters = jax.vmap(lambda x: constrained(posterior.priors, x)[0])(moving.z)
+            parameters = jax.vmap(lambda z: constrained(posterior.priors, chains.frame(z))[0])(moving.z)
             stats = {
                 "diverging": moving.diverging,
                 "acceptance_rate": moving.accept_prob,
@@ -205,7 +230,7 @@ def _kernel(warmup, target_accept, max_tree_depth) -> _Kernel:
             return moving, (parameters, stats)
 
         moving, record = jax.lax.scan(one, chains.moving, length=BLOCK)
-        return Chains(moving, chains.kept), record
+        return chains._replace(moving=moving), record
 
     return _Kernel(start, block)
 

@@ -44,6 +44,25 @@ def test_bounded_parameters(on_off):
         check_moments(result.samples[name], ess[name], mean, ((density * grid**2).sum() - mean**2) ** 0.5)
 
 
+@pytest.mark.parametrize("number", [2, 40])
+def test_scales_and_their_number_cost_no_gradients(make_toy, number):
+    # widths of a millidegree beside those of hundreds, correlated by half
+    width = np.geomspace(1e-3, 300.0, number)
+
+    def normal(p, _):
+        y = p["x"] / width
+        return -0.5 * ((y**2).sum() + (y.sum()) ** 2 / number)
+
+    priors = {"x": dist.Normal(jnp.zeros(number), 1e4).to_event(1)}
+    result = nuts(jax.random.key(0), make_toy(normal, priors, {"x": jnp.zeros(number)}), **SHORT)
+    assert result.tree["sample_stats"]["n_steps"].mean() < 10.0
+    covariance = np.eye(number) - 0.5 / number  # of y
+    values = result.samples["x"] / width
+    ess = result.summary()["ess_bulk"].to_numpy()
+    for i in range(number):
+        check_moments(values[:, i], ess[i], 0.0, covariance[i, i] ** 0.5)
+
+
 def test_same_key_same_draws(on_off):
     first, second = (nuts(jax.random.key(3), on_off, **SHORT).samples for _ in range(2))
     other = nuts(jax.random.key(4), on_off, **SHORT).samples
@@ -75,7 +94,7 @@ def test_wrong_numbers(on_off):
 def test_events_are_arguments_of_the_compiled_step(on_off):
     def size(toy):
         kernel = _kernel(100, 0.8, 8)
-        prepared = {"x": jnp.zeros(2), "starts": jnp.zeros((2, 2)), "covariance": jnp.eye(2)}
+        prepared = {"x": jnp.zeros(2), "starts": jnp.zeros((2, 2)), "axes": jnp.eye(2)}
         chains = kernel.start(toy, jax.random.key(0), prepared)
         return len(kernel.block.lower(toy, chains).as_text())
 
