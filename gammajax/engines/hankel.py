@@ -57,14 +57,15 @@ PER_CYCLE, LEAST_SIZES = 8.0, 32
 COARSE_RADIUS = 2  # radii of a sheet in steps of moments, which change slowly
 TRACE = 1e-8  # part of the maximum below which a brightness does not change with offset
 LIKELY = 1e-3  # part of the maximum below which rows do not set the window of offsets
+LOST = 0.1  # of the rounding error of the largest component: smaller components are noise
 LEAST = 1e-6  # part of the maximum below which the moments of true directions are noise
 TRANSFORMS = ((0, 0), (1, 1), (2, 0), (2, 2))  # power of rho and order of the Bessel function
 
 
 class Bessel(eqx.Module):
-    """J0, J1 and J2 by cubic Hermite interpolation, to 2e-8.
+    """J0, J1 and J2 by their Taylor series to third order about the nearest node, to 1e-8.
 
-    `values`: the functions and their derivatives at multiples of 0.05.
+    `values`: J0 to J5 at multiples of 0.05, which give all derivatives.
     """
 
     values: Float[Array, "node 6"]
@@ -73,9 +74,7 @@ class Bessel(eqx.Module):
     def upto(cls, largest: float) -> "Bessel":
         """Table from zero to the `largest` argument."""
         z = BESSEL_STEP * np.arange(math.ceil(largest / BESSEL_STEP) + 2)
-        functions = [jv(n, z) for n in range(3)]
-        slopes = [-jv(1, z), 0.5 * (jv(0, z) - jv(2, z)), 0.5 * (jv(1, z) - jv(3, z))]
-        return cls(jnp.asarray(np.stack([*functions, *slopes], axis=-1)))
+        return cls(jnp.asarray(np.stack([jv(n, z) for n in range(6)], axis=-1)))
 
     def __call__(self, z: Float[Array, "*shape"]) -> tuple[Array, Array, Array]:
         """The functions at `z`, each of its shape."""
@@ -84,17 +83,16 @@ class Bessel(eqx.Module):
 
 @jax.custom_jvp
 def _bessel(z, values):
-    where = jnp.clip(z / BESSEL_STEP, 0.0, values.shape[0] - 1.001)
-    index = where.astype(jnp.int32)
-    f = where - index
-    g = 1.0 - f
-    low, high = values[index], values[index + 1]
-
-    def between(order):
-        slopes = BESSEL_STEP * (g * low[..., 3 + order] - f * high[..., 3 + order]) * f * g
-        return g**2 * (1.0 + 2.0 * f) * low[..., order] + f**2 * (1.0 + 2.0 * g) * high[..., order] + slopes
-
-    return between(0), between(1), between(2)
+    where = jnp.clip(z / BESSEL_STEP, 0.0, values.shape[0] - 1.0)
+    index = jnp.rint(where).astype(jnp.int32)
+    h = BESSEL_STEP * (where - index)
+    j0, j1, j2, j3, j4, j5 = jnp.moveaxis(values[index], -1, 0)
+    # derivatives from 2 J_n' = J_(n-1) - J_(n+1), applied one to three times
+    return (
+        j0 + h * (-j1 + h / 4.0 * (j2 - j0 + h / 6.0 * (3.0 * j1 - j3))),
+        j1 + h / 2.0 * (j0 - j2 + h / 4.0 * (j3 - 3.0 * j1 + h / 6.0 * (4.0 * j2 - 3.0 * j0 - j4))),
+        j2 + h / 2.0 * (j1 - j3 + h / 4.0 * (j0 - 2.0 * j2 + j4 + h / 6.0 * (3.0 * j3 - 4.0 * j1 - j5))),
+    )
 
 
 @_bessel.defjvp
@@ -524,7 +522,8 @@ class RadialFold(eqx.Module):
     """Hankel transforms of the point spread functions of all responses, for extended round sources up to a size.
 
     - `reach` [deg]: radius that contains all point spread functions.
-    - `psf`: transform by response, offset, energy and frequency `k` [cycles/deg].
+    - `psf`: transform by response, offset, energy and frequency `k` [cycles/deg]; or coefficients of `parts`, few
+      functions of k that make up all of them.
     - `value`: from a transform to the spline coefficients of C(r); `mean`, `square`, `stretch`: to its moments at every
       second radius, with J1, J0 and J2.
     - `order`: quadrature nodes between two breaks of the morphology.
@@ -536,6 +535,7 @@ class RadialFold(eqx.Module):
     reach: float
     radii: Radii
     psf: Float[Array, "response offset energy k"]
+    parts: Float[Array, "part k"] | None
     k: Float[Array, " k"]
     value: Float[Array, "k radius"]
     mean: Float[Array, "k node"]
@@ -574,6 +574,7 @@ class RadialFold(eqx.Module):
             np.float64(spreads.reach),
             radii,
             _single([_without_gaps(transform) for transform in transforms]),
+            None,
             jnp.asarray(k),
             _single(values),
             _single(first * measure),
@@ -586,13 +587,32 @@ class RadialFold(eqx.Module):
             0 if energy is None else math.ceil(PER_CYCLE * highest * spreads.radius) + LEAST_SIZES,
         )
 
+    def compressed(self) -> "RadialFold":
+        """The same by principal components, for many calls; eager. Some 25 serve hundreds of frequencies."""
+        psf = np.asarray(self.psf, np.float64)
+        rows = np.linalg.qr(psf.reshape(-1, psf.shape[-1]), mode="r")
+        _, strength, parts = np.linalg.svd(rows, full_matrices=False)
+        parts = parts[strength > LOST * np.finfo(self.psf.dtype).eps * strength[0]]
+        if len(parts) > psf.shape[-1] // 2:
+            return self
+        return eqx.tree_at(
+            lambda f: (f.psf, f.parts),
+            self,
+            (_single(psf @ parts.T), _single(parts)),
+            is_leaf=lambda x: x is None,
+        )
+
     def __call__(self, morphology: Morphology) -> Profiles:
         """Fold the source at its current parameters."""
+        changing, parts = self.energy is not None, self.parts
+        psf = jnp.matmul(self.psf, parts) if changing and parts is not None else self.psf
 
         def folded(transform, matrix):
-            if self.energy is None:
-                return jnp.matmul(self.psf, transform[:, None] * matrix)
-            return jnp.matmul(self.psf * transform, matrix)
+            if changing:
+                return jnp.matmul(psf * transform, matrix)
+            if parts is None:
+                return jnp.matmul(psf, transform[:, None] * matrix)
+            return jnp.matmul(psf, (parts * transform) @ matrix)
 
         if self.energy is None:
             source, mean, square, stretch = shape_transforms(morphology, self.k, self.bessel, self.order)

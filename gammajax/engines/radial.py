@@ -238,6 +238,7 @@ class FreeSource(eqx.Module):
         energies, share = psf_energies(wider, nodes, common=morphologies[0].is_energy_dependent)
         if all(morphology.is_round for morphology in morphologies):
             fold = radial_fold(morphologies, wider, energies)
+            fold = fold.compressed() if isinstance(fold, RadialFold) else fold
         else:
             fold = ImageFold.init(morphologies, wider, energies)
         share = share[:: len(wider.responses) // len(runs.responses)]

@@ -85,3 +85,15 @@ def test_nothing_is_left_far_from_narrow_sources(make_observation, response):
     rad = fold.radii.nodes(len(coefficients) - PADDING)
     far = (rad > 0.6) & (rad <= float(fold.radii.end))
     assert coefficients[PADDING:][far].max() < 1e-6 * coefficients.max()
+
+
+def test_few_components_make_up_all_transforms(make_observation):
+    """Folds of any size are the same by the components as by the transforms themselves."""
+    prior = [gj.Gaussian(0.4, 0.0, sigma) for sigma in (0.02, 0.3)]
+    whole = radial_fold(prior, Runs.of((make_observation(),)), ENERGY)
+    assert isinstance(whole, RadialFold)
+    few = whole.compressed()
+    assert few.parts is not None and few.parts.shape[0] < whole.k.size / 4
+    for shape in (gj.Gaussian(0.4, 0.0, 0.05), gj.Disk(0.4, 0.0, 0.3)):
+        for found, expected in zip(*(jax.tree.leaves(fold(shape).values) for fold in (few, whole)), strict=True):
+            np.testing.assert_allclose(found, expected, atol=1e-6 * float(expected.max()))
