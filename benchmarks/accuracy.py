@@ -62,12 +62,12 @@ def observation():
     )
 
 
-def test_events(offset, largest):
-    """Events on rings about the source, at every energy, inside the field of view."""
+def test_events(lon, lat, largest):
+    """Events on rings about the source at (lon, lat) [deg], at every energy, inside the field of view."""
     rad = np.concatenate([[0.0, 0.003], np.geomspace(0.01, largest, 14)])
     angle = np.array([10.0, 160.0])
     e, r, a = (x.ravel() for x in np.meshgrid(ENERGIES, rad, angle, indexing="ij"))
-    lon, lat = (np.asarray(x, float) for x in displace(np.full(r.shape, offset), np.zeros(r.shape), r, a))
+    lon, lat = (np.asarray(x, float) for x in displace(np.full(r.shape, lon), np.full(r.shape, lat), r, a))
     keep = np.hypot(lon, lat) < OFFSET_MAX - 0.02
     return gj.Events(e[keep], lon[keep], lat[keep])
 
@@ -308,8 +308,9 @@ def free_shapes(observed) -> dict:
                 for x, y, size in corners
             ]
             for move_lon, move_lat, size in FREE_VALUES[:1] if name == "point" else FREE_VALUES:
-                source = gj.Source(spectrum, shape(offset + move_lon, move_lat, size))
-                events = test_events(offset, 0.6 if name == "point" else 0.6 + 1.5 * size)
+                lon = offset + move_lon
+                source = gj.Source(spectrum, shape(lon, move_lat, size))
+                events = test_events(lon, move_lat, 0.6 if name == "point" else 0.6 + 1.5 * size)
                 prepared = Rows.init(events, (observed,))
                 found = FoldEngine.init(variants[0], (observed,), prepared, variants[1:])(source)
                 intensity = np.empty(len(events))
@@ -349,7 +350,7 @@ def fixed_shapes() -> dict:
             began = time.perf_counter()
             morphology = source.morphology
             largest = {"point": 0.6, "gaussian 0.05": 0.6, "gaussian 0.3": 1.25, "einasto": 2.5}[name]
-            events = test_events(offset, largest)
+            events = test_events(offset, 0.0, largest)
             kernel = np.asarray(gj.intensity(source, observed, events, engine="kernel"), float)
             direct = np.asarray(gj.intensity(source, observed, events, engine="direct"), float)
             high, low = relative_errors(kernel, direct, events.energy)

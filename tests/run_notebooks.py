@@ -29,6 +29,8 @@ SMALL = {path.stem: {} for path in sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))} | 
     },
 }
 
+NEEDS = {"12_crab": "$GAMMAPY_DATA/hess-dl3-dr1", "16_joint_crab": "$GAMMAPY_DATA/../joint-crab"}
+
 
 def test_all_are_here():
     assert {path.stem for path in FOLDER.glob("*.ipynb")} == set(SMALL)
@@ -36,8 +38,8 @@ def test_all_are_here():
 
 @pytest.mark.parametrize("name", SMALL)
 def test_it_runs(name):
-    if name == "12_crab" and not os.path.isdir(os.path.expandvars("$GAMMAPY_DATA/hess-dl3-dr1")):
-        pytest.skip("needs $GAMMAPY_DATA/hess-dl3-dr1")
+    if name in NEEDS and not os.path.isdir(os.path.expandvars(NEEDS[name])):
+        pytest.skip(f"needs {NEEDS[name]}")
     notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
     found = set()
     for cell in notebook.cells:
