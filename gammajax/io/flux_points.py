@@ -41,6 +41,7 @@ def table_of(points: Any):
     # the level of a two-sided interval of so many standard deviations, as gammapy has it
     meta = {"SED_TYPE": "likelihood", "UL_CONF": round(1.0 - 2.0 * float(norm.sf(points.n_sigma_ul)), 7)}
     meta |= {"n_sigma": points.n_sigma, "OBJECT": points.component, "ENERGY": points.energy}
+    meta["PARTS"] = ",".join(points.components)  # of the model
     return Table(columns, meta=meta)
 
 
@@ -192,7 +193,8 @@ def read(path, component: str | None) -> dict[str, Any]:
     if covariance is not None:
         found["covariance"] = covariance
     found["n_sigma"] = float(meta.get("n_sigma", found["n_sigma"]))
-    return {"component": name, "energy": str(meta.get("energy", "")), **found}
+    parts = tuple(part for part in str(meta.get("parts", "")).split(",") if part)
+    return {"component": name, "energy": str(meta.get("energy", "")), "components": parts, **found}
 
 
 def _kind(path: Path) -> str:

@@ -188,6 +188,7 @@ def test_files(points, tmp_path, suffix):
     again = gj.FluxPoints.read(path)
     np.testing.assert_array_equal(again.covariance, points.covariance)
     assert (again.component, again.n_sigma, again.n_sigma_ul) == ("sources/nebula", 1.0, 2.0)
+    assert again.components == points.components and "sources/nebula" in again.components
     theirs = FluxPoints.read(path)
     np.testing.assert_allclose(theirs.norm.data.ravel(), points.norm)
     assert theirs.has_stat_profiles
