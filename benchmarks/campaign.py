@@ -30,6 +30,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gammajax_command import LARGE_PAGES, TUNABLES
+
 TARGET, OFF = "RX J1713.7-3946", "Off data"  # TARGET_NAME of the index of the H.E.S.S. store
 # the size is that of the Gaussian that fits best; the rest as in Mohrmann et al. 2019 (arXiv:1910.08088)
 SOURCE = {"lon": 258.3879, "lat": -39.7622, "size": 0.35, "reference": 1.15}
@@ -325,6 +327,7 @@ def child(options, case, side, folder, *more) -> dict:
         "PYTHONHASHSEED": "0",
         "JAX_COMPILATION_CACHE_DIR": str(folder),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        TUNABLES: LARGE_PAGES,  # as in docs/choose/index.md
     }
     try:
         done = subprocess.run(

@@ -387,7 +387,7 @@ def test_doctor(invoke, monkeypatch, tmp_path):
     answer = invoke("doctor")
     assert answer.exit_code == 0 and "no such folder" in answer.output
     lines = [line for line in answer.output.splitlines() if line[1:3] in ("ok", "! ", "x ")]
-    names = ["python", "gammajax", "packages", "devices", "precision", "cores", "cache", "data", "space"]
+    names = ["python", "gammajax", "packages", "devices", "precision", "cores", "pages", "cache", "data", "space"]
     assert [line.split()[1] for line in lines] == names
     monkeypatch.setattr(doctor, "version", lambda name: "0.0.1")
     answer = invoke("doctor")

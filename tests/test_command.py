@@ -107,6 +107,34 @@ def test_a_signal_ends_it_at_any_moment(busy, number, status, begun, tmp_path):
     assert left == ({"written"} if busy == "writing" else set())  # and no hidden folder
 
 
+@pytest.mark.parametrize("given", [None, "glibc.malloc.check=1"])
+@pytest.mark.parametrize("pages", ["always [madvise] never", "always madvise [never]", "[always] madvise never", None])
+def test_it_asks_for_large_pages_once_where_linux_waits_for_that(given, pages, tmp_path):
+    if pages is not None:
+        (tmp_path / "enabled").write_text(pages)
+    # starts again as it was started, with the same arguments
+    script = f"""
+import os, pathlib, sys
+import gammajax_command as command
+command.PAGES = pathlib.Path({str(tmp_path / "enabled")!r})
+class cli:
+    app = lambda: print(sys.argv[1:], os.environ.get(command.TUNABLES), sys.flags.optimize)
+sys.modules["gammajax"] = sys.modules["gammajax.cli"] = cli
+print("started", flush=True)
+command.main()
+"""
+    environment = {**os.environ, "PYTHONPATH": os.path.dirname(command.__file__)}
+    environment.pop(command.TUNABLES, None)
+    if given is not None:
+        environment[command.TUNABLES] = given
+    run = [sys.executable, "-O", "-c", script, "run", "a b"]
+    said = subprocess.run(run, capture_output=True, text=True, check=True, env=environment).stdout.splitlines()
+    libc = (os.confstr("CS_GNU_LIBC_VERSION") or "").split() if hasattr(os, "confstr") else []
+    modern = sys.platform == "linux" and len(libc) == 2 and tuple(map(int, libc[1].split(".")[:2])) >= (2, 35)
+    asks = modern and given is None and pages is not None and "[madvise]" in pages
+    assert said == ["started"] * (1 + asks) + [f"['run', 'a b'] {command.LARGE_PAGES if asks else given} 1"]
+
+
 def test_nothing_listens_unless_the_command_does():
     before = signal.getsignal(signal.SIGTERM)
     command.listen()

@@ -8,6 +8,8 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import NamedTuple
 
+import gammajax_command as command
+
 LEAST_FREE = 2 << 30  # bytes, below which caches and checkpoints may not fit
 COLLECTION = ("hess-dl3-dr1", "cta-1dc", "fermi-3fhl-gc")  # folders that examples and tests read
 
@@ -27,6 +29,7 @@ def findings() -> Iterator[Finding]:
     yield from _versions()
     yield from _devices()
     yield _threads()
+    yield _pages()
     yield from _cache()
     yield _data()
     yield _space()
@@ -82,6 +85,15 @@ def _threads() -> Finding:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     flags = os.environ.get("XLA_FLAGS", "")
     return Finding("cores", f"{cores}{f', XLA_FLAGS={flags}' if flags else ''}")
+
+
+def _pages() -> Finding:
+    """Size of the pages of memory that likelihoods are in."""
+    given = os.environ.get(command.TUNABLES, "")
+    if command.LARGE_PAGES in given:
+        return Finding("pages", f"large; in Python after export {command.TUNABLES}={command.LARGE_PAGES}")
+    always = command.PAGES.exists() and "[always]" in command.PAGES.read_text()
+    return Finding("pages", "large, for all of this machine" if always else "small")
 
 
 def _cache() -> Iterator[Finding]:
