@@ -94,13 +94,13 @@ def wants_large_pages() -> bool:
 
     A likelihood looks up large tables at random: with pages of 4 KiB a third of its time goes into finding them.
     """
-    if TUNABLES in os.environ or sys.platform != "linux":
+    if TUNABLES in os.environ or sys.platform != "linux" or not sys.executable:
         return False
-    name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
     try:
+        name, _, version = (os.confstr("CS_GNU_LIBC_VERSION") or "").partition(" ")
         asked = "[madvise]" in PAGES.read_text()
         return asked and name == "glibc" and tuple(map(int, version.split(".")[:2])) >= (2, 35)
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # another libc has no such name
         return False
 
 
@@ -108,7 +108,8 @@ def main() -> None:
     """Run the command."""
     if wants_large_pages():  # glibc reads this when a process starts
         os.environ[TUNABLES] = LARGE_PAGES
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        with contextlib.suppress(OSError):
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     _watch()
     listen()
     try:

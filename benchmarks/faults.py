@@ -99,6 +99,7 @@ def begin(folder: Path, *arguments: str, log: str = "log", **environment: str) -
         assert driver.drive.__kwdefaults__ is not None
         driver.drive.__kwdefaults__["checkpoint_every"] = 0.0
         sys.argv = ["gammajax", "run", *arguments]
+        os.environ.setdefault(command.TUNABLES, command.LARGE_PAGES)  # it would start again otherwise
         command.main()
         status = 0
     except SystemExit as end:

@@ -89,11 +89,13 @@ def _threads() -> Finding:
 
 def _pages() -> Finding:
     """Size of the pages of memory that likelihoods are in."""
-    given = os.environ.get(command.TUNABLES, "")
-    if command.LARGE_PAGES in given:
+    asked = command.LARGE_PAGES in os.environ.get(command.TUNABLES, "")
+    setting = command.PAGES.read_text() if command.PAGES.exists() else ""
+    if "[always]" in setting:
+        return Finding("pages", "large, for all of this machine")
+    if asked and "[madvise]" in setting:
         return Finding("pages", f"large; in Python after export {command.TUNABLES}={command.LARGE_PAGES}")
-    always = command.PAGES.exists() and "[always]" in command.PAGES.read_text()
-    return Finding("pages", "large, for all of this machine" if always else "small")
+    return Finding("pages", "small")
 
 
 def _cache() -> Iterator[Finding]:

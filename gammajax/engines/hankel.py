@@ -57,7 +57,7 @@ PER_CYCLE, LEAST_SIZES = 8.0, 32
 COARSE_RADIUS = 2  # radii of a sheet in steps of moments, which change slowly
 TRACE = 1e-8  # part of the maximum below which a brightness does not change with offset
 LIKELY = 1e-3  # part of the maximum below which rows do not set the window of offsets
-LOST = 0.1  # of the rounding error of the largest component: smaller components are noise
+LOST = 0.1  # of the rounding error of a profile: smaller components are noise
 LEAST = 1e-6  # part of the maximum below which the moments of true directions are noise
 TRANSFORMS = ((0, 0), (1, 1), (2, 0), (2, 2))  # power of rho and order of the Bessel function
 
@@ -107,7 +107,7 @@ def bessel_slopes(
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"], Float[Array, "*shape"]]:
     """Derivatives of J0, J1 and J2 from the functions; the last from the recurrence."""
     j0, j1, j2 = functions
-    return -j1, 0.5 * (j0 - j2), jnp.where(z < 0.1, 0.25 * z, j1 - 2.0 * j2 / jnp.maximum(z, 0.1))
+    return -j1, 0.5 * (j0 - j2), jnp.where(z < 0.1, z * (0.25 - z**2 / 24.0), j1 - 2.0 * j2 / jnp.maximum(z, 0.1))
 
 
 class Radii(eqx.Module):
@@ -588,13 +588,18 @@ class RadialFold(eqx.Module):
         )
 
     def compressed(self) -> "RadialFold":
-        """The same by principal components, for many calls; eager. Some 25 serve hundreds of frequencies."""
+        """The same by principal components, for many calls; eager. Some 25 serve hundreds of frequencies.
+
+        Not for a source whose size changes with energy, which has a transform for each.
+        """
         psf = np.asarray(self.psf, np.float64)
-        rows = np.linalg.qr(psf.reshape(-1, psf.shape[-1]), mode="r")
-        _, strength, parts = np.linalg.svd(rows, full_matrices=False)
-        parts = parts[strength > LOST * np.finfo(self.psf.dtype).eps * strength[0]]
-        if len(parts) > psf.shape[-1] // 2:
+        rows = psf.reshape(-1, psf.shape[-1])
+        _, strength, parts = np.linalg.svd(np.linalg.qr(rows, mode="r"), full_matrices=False)
+        least = LOST * np.finfo(self.psf.dtype).eps * strength[0] / math.sqrt(len(rows))
+        count = -(-int((strength > least).sum()) // 8) * 8  # equal numbers share compiled functions
+        if self.energy is not None or count > psf.shape[-1] // 2:
             return self
+        parts = parts[:count]
         return eqx.tree_at(
             lambda f: (f.psf, f.parts),
             self,
@@ -604,15 +609,13 @@ class RadialFold(eqx.Module):
 
     def __call__(self, morphology: Morphology) -> Profiles:
         """Fold the source at its current parameters."""
-        changing, parts = self.energy is not None, self.parts
-        psf = jnp.matmul(self.psf, parts) if changing and parts is not None else self.psf
 
         def folded(transform, matrix):
-            if changing:
-                return jnp.matmul(psf * transform, matrix)
-            if parts is None:
-                return jnp.matmul(psf, transform[:, None] * matrix)
-            return jnp.matmul(psf, (parts * transform) @ matrix)
+            if self.energy is not None:
+                return jnp.matmul(self.psf * transform, matrix)
+            if self.parts is None:
+                return jnp.matmul(self.psf, transform[:, None] * matrix)
+            return jnp.matmul(self.psf, (self.parts * transform) @ matrix)
 
         if self.energy is None:
             source, mean, square, stretch = shape_transforms(morphology, self.k, self.bessel, self.order)

@@ -284,7 +284,7 @@ class Rows(eqx.Module):
             return members, members
         devices = 1 if self.mesh is None else len(self._places)
         size = number + -number % math.lcm(devices, 2 ** max(3, int(np.log2(number)) - 4))
-        place = self.total + np.arange(size)
+        place = self.total + np.arange(size) + (size * jax.process_index() if self.shared else 0)
         if members.size == 0:
             return np.zeros(size, int), place
         place[: members.size] = members

@@ -99,7 +99,9 @@ def sum_of_logs(
     log L itself is near 1e7, where neighbouring float32 numbers differ by one.
     """
     some = count > 0
-    return accurate_sum(jnp.where(some, count * jnp.log(jnp.where(some, density / reference, 1.0)), 0.0))
+    # padding may have no density: its ratio would have no gradient
+    density, reference = (jnp.where(some, part, 1.0) for part in (density, reference))
+    return accurate_sum(jnp.where(some, count * jnp.log(density / reference), 0.0))
 
 
 @jax.custom_jvp

@@ -31,8 +31,9 @@ def paths(posterior, key, count: int) -> dict[str, np.ndarray]:
     weight = np.exp(log_weight)
     covariance = np.atleast_2d(np.cov(draws.T, aweights=weight / weight.sum()))
     # with few effective draws some directions have no width
-    spread, axes = np.linalg.eigh(covariance)
-    covariance = (axes * np.maximum(spread, 1e-6 * spread.max())) @ axes.T
+    width = np.sqrt(np.maximum(np.diag(covariance), np.finfo(float).tiny))
+    spread, axes = np.linalg.eigh(covariance / np.outer(width, width))
+    covariance = (axes * np.maximum(spread, 1e-6 * spread.max())) @ axes.T * np.outer(width, width)
     best = draws[np.argmax(log_density[finite])]
     dtype = x.dtype
     return {"x": best.astype(dtype), "starts": draws[chosen].astype(dtype), "covariance": covariance}

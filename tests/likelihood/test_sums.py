@@ -108,6 +108,12 @@ def two_components():
     return intensities, [RANDOM.uniform(1.0, 9.0, (3, 4)), RANDOM.uniform(1.0, 9.0, (3, 7))], np.array([1, 0, 3, 1, 2])
 
 
+def test_padding_without_density_has_no_gradient():
+    row, count = jnp.array([2.0, 0.0]), jnp.array([3, 0])
+    slope = jax.grad(lambda scale: sum_of_logs(scale * row, row, count))(1.0)
+    assert float(slope) == 3.0
+
+
 def test_mixture_likelihood_by_hand():
     intensities, terms, count = two_components()
     counts, fractions, reference = np.array([part.sum() for part in terms]), np.array([0.3, 0.7]), intensities[1]
