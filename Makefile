@@ -5,15 +5,18 @@ BIN := $(VENV)/bin
 BENCHMARKS := accuracy calibration calibration_extended campaign closure compression counts dense flux_points fold forecast joint_crab light_curve likelihood limits off_runs on_off outside paper_2401_13876 peers samplers scale scaling simulate systematics targets ts_map
 SOURCES := gammajax gammajax_command.py $(wildcard tests benchmarks tools notebooks)
 
-.PHONY: demo test oldest lint docs site package bench gpu clean
+.PHONY: demo test slow oldest lint docs site package bench gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/gammajax run galactic-centre --out results/galactic-centre --overwrite
 
-# Two worker processes; `make test WORKERS=8` on a larger machine.
+# Two worker processes; `make test WORKERS=8` on a larger machine. `make slow` runs the tests that take longest.
 WORKERS ?= 2
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow
 
 # The oldest versions that pyproject.toml allows, in an environment of their own.
 oldest:

@@ -32,6 +32,7 @@ accelerator.run(Path(sys.argv[1]), 5.0, 1e-5)
 """
 
 
+@pytest.mark.slow
 def test_it_runs_from_a_file_without_astronomy(tmp_path):
     path = tmp_path / "demonstration.npz"
     accelerator.prepare(path, 100)

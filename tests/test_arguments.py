@@ -69,6 +69,7 @@ def without_type_checks():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("several", [False, True])
 def test_a_mixture_gives_each_component_by_path(observation, several):
     given = [observation, observation] if several else observation

@@ -48,6 +48,7 @@ def small(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_run(invoke, small, tmp_path):
     out = tmp_path / "results" / "small"
     with warnings.catch_warnings():
@@ -72,6 +73,7 @@ def test_run(invoke, small, tmp_path):
     assert answer.exit_code == 2 and "already there" in answer.stderr and "--overwrite" in answer.stderr
 
 
+@pytest.mark.slow
 def test_a_run_of_cells(invoke, small, tmp_path):
     values = document.values(small.read_text()) | {"compress": {"energy_per_decade": 10, "pixel": 0.2}}
     values["sampler"] = {"method": "laplace", "draws": 800}
@@ -84,6 +86,7 @@ def test_a_run_of_cells(invoke, small, tmp_path):
     assert load(str(tmp_path / "cells" / "config.yaml")).compress.pixel == 0.2
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_resumed(invoke, small, tmp_path, monkeypatch):
     values = document.values(small.read_text())
     values["sampler"] = {"method": "smc", "particles": 100, "moves": 2}
@@ -140,6 +143,7 @@ def test_a_place_that_cannot_be_written_is_an_error_before_anything_is_done(invo
     assert answer.stderr.count("\n") == 1 and "events" not in answer.output.replace(answer.stderr, "")
 
 
+@pytest.mark.slow
 def test_whatever_fails_after_sampling_the_posterior_is_on_disk(invoke, small, tmp_path, monkeypatch):
     values = document.values(small.read_text())
     values["sampler"] = {"method": "laplace", "draws": 800}
@@ -252,6 +256,7 @@ def test_errors_are_one_red_line(invoke, small, tmp_path, monkeypatch):
     assert not list((tmp_path / "results").iterdir())
 
 
+@pytest.mark.slow
 def test_a_place_for_figures_that_cannot_be_written_is_one_line(invoke, small, tmp_path):
     values = document.values(small.read_text())
     values["sampler"] = {"method": "laplace", "draws": 800}
@@ -280,6 +285,7 @@ def test_version(invoke):
     assert invoke("version").output.strip() == __version__
 
 
+@pytest.mark.slow
 def test_products_and_report(invoke, small, tmp_path):
     values = document.values(small.read_text())
     del values["model"]["weights"]
@@ -320,6 +326,7 @@ def test_products_and_report(invoke, small, tmp_path):
     assert (out / "report.html").read_text().count("<img") == 8
 
 
+@pytest.mark.slow
 def test_limits_as_a_product(invoke, small, tmp_path):
     values = document.values(small.read_text())
     del values["model"]["weights"]

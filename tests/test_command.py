@@ -76,6 +76,7 @@ command.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("busy", ["importing", "python", "asleep", "compiling", "swallowing", "writing"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("begun", [False, True])

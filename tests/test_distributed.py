@@ -76,6 +76,7 @@ def alone(tmp_path_factory):
     return run(0, 0, "numbers", tmp_path_factory.mktemp("alone"))[0]
 
 
+@pytest.mark.slow
 def test_two_processes(port, alone, tmp_path):
     both = run(port, 2, "everything", tmp_path)
     assert [found["held"] for found in both] == [101 / 201, 100 / 201]
@@ -99,6 +100,7 @@ def test_two_processes(port, alone, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["run.checkpoint"]
 
 
+@pytest.mark.slow
 def test_four_processes(port, alone):
     for found in run(port, 4, "events"):
         assert found["placed"] == 0.25
@@ -118,6 +120,7 @@ def configuration(tmp_path):
     return path
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_run_which_then_goes_on(port, configuration, tmp_path):
     results = tmp_path / "results"
     arguments = ["run", configuration, "--no-progress", "--out", results / "shared", "--distributed"]

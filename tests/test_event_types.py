@@ -46,6 +46,7 @@ def alone(events, number):
     return gj.Events(of.energy, of.lon, of.lat)
 
 
+@pytest.mark.slow
 def test_together_is_better_than_either(fits):
     """Information adds up: of flux and position, as the prior of the norm would count twice."""
     errors = {name: values[:, :, 1].mean(axis=0) for name, values in fits.items()}
@@ -60,6 +61,7 @@ def test_together_is_unbiased(fits):
     assert 0.5 < pulls.std() < 1.5
 
 
+@pytest.mark.slow
 def test_types_taken_for_one_another_are_noticed(types):
     """The test would fail if each type had the other's response."""
     events = gj.simulate(jax.random.key(0), model(TRUTH), types)

@@ -25,6 +25,7 @@ def joint_crab():
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_log_parabolas_agree_with_published_fits(joint_crab, name):
     energies, within = CASES[name]

@@ -64,6 +64,7 @@ def by_component(observations, events):
     return intensity, [float(gj.expected_counts(c, observations, **OPTIONS)) for c in made.values()]
 
 
+@pytest.mark.slow
 @NAMES
 def test_log_likelihood_by_hand(name, posteriors, by_component):
     p = point(name)

@@ -22,6 +22,7 @@ def crab(p):
     )
 
 
+@pytest.mark.slow
 def test_crab_agrees_with_published_fit(gammapy_data):
     data = gj.io.read_gadf(gammapy_data / "hess-dl3-dr1", obs_ids=CRAB_RUNS, offset_max=2.0, energy_range=(0.6, 50.0))
     priors = {
@@ -36,6 +37,7 @@ def test_crab_agrees_with_published_fit(gammapy_data):
     assert abs(float(best.parameters["index"]) - INDEX) < INDEX_ERROR
 
 
+@pytest.mark.slow
 def test_background_fraction_agrees_with_labels(gammapy_data):
     """Run 111630 of the data challenge without Vela X and a nebula: Vela Junior on the background."""
     excluded = "icrs; circle(128.75,-45.6,1.1)\nicrs; circle(129.45,-43.38,0.5)"
@@ -70,6 +72,7 @@ def runs(gammapy_data):
     return {obs_id: counts.read(gammapy_data / "hess-dl3-dr1", obs_id) for obs_id in (23523, 20326)}
 
 
+@pytest.mark.slow
 def test_counts_of_steep_spectra_agree_with_a_quadrature(runs):
     """Maps of gammapy have the area at reconstructed directions: up to 0.6 % less."""
     for obs_id, (run, observation) in runs.items():

@@ -42,6 +42,7 @@ def assert_same(found, alone, relative, absolute):
         assert found[name] == pytest.approx(alone[name], rel=relative, abs=absolute), name
 
 
+@pytest.mark.slow
 def test_the_same_on_every_number_of_devices(double):
     alone, *shared = double("double")
     for found, devices in zip(shared, [1, 2, 4, 8], strict=True):
@@ -55,6 +56,7 @@ def test_samplers_draw_the_same(double):
     assert_same(shared, alone, 1e-6, 1e-6)
 
 
+@pytest.mark.slow
 def test_samplers_and_single_precision(single):
     alone, shared = single("single")
     assert shared["devices"] == 4

@@ -30,6 +30,7 @@ def key(number):
     return jax.random.key(number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_numbers_are_those_expected(name, observation):
     # two independent codes; a Poisson number within four standard deviations

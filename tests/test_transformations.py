@@ -113,11 +113,13 @@ def same(found, expected, rtol=2e-4):
     jax.tree.map(check, found, expected)
 
 
+@pytest.mark.slow
 def test_the_table_has_all_public_methods(posteriors):
     public = {name for name in dir(posteriors["weighted"]) if not name.startswith("_")}
     assert public == set(METHODS) | NOT_OF_PARAMETERS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["weighted", "absolute"])
 @pytest.mark.parametrize("method", METHODS)
 def test_values(kind, method, posteriors):
@@ -131,6 +133,7 @@ def test_values(kind, method, posteriors):
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(jax.grad(partial(total, function))(POINT)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["weighted", "absolute"])
 @pytest.mark.parametrize("method", SCALARS)
 def test_slopes(kind, method, posteriors):

@@ -728,6 +728,7 @@ AGAINST_RESPONSE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", AGAINST_RESPONSE)
 def test_checks_against_the_response(case):
     changes, message = AGAINST_RESPONSE[case]

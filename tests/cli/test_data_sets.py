@@ -413,6 +413,7 @@ def spectrum(tmp_path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of gammapy's files, and of few draws
 def test_a_run_of_two_data_sets(spectrum, tmp_path, monkeypatch):
     values = {

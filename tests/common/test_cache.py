@@ -115,6 +115,7 @@ print(json.dumps({name: counts["cache_" + name] for name in ("hits", "misses")})
 """
 
 
+@pytest.mark.slow
 def test_the_next_process_compiles_nothing(tmp_path):
     def run(seed):
         environment = {**os.environ, "GAMMAJAX_CACHE": str(tmp_path), "PYTHONHASHSEED": str(seed)}

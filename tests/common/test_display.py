@@ -425,6 +425,7 @@ def test_every_exported_class_is_in_the_table():
     assert exported() <= set(MADE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MADE, ids=lambda kind: kind.__name__)
 def test_a_few_lines_say_what_an_object_is(kind, made, caplog):
     value = made(kind)
@@ -453,6 +454,7 @@ def copies(leaf):
     return jnp.stack([jnp.asarray(leaf)] * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MADE, ids=lambda kind: kind.__name__)
 def test_what_is_traced_says_so(kind, made):
     value = made(kind)
@@ -497,6 +499,7 @@ REPLACEMENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MADE, ids=lambda kind: kind.__name__)
 def test_anything_may_stand_in_the_place_of_a_leaf(kind, made):
     value = made(kind)
@@ -512,6 +515,7 @@ def test_anything_may_stand_in_the_place_of_a_leaf(kind, made):
                 raise AssertionError(f"with {name}") from error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", MADE, ids=lambda kind: kind.__name__)
 def test_fields_may_be_gone(kind, made):
     """As `eqx.tree_at`, `eqx.filter` and `jax.tree.map` leave a module, and as it is while it is made."""

@@ -47,6 +47,7 @@ def test_lines_come_once_a_minute(capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_set_up_says_how_far_it_is(often, capsys, monkeypatch, make_observation):
     monkeypatch.setitem(importlib.import_module("gammajax.engines.kernel").CHUNK, "cpu", 256)
     pair = [make_observation(), make_observation(lon=0.5, energy_min=0.4)]

@@ -87,6 +87,7 @@ def value_and_gradient(posterior, p):
 KINDS = ["kernel", "bfloat16", "cells", "dense", "fold", "on and off", "several"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_gives_the_same_posterior(posteriors, kind, tmp_path):
     posterior = posteriors[kind]
@@ -125,6 +126,7 @@ def test_a_sampler_takes_a_loaded_posterior(posteriors, tmp_path):
     assert first.parameters == second.parameters
 
 
+@pytest.mark.slow
 def test_reading_needs_no_astronomy_and_no_code_of_the_file(posteriors, tmp_path):
     posteriors["kernel"].save(tmp_path / "posterior.npz")
     code = f"""

@@ -14,6 +14,7 @@ from gammajax.instrument.sky import Grid, displace
 NUMBER = 400_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("morphology", [gj.Point(0.15, 0.1), gj.Gaussian(0.15, 0.1, 0.05)], ids=["point", "gaussian"])
 def test_beside_excluded_sky(morphology, make_observation):
     """Half of the sky is excluded, from a tenth of a degree beside the source on."""

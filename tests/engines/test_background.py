@@ -89,6 +89,7 @@ def corrected(background, energy, lon, lat):
     return background.corrected(energy, lon, lat)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "per_run"), CASES)
 def test_counts_are_the_integral_of_the_intensity(kind, per_run, runs, grids, events):
     background = gj.InstrumentBackground(norm=[1.3, 0.8], tilt=0.4, correction=correction(kind, per_run))
@@ -115,6 +116,7 @@ def test_counts_are_the_integral_of_the_intensity(kind, per_run, runs, grids, ev
         assert intensity[row] == pytest.approx(float(value), rel=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "per_run"), CASES)
 def test_zeros_change_nothing_and_gradients_are_differences(kind, per_run, runs, events):
     rows = Rows.init(events[events.observation == 0], runs, 15.0)
@@ -158,6 +160,7 @@ def simulated(runs):
     return truth, longer, events, posterior, gj.fit(posterior, progress=False)
 
 
+@pytest.mark.slow
 def test_a_simulated_correction_is_recovered(simulated):
     truth, _, events, posterior, fit = simulated
     assert len(events) > 10_000 and fit.converged
@@ -184,6 +187,7 @@ def test_the_posterior_of_a_fit_is_the_next_prior(simulated):
         eqx.tree_at(lambda f: f.converged, fit, False).prior("shape")
 
 
+@pytest.mark.slow
 def test_cells_give_the_same_fit(simulated):
     truth, runs, events, posterior, fit = simulated
     cells = events.compress(runs)
@@ -198,6 +202,7 @@ def test_cells_give_the_same_fit(simulated):
     assert np.abs(ratios).max() > 5.0
 
 
+@pytest.mark.slow
 def test_predictions_follow_the_correction(simulated):
     truth, runs, _, posterior, _ = simulated
     changed = truth["shape"].at[:4].add(jnp.array([0.3, 0.0, -0.3, 0.2])).at[8].add(0.3)

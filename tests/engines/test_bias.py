@@ -71,6 +71,7 @@ def everywhere(rough):
     return Rows.init(cells, [rough], PER_DECADE, bands=200), volume
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "engine"), CASES)
 def test_cells_of_a_source_add_up_to_its_counts(rough, everywhere, engine, shape):
     rows, volume = everywhere
@@ -80,6 +81,7 @@ def test_cells_of_a_source_add_up_to_its_counts(rough, everywhere, engine, shape
     assert total == pytest.approx(float(built.expected_counts(source).sum()), rel=TOLERANCE.get((shape, engine), 2e-5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "engine"), [case for case in CASES if case[0] in ("point", "halo")])
 def test_events_and_cells_of_a_source_add_up_alike(rough, engine, shape):
     """Over reconstructed energies, in one direction."""
@@ -128,6 +130,7 @@ def test_backgrounds_add_up_to_the_integral_of_their_table(rough, everywhere):
     assert by_event(rows, built.intensity(background)).astype(float) @ volume == pytest.approx(exact, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["kernel", "fold"])
 @pytest.mark.parametrize("channel", ["W", "gamma"])
 def test_noise_beyond_an_endpoint_adds_up_to_nothing(rough, everywhere, channel, engine):

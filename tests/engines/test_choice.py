@@ -38,6 +38,7 @@ def free(p):
 FREE = {"lon": dist.Uniform(0.1, 0.5), "lat": dist.Uniform(0.1, 0.4)}
 
 
+@pytest.mark.slow
 def test_a_free_morphology_takes_the_fold_engine(observations, events):
     posterior = gj.Posterior(free, FREE, observations[0], events[events.observation == 0][:3], **OPTIONS)
     assert isinstance(posterior.engines["signal"], FoldEngine)
@@ -77,6 +78,7 @@ def test_a_prepared_kernel_serves_all_components_of_its_morphology(observations,
         assert isinstance(posterior.engines["known"], FixedEngine)
 
 
+@pytest.mark.slow
 def test_numbers_of_a_fixed_component_give_counts_of_other_spectra(observations, events):
     """Plots of predicted counts weight events of a second spectrum."""
     posterior = gj.Posterior(fixed_parts, {"weight": dist.Beta(2.0, 3.0)}, observations, events, **OPTIONS)
@@ -86,6 +88,7 @@ def test_numbers_of_a_fixed_component_give_counts_of_other_spectra(observations,
         assert float(found) == pytest.approx(float(gj.expected_counts(part, observations, **OPTIONS)), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_components_share_the_kernel_of_their_template(observations, events):
     """Its arrays are compared by value."""
     values = np.ones((GRID.size, GRID.size))
@@ -124,6 +127,7 @@ def test_components_without_parameters_keep_one_number_for_each_event(observatio
     np.testing.assert_array_equal(again.engines["signal"].values, compact.engines["signal"].values)
 
 
+@pytest.mark.slow
 def test_a_morphology_is_folded_once(observations, events, monkeypatch):
     """The fold is shared by all fixed components, or with a free one, also if it is listed last."""
     fold = importlib.import_module("gammajax.engines.kernel").folded

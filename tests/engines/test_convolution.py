@@ -55,6 +55,7 @@ def folded(request, observation):
     return grid, plan, fold_coefficients(source, changed, plan, ENERGY, radial), source, PSFS[name], tolerance
 
 
+@pytest.mark.slow
 def test_variances_add(folded, observation):
     grid, plan, coefficients, morphology, (widths, amplitudes), tolerance = folded
     sigma = np.radians(width(widths, ENERGY))  # [energy, Gaussian]

@@ -42,6 +42,7 @@ def marginals(reference):
         return {name: np.asarray(value) for name, value in result.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["DM", *OTHERS])
 def test_marginals_of_gammabayes(name, reference, marginals):
     theirs = reference[0][f"logmarg_{name}"]
@@ -137,6 +138,7 @@ def evaluate(engine, source):
     return engine.intensity(source), engine.expected_counts(source)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["nearest", "linear"])
 def test_at_a_node_it_is_the_engine_underneath(dense, kernel, method):
     table = dense(method)
@@ -184,6 +186,7 @@ def test_gradients(dense, kernel):
         gradient(middle, dense("nearest"))
 
 
+@pytest.mark.slow
 def test_posterior_of_a_mixture(observation):
     def model(p):
         return gj.Mixture(signal=halo(p["mass"]), background=BACKGROUND, weights={"signal": p["fraction"]})
@@ -271,6 +274,7 @@ def test_errors(observation, rows):
         )(2.0)
 
 
+@pytest.mark.slow
 def test_a_number_that_is_not_tabulated_must_not_change(observation):
     """A change that shows neither at the ends of the prior nor at its draws is in no table."""
 

@@ -14,6 +14,7 @@ def fields(observation):
     return {"small": observation, "ctao": gj.io.ctao("North", pointing=(0.0, 0.0), energy_range=(0.5, 8.0))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["small", "ctao"])
 @pytest.mark.parametrize("per_decade", [30.0, 40.0])
 def test_dispersions_at_nodes_keep_all_photons(fields, name, per_decade):

@@ -9,6 +9,7 @@ from gammajax.instrument.sky import Grid
 OPTIONS = {"per_decade": 15.0}
 
 
+@pytest.mark.slow
 def test_expected_counts_of_a_field_whose_centre_is_excluded(make_observation):
     grid = Grid(0.0, 0.0, 0.05, 0.5)
     disk = Exclusion(grid, jnp.hypot(grid.coordinates[None, :], grid.coordinates[:, None]) < 0.3)

@@ -26,6 +26,7 @@ def test_bessel_functions():
         np.testing.assert_allclose(slope, jvp(n, z), atol=3e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 1, 2), (3, 4, 4)])
 def test_interpolated_is_the_sum_over_taps(size):
     random = np.random.default_rng(0)
@@ -55,6 +56,7 @@ def test_interpolated_is_the_sum_over_taps(size):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [0.01, 0.05, 0.3])
 @pytest.mark.parametrize("lon", [0.2, 1.7])
 def test_gaussians(make_observation, sigma, lon):
@@ -90,6 +92,7 @@ def test_nothing_is_left_far_from_narrow_sources(make_observation, response):
     assert coefficients[PADDING:][far].max() < 1e-6 * coefficients.max()
 
 
+@pytest.mark.slow
 def test_few_components_make_up_all_transforms(make_observation):
     """Folds of any size are the same by the components as by the transforms themselves."""
     prior = [gj.Gaussian(0.4, 0.0, sigma) for sigma in (0.02, 0.3)]

@@ -11,6 +11,7 @@ from gammajax.engines.placed import _at_width, _blocks, _spline, first_energies
 from gammajax.instrument.sky import spline_weights
 
 
+@pytest.mark.slow
 def test_the_rule_of_the_width_is_the_derivative():
     """First and second derivatives are those without the rule, which reads the table once."""
     nodes, u = jnp.array([-0.3, -0.1, 0.1, 0.3]), jnp.array([0.05, -0.2])

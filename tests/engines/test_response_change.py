@@ -64,6 +64,7 @@ def agree(rows, engine, observations, source, tolerance):
     np.testing.assert_allclose(engine.expected_counts(source), fixed.expected_counts(source), rtol=3e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", CHANGES)
 def test_a_free_response_is_that_of_a_fixed_one(kind, free, observations):
     source = gj.Source(SPECTRUM, gj.Point(0.3, 0.2), change(CHANGES[kind]))
@@ -76,6 +77,7 @@ AREAS = {"shared": SHARED, "norms of runs": {**SHARED, "effective_area": np.arra
 AREAS |= {"runs": CHANGES["area"], "splines of runs": {**CHANGES["area"], **CHANGES["spline"]}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["events", "cells"])
 @pytest.mark.parametrize("kind", AREAS)
 def test_a_free_area_is_a_factor_on_the_spectrum(kind, data, observations, events):
@@ -92,6 +94,7 @@ def test_a_free_area_is_a_factor_on_the_spectrum(kind, data, observations, event
     np.testing.assert_allclose(engine.expected_counts(sources[0]), unchanged, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_sources_of_equal_areas_of_which_one_is_free(observations, events):
     """The free one must not share the kernel of the other: their areas are equal at the centre of the prior only."""
 
@@ -110,6 +113,7 @@ def test_sources_of_equal_areas_of_which_one_is_free(observations, events):
     assert float(counts["free"].sum() / counts["fixed"].sum()) == pytest.approx(1.2 / 1.5, rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["image", "cells"])
 def test_images_and_cells_have_a_free_response(shape, observations, events):
     morphology = gj.Gaussian(0.3, 0.2, sigma=0.2, e=0.8, phi=40.0) if shape == "image" else gj.Point(0.3, 0.2)
@@ -133,6 +137,7 @@ def placed(request, observations, events):
     return rows, FoldEngine.init(sources[0], observations, rows, sources[1:]), PLACED[shape]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in CHANGES if kind not in ("pointing", "all")])
 def test_the_brightness_of_a_fixed_source_is_kept(kind, placed, observations):
     rows, engine, morphology = placed
@@ -153,6 +158,7 @@ def test_resolutions_beyond_the_prior_are_those_of_its_end(placed):
     assert float(jnp.max(beyond)) < 2.0 * float(jnp.max(end))
 
 
+@pytest.mark.slow
 def test_gradients_of_a_kept_brightness(placed):
     rows, engine, morphology = placed
 
@@ -164,6 +170,7 @@ def test_gradients_of_a_kept_brightness(placed):
     jax.test_util.check_grads(jax.jit(total), (jnp.asarray(0.03),), 1, modes=("fwd", "rev"), rtol=0.05, eps=1e-2)
 
 
+@pytest.mark.slow
 def test_gradients_of_a_free_response(free):
     rows, engine = free
     start = {name: jnp.asarray(0.3 * MOST.get(name, value) + 0.7 * value) for name, value in NONE.items()}
@@ -186,6 +193,7 @@ def by_hand(observation, response):
     return eqx.tree_at(lambda o: o.response, observation, response)
 
 
+@pytest.mark.slow
 def test_a_fixed_change_is_that_of_the_files(observation, response):
     """Tables of a Gaussian response, made anew with other numbers."""
     (energy, offset), migra = response.effective_area.axes, np.linspace(0.1, 2.2, 421)
@@ -227,6 +235,7 @@ def test_a_fixed_change_is_that_of_the_files(observation, response):
     assert abs(len(simulated) - counts) < 4.0 * counts**0.5
 
 
+@pytest.mark.slow
 def test_the_width_of_every_point_spread_function():
     axes = Axis(np.log([0.1, 10.0])), Axis([0.0, 3.0])
     rad = Axis(np.linspace(0.0, 1.0, 101))
@@ -243,6 +252,7 @@ def test_the_width_of_every_point_spread_function():
         np.testing.assert_allclose(wide.quantile(one, one, 0.6), 1.5 * psf.quantile(one, one, 0.6), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_changed_pointing_moves_all_directions(make_observation):
     """A source appears displaced, by as much as it would be moved; the background stays."""
     plain = make_observation(energy_min=1.0, energy_max=3.0)
@@ -259,6 +269,7 @@ def test_a_response_that_is_one_stays_one(observations):
     assert len(Runs.of(changed_observations(observations, gj.ResponseChange(energy_scale=0.1))).responses) == 1
 
 
+@pytest.mark.slow
 def test_simulated_changes_are_recovered(make_observation):
     runs = [make_observation(energy_min=1.0, energy_max=6.0), make_observation(0.5, energy_min=1.0, energy_max=6.0)]
     truth = {"scale": np.array([0.08, -0.06]), "lon": 0.03}
@@ -279,6 +290,7 @@ def test_simulated_changes_are_recovered(make_observation):
         assert np.all(draws.std(0) < (0.05 if name == "scale" else 0.01)), name
 
 
+@pytest.mark.slow
 def test_predictions_move_with_the_energy_scale(make_observation):
     """Draws with another scale than their median: the counts in a bin are those of events in the moved bin."""
     run = make_observation(energy_min=1.0, energy_max=6.0)
@@ -344,6 +356,7 @@ def test_changes_without_a_meaning(message):
         gj.ResponseChange(**ERRORS[message])
 
 
+@pytest.mark.slow
 def test_what_cannot_be_evaluated_says_what_can(observations, events):
     def model(p):
         source = gj.Source(SPECTRUM, gj.Point(0.3, 0.2))

@@ -48,6 +48,7 @@ def point(near):
     return np.asarray(gj.intensity(source, observation, events), float), float(gj.expected_counts(source, observation))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 def test_free_sizes(name, near, point):
     """The engine of a free shape, at sizes of a prior from 1e-5 deg to more than the point spread function."""
@@ -83,6 +84,7 @@ def test_free_sizes(name, near, point):
     assert np.isfinite(slopes(jnp.asarray(1e-4)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 def test_small_shapes_of_the_direct_engine_are_points(name, near, point):
     observation, events, _ = near
@@ -94,6 +96,7 @@ def test_small_shapes_of_the_direct_engine_are_points(name, near, point):
         np.testing.assert_allclose(found[seen], known[seen], rtol=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["kernel", "fold"])
 @pytest.mark.parametrize("size", [30.0, 60.0])
 def test_the_largest(engine, size, near):
@@ -118,6 +121,7 @@ SPECTRA = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["Point", "Gaussian"])
 def test_free_positions_with_other_spectra_than_at_the_start(shape, near):
     """Engines prepared with one spectrum agree for others with the kernel engine, which needs no spectrum."""
@@ -144,6 +148,7 @@ MOVING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MOVING)
 def test_gradients_in_position_and_size(name, make_observation):
     """Slopes of intensities and counts against finite differences, for a source that crosses the edge of the field."""
@@ -186,6 +191,7 @@ def acceptances(make_observation):
         return nodes, *(Acceptance.init(COUNTED[name](0.5, 0.1, 0.1), observation, nodes) for name in ("Point", "Disk"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTED)
 def test_gradients_of_counts_at_all_sizes(name, acceptances):
     nodes, point, extended = acceptances

@@ -39,6 +39,7 @@ def events(morphology):
     return gj.Events(np.resize([1.1, 2.5], 24), lon, lat)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*SOURCES, "moving"])
 def test_engines_agree_with_direct(name, observation):
     morphology, most = SOURCES.get(name, (MOVING, 1e-2))
@@ -53,6 +54,7 @@ def test_engines_agree_with_direct(name, observation):
         assert found == pytest.approx(counts, rel=3e-3)
 
 
+@pytest.mark.slow
 def test_a_line_sees_one_size(observation):
     """Photons of one energy: the same as a constant shape of that size."""
     line = gj.Line(1.5, 1e-11)
@@ -76,6 +78,7 @@ def test_fold_refuses_what_moves_or_is_elongated(morphology, observation):
         gj.expected_counts(gj.Source(SPECTRUM, morphology), observation, "fold", per_decade=PER_DECADE)
 
 
+@pytest.mark.slow
 def test_excluded_sky_leaves_the_counts(make_observation):
     grid = Grid(0.3, 0.2, 0.05, 0.3)
     excluded = jnp.ones((grid.size, grid.size), bool)
@@ -87,6 +90,7 @@ def test_excluded_sky_leaves_the_counts(make_observation):
     assert counts[1] == pytest.approx(counts[0], rel=2e-2)  # the direct engine smooths the rim of the hole
 
 
+@pytest.mark.slow
 def test_gradients_in_size_and_slope(make_observation):
     observation = make_observation(energy_min=1.0, energy_max=3.0, offset_max=0.9)
     rng = np.random.default_rng(1)
@@ -114,6 +118,7 @@ def test_gradients_in_size_and_slope(make_observation):
     assert np.all(np.abs(found - numeric) < 1e-4 * np.abs(numeric).max(1, keepdims=True)), (found, numeric)
 
 
+@pytest.mark.slow
 def test_the_truth_is_recovered(make_observation):
     """Size at 1 TeV and its slope from simulated events; their cells see the same."""
     run = make_observation(energy_min=1.0, energy_max=4.0, offset_max=1.2)

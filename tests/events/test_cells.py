@@ -47,6 +47,7 @@ def random_events(size, observations, seed=0):
     return gj.Events(energy, lon, lat, number.astype(int))
 
 
+@pytest.mark.slow
 @settings(max_examples=5, deadline=None, derandomize=True)
 @given(per_decade=st.floats(5, 40), pixel=st.floats(0.05, 0.6), seed=st.integers(0, 9))
 def test_every_event_is_counted_in_the_cell_that_holds_it(observations, per_decade, pixel, seed):
@@ -109,6 +110,7 @@ SOURCES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SOURCES)
 def test_cells_add_up_to_the_expected_counts(make_observation, name):
     """Means over all cells times their volumes are the integral over the selection."""
@@ -122,6 +124,7 @@ def test_cells_add_up_to_the_expected_counts(make_observation, name):
     assert total == pytest.approx(float(engine.expected_counts(source).sum()), rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["kernel", "fold", "direct"])
 def test_engines_average_over_cells(make_observation, name):
     """Against the intensity of single events at random places in a cell."""
@@ -168,6 +171,7 @@ def loss(observations, options):
     return events, gj.compression_loss(model, PRIORS, observations, events, TRUTH, subsample=3000, **options)
 
 
+@pytest.mark.slow
 def test_little_is_lost(loss):
     _, found = loss
     assert found.names == ("fraction", "index") and found.events == 3000 and 1000 < found.cells < 3000
@@ -176,6 +180,7 @@ def test_little_is_lost(loss):
     np.testing.assert_allclose(np.diag(found.information_compressed / found.information), 1.0, atol=0.05)
 
 
+@pytest.mark.slow
 def test_wide_cells_leave_estimates_without_bias(observations, loss, options):
     """Cells of the largest width: estimates from single events and from cells agree within the lost information."""
     events, _ = loss
@@ -244,6 +249,7 @@ def test_simulated_cells_are_those_of_simulated_events(observations):
         gj.simulate_cells(jax.random.key(3), model(TRUTH), observations, binning, events=0, progress=False)
 
 
+@pytest.mark.slow
 def test_bad_input(observations, loss):
     events, _ = loss
     for options in ({"pixel": 0.0}, {"energy_per_decade": -1.0}):

@@ -97,6 +97,7 @@ def test_tables_without_events_stay_zero():
     np.testing.assert_array_equal(call(psf, "density", 0.1, 1.0, jnp.array([0.0, 0.1, 0.5])), 0.0)
 
 
+@pytest.mark.slow
 @NAMES
 @pytest.mark.parametrize("method", ["density", "containment", "quantile"])
 def test_gradients(name, method):
@@ -117,6 +118,7 @@ def test_gradients(name, method):
         np.testing.assert_allclose(jax.jit(jax.hessian(function))(place), curved, rtol=1e-3, atol=1e-4 * scale)
 
 
+@pytest.mark.slow
 @NAMES
 def test_quantiles_at_the_ends(name):
     psf, _ = PSFS[name]

@@ -69,6 +69,7 @@ def numbers(model, priors, runs):
     return simulated, made, value, gradient, fitted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fixed", "round", "elongated"])
 def test_programs_do_not_know_the_number_of_runs(response, kind):
     def model(p):

@@ -101,6 +101,7 @@ def counts(acceptance, source, nodes):
     return acceptance(source.morphology, nodes) @ nodes.flux(source.spectrum)
 
 
+@pytest.mark.slow
 def test_expected_counts_against_gammapy(functions, write, tmp_path):
     names = {"aeff": "aeff", "edisp": "edisp", "psf": "psf_3gauss"}
     pointing = FixedPointingInfo(fixed_icrs=SkyCoord(0.0, 0.0, unit="deg", frame="galactic").icrs)

@@ -191,6 +191,7 @@ def posterior_of(case, datasets):
     return gj.Posterior(model, priors, gj.io.from_gammapy_datasets(datasets))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_likelihood_is_that_of_gammapy(case, request, gammapy_data):
     make, _, scales = CASES[case]

@@ -108,6 +108,7 @@ def shapes(center, size, angle):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", list(shapes(SkyCoord(0, 0, unit="deg"), 1 * u.deg, 0 * u.deg)))
 @pytest.mark.parametrize("place", ["centre", "edge", "quarter", "antipode"])
 @pytest.mark.parametrize("pointing", list(POINTINGS))

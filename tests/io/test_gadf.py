@@ -136,6 +136,7 @@ def rewrite(path, hdu, start=None, stop=None, **keywords):
         fits.HDUList([table if one.name == hdu else one for one in hdus]).writeto(path, overwrite=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "stop", "on_time"),
     [
@@ -195,6 +196,7 @@ HEADERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hdu", "keywords", "error", "warning"), HEADERS)
 def test_headers_of_events(hdu, keywords, error, warning, store):
     """Each works as without the change, or is one line with file, HDU, keyword and what would be right."""

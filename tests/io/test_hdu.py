@@ -124,6 +124,7 @@ FINE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_faults_are_one_line(fault, make_hdu):
     for name, column in COLUMNS:

@@ -30,6 +30,7 @@ def posterior(observations):
         yield gj.Posterior(model, PRIORS, observations, events, progress=False)
 
 
+@pytest.mark.slow
 def test_a_fit_of_gammapy_is_ours(posterior):
     dataset = gj.io.to_gammapy_dataset(posterior)
     assert dataset.models.parameters.names == ["flux", "index", "norm_0", "norm_1"]

@@ -66,6 +66,7 @@ def plugin(posterior):
     return gj.io.to_threeml_plugin(posterior, "hess", parameters=IN_THE_MODEL, nuisance=["norm"])
 
 
+@pytest.mark.slow
 def test_a_fit_of_the_plugin_is_ours(posterior, plugin):
     """By a minimiser that sets the values of the model, as 3ML does with nuisance parameters as external ones."""
     assert list(plugin.nuisance_parameters) == ["hess_norm_0", "hess_norm_1"]

@@ -96,6 +96,7 @@ def test_fit_of_two_terms(pair):
 
 
 # k-hat of svi is that of the tail of nearly equal weights
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:the fitted distribution misses part of the posterior")
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_samplers_of_two_terms(name, pair):
@@ -269,6 +270,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 def test_shapes_in_pixels(name):
     """Photons are kept, their mean place is the source's, and fixed, free and differentiated places agree."""

@@ -205,6 +205,7 @@ def test_cells_do_not_hide_a_signal():
     assert abs(best[0][0] - best[1][0]) < 0.4 * best[0][1]
 
 
+@pytest.mark.slow
 def test_programs_do_not_know_the_number_of_runs(caplog):
     """The same rows in 2 and in 20 runs: nothing but arrays differs, and no program is compiled for a run."""
     compiled = []
@@ -335,6 +336,7 @@ def posterior(runs):
     return gj.Posterior(model, priors, [term], progress=False)
 
 
+@pytest.mark.slow
 def test_samplers_agree(posterior):
     """`fit`, `nuts` and `nested` on one posterior; the last two agree in mean and width."""
     fit = gj.fit(posterior, progress=False)
@@ -359,6 +361,7 @@ def test_terms_add_up(posterior, runs):
     assert eqx.tree_equal(both.terms[0].kernel, term.kernel)
 
 
+@pytest.mark.slow
 def test_simulated_streams_are_those_of_the_likelihood(runs, terms):
     """Counts of many runs against expected ones, and mean logarithms of energies against integrals of the rates."""
     p = {**POINT, "amplitude": jnp.asarray(80.0), "b": POINT["b"] + 4.0}

@@ -110,6 +110,7 @@ def posterior(model, priors, observation, **options):
     return gj.Posterior(model, priors, observation, events, per_decade=10.0, **options)
 
 
+@pytest.mark.slow
 def test_parameters_that_ends_of_priors_do_not_show_are_seen(observation):
     """The angle and the product are the same at the centre and at both ends of each prior."""
 
@@ -130,6 +131,7 @@ def test_parameters_that_ends_of_priors_do_not_show_are_seen(observation):
         assert min(abs(np.diff(values))) > 0.1
 
 
+@pytest.mark.slow
 def test_a_narrow_window_changes_counts_and_intensities_together(observation):
     def model(p):
         index = jnp.where((p["t"] > 0.05) & (p["t"] < 0.15), 3.5, 2.0)

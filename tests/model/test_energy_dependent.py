@@ -49,6 +49,7 @@ def test_many_energies_are_one_after_the_other():
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [gj.Gaussian(83.6, 22.0, 0.2), gj.Disk(83.6, 22.0, 0.2), gj.Shell(83.6, 22.0, 0.2, 0.1)]
 )

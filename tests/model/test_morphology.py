@@ -69,6 +69,7 @@ def cumulative(morphology, edges):
     return np.concatenate([[0.0], np.cumsum(rings.sum(1))])
 
 
+@pytest.mark.slow
 @NAMES
 def test_brightness_integrates_to_one_and_samples_follow_it(name):
     morphology, edges, tolerance = RADIAL[name]
@@ -152,6 +153,7 @@ FREE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FREE)
 def test_gradients_in_every_parameter(name):
     with jax.enable_x64(True):

@@ -11,6 +11,7 @@ from gammajax.model.priors import centre, check_priors, cube_size, extremes, fro
 U = np.random.default_rng(4).uniform(size=(2000, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("prior", "expected"),
     [
@@ -129,6 +130,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_gradients_of_transform_and_density(name):
     """In the unit cube and in the numbers of the prior, first and second, against finite differences."""
@@ -162,6 +164,7 @@ def test_gradients_of_transform_and_density(name):
         np.testing.assert_allclose(jax.jit(jax.hessian(of_cube))(place[:size]), curved, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_transforms_at_the_ends_have_no_undefined_gradient(name):
     make, numbers = FAMILIES[name]

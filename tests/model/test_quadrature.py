@@ -85,6 +85,7 @@ def check(value, expected):
         np.testing.assert_allclose(row[seen], at_width[seen], rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROUND)
 def test_round_shapes_against_radial_quadrature(name):
     morphology, brightness, rims = ROUND[name]

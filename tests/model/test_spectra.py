@@ -103,6 +103,7 @@ def host(spectrum, fine):
     return (values * half[:, None] * weights).sum(1)
 
 
+@pytest.mark.slow
 @NAMES
 def test_integral_of_the_flux(name):
     spectrum, tolerance = SPECTRA[name]
@@ -185,6 +186,7 @@ def check_gradients(spectrum, tolerance=1e-6, step=1e-6):
         assert float(values[n][index]) == pytest.approx(expected, rel=tolerance, abs=rounding), (n, index)
 
 
+@pytest.mark.slow
 @NAMES
 def test_gradient_in_every_parameter(name):
     with jax.enable_x64(True):
@@ -343,6 +345,7 @@ def test_absorption_against_gammapy():
     np.testing.assert_allclose(evaluate(ABSORPTION, jnp.asarray(energy)), expected, rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_fine_bins_of_an_absorbed_spectrum():
     # 400 bins per decade, as the profile of a line
     edges = np.geomspace(0.1, 30.0, 991)

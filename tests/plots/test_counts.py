@@ -43,6 +43,7 @@ def result():
     return Result.from_samples(samples, method="test")
 
 
+@pytest.mark.slow
 def test_predicted_counts(posterior):
     # bins over the whole selection hold all counts: 1000 by the weights; shapes against a fresh simulation
     draws = {"index": np.array([2.2, 2.8, 2.8]), "fraction": np.array([0.2, 0.3, 0.4])}
@@ -167,6 +168,7 @@ def even_cells(binning):
     return gj.Cells(binning, observation.astype(np.int32), cell.astype(np.int32), count), layers * density
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pixel", [None, 0.15, 0.36])
 @pytest.mark.parametrize(
     ("lon", "lat", "radius"), [(0.0, 0.0, 1.0), (359.9, 60.0, 0.4), (10.0, -80.0, 1.5), (0.0, 0.0, 0.2)]

@@ -276,6 +276,7 @@ def pyplot_untouched():
     assert plt.get_fignums() == [] and dict(plt.rcParams) == settings
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_plot_draws_where_it_is_told(name, observation, posterior, pyplot_untouched):
     draw, place, *_ = PLOTS[name]
@@ -291,6 +292,7 @@ def test_a_plot_draws_where_it_is_told(name, observation, posterior, pyplot_unto
     assert figure.axes and faults(figure) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_plot_alone_can_be_read(name, observation, posterior):
     draw, place, *_ = PLOTS[name]
@@ -320,6 +322,7 @@ PURE += ("(data - model)", "(point - fit)", "reconstructed / true", "$2\\,", "ln
 PURE += ("probability per", "events per", "events", "value", "number of", "model")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PLOTS)
 def test_axes_have_units(name, observation, posterior):
     draw, place, *_ = PLOTS[name]
@@ -334,6 +337,7 @@ def test_axes_have_units(name, observation, posterior):
 ASKED = {ENERGY: ("GeV", 1e-3), FLUX: ("erg", 0.62415091), ANGLE: ("arcmin", 1.0 / 60.0), TIME: ("h", 1.0 / 24.0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "unit"), [(name, unit) for name in PLOTS for unit in PLOTS[name][2]])
 def test_units_can_be_chosen(name, unit, observation, posterior):
     draw, place, *_ = PLOTS[name]

@@ -123,6 +123,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Creating legend with loc")  # of a busy machine
 @pytest.mark.parametrize("name", FIGURES)
 def test_a_figure_can_be_read(name, observation):

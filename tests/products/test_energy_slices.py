@@ -60,6 +60,7 @@ def slice_by_hand(posterior, best, make_observation, low, high):
     return gj.Posterior(scaled, priors, narrow, gj.Events(*columns), **OPTIONS)
 
 
+@pytest.mark.slow
 def test_a_slice_is_a_fit_of_its_events(posterior, best, points, make_observation):
     """Of both runs, with the background free."""
     by_hand = slice_by_hand(posterior, best, make_observation, *EDGES[1:3])
@@ -73,6 +74,7 @@ def test_a_slice_is_a_fit_of_its_events(posterior, best, points, make_observatio
     assert points.npred[1] == pytest.approx(float(counts["nebula"].sum()), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_fixed_backgrounds_leave_a_sum_over_events(posterior, best, make_observation):
     """Of ln L = -n S + Sum ln(n s_k + b_k): maximum, error and TS of a slice, by intensities of each component."""
     points = gj.flux_points(
@@ -131,6 +133,7 @@ def test_files_and_gammapy(points, tmp_path):
     np.testing.assert_allclose(limits.norm_ul.data.ravel(), points.norm_ul, rtol=0.01)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_sliced_is_refused_in_one_line(runs, posterior, best):
     def given(posterior=posterior, edges=EDGES, energy="reconstructed"):
         return gj.flux_points(posterior, "sources/nebula", edges, energy=energy, best=best, progress=False)

@@ -65,6 +65,7 @@ def good(runs, checked):
     return checked(gj.simulate(jax.random.key(1), mixture(usual()), runs))
 
 
+@pytest.mark.slow
 def test_no_fault(good):
     posterior, _, found = good
     assert found.p_value > 0.02 and found.worst_p_value > 0.02
@@ -120,6 +121,7 @@ FOUND_BY = {  # the quantity that shows a fault
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FOUND_BY)
 def test_a_planted_fault_is_found(name, runs, checked):
     quantity = FOUND_BY[name]
@@ -142,6 +144,7 @@ def test_figures_and_files(good, tmp_path):
     assert "CheckedQuantity energy" in str(found["energy"])
 
 
+@pytest.mark.slow
 def test_draws_of_a_result_and_cells(good, runs, engine):
     """Cells have fewer quantities, and much the same p-values as their events."""
     posterior, best, found = good
@@ -158,6 +161,7 @@ def test_draws_of_a_result_and_cells(good, runs, engine):
     assert other.maps[0].counts.sum() == pytest.approx(posterior.total, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_several_data_sets_share_the_fit(good, runs):
     posterior, _, _ = good
     events = replicates.observed(posterior.terms[0])

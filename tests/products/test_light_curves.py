@@ -97,6 +97,7 @@ def test_means_are_integrals_over_the_good_time(name, runs):
     np.testing.assert_allclose(rows / rows[0], function(day) / function(day)[0], rtol=2e-3)
 
 
+@pytest.mark.slow
 def test_expected_counts_follow_the_factor(posterior, runs, flaring):
     steady = posterior.expected_counts({"flux": jnp.asarray(1.0), "norm": jnp.asarray(1.0)})
     other = gj.Posterior(lambda p: model(p, FLARE), PRIORS, runs, flaring, **OPTIONS)
@@ -154,6 +155,7 @@ def test_a_phase_curve_is_recovered(runs):
         assert abs(float(found.parameters[name]) - value) < 4.0 * float(found.standard_deviations[name])
 
 
+@pytest.mark.slow
 def test_light_curve_in_runs_nights_and_bins(posterior, best, runs, flaring):
     curve = gj.light_curve(posterior, "nebula", best=best, progress=False)
     assert curve.labels == ("run 0", "run 1", "run 2", "run 3") and curve.messages == ()
@@ -200,6 +202,7 @@ def test_a_constant_source_is_constant_also_in_cells(runs):
         gj.light_curve(cells, "nebula", [DAY, DAY + 1.0, DAY + 2.0], progress=False)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_is_refused_in_one_line(posterior, best, runs, flaring):
     def curve(component="nebula", edges="runs"):
         return gj.light_curve(posterior, component, edges, best=best, progress=False)

@@ -81,6 +81,7 @@ def test_more_masses_compile_nothing(poisson):
     assert not TRACED
 
 
+@pytest.mark.slow
 def test_a_free_background_is_profiled(make_toy):
     priors = {"scale": dist.LogUniform(1e-3, 1e3), "mass": dist.Uniform(0.0, 1e4), "background": dist.Uniform(1.0, 1e3)}
     toy = make_toy(unknown, priors, {"scale": 1.0, "mass": 1.0, "background": 50.0}, [80.0, 300.0])
@@ -309,6 +310,7 @@ def both(runs, cells):
     return gj.limits(posterior, scale="scale", **options)
 
 
+@pytest.mark.slow
 def test_halves_of_the_data_combine_to_the_whole(runs, cells, both):
     halves = [
         gj.limits(
@@ -339,6 +341,7 @@ def expected(runs, cells):
     return gj.limits(posterior, expected=jax.random.key(2), points=10_000, target="Segue1", instrument="A", **options)
 
 
+@pytest.mark.slow
 def test_expected_limits_are_those_of_gj_sensitivity(runs, cells, expected):
     def of_b(p):
         return model({**p, "ratios": jnp.array([1.0, 0.0])})

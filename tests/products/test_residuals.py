@@ -35,6 +35,7 @@ def maps(fitted):
     return gj.residual_maps(posterior, best, step=0.05, radius=0.2, progress=False)
 
 
+@pytest.mark.slow
 def test_maps(maps, fitted):
     run, events, posterior, best = fitted
     assert maps.counts.sum() == len(events)

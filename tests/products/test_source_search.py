@@ -50,6 +50,7 @@ def found(posterior):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [None, 0.1])
 def test_intensities_and_counts_are_those_of_the_fold_engine(runs, events, sigma):
     lon, lat = np.random.default_rng(1).uniform(-0.6, 0.6, (2, 4))
@@ -97,6 +98,7 @@ def test_search_is_the_maximum_of_the_formula():
     assert norm[2] == 0.0 and ts[2] == 0.0  # fewer events than the source would have
 
 
+@pytest.mark.slow
 def test_pixels_are_fits_of_the_posterior(found, runs, events):
     for y, x in ((8, 10), (3, 15)):
         place = float(found.lon[y, x]), float(found.lat[y, x])
@@ -197,6 +199,7 @@ def test_grid_of_one_pixel_is_its_center():
     assert lon == pytest.approx(10.0) and lat == pytest.approx(60.0)
 
 
+@pytest.mark.slow
 def test_excluded_sky_leaves_the_expected_counts(runs, events):
     """Those of the kernel engine, which leaves it out in its own way; nothing is known in its middle."""
     grid = Grid(PLACE[0] - 0.3, PLACE[1], 0.02, 0.25)
@@ -228,6 +231,7 @@ def test_detectable_is_the_closed_form():
     np.testing.assert_allclose(np.sqrt(2.0 * ((counts + b) * np.log1p(counts / b) - counts)), 5.0, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [None, 0.15])
 def test_sensitivity_is_that_of_one_position(runs, sigma):
     found = gj.sensitivity_map(sky(1.0), runs, width=0.4, step=0.2, spectrum=SPECTRUM, sigma=sigma, progress=False)
@@ -256,6 +260,7 @@ def test_sensitivity_is_that_of_one_position(runs, sigma):
     assert found.npred[0, 1] == pytest.approx(expected, rel=0.05)  # of the photons, 2 % are farther away
 
 
+@pytest.mark.slow
 def test_sensitivity_files_figures_and_errors(runs, tmp_path):
     from gammapy.maps import Map as GammapyMap
 

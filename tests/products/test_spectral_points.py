@@ -58,6 +58,7 @@ def by_hand(best, observation, events):
     return gj.Posterior(stepped, priors, observation, events, **OPTIONS)
 
 
+@pytest.mark.slow
 def test_norms_of_a_power_law_are_one(points):
     away = points.norm - 1.0
     assert away @ np.linalg.solve(points.covariance, away) < chi2.ppf(0.999, away.size)
@@ -86,6 +87,7 @@ def test_reference_is_the_best_power_law(points, best, posterior):
     assert np.interp(1.0, points.band_energy, wide) == pytest.approx(error, rel=0.02)
 
 
+@pytest.mark.slow
 def test_covariance_is_the_inverse_of_the_second_derivatives(points, by_hand):
     at = {name: jnp.asarray(norm) for name, norm in zip("abcd", points.norm, strict=True)}
     norm = jnp.asarray(gj.fit(by_hand, initial={**at, "norm": jnp.asarray(1.0)}, progress=False).parameters["norm"])
@@ -100,6 +102,7 @@ def test_covariance_is_the_inverse_of_the_second_derivatives(points, by_hand):
     np.testing.assert_allclose(points.covariance, covariance, atol=0.02 * np.diag(covariance).min())
 
 
+@pytest.mark.slow
 def test_errors_limits_and_tests_are_those_of_a_profile(points, by_hand):
     found = gj.profile(by_hand, "d", progress=False)
     low, high = found.interval()
@@ -125,6 +128,7 @@ def test_cells_give_the_same_points(points, best, observation, events):
     np.testing.assert_allclose(found.norm_err, points.norm_err, rtol=0.05)
 
 
+@pytest.mark.slow
 def test_a_silent_bin_has_a_limit_and_no_lower_error(observation):
     """A spectrum that ends at 2 TeV, above a background, and edges far inside the energies of the events."""
     truth = model(TRUTH)
@@ -140,6 +144,7 @@ def test_a_silent_bin_has_a_limit_and_no_lower_error(observation):
     assert faults(found.plot().figure) == [] and faults(found.plot({"again": found}, energy_power=0).figure) == []
 
 
+@pytest.mark.slow
 def test_positions_and_shapes_stay_free(make_observation):
     def wide(p):
         shape = gj.Gaussian(0.3 + 0.1 * p["east"], 0.1, 0.03)
@@ -221,6 +226,7 @@ def weighted(p):
     return gj.Mixture(nebula=nebula, sky=gj.InstrumentBackground(), weights={"sky": 0.9})
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_is_refused_in_one_line(posterior, best, observation, events, points, tmp_path):
     def given(component="sources/nebula", edges=EDGES, posterior=posterior):
         return gj.flux_points(posterior, component, edges, best=best, progress=False)

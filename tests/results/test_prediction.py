@@ -33,6 +33,7 @@ def posterior(observation):
     return gj.Posterior(model, priors, observation, events)
 
 
+@pytest.mark.slow
 def test_a_posterior_with_a_cube(posterior):
     found = gj.fit(posterior)
     for name, value in TRUTH.items():
@@ -60,6 +61,7 @@ def test_counts_and_where_they_are(posterior, observation):
     assert np.all(np.diff(spread[1][1]) < -0.02)  # a constant morphology would fail
 
 
+@pytest.mark.slow
 def test_counts_of_a_flare(make_observation):
     """The mean flux of a flare, at other parameters than those of the data, is that of the engine."""
     runs = [make_observation(good_time=[[start, start + 0.1]]) for start in (60000.5, 60001.5)]

@@ -21,6 +21,7 @@ def model(p):
     )
 
 
+@pytest.mark.slow
 def test_ranks_of_the_truth_are_uniform(make_observation):
     observation = make_observation(energy_min=1.0, energy_max=4.0, offset_max=1.0)
     engine = {"source": gj.engines.PreparedKernel.init(gj.Point(0.3, 0.2), observation, 15.0)}

@@ -50,6 +50,7 @@ def same(one, two):
     assert one.log_evidence == two.log_evidence and one.calls == two.calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nuts", "smc", "nested", "svi flow", "laplace"])
 def test_a_killed_run_goes_on_to_the_same_result(tmp_path, monkeypatch, name):
     path = tmp_path / "run.checkpoint"
@@ -82,6 +83,7 @@ sample("nuts", checkpoint=path, checkpoint_every=0.0)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM"])
 def test_signals(tmp_path, name):
     path = tmp_path / "run.checkpoint"

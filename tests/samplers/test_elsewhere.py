@@ -69,6 +69,7 @@ def test_grid_holds_the_posterior(truth):
     assert 0.07 < mean[0] < 0.13 and 1.8 < mean[1] < 2.8
 
 
+@pytest.mark.slow
 def test_dynesty(functions, truth):
     dynesty = pytest.importorskip("dynesty", minversion="3")
     log_likelihood, transform = functions

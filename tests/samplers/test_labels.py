@@ -94,6 +94,7 @@ class Model:
         return {name: prior.sample(key) for name, prior in self.priors.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_names_are_those_of_the_model_or_none(case):
     model, prior, expected = CASES[case]

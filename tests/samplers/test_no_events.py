@@ -45,6 +45,7 @@ def test_several_observations_and_exclusions_of_their_centres(make_observation, 
     assert value == pytest.approx(-1.5 * sum(counts), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nuts", "smc", "nested"])
 def test_samplers(name, posterior, counts):
     """The posterior of the flux is exponential, the evidence RATE / (RATE + N) exp(-N_sky)."""

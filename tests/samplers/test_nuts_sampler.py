@@ -17,9 +17,10 @@ def check_moments(values, ess, mean, deviation):
     assert abs(values.std() / deviation - 1.0) < 4.0 / np.sqrt(2.0 * ess)
 
 
-def test_moments_of_a_gaussian(gaussian):
+@pytest.mark.parametrize("start", ["laplace", "pathfinder"])
+def test_moments_of_a_gaussian(start, gaussian):
     toy, mean, covariance = gaussian
-    result = nuts(jax.random.key(1), toy, truths={"size": 0.5}, **SHORT)
+    result = nuts(jax.random.key(1), toy, truths={"size": 0.5}, start=start, **SHORT)
     assert result.messages == []
     table = result.summary()
     assert list(table.index) == ["position[0]", "position[1]", "size"]
@@ -44,6 +45,7 @@ def test_bounded_parameters(on_off):
         check_moments(result.samples[name], ess[name], mean, ((density * grid**2).sum() - mean**2) ** 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [2, 40])
 def test_scales_and_their_number_cost_no_gradients(make_toy, number):
     # widths of a millidegree beside those of hundreds, and a sum that is ten times as wide

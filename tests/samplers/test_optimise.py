@@ -144,6 +144,7 @@ def relative(p, data):
     return data[0] * jnp.log1p(on / data[0]) - on + data[1] * jnp.log1p(off / data[1]) - off
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wide", [False, True])
 def test_a_weak_signal_among_many_events(wide):
     # deficits, zero, and excesses from a hundredth of a standard deviation on, against the exact profile
@@ -230,6 +231,7 @@ SUPPORTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUPPORTS)
 def test_starts_at_the_ends_of_supports(make_toy, name):
     prior, starts = SUPPORTS[name]
@@ -312,6 +314,7 @@ CURVED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("jacobian", [False, True])
 @pytest.mark.parametrize("name", CURVED)

@@ -35,6 +35,7 @@ def make(make_observation):
     return build
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", [False, True])
 @pytest.mark.parametrize("name", MORPHOLOGIES)
 def test_the_working_size_is_that_of_the_compiled_program(name, gradient, make):

@@ -41,6 +41,7 @@ def run(name):
     return method(jax.random.key(5), gaussian_toy()[0], truths={"size": 0.5}, progress=False, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHORT)
 def test_moments_and_evidence_of_a_gaussian(gaussian, name):
     _, mean, covariance = gaussian
@@ -62,6 +63,7 @@ def test_moments_and_evidence_of_a_gaussian(gaussian, name):
     assert result.calls > 0 and result.tree.attrs["seed"] == 5 and result.truths["size"] == 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [gj.laplace, partial(gj.svi, guide="gaussian", steps=200, particles=2)])
 def test_weights_mend_a_wrong_shape(make_toy, method):
     """Three successes and a failure: Beta(4, 2), far from a Gaussian where numbers are not bounded; Z = B(4, 2)."""
@@ -107,6 +109,7 @@ def test_same_key_same_draws(gaussian, name):
     assert run(name).log_evidence == again.log_evidence
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["smc", "nested"])
 def test_size_of_batches_changes_nothing(name):
     # in double precision: slices amplify rounding, which may depend on the batch
@@ -156,6 +159,7 @@ def test_two_peaks(name):
     assert np.mean(result.samples["position"][:, 0] > 0) == pytest.approx(2.0 / 3.0, abs=0.25)
 
 
+@pytest.mark.slow
 def test_a_narrow_peak_within_a_wide_one(make_toy):
     """Half of the mass has a twentieth of the width: proposals for particles in it are seldom accepted."""
 
@@ -187,6 +191,7 @@ def test_no_data_give_the_prior(name):
         assert abs(result.log_evidence[0]) < 4.0 * result.log_evidence[1] + 1e-4
 
 
+@pytest.mark.slow
 def test_bad_runs_are_said(make_toy):
     priors = {"x": dist.Normal(0.0, 1.0), "y": dist.Normal(0.0, 10.0)}
     toy = make_toy(lambda p, _: -0.5 * (p["y"] / jnp.exp(3.0 * p["x"])) ** 2 - 3.0 * p["x"], priors, {"x": 0, "y": 0})

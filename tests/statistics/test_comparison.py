@@ -39,6 +39,7 @@ def exact(posterior):
     return gj.Result.from_samples({"flux": draws}, method="exact"), unit
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_closed_form(alone, events):
     result, posterior, unit = alone
     found = gj.compare({"a": (result, posterior), "b": (result, posterior)}, draws=DRAWS).models["a"]
@@ -62,6 +63,7 @@ def test_scores_are_those_of_the_closed_form(alone, events):
     assert found.bic == pytest.approx(np.log(n) - 2.0 * log_likelihood, abs=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cells", [False, True])
 def test_the_true_model_is_better(cells, observations, events):
     data = events.compress(observations, energy_per_decade=20) if cells else events

@@ -56,6 +56,7 @@ def grid(small):
     return at, width.ravel()[inside]
 
 
+@pytest.mark.slow
 def test_fisher_information_is_the_integral(expected, grid):
     at, width = grid
     (source, sky), (steeper, _), (flatter, _) = at(), at(index=2.05), at(index=1.95)
@@ -142,6 +143,7 @@ def test_fractions_keep_their_sum(small, grid):
     np.testing.assert_allclose(found.covariance, np.array([[1, -1], [-1, 1]]) / information, rtol=0.03)
 
 
+@pytest.mark.slow
 def test_limits_and_discoveries(small, grid):
     at, width = grid
     indices = [2.0, 3.0]
@@ -184,6 +186,7 @@ def test_limits_and_discoveries(small, grid):
     assert axes.get_yscale() == "log" and len(axes.get_legend().get_texts()) == 4
 
 
+@pytest.mark.slow
 def test_sensitivity_with_an_uncertain_j_factor(small, grid):
     from scipy.optimize import brentq, minimize_scalar
 

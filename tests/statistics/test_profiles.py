@@ -189,6 +189,7 @@ def uncertain():
     return toy, fallen
 
 
+@pytest.mark.slow
 def test_profiles_with_constrained_nuisances(uncertain):
     toy, fallen = uncertain
     found = gj.profile(toy, "signal")

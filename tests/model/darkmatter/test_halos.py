@@ -261,6 +261,7 @@ def check_gradients(function, halo):
             assert float(gradient[n]) == pytest.approx(expected, rel=1e-6, abs=max(rounding, 1e-9)), n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in HALOS if name not in ("shallow NFW", "NFW", "Moore", "isothermal")])
 def test_gradient_in_every_parameter(name):
     place = {"lon": 0.3013, "lat": 0.2021}
@@ -268,6 +269,7 @@ def test_gradient_in_every_parameter(name):
     check_gradients(seen, type(halo)(**{f.name: getattr(halo, f.name) for f in fields(halo)} | place))
 
 
+@pytest.mark.slow
 def test_gradient_of_pixels_about_the_cusp():
     check_gradients(pixels, gj.GeneralizedNFW(0.313, 0.187, gamma=1.2))
 
@@ -315,6 +317,7 @@ def test_errors(make, message):
         make()
 
 
+@pytest.mark.slow
 def test_plots():
     import matplotlib.pyplot as plt
 
