@@ -389,6 +389,7 @@ def test_products_are_checked_before_anything_runs(invoke, small, products, mess
     assert answer.exit_code == 2 and message in answer.stderr and answer.stderr.count("\n") == 1, answer.stderr
 
 
+@pytest.mark.slow
 def test_doctor(invoke, monkeypatch, tmp_path):
     monkeypatch.setenv("GAMMAPY_DATA", str(tmp_path / "none"))
     answer = invoke("doctor")

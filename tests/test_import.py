@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import sys
 import jax
@@ -19,6 +21,7 @@ assert jax.config.jax_enable_x64 == before, "importing gammajax changes the prec
 """
 
 
+@pytest.mark.slow
 def test_import_is_light_and_changes_nothing():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

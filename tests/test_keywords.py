@@ -127,6 +127,7 @@ def test_the_table_holds_all_that_take_any_keyword():
     assert takes_any - configuration - printing == set(ANY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ANY)
 @pytest.mark.filterwarnings("ignore::UserWarning")  # unused parameters of the toy models
 def test_an_unknown_keyword_is_an_error_that_names_it(name, observation):

@@ -120,6 +120,7 @@ def test_several_observations_share_events_by_exposure(observation, make_observa
     check_events(drawn, pair)
 
 
+@pytest.mark.slow
 def test_errors(observation, make_observation):
     with pytest.raises(ValueError, match="a total number of events needs a mixture with weights"):
         gj.simulate(key(0), gj.Mixture(a=POINT, b=BACKGROUND), observation, events=10)

@@ -188,6 +188,7 @@ def test_copies(name, posteriors):
         same(jax.jit(again.log_likelihood)(POINT), posterior.log_likelihood(POINT), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes(posteriors):
     posterior, points = posteriors["weighted"], [{**POINT, "share": jnp.asarray(s)} for s in (0.2, 0.4)]
     with joblib.parallel_config("loky", n_jobs=2):

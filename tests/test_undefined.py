@@ -74,6 +74,7 @@ def components():
 COMPONENTS = {name: (make, values) for name, make, values in components()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_numbers_of_components(name):
     make, values = COMPONENTS[name]
@@ -154,6 +155,7 @@ ZEROS = {  # model, priors, points where the likelihood is finite, and where it 
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ZEROS)
 def test_zeros(name, observation):
     model, priors, finite, infinite = ZEROS[name]

@@ -186,6 +186,7 @@ def corrected(part=f"{{numbers: shape, {SHAPE}}}", prior=f"{{prior: correction, 
     return text
 
 
+@pytest.mark.slow
 def test_a_correction_of_the_background():
     config = parse(corrected())
     prior = config.parameters["shape"].distribution()

@@ -248,6 +248,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_does_not_fit_is_one_line(case):
     changes, message = REFUSED[case]
@@ -300,6 +301,7 @@ def test_a_single_data_set_of_regions(old, new, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_smooth_prior_is_about_the_power_law_of_the_off_events():
     data = gj.OnOff(some_runs())
     centre = _centres(parse(REGIONS), [data])["rate"]
@@ -328,6 +330,7 @@ parameters:
 """
 
 
+@pytest.mark.slow
 def test_numbers_by_run():
     config = parse(PER_RUN)
     assert parse(dump(config)) == config

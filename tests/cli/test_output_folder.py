@@ -30,6 +30,7 @@ def held(tmp_path):
     process.communicate()
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_until_the_first_is_gone(held):
     out, process = held
     message = f"{out} is being written by process {process.pid} on .*choose another --out"

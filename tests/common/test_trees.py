@@ -105,6 +105,7 @@ def test_a_file_gives_the_same_posterior(posteriors, kind, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+@pytest.mark.slow
 def test_data_of_gammapy(gammapy_data, tmp_path):
     folder = gammapy_data / "fermi-3fhl-crab"
     (data,) = gj.io.from_gammapy_datasets(folder / "Fermi-LAT-3FHL_data_Fermi-LAT.fits")
@@ -119,6 +120,7 @@ def test_data_of_gammapy(gammapy_data, tmp_path):
     assert again.log_likelihood(p) == posterior.log_likelihood(p)
 
 
+@pytest.mark.slow
 def test_a_sampler_takes_a_loaded_posterior(posteriors, tmp_path):
     posteriors["kernel"].save(tmp_path / "posterior.npz")
     again = gj.load_posterior(tmp_path / "posterior.npz", fixed)

@@ -53,6 +53,7 @@ def test_the_kernel_engine_refuses_a_free_morphology(observations, events, engin
         gj.Posterior(free, FREE, observations, events, engine=engine, **OPTIONS)
 
 
+@pytest.mark.slow
 def test_components_share_the_kernel_of_their_morphology(observations, events):
     def two(p):
         place = gj.Point(0.3, 0.2)
@@ -177,6 +178,7 @@ def elsewhere(p):
     return gj.Mixture(signal=moved, sky=gj.InstrumentBackground(tilt=p["tilt"]), weights={"signal": p["weight"]})
 
 
+@pytest.mark.slow
 def test_a_prepared_kernel_serves_many_lists_of_events(observations, events):
     prepared = PreparedKernel.init(gj.Point(0.3, 0.2), observations, PER_DECADE)
     for some in (events, events[10:50]):

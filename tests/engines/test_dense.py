@@ -52,6 +52,7 @@ def test_marginals_of_gammabayes(name, reference, marginals):
     assert (marginals[name][~seen] < REPRESENTED + 1.0).all()
 
 
+@pytest.mark.slow
 def test_mass_posterior_of_gammabayes(reference, marginals):
     arrays, _ = reference
     # uniform in the fraction of dark matter, and over the nodes of the mass
@@ -173,6 +174,7 @@ def test_the_last_node_holds_beyond_the_range(dense, method):
     np.testing.assert_allclose(value / counts, expected / at, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_gradients(dense, kernel):
     def total(mass, engine):
         return jnp.log(engine.intensity(halo(mass))).sum() - engine.expected_counts(halo(mass)).sum()
@@ -231,6 +233,7 @@ def _over(posterior, grid):
     return value.reshape(jnp.broadcast_shapes(*(a.shape for a in grid.values())))
 
 
+@pytest.mark.slow
 def test_a_free_morphology_is_folded(observation, rows):
     def build(lon):
         return gj.Source(gj.PowerLaw(2.3, 1e-11), gj.Point(lon, -0.1))

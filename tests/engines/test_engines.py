@@ -309,6 +309,7 @@ def test_order_of_events_does_not_matter(engine, values, observation):
     np.testing.assert_allclose(value, values("point", engine)[0][order], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", EXACT)
 def test_intensity_works_under_jit(engine, values, observation):
     made = events("point")

@@ -22,6 +22,7 @@ def test_expected_counts_of_a_field_whose_centre_is_excluded(make_observation):
     assert 0.2 * whole < some < 0.95 * whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "factor", [gj.GaussianFlare(0.55, 0.02, 3.0, reference=60000.0), gj.PerObservation([0.5, 2.0])]
 )

@@ -14,6 +14,7 @@ from gammajax.instrument.runs import Runs
 ENERGY = np.geomspace(0.1, 30.0, 12)[3:9]  # nodes of the response
 
 
+@pytest.mark.slow
 def test_bessel_functions():
     z = np.concatenate([np.linspace(0.0, 5.0, 1234), np.linspace(5.0, 200.0, 5001)])
     bessel = Bessel.upto(200.0)
@@ -79,6 +80,7 @@ def test_gaussians(make_observation, sigma, lon):
     np.testing.assert_allclose(mean[likely], expected[likely], rtol=3e-3)
 
 
+@pytest.mark.slow
 def test_nothing_is_left_far_from_narrow_sources(make_observation, response):
     """The widest point spread function sets the radii, the narrowest one the frequencies."""
     factor = jnp.geomspace(4.0, 0.2, 12)[:, None, None]

@@ -194,6 +194,7 @@ def test_wide_cells_leave_estimates_without_bias(observations, loss, options):
         assert float(fits[1].standard_deviations[name]) == pytest.approx(deviation, rel=0.15)
 
 
+@pytest.mark.slow
 def test_wide_cells_leave_the_tilt_of_the_background_without_bias(observations):
     def tilted(p):
         return gj.Mixture(background=gj.InstrumentBackground(norm=p["norm"], tilt=p["tilt"]))
@@ -207,6 +208,7 @@ def test_wide_cells_leave_the_tilt_of_the_background_without_bias(observations):
     assert float(merged.standard_deviations["tilt"]) == pytest.approx(deviation, rel=0.1)
 
 
+@pytest.mark.slow
 def test_parameters_that_events_cannot_tell_apart_are_refused(observations, loss, options):
     def both(p):
         return model({"index": p["index"], "fraction": p["one"] * p["other"]})
@@ -236,6 +238,7 @@ def test_a_posterior_of_cells_knows_its_events(observations, loss, options):
     )
 
 
+@pytest.mark.slow
 def test_simulated_cells_are_those_of_simulated_events(observations):
     binning = gj.Binning.init(observations, 5.0, 0.4)
     found = gj.simulate_cells(

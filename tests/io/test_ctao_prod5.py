@@ -23,6 +23,7 @@ LOCATION = EarthLocation.from_geodetic(16.5 * u.deg, -23.27 * u.deg, 1835 * u.m)
 TIME = Time(53343.93, format="mjd", scale="tt")
 
 
+@pytest.mark.slow
 def test_import_is_light():
     code = "import sys, gammajax.io; print({'gammapy', 'astropy', 'regions', 'matplotlib'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -62,6 +62,7 @@ def theirs(model, lon, lat):
     return model(lon * u.deg, lat * u.deg, AT[:, None] * u.TeV).to_value(BRIGHTNESS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_there_and_back(name, tmp_path):
     read = gj.io.from_gammapy(MODELS[name], frame="galactic")

@@ -174,6 +174,7 @@ CASES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "change", "message"), CASES)
 def test_faults_are_named(kind, change, message, files, tmp_path):
     path = tmp_path / "edited.fits"

@@ -94,6 +94,7 @@ def expected(model, energy=ENERGY):
     return model(energy * u.TeV).to_value(FLUX)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPECTRA)
 def test_spectra_there_and_back(name):
     model = SkyModel(SPECTRA[name], POINT, name="source")
@@ -369,6 +370,7 @@ def test_priors_keep_to_the_bounds():
     assert ours.notes == ["s.spectral.lambda_ is 0 TeV-1, without scale: give its prior to free it"]
 
 
+@pytest.mark.slow
 def test_a_posterior_of_gammapy_models(make_observation):
     ours = gj.io.from_gammapy(two_sources()[:1], frame="galactic")
     observation = make_observation()

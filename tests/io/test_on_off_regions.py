@@ -92,6 +92,7 @@ def test_full_enclosure_has_the_containment_of_the_region(hess):
     assert run.livetime == pytest.approx(float(observation.livetime))
 
 
+@pytest.mark.slow
 def test_rings_and_excluded_sky(hess):
     """A ring has the background of its solid angle, as the background table weighs it; excluded sky takes its part."""
     options = {"obs_ids": [23523], "target": CRAB, "radius": 0.11, "energy_range": (0.66, 30.0)}

@@ -200,6 +200,7 @@ def draws_of(**scales):
     return gj.Result.from_samples({k: rng.normal(v, 0.05 * v, (2, 10)) for k, v in scales.items()}, method="test")
 
 
+@pytest.mark.slow
 def test_a_row_of_counts_for_each_data_set(observations, events):
     """Events, and ON and OFF: bands of all bins add up to the expected counts; spectra reach over all energies."""
 

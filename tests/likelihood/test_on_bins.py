@@ -10,6 +10,7 @@ EDGES = np.geomspace(LOW, HIGH, 7)
 TRUTH = {"index": 2.5, "amplitude": 2.0, "b": np.linspace(7.0, 2.0, 6)}
 
 
+@pytest.mark.slow
 def test_bins_add_up_to_the_counts_of_the_term():
     runs = [*some_runs(2), *some_runs(1, seed=1)]
     term = gj.OnOff(runs)

@@ -60,6 +60,7 @@ def background_rate(energy):
     return np.exp(BSpline(knots, np.asarray(POINT["b"]), 3)(np.log(energy)))
 
 
+@pytest.mark.slow
 def test_unbinned_likelihood_is_its_definition(runs, terms):
     """Rates, counts and their sum by numpy and scipy."""
     value = 0.0
@@ -112,6 +113,7 @@ def test_cells_agree_with_wstat_where_counts_are_large(prior, scale):
     assert np.abs(difference).max() < 0.03
 
 
+@pytest.mark.slow
 def test_unbinned_agrees_with_wstat_where_counts_are_large():
     """A background whose shape is free, of thousands of events: the curvature in the amplitude is that of wstat."""
     on, off = 6000, 9000
@@ -220,6 +222,7 @@ def test_programs_do_not_know_the_number_of_runs(caplog):
     assert compiled[0] == compiled[1] > 0
 
 
+@pytest.mark.slow
 def test_padding_changes_nothing(runs, terms):
     padded = gj.OnOff(runs, rows=(40, 100))
     assert float(padded.log_likelihood(model(POINT))) == pytest.approx(
@@ -245,6 +248,7 @@ def test_components_of_other_data_are_not_seen(runs):
     )
 
 
+@pytest.mark.slow
 def test_a_norm_for_each_run(runs):
     term = gj.OnOff(runs)
     p, norms = POINT, jnp.array([1.3, 0.6])

@@ -75,6 +75,7 @@ def test_simulated_photons_have_the_size_of_their_energy(observation):
         assert kstest(0.5 * away[some] ** 2 / 0.2**2, "expon").pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_gradients(observation):
     def brightness(p):
         shape = gj.EnergyDependent(gj.Gaussian(p[0], 0.0, p[1]), ENDS, [e ** -p[2] for e in ENDS])

@@ -118,6 +118,7 @@ def test_tree_without_weights_has_the_fractions_of_its_counts():
     assert float(found["sky"]) == pytest.approx(8.0 / 108.0) and float(found["sky/far"]) == pytest.approx(7.0 / 108.0)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=6))
 def test_sticks_are_broken_one_by_one(breaks):

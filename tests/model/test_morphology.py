@@ -92,6 +92,7 @@ ELONGATED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ELONGATED)
 def test_elongated_samples_follow_the_brightness(name):
     # on a polar grid that astropy makes: norm, and second moments along and across the axis
@@ -363,6 +364,7 @@ def ring_brightness(morphology, rad):
     return morphology.brightness(morphology.lon, morphology.lat + rad)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROUND)
 def test_the_brightness_integrates_to_one_at_every_size(name):
     """By panels that end at the breaks of the shape, on the sphere."""

@@ -28,6 +28,7 @@ def test_numbers_are_quantiles(prior, expected):
     assert float(quantile(prior, 0.5)) == pytest.approx(expected.ppf(0.5), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_dirichlet_from_the_cube():
     alpha = np.array([0.7, 2.0, 4.0])
     prior = dist.Dirichlet(jnp.asarray(alpha))

@@ -278,6 +278,7 @@ def nearby(spectrum, per_decade=50.0):
     return (nodes.project @ response) @ flux, flux.sum()
 
 
+@pytest.mark.slow
 def test_counts_of_a_line_follow_its_energy():
     # a response 10 % wide: exp(-x^2 / 2) and its derivatives in ln E
     with jax.enable_x64(True):

@@ -197,6 +197,7 @@ def test_cells_and_their_events_are_the_same_map(posterior):
     assert np.abs(of_cells - of_events).max() < 0.05 * of_events.max()
 
 
+@pytest.mark.slow
 def test_counts_of_fractions_that_add_up_to_one(observation):
     """The medians of Dirichlet draws do not add up to one, and are no weights."""
 

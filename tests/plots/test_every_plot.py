@@ -373,6 +373,7 @@ def test_arguments_have_the_same_names_everywhere(name):
     assert {one for one in arguments if one in UNITS} == set(units)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PLOTS if PLOTS[name][3]])
 def test_names_can_be_chosen(name, observation, posterior):
     draw, place, _, chosen = PLOTS[name]
@@ -451,6 +452,7 @@ def test_a_component_has_its_colour_in_every_plot(observation, posterior):
     assert both["tau, observed"] == bands
 
 
+@pytest.mark.slow
 def test_one_corner_over_another():
     figure = result().plot_corner()
     assert result().plot_corner(figure=figure, color="black") is figure

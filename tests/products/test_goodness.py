@@ -185,6 +185,7 @@ def _alone(events, number):
     return gj.Events(mine.energy, mine.lon, mine.lat)
 
 
+@pytest.mark.slow
 def test_a_mixture_with_weights(runs, engine):
     def fractions(p):
         source = gj.Source(gj.PowerLaw(p["index"], 1e-11), gj.Gaussian(**PLACE))
@@ -256,6 +257,7 @@ def test_the_step_of_a_fit_is_the_projection():
     assert np.cov(half.expected.sum(1), half.counts.sum(1))[0, 1] == pytest.approx(50.0, rel=0.1)
 
 
+@pytest.mark.slow
 def test_the_prior_is_part_of_the_fit(runs):
     """A norm that its prior holds is no free norm: too many events are seen."""
 

@@ -193,6 +193,7 @@ def test_blocks_find_the_flare(posterior, best):
     assert curve.time_min[peak] < DAY + 1.81 < curve.time_max[peak]
 
 
+@pytest.mark.slow
 def test_a_constant_source_is_constant_also_in_cells(runs):
     events = gj.simulate(jax.random.key(5), model({"flux": 1.0, "norm": 1.0}), runs)
     cells = gj.Posterior(model, PRIORS, runs, events.compress(runs, 40.0, 0.05), **OPTIONS)

@@ -117,6 +117,7 @@ def test_pixels_are_fits_of_the_posterior(found, runs, events):
         assert found.ts[y, x] == pytest.approx(float(ts), rel=0.01, abs=0.02)
 
 
+@pytest.mark.slow
 def test_without_a_source_half_of_the_pixels_have_none(runs):
     """TS is zero for one half, and a chi-square of one degree of freedom for the other."""
     events = gj.simulate(jax.random.key(5), gj.Mixture(sky=sky(1.0)), runs)
@@ -135,6 +136,7 @@ def test_the_source_is_found(found):
     assert "TSMap of a point: 20 x 16 pixels" in repr(found)
 
 
+@pytest.mark.slow
 def test_a_gaussian_and_the_sky_outside(posterior):
     wide = gj.ts_map(posterior, width=3.0, step=0.25, sigma=0.05, best={"norm": 1.0}, progress=False)
     assert np.isnan(wide.ts[0, 0]) and np.isfinite(wide.ts[6, 6])

@@ -120,6 +120,7 @@ def test_errors_limits_and_tests_are_those_of_a_profile(points, by_hand):
     )
 
 
+@pytest.mark.slow
 def test_cells_give_the_same_points(points, best, observation, events):
     cells = events.compress([observation], 60.0, 0.03)
     coarse = gj.Posterior(model, PRIORS, observation, cells, **OPTIONS)

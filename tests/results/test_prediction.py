@@ -40,6 +40,7 @@ def test_a_posterior_with_a_cube(posterior):
         assert abs(float(found.parameters[name]) - value) < 4.0 * float(found.standard_deviations[name])
 
 
+@pytest.mark.slow
 def test_counts_and_where_they_are(posterior, observation):
     """Weighted events at another index have the counts and the spread of a fresh simulation, by energy."""
     draws = {"index": np.array([2.8]), "fraction": np.array([0.3])}

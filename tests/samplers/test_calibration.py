@@ -5,6 +5,7 @@ import warnings
 import jax
 import numpy as np
 import numpyro.distributions as dist
+import pytest
 from scipy.stats import binom, kstest
 
 import gammajax as gj

@@ -10,6 +10,7 @@ import gammajax as gj
 from gammajax.samplers import checkpoint, driver
 
 
+@pytest.mark.slow
 def test_slow_likelihoods_have_an_estimate(monkeypatch, capsys, on_off):
     monkeypatch.setattr(driver, "SLOW", 0.0)
     monkeypatch.setattr(driver, "SLOW_LIKELIHOOD", 0.0)

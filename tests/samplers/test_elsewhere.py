@@ -64,6 +64,7 @@ def truth(functions):
     return float(logs.max() + np.log(0.2 * weight.mean())), weight @ x / weight.sum(), logs
 
 
+@pytest.mark.slow
 def test_grid_holds_the_posterior(truth):
     _, mean, _ = truth
     assert 0.07 < mean[0] < 0.13 and 1.8 < mean[1] < 2.8

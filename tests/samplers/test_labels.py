@@ -156,6 +156,7 @@ def test_wrong_labels(labels, message):
         gj.Result.from_samples({"ratios": draws, "mass": draws[..., 0]}, method="test", labels=labels)
 
 
+@pytest.mark.slow
 def test_every_sampler_ends_with_them(observation):
     """All samplers end with `finish`: elements of Dirichlet weights have the names of the components."""
 

@@ -93,6 +93,7 @@ def test_wrong_numbers(on_off):
             nuts(jax.random.key(0), on_off, **{**SHORT, name: 0})
 
 
+@pytest.mark.slow
 def test_events_are_arguments_of_the_compiled_step(on_off):
     def size(toy):
         kernel = _kernel(100, 0.8, 8)

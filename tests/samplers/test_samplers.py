@@ -86,6 +86,7 @@ def test_weights_mend_a_wrong_shape(make_toy, method):
         assert abs(value - np.log(0.05)) < 0.01 < 0.04 < abs(gaussian - np.log(0.05))
 
 
+@pytest.mark.slow
 def test_what_has_no_weights_is_said(make_toy):
     """Nearly all draws of a Gaussian miss a funnel: a message, and an error as large as the uncertainty."""
 

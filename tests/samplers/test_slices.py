@@ -38,6 +38,7 @@ def live():
     return State(jax.vmap(lambda one: make(one, -jnp.inf))(x))
 
 
+@pytest.mark.slow
 def test_new_points_follow_the_prior_above_the_threshold(live):
     count, threshold = 20_000, jnp.asarray(-4.0)
     moved, calls = jax.jit(replace(make, 40, 1000, count))(jax.random.key(0), live, threshold, FACTOR)
@@ -51,6 +52,7 @@ def test_new_points_follow_the_prior_above_the_threshold(live):
     assert kstest(np.interp(y, grid, cumulative / cumulative[-1]), "uniform").pvalue > 0.01
 
 
+@pytest.mark.slow
 def test_size_of_batches_changes_nothing(live):
     # also a batch that does not divide the number of points, and a larger one
     one, *others = (

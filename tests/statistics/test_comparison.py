@@ -102,6 +102,7 @@ def test_evidence_alone():
     assert len(found.plot().axes) == 1
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared(alone, observations, events):
     result, posterior, _ = alone
     with pytest.raises(ValueError, match="at least two models"):

@@ -94,6 +94,7 @@ def test_likelihood_of_the_expectation(expected, make_observation, small):
     assert float(moved.log_reference) == pytest.approx(predicted, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_samplers_take_the_expectation(expected):
     # the expected posterior is near the Gaussian of the expected covariance, the likelihood at its best is one
     result = gj.laplace(jax.random.key(2), expected.asimov, draws=1000, progress=False)
@@ -221,6 +222,7 @@ def test_sensitivity_with_an_uncertain_j_factor(small, grid):
     assert np.all(np.isinf(bare.limits)) and np.all(np.isfinite(bare.discovery))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_forecast(small):
     key = jax.random.key(0)
     with pytest.raises(ValueError, match="the parameters are"):

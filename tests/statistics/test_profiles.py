@@ -84,6 +84,7 @@ def test_on_off_counts_are_li_and_ma(on_off):
     assert not other.at_boundary and other.value == pytest.approx(0.0, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_distribution_at_the_boundary(on_off):
     # without signal TS is zero in half of all cases, else chi-square
     start = {"signal": 20.0, "background": 200.0}
@@ -202,6 +203,7 @@ def test_profiles_with_constrained_nuisances(uncertain):
     assert test.value == pytest.approx(fallen(50.0), rel=2e-3) and test.undefined == ()
 
 
+@pytest.mark.slow
 def test_the_end_of_a_prior_is_no_limit(make_toy):
     # only signal times acceptance is measured: a constraint on the acceptance is needed for the signal
     def product(p, data):

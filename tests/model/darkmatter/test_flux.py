@@ -130,6 +130,7 @@ def test_a_mixture_is_the_sum_of_its_channels():
     np.testing.assert_allclose(whole, eqx.filter_jit(gj.DarkMatter("W", 2.0).integral)(edges), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [-1e-3, 0.0])
 def test_gradient_in_ratios_and_mass(shift):
     # about a node of the table

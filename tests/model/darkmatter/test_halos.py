@@ -69,6 +69,7 @@ def differential(halo, lon, power):
     return (halo.differential_j_factor if power == 2 else halo.differential_d_factor)(lon, jnp.zeros_like(lon))
 
 
+@pytest.mark.slow
 @POWERS
 @NAMES
 def test_along_the_line_of_sight(name, power):
@@ -101,6 +102,7 @@ def _outer(name):
     )
 
 
+@pytest.mark.slow
 @NAMES
 def test_finite_at_the_centre(name):
     halo = HALOS[name][0]
@@ -120,6 +122,7 @@ GAMMAPY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GAMMAPY)
 def test_against_gammapy(name):
     from astropy import units as u
@@ -191,6 +194,7 @@ def test_decay_against_gammapy():
     assert float(value) == pytest.approx((2 * near + far).to_value("GeV cm-2"), rel=1e-2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("halo", "lon", "lat"),
     [

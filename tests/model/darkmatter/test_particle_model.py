@@ -26,6 +26,7 @@ def test_three_dimensions():
     assert float(model().sigma_v(**point)) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_gradients():
     with jax.enable_x64(True):
         table = model()
