@@ -40,7 +40,15 @@ from gammajax.engines.convolution import interpolated_energies, offset_nodes
 from gammajax.engines.energy import EnergyNodes
 from gammajax.instrument.psf import PSF, TablePSF, psf_quantile, psf_radius
 from gammajax.instrument.runs import Runs
-from gammajax.instrument.sky import DEGREE, SQUARE_DEGREE, project, root, separation_on_host, spline_weights
+from gammajax.instrument.sky import (
+    DEGREE,
+    SQUARE_DEGREE,
+    enclosing_cap,
+    project,
+    root,
+    separation_on_host,
+    spline_weights,
+)
 from gammajax.model.morphology import Morphology, Point
 
 OFFSET_STEP, POINT_OFFSET_STEP = 0.25, 0.125  # deg; a source with a size averages over offsets
@@ -657,7 +665,10 @@ class Spreads(NamedTuple):
         energy = np.broadcast_to(energy, (len(runs.responses), np.shape(energy)[-1]))
         radius = max(float(m.radius) for m in morphologies)
         scale = min(float(m.scale) for m in morphologies)
-        lon, lat = (np.array([[float(getattr(m, name))] for m in morphologies]) for name in ("lon", "lat"))
+        # the source may be anywhere between these positions
+        lon, lat, spread = enclosing_cap(
+            *(np.array([float(getattr(m, name)) for m in morphologies]) for name in ("lon", "lat"))
+        )
         away = separation_on_host(lon, lat, runs.lon, runs.lat)
         tops = runs.highest_energy
         inside = np.linspace(0.0, float(runs.offset_max.max()), 5)
@@ -666,8 +677,8 @@ class Spreads(NamedTuple):
         narrow = min(float(psf_quantile(psf, e, o, jnp.full(e.shape, 0.393)).min()) for psf, e, o in probes)
         reach = max(float(psf_radius(psf, e, o).max()) for psf, e, o in probes)
         # photons from farther than this from a pointing are not selected
-        farthest = min(away.max() + radius, float(runs.offset_max.max()) + reach)
-        nearest = min(max(0.0, away.min() - radius), farthest)
+        farthest = min(away.max() + spread + radius, float(runs.offset_max.max()) + reach)
+        nearest = min(max(0.0, away.min() - spread - radius), farthest)
         is_point = isinstance(morphologies[0], Point)
         step = POINT_OFFSET_STEP if is_point else _offset_step([psf for psf, *_ in probes])
         offsets = offset_nodes(nearest, farthest, step)

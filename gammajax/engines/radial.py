@@ -42,7 +42,7 @@ from gammajax.engines.images import GROUP, ImageFold, Images
 from gammajax.engines.placed import SPAN, Placed, first_energies
 from gammajax.engines.rows import Rows
 from gammajax.instrument.runs import Runs
-from gammajax.instrument.sky import displace, separation_on_host
+from gammajax.instrument.sky import displace, enclosing_cap, separation_on_host
 from gammajax.model.morphology import Morphology, Point
 from gammajax.model.response_change import ResponseChange
 
@@ -523,11 +523,14 @@ def groups(morphologies: Sequence[Morphology], runs: Runs) -> list[np.ndarray]:
 
 
 def in_reach(morphologies: Sequence[Morphology], lon, lat, reach: float) -> np.ndarray:
-    """Whether a photon of any of the sources can be reconstructed in these directions [deg]."""
-    near = np.zeros(np.shape(lon), bool)
-    for place in {tuple(float(x) for x in (m.lon, m.lat, m.radius)) for m in morphologies}:
-        near |= separation_on_host(lon, lat, *place[:2]) <= place[2] + reach
-    return near
+    """Whether a photon of a source can be reconstructed in these directions [deg].
+
+    The source may be anywhere between the positions of the `morphologies`, which are few values of a prior.
+    """
+    places = (np.array([float(getattr(m, name)) for m in morphologies]) for name in ("lon", "lat"))
+    *centre, spread = enclosing_cap(*places)
+    radius = max(float(m.radius) for m in morphologies)
+    return separation_on_host(lon, lat, *centre) <= spread + radius + reach
 
 
 def _ends(folded, response, start, band: int, there):

@@ -45,6 +45,12 @@ def mean_direction(lon, lat) -> tuple[float, float]:
     return float(np.degrees(np.arctan2(y, x))), float(np.degrees(np.arctan2(z, np.hypot(x, y))))
 
 
+def enclosing_cap(lon, lat) -> tuple[float, float, float]:
+    """Centre (lon, lat) and radius [deg] of a cap with all directions [deg], on the host."""
+    centre = mean_direction(lon, lat)
+    return *centre, float(np.max(separation_on_host(lon, lat, *centre)))
+
+
 def separation_on_host(lon1, lat1, lon2, lat2) -> Float[np.ndarray, "..."]:
     """Great-circle separation [deg] in double precision, without a device."""
     lon1, lat1, lon2, lat2 = (np.radians(np.asarray(angle, np.float64)) for angle in (lon1, lat1, lon2, lat2))

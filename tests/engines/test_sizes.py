@@ -211,3 +211,25 @@ def test_gradients_of_counts_at_all_sizes(name, acceptances):
             numeric = (np.asarray(ends[0]) - np.asarray(ends[1])) / (2.0 * np.diag(steps))
             within = 5e-3  # the tables of the response are in single precision
             assert np.all(np.abs(slope - numeric) < within * np.abs(numeric).max()), (size, slope, numeric)
+
+
+@pytest.mark.parametrize("shape", ["Point", "Gaussian"])
+@pytest.mark.parametrize("lon", [-1.3, 0.0, 0.71])
+def test_positions_between_those_of_the_prior(shape, lon, make_observation):
+    """A free source is the fixed one anywhere between few values of a wide prior, near the pointing as well."""
+    observation = make_observation(energy_min=1.0, energy_max=2.0, offset_max=2.5)
+
+    def source(lon, lat):
+        return gj.Source(SPECTRUM, gj.Point(lon, lat) if shape == "Point" else gj.Gaussian(lon, lat, 0.1))
+
+    x, y = (part.ravel() for part in np.meshgrid(lon + np.linspace(-0.3, 0.3, 7), np.linspace(-0.3, 0.3, 7)))
+    some = gj.Events(np.full(x.size, 1.4), x, y)
+    rows = Rows.init(some, (observation,), 30.0)
+    corners = [source(2.0 * i, 2.0 * j) for i in (-1, 1) for j in (-1, 1)]
+    free, fixed = (
+        FoldEngine.init(first, (observation,), rows, others)(source(lon, 0.0))
+        for first, others in ((corners[0], corners[1:]), (source(lon, 0.0), []))
+    )
+    expected = np.asarray(fixed.intensity)
+    np.testing.assert_allclose(free.intensity, expected, rtol=0.01, atol=1e-4 * expected.max())
+    assert float(free.counts.sum()) == pytest.approx(float(fixed.counts.sum()), rel=1e-3)
