@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int
 from gammajax.engines.convolution import interpolated_energies
 from gammajax.engines.detector import Detector
 from gammajax.engines.energy import EnergyNodes
-from gammajax.engines.hankel import psf_rings, shape_quadrature
+from gammajax.engines.transforms import psf_rings, shape_quadrature
 from gammajax.instrument.psf import TablePSF
 from gammajax.instrument.runs import Runs
 from gammajax.instrument.sky import DEGREE, separation

@@ -24,20 +24,20 @@ part in theta^2 / 24, 3e-4 at 5 deg.
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Int
 from scipy.ndimage import spline_filter1d
 from scipy.special import jv, roots_legendre
 
 from gammajax.engines.convolution import interpolated_energies, offset_nodes
 from gammajax.engines.energy import EnergyNodes
+from gammajax.engines.interpolation import interpolated, slices
+from gammajax.engines.transforms import Bessel, psf_density, psf_hankel, shape_transforms, sized_transforms
 from gammajax.instrument.psf import PSF, TablePSF, psf_quantile, psf_radius
 from gammajax.instrument.runs import Runs
 from gammajax.instrument.sky import (
@@ -56,9 +56,7 @@ PADDING = 6  # spline nodes beyond the range, enough for end effects to vanish
 STEP = 0.35  # of radii, in widths of the narrowest folded source: cubic interpolation of far tails is good to 0.6 %
 POINT_STEP = 0.15  # the same for a point, whose table needs no transform
 PSF_PER_DECADE = 30.0  # energies of point spread functions that are no tables: tails are good to 0.4 %
-RING_NODES = 400  # quadrature nodes of a point spread function
 PANEL = 16  # least number of quadrature nodes between two breaks of a morphology; five for each cycle of a frequency
-BESSEL_STEP = 0.05
 FLOOR = 1e-12  # deg^-2, no brightness
 # frequencies of a source whose size changes, for each cycle at its radius: cubic interpolation is good to 1e-3
 PER_CYCLE, LEAST_SIZES = 8.0, 32
@@ -67,55 +65,6 @@ TRACE = 1e-8  # part of the maximum below which a brightness does not change wit
 LIKELY = 1e-3  # part of the maximum below which rows do not set the window of offsets
 LOST = 0.1  # of the rounding error of a profile: smaller components are noise
 LEAST = 1e-6  # part of the maximum below which the moments of true directions are noise
-TRANSFORMS = ((0, 0), (1, 1), (2, 0), (2, 2))  # power of rho and order of the Bessel function
-
-
-class Bessel(eqx.Module):
-    """J0, J1 and J2 by their Taylor series to third order about the nearest node, to 1e-8.
-
-    `values`: J0 to J5 at multiples of 0.05, which give all derivatives.
-    """
-
-    values: Float[Array, "node 6"]
-
-    @classmethod
-    def upto(cls, largest: float) -> "Bessel":
-        """Table from zero to the `largest` argument."""
-        z = BESSEL_STEP * np.arange(math.ceil(largest / BESSEL_STEP) + 2)
-        return cls(jnp.asarray(np.stack([jv(n, z) for n in range(6)], axis=-1)))
-
-    def __call__(self, z: Float[Array, "*shape"]) -> tuple[Array, Array, Array]:
-        """The functions at `z`, each of its shape."""
-        return _bessel(z, self.values)
-
-
-@jax.custom_jvp
-def _bessel(z, values):
-    where = jnp.clip(z / BESSEL_STEP, 0.0, values.shape[0] - 1.0)
-    index = jnp.rint(where).astype(jnp.int32)
-    h = BESSEL_STEP * (where - index)
-    j0, j1, j2, j3, j4, j5 = jnp.moveaxis(values[index], -1, 0)
-    # derivatives from 2 J_n' = J_(n-1) - J_(n+1), applied one to three times
-    return (
-        j0 + h * (-j1 + h / 4.0 * (j2 - j0 + h / 6.0 * (3.0 * j1 - j3))),
-        j1 + h / 2.0 * (j0 - j2 + h / 4.0 * (j3 - 3.0 * j1 + h / 6.0 * (4.0 * j2 - 3.0 * j0 - j4))),
-        j2 + h / 2.0 * (j1 - j3 + h / 4.0 * (j0 - 2.0 * j2 + j4 + h / 6.0 * (3.0 * j3 - 4.0 * j1 - j5))),
-    )
-
-
-@_bessel.defjvp
-def _bessel_tangents(primals, tangents):
-    # in closed form: derivatives of the interpolation would take many times as long; the table is no parameter
-    functions = _bessel(*primals)
-    return functions, tuple(slope * tangents[0] for slope in bessel_slopes(primals[0], functions))
-
-
-def bessel_slopes(
-    z: Float[Array, "*shape"], functions: tuple[Array, Array, Array]
-) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"], Float[Array, "*shape"]]:
-    """Derivatives of J0, J1 and J2 from the functions; the last from the recurrence."""
-    j0, j1, j2 = functions
-    return -j1, 0.5 * (j0 - j2), jnp.where(z < 0.1, z * (0.25 - z**2 / 24.0), j1 - 2.0 * j2 / jnp.maximum(z, 0.1))
 
 
 class Radii(eqx.Module):
@@ -235,62 +184,6 @@ class Folded(eqx.Module):
             total = jnp.maximum(hat.sum(2), 1e-6)
             result = ((hat * detected * value).sum(2) * total / jnp.sqrt(jnp.maximum(means, 1e-12))).mean(0)
         return jnp.where(inside, directions.crowding, 0.0)[:, None] * result
-
-
-def slices(table, first, size) -> Array:
-    """Windows of the last dimensions of a table at the indices of all, one for each pair."""
-    whole = tuple(range(table.ndim))
-    single = table.ndim - len(size)
-    numbers = jax.lax.GatherDimensionNumbers(tuple(range(1, len(size) + 1)), whole[:single], whole)
-    return jax.lax.gather(table, jnp.stack(first, axis=-1), numbers, (1,) * single + tuple(size), mode="clip")
-
-
-@partial(jax.custom_jvp, nondiff_argnums=(4,))
-def interpolated(
-    table: Float[Array, "table offset energy radius"],
-    low: Float[Array, "pair energy_tap"],
-    across: Float[Array, "pair radius_tap"],
-    first: tuple[Int[Array, " pair"], ...],
-    window: int,
-) -> list[Float[Array, " pair"]]:
-    """Sums over taps in energy and radius of the parts of a table from `first` on, one for each offset of a window.
-
-    Columns, which are faster than a matrix product for each pair by half, and gradients by two thirds.
-    """
-    return _tapped(slices(table, first, (window, low.shape[1], across.shape[1])), low, across)
-
-
-def _tapped(near, low, across) -> list:
-    low, across = _columns(low), _columns(across)
-    return [
-        sum(b * sum(a * near[:, node, i, j] for i, a in enumerate(low)) for j, b in enumerate(across))
-        for node in range(near.shape[1])
-    ]
-
-
-def _columns(table):
-    """Columns of a table; transposed they are laid side by side, where those of indexing would be padded and added."""
-    return [column[:, 0] for column in jax.lax.split(table, (1,) * table.shape[1], axis=1)]
-
-
-def _interpolated_tangents(window, primals, tangents):
-    table, low, across, first = primals
-    size = (window, low.shape[1], across.shape[1])
-    near = slices(table, first, size)
-    changes = []
-    if not isinstance(tangents[0], SymbolicZero):
-        weight = low[:, :, None] * across[:, None, :]
-        changes.append(_columns((slices(tangents[0], first, size) * weight[:, None]).sum((2, 3))))
-    if not isinstance(tangents[1], SymbolicZero):
-        changes.append(_tapped(near, tangents[1], across))
-    if not isinstance(tangents[2], SymbolicZero):
-        changes.append(_tapped(near, low, tangents[2]))
-    values = _tapped(near, low, across)
-    total = [sum(parts, start=jnp.zeros_like(value)) for value, *parts in zip(values, *changes, strict=True)]
-    return values, total
-
-
-interpolated.defjvp(_interpolated_tangents, symbolic_zeros=True)
 
 
 class Sheet(eqx.Module):
@@ -516,7 +409,7 @@ class PointFold(eqx.Module):
     def init(cls, spreads: "Spreads") -> "PointFold":
         """Tabulate; eager."""
         radii, rad, inverse = spreads.radii(POINT_STEP)
-        tables = [_density(psf, energy, offset, jnp.asarray(rad)) for psf, energy, offset in spreads.psfs]
+        tables = [psf_density(psf, energy, offset, jnp.asarray(rad)) for psf, energy, offset in spreads.psfs]
         psf = [_without_gaps(np.asarray(table, np.float64)) @ inverse * SQUARE_DEGREE for table in tables]
         return cls(jnp.asarray(spreads.offsets), np.float64(spreads.reach), radii, _single(psf), spreads.linear)
 
@@ -666,9 +559,7 @@ class Spreads(NamedTuple):
         radius = max(float(m.radius) for m in morphologies)
         scale = min(float(m.scale) for m in morphologies)
         # the source may be anywhere between these positions
-        lon, lat, spread = enclosing_cap(
-            *(np.array([float(getattr(m, name)) for m in morphologies]) for name in ("lon", "lat"))
-        )
+        lon, lat, spread = positions(morphologies)
         away = separation_on_host(lon, lat, runs.lon, runs.lat)
         tops = runs.highest_energy
         inside = np.linspace(0.0, float(runs.offset_max.max()), 5)
@@ -699,6 +590,11 @@ class Spreads(NamedTuple):
         count = -(-count // 16) * 16
         even = np.abs(np.arange(-PADDING, count))  # profiles are even
         return radii, radii.nodes(count)[even], spline_filter1d(np.eye(even.size), 3, axis=1, mode="mirror")
+
+
+def positions(morphologies: Sequence[Morphology]) -> tuple[float, float, float]:
+    """Centre (lon, lat) and radius [deg] of a cap with all positions of a source, of which these are some."""
+    return enclosing_cap(*(np.array([float(getattr(m, name)) for m in morphologies]) for name in ("lon", "lat")))
 
 
 def _grid(psf, energy, top, offsets) -> tuple[PSF, Array, Array]:
@@ -743,61 +639,6 @@ def _single(table) -> Array:
     return jnp.asarray(np.asarray(table, jnp.zeros(()).dtype))
 
 
-def shape_transforms(
-    morphology: Morphology, k: Float[Array, " k"], bessel: Bessel, order: int
-) -> tuple[Float[Array, " k"], Float[Array, " k"], Float[Array, " k"], Float[Array, " k"]]:
-    """Transforms of S (J0), rho S (J1), rho^2 S (J0) and rho^2 S (J2) by Gauss-Legendre panels between the breaks."""
-    rho, share = shape_quadrature(morphology, order)
-    share = share / share.sum()
-    functions = bessel(2.0 * jnp.pi * rho[:, None] * k)
-    found = [(share * rho**power) @ functions[order] for power, order in TRANSFORMS]
-    return found[0], found[1], found[2], found[3]
-
-
-def sized_transforms(
-    largest: Morphology, size: Float[Array, " energy"], k: Float[Array, " k"], bessel: Bessel, order: int, number: int
-) -> tuple[Float[Array, "energy k"], Float[Array, "energy k"], Float[Array, "energy k"], Float[Array, "energy k"]]:
-    """[`shape_transforms`][] of a shape at sizes from zero to one, in units of the `largest`.
-
-    In the plane they are those of the largest shape at frequencies times the size, here between `number` equal steps by
-    cubic Hermite interpolation, with the exact slopes.
-    """
-    rho, share = shape_quadrature(largest, order)
-    share = share / share.sum()
-    step = k[-1] / (number - 2)
-    z = 2.0 * jnp.pi * rho[:, None] * step * jnp.arange(float(number))
-    functions = bessel(z)
-    slopes_of = bessel_slopes(z, functions)
-    where = size[:, None] * k / step
-    index = jnp.clip(where.astype(jnp.int32), 0, number - 2)
-    f = where - index
-    g = 1.0 - f
-    found = []
-    for power, order in TRANSFORMS:
-        values = (share * rho**power) @ functions[order]
-        slopes = 2.0 * jnp.pi * step * ((share * rho ** (power + 1)) @ slopes_of[order])
-        ends = [part[index + i] for part in (values, slopes) for i in (0, 1)]
-        low, high, low_slope, high_slope = ends
-        between = g**2 * ((1.0 + 2.0 * f) * low + f * low_slope) + f**2 * ((1.0 + 2.0 * g) * high - g * high_slope)
-        found.append(size[:, None] ** power * between)
-    return found[0], found[1], found[2], found[3]
-
-
-def shape_quadrature(
-    morphology: Morphology, order: int, low: Float[Array, ""] | float = 0.0, high: Float[Array, ""] | float = 180.0
-) -> tuple[Float[Array, " node"], Float[Array, " node"]]:
-    """Separations [deg] from the centre of a round source, from `low` to `high`, and the parts of its flux there."""
-    node, weight = (jnp.asarray(a.tolist()) for a in np.polynomial.legendre.leggauss(order))
-    edges = jnp.clip(morphology.breaks, low, high)
-    length = jnp.diff(edges)[:, None]
-    # nodes denser at both ends, where profiles may have vertical rims
-    t = 0.5 * (node + 1.0)
-    rho = (edges[:-1, None] + length * t**2 * (3.0 - 2.0 * t)).ravel()
-    width = (length * 3.0 * t * (1.0 - t) * weight).ravel()
-    there = eqx.tree_at(lambda m: (m.lon, m.lat), morphology, (jnp.zeros_like(rho[0]), jnp.zeros_like(rho[0])))
-    return rho, 2.0 * jnp.pi * DEGREE * there.brightness(rho, jnp.zeros_like(rho)) * jnp.sin(DEGREE * rho) * width
-
-
 def psf_energies(
     runs: Runs, nodes: EnergyNodes, common: bool = False
 ) -> tuple[Float[np.ndarray, "response psf_energy"], Float[np.ndarray, "response energy psf_energy"]]:
@@ -837,30 +678,6 @@ def _stacked(own, count: int, log_energy) -> tuple[np.ndarray, np.ndarray]:
         share[row, below] += np.where(above > below, 1.0 - part, 1.0)
         share[row, above] += np.where(above > below, part, 0.0)
     return energies, shares
-
-
-def psf_hankel(psf: PSF, energy, offset, reach: float, k) -> Float[np.ndarray, "*shape k"]:
-    """Hankel transform of point spread functions, 2 pi Int P(r) J0(2 pi k r) r dr, one at k = 0."""
-    rad, ring = psf_rings(psf, energy, offset, reach)
-    return ring @ jv(0, 2.0 * np.pi * rad[:, None] * k)
-
-
-def psf_rings(psf: PSF, energy, offset, reach: float) -> tuple[np.ndarray, np.ndarray]:
-    """Radii [deg], denser towards zero, and probabilities [*shape, radius] in rings about them; their sum is one."""
-    t, weight = roots_legendre(RING_NODES)
-    t, weight = 0.5 * (t + 1.0), 0.5 * weight
-    rad = reach * t**2
-    density = np.asarray(_density(psf, energy, offset, jnp.asarray(rad)), np.float64)
-    ring = density * (2.0 * np.pi * rad * SQUARE_DEGREE * 2.0 * reach * t * weight)
-    total = ring.sum(-1, keepdims=True)
-    return rad, ring / np.where(total > 0, total, 1.0)
-
-
-@eqx.filter_jit
-def _density(psf, energy, offset, rad):
-    """Point spread function [sr^-1] at all radii, shape [*energy, radius]."""
-    shape = (*energy.shape, rad.size)
-    return psf.density(*(jnp.broadcast_to(a[..., None], shape) for a in (energy, offset)), jnp.broadcast_to(rad, shape))
 
 
 def directions(

@@ -29,7 +29,9 @@ from scipy.interpolate import CubicSpline
 from scipy.special import jv, roots_legendre
 
 from gammajax.engines.convolution import cusp, image_transform
-from gammajax.engines.hankel import Directions, Spreads, distance, hat_values, psf_rings, slices, weighted_sum
+from gammajax.engines.hankel import Directions, Spreads, distance, hat_values, weighted_sum
+from gammajax.engines.interpolation import slices
+from gammajax.engines.transforms import psf_rings
 from gammajax.instrument.runs import Runs
 from gammajax.instrument.sky import (
     SQUARE_DEGREE,

@@ -19,8 +19,9 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gammajax.engines.free_response import lagrange
-from gammajax.engines.hankel import PointFold, RadialFold, directions, slices
+from gammajax.engines.hankel import PointFold, RadialFold, directions
 from gammajax.engines.images import ImageFold
+from gammajax.engines.interpolation import slices
 from gammajax.instrument.runs import Runs
 from gammajax.model.morphology import Morphology
 

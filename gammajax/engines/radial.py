@@ -35,6 +35,7 @@ from gammajax.engines.hankel import (
     Profiles,
     RadialFold,
     directions,
+    positions,
     psf_energies,
     radial_fold,
 )
@@ -42,7 +43,7 @@ from gammajax.engines.images import GROUP, ImageFold, Images
 from gammajax.engines.placed import SPAN, Placed, first_energies
 from gammajax.engines.rows import Rows
 from gammajax.instrument.runs import Runs
-from gammajax.instrument.sky import displace, enclosing_cap, separation_on_host
+from gammajax.instrument.sky import displace, separation_on_host
 from gammajax.model.morphology import Morphology, Point
 from gammajax.model.response_change import ResponseChange
 
@@ -527,8 +528,7 @@ def in_reach(morphologies: Sequence[Morphology], lon, lat, reach: float) -> np.n
 
     The source may be anywhere between the positions of the `morphologies`, which are few values of a prior.
     """
-    places = (np.array([float(getattr(m, name)) for m in morphologies]) for name in ("lon", "lat"))
-    *centre, spread = enclosing_cap(*places)
+    *centre, spread = positions(morphologies)
     radius = max(float(m.radius) for m in morphologies)
     return separation_on_host(lon, lat, *centre) <= spread + radius + reach
 

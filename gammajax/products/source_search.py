@@ -35,7 +35,7 @@ from gammajax.engines.movable import MovableSource
 from gammajax.events.event_list import Events
 from gammajax.instrument.observation import as_tuple
 from gammajax.instrument.psf import psf_quantile
-from gammajax.instrument.sky import Grid, mean_direction, separation_on_host
+from gammajax.instrument.sky import Grid, enclosing_cap, mean_direction, separation_on_host
 from gammajax.model.mixture import Component, Mixture, Source
 from gammajax.model.morphology import Gaussian, Point
 from gammajax.model.spectra import PowerLaw, Spectrum
@@ -482,8 +482,8 @@ def _quadrature(
     width = float(table.radii.step) / (POINT_STEP if is_point else STEP)
     radius = max(_contained(one) for one in observations) + 3.0 * float(source.morphology.scale)
     radius = table.reach if excluded else min(radius, table.reach)
-    middle = mean_direction(lon, lat)
-    near = float(separation_on_host(lon, lat, *middle).max()) + radius
+    *middle, spread = enclosing_cap(lon, lat)
+    near = spread + radius
     parts = []
     for number, one in enumerate(observations):
         if not excluded:

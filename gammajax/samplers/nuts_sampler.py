@@ -29,14 +29,12 @@ R_HAT_MAX, ESS_PER_CHAIN = 1.01, 100
 # a chain that is further below the best chain than this plus the dimension, after half of the warm-up, is in a peak of
 # negligible weight: at most e^-5 of the posterior
 SIDE_PEAK = 5.0
-
-
 # least steps of warm-up for each parameter, for a dense mass matrix: the last covariance comes from two fifths of them
 DENSE = 20
 
 
 class Frame(NamedTuple):
-    """Coordinates z in which the Laplace approximation is a standard normal: x = centre + axes z."""
+    """Coordinates z in which the approximation that chains start from is a standard normal: x = centre + axes z."""
 
     centre: jax.Array
     axes: jax.Array

@@ -5,56 +5,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import jv, jvp
 
 import gammajax as gj
-from gammajax.engines.hankel import COARSE_RADIUS, PADDING, Bessel, RadialFold, interpolated, radial_fold
+from gammajax.engines.hankel import COARSE_RADIUS, PADDING, RadialFold, radial_fold
 from gammajax.instrument.runs import Runs
 
 ENERGY = np.geomspace(0.1, 30.0, 12)[3:9]  # nodes of the response
-
-
-@pytest.mark.slow
-def test_bessel_functions():
-    z = np.concatenate([np.linspace(0.0, 5.0, 1234), np.linspace(5.0, 200.0, 5001)])
-    bessel = Bessel.upto(200.0)
-    small = z < 5.0  # beyond, arguments are rounded
-    for n, values in enumerate(bessel(jnp.asarray(z))):
-        np.testing.assert_allclose(np.asarray(values)[small], jv(n, z[small]), atol=4e-7)
-        np.testing.assert_allclose(values, jv(n, z), atol=2e-5)
-    slopes = jax.jacfwd(lambda z: jnp.stack(bessel(z)).sum(1))(jnp.asarray(z))
-    for n, slope in enumerate(slopes):
-        np.testing.assert_allclose(slope, jvp(n, z), atol=3e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [(1, 1, 2), (3, 4, 4)])
-def test_interpolated_is_the_sum_over_taps(size):
-    random = np.random.default_rng(0)
-    table, low, across = (
-        jnp.asarray(random.normal(size=shape)) for shape in ((2, 5, 6, 7), (20, size[1]), (20, size[2]))
-    )
-    ends = (2, *(n - m + 1 for n, m in zip(table.shape[1:], size, strict=True)))
-    first = tuple(jnp.asarray(random.integers(0, end, 20)) for end in ends)
-
-    def plain(table, low, across):
-        number, *places = first
-        near = [
-            jax.lax.dynamic_slice(table[number[p]], [place[p] for place in places], size) for p in range(low.shape[0])
-        ]
-        return jnp.einsum("poar,pa,pr->op", jnp.stack(near), low, across)
-
-    def ours(table, low, across):
-        return jnp.stack(interpolated(table, low, across, first, size[0]))
-
-    arguments = table, low, across
-    np.testing.assert_allclose(ours(*arguments), plain(*arguments), atol=1e-5)
-    tangents = tuple(jnp.cos(argument) for argument in arguments)
-    for one, other in zip(*(jax.jvp(f, arguments, tangents) for f in (ours, plain)), strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-4)
-    for number in range(3):
-        one, other = (jax.grad(lambda *a, f=f: (f(*a) ** 2).sum(), number)(*arguments) for f in (ours, plain))
-        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 @pytest.mark.slow

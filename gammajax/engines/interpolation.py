@@ -1,0 +1,64 @@
+"""Interpolation in tables: windows about many places at once, and their sums over taps."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+from jaxtyping import Array, Float, Int
+
+
+def slices(table, first, size) -> Array:
+    """Windows of the last dimensions of a table at the indices of all, one for each pair."""
+    whole = tuple(range(table.ndim))
+    single = table.ndim - len(size)
+    numbers = jax.lax.GatherDimensionNumbers(tuple(range(1, len(size) + 1)), whole[:single], whole)
+    return jax.lax.gather(table, jnp.stack(first, axis=-1), numbers, (1,) * single + tuple(size), mode="clip")
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(4,))
+def interpolated(
+    table: Float[Array, "table offset energy radius"],
+    low: Float[Array, "pair energy_tap"],
+    across: Float[Array, "pair radius_tap"],
+    first: tuple[Int[Array, " pair"], ...],
+    window: int,
+) -> list[Float[Array, " pair"]]:
+    """Sums over taps in energy and radius of the parts of a table from `first` on, one for each offset of a window.
+
+    Columns, which are faster than a matrix product for each pair by half, and gradients by two thirds.
+    """
+    return _tapped(slices(table, first, (window, low.shape[1], across.shape[1])), low, across)
+
+
+def _tapped(near, low, across) -> list:
+    low, across = _columns(low), _columns(across)
+    return [
+        sum(b * sum(a * near[:, node, i, j] for i, a in enumerate(low)) for j, b in enumerate(across))
+        for node in range(near.shape[1])
+    ]
+
+
+def _columns(table):
+    """Columns of a table; transposed they are laid side by side, where those of indexing would be padded and added."""
+    return [column[:, 0] for column in jax.lax.split(table, (1,) * table.shape[1], axis=1)]
+
+
+def _interpolated_tangents(window, primals, tangents):
+    table, low, across, first = primals
+    size = (window, low.shape[1], across.shape[1])
+    near = slices(table, first, size)
+    changes = []
+    if not isinstance(tangents[0], SymbolicZero):
+        weight = low[:, :, None] * across[:, None, :]
+        changes.append(_columns((slices(tangents[0], first, size) * weight[:, None]).sum((2, 3))))
+    if not isinstance(tangents[1], SymbolicZero):
+        changes.append(_tapped(near, tangents[1], across))
+    if not isinstance(tangents[2], SymbolicZero):
+        changes.append(_tapped(near, low, tangents[2]))
+    values = _tapped(near, low, across)
+    total = [sum(parts, start=jnp.zeros_like(value)) for value, *parts in zip(values, *changes, strict=True)]
+    return values, total
+
+
+interpolated.defjvp(_interpolated_tangents, symbolic_zeros=True)
