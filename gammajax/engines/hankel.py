@@ -63,7 +63,7 @@ PER_CYCLE, LEAST_SIZES = 8.0, 32
 COARSE_RADIUS = 2  # radii of a sheet in steps of moments, which change slowly
 TRACE = 1e-8  # part of the maximum below which a brightness does not change with offset
 LIKELY = 1e-3  # part of the maximum below which rows do not set the window of offsets
-LOST = 0.1  # of the rounding error of a profile: smaller components are noise
+LOST = 1e-8  # of the norm of a profile: smaller components are left out
 LEAST = 1e-6  # part of the maximum below which the moments of true directions are noise
 
 
@@ -435,7 +435,7 @@ class RadialFold(eqx.Module):
     offsets: Float[Array, " offset"]
     reach: float
     radii: Radii
-    psf: Float[Array, "response offset energy k"]
+    psf: Float[Array, "response offset energy column"]
     parts: Float[Array, "part k"] | None
     k: Float[Array, " k"]
     value: Float[Array, "k radius"]
@@ -449,10 +449,11 @@ class RadialFold(eqx.Module):
     sizes: int = eqx.field(static=True)
 
     @classmethod
-    def init(cls, spreads: "Spreads", panel: float, energy=None) -> "RadialFold":
+    def init(cls, spreads: "Spreads", panel: float, energy=None, compress: bool = False) -> "RadialFold":
         """Transform; eager, in double precision on the host. `panel` [deg]: largest distance between two breaks.
 
-        `energy` [TeV] of the point spread functions, for a source that changes with it.
+        `energy` [TeV] of the point spread functions, for a source that changes with it. `compress`: by principal
+        components where that saves operations. Others are transformed for each energy, with its own source.
         """
         radii, rad, inverse = spreads.radii(STEP)
         reach = spreads.radius + spreads.reach
@@ -469,13 +470,14 @@ class RadialFold(eqx.Module):
         safe = np.maximum(rad, 1e-3 * spreads.width)
         first = jv(1, 2.0 * np.pi * k[:, None] * safe) / safe
         second = jv(2, 2.0 * np.pi * k[:, None] * safe) / safe**2
-        transforms = [psf_hankel(psf, energy, offset, spreads.reach, k) for psf, energy, offset in spreads.psfs]
+        psf = np.stack([_without_gaps(psf_hankel(*grid, spreads.reach, k)) for grid in spreads.psfs])
+        parts = principal_components(psf.reshape(-1, number)) if compress and energy is None else None
         return cls(
             jnp.asarray(spreads.offsets),
             np.float64(spreads.reach),
             radii,
-            _single([_without_gaps(transform) for transform in transforms]),
-            None,
+            _single(psf if parts is None else psf @ parts.T),
+            None if parts is None else _single(parts),
             jnp.asarray(k),
             _single(values),
             _single(first * measure),
@@ -486,26 +488,6 @@ class RadialFold(eqx.Module):
             spreads.linear,
             None if energy is None else jnp.asarray(energy),
             0 if energy is None else math.ceil(PER_CYCLE * highest * spreads.radius) + LEAST_SIZES,
-        )
-
-    def compressed(self) -> "RadialFold":
-        """The same by principal components, for many calls; eager. Some 25 serve hundreds of frequencies.
-
-        Not for a source whose size changes with energy, which has a transform for each.
-        """
-        psf = np.asarray(self.psf, np.float64)
-        rows = psf.reshape(-1, psf.shape[-1])
-        _, strength, parts = np.linalg.svd(np.linalg.qr(rows, mode="r"), full_matrices=False)
-        least = LOST * np.finfo(self.psf.dtype).eps * strength[0] / math.sqrt(len(rows))
-        count = -(-int((strength > least).sum()) // 8) * 8  # equal numbers share compiled functions
-        if self.energy is not None or count > psf.shape[-1] // 2:
-            return self
-        parts = parts[:count]
-        return eqx.tree_at(
-            lambda f: (f.psf, f.parts),
-            self,
-            (_single(psf @ parts.T), _single(parts)),
-            is_leaf=lambda x: x is None,
         )
 
     def __call__(self, morphology: Morphology) -> Profiles:
@@ -611,16 +593,31 @@ def _offset_step(psfs) -> float:
     return 2.0 * OFFSET_STEP if np.allclose(nodes, np.rint(nodes), atol=1e-3) else OFFSET_STEP
 
 
+def principal_components(rows: Float[np.ndarray, "row k"]) -> Float[np.ndarray, "part k"] | None:
+    """Orthonormal functions that make up all rows, to 1e-8 of their norm; None if more than half of the columns."""
+    _, strength, parts = np.linalg.svd(np.linalg.qr(rows, mode="r"), full_matrices=False)
+    # a component of this strength may be all of one row
+    count = int((strength > LOST * strength[0] / math.sqrt(len(rows))).sum())
+    count = -(-count // 8) * 8  # equal numbers share compiled functions
+    return parts[:count] if count <= rows.shape[1] // 2 else None
+
+
 def radial_fold(
-    morphologies: Sequence[Morphology], runs: Runs, energy: Float[np.ndarray, "*response energy"]
+    morphologies: Sequence[Morphology],
+    runs: Runs,
+    energy: Float[np.ndarray, "*response energy"],
+    compress: bool = False,
 ) -> PointFold | RadialFold:
-    """Tables for one round source at several values of its parameters, at true energies [TeV]; eager."""
+    """Tables for one round source at several values of its parameters, at true energies [TeV]; eager.
+
+    `compress`: for many calls, some 25 principal components serve hundreds of frequencies.
+    """
     spreads = Spreads.of(morphologies, runs, energy)
     if isinstance(morphologies[0], Point):
         return PointFold.init(spreads)
     panel = max(float(np.diff(np.asarray(m.breaks)).max()) for m in morphologies)
     if not morphologies[0].is_energy_dependent:
-        return RadialFold.init(spreads, panel)
+        return RadialFold.init(spreads, panel, compress=compress)
     return RadialFold.init(spreads, panel, np.broadcast_to(energy, (len(runs.responses), np.shape(energy)[-1]))[0])
 
 

@@ -238,8 +238,7 @@ class FreeSource(eqx.Module):
         wider = several_widths(runs, changes, free) if free else runs
         energies, share = psf_energies(wider, nodes, common=morphologies[0].is_energy_dependent)
         if all(morphology.is_round for morphology in morphologies):
-            fold = radial_fold(morphologies, wider, energies)
-            fold = fold.compressed() if isinstance(fold, RadialFold) else fold
+            fold = radial_fold(morphologies, wider, energies, compress=True)
         else:
             fold = ImageFold.init(morphologies, wider, energies)
         share = share[:: len(wider.responses) // len(runs.responses)]

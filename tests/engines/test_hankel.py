@@ -50,14 +50,18 @@ def test_nothing_is_left_far_from_narrow_sources(make_observation, response):
     assert coefficients[PADDING:][far].max() < 1e-6 * coefficients.max()
 
 
-@pytest.mark.slow
-def test_few_components_make_up_all_transforms(make_observation):
-    """Folds of any size are the same by the components as by the transforms themselves."""
+@pytest.mark.parametrize("responses", [1, 40])
+def test_few_components_make_up_all_transforms(make_observation, response, responses):
+    """Folds of any size are the same by the components as by the transforms themselves, for any number of responses."""
     prior = [gj.Gaussian(0.4, 0.0, sigma) for sigma in (0.02, 0.3)]
-    whole = radial_fold(prior, Runs.of((make_observation(),)), ENERGY)
-    assert isinstance(whole, RadialFold)
-    few = whole.compressed()
-    assert few.parts is not None and few.parts.shape[0] < whole.k.size / 4
+    several = [
+        eqx.tree_at(lambda r: r.psf.widths.values, response, replace_fn=lambda width, factor=factor: width * factor)
+        for factor in np.geomspace(1.0, 1.1, responses)
+    ]
+    runs = Runs.of(tuple(eqx.tree_at(lambda o: o.response, make_observation(), each) for each in several))
+    whole, few = (radial_fold(prior, runs, ENERGY, compress=compress) for compress in (False, True))
+    assert isinstance(whole, RadialFold) and isinstance(few, RadialFold)
+    assert few.parts is not None and few.parts.shape[0] < whole.k.size / 3
     for shape in (gj.Gaussian(0.4, 0.0, 0.05), gj.Disk(0.4, 0.0, 0.3)):
         tables = ((fold(shape).values, fold(shape).moments) for fold in (few, whole))
         for found, expected in zip(*map(jax.tree.leaves, tables), strict=True):
