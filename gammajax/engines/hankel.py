@@ -535,8 +535,11 @@ class Spreads(NamedTuple):
     core: float
 
     @classmethod
-    def of(cls, morphologies: Sequence[Morphology], runs: Runs, energy) -> "Spreads":
-        """For one source at several values of its parameters; `energy` [TeV] of all responses, or of each."""
+    def of(cls, morphologies: Sequence[Morphology], runs: Runs, energy, moves: float = 0.0) -> "Spreads":
+        """For one source at several values of its parameters; `energy` [TeV] of all responses, or of each.
+
+        `moves` [deg]: of the pointings, in any direction.
+        """
         energy = np.broadcast_to(energy, (len(runs.responses), np.shape(energy)[-1]))
         radius = max(float(m.radius) for m in morphologies)
         scale = min(float(m.scale) for m in morphologies)
@@ -550,6 +553,7 @@ class Spreads(NamedTuple):
         narrow = min(float(psf_quantile(psf, e, o, jnp.full(e.shape, 0.393)).min()) for psf, e, o in probes)
         reach = max(float(psf_radius(psf, e, o).max()) for psf, e, o in probes)
         # photons from farther than this from a pointing are not selected
+        spread = spread + moves
         farthest = min(away.max() + spread + radius, float(runs.offset_max.max()) + reach)
         nearest = min(max(0.0, away.min() - spread - radius), farthest)
         is_point = isinstance(morphologies[0], Point)
@@ -606,13 +610,15 @@ def radial_fold(
     morphologies: Sequence[Morphology],
     runs: Runs,
     energy: Float[np.ndarray, "*response energy"],
+    moves: float = 0.0,
     compress: bool = False,
 ) -> PointFold | RadialFold:
     """Tables for one round source at several values of its parameters, at true energies [TeV]; eager.
 
-    `compress`: for many calls, some 25 principal components serve hundreds of frequencies.
+    `moves` [deg]: of the pointings. `compress`: for many calls, some 25 principal components serve hundreds of
+    frequencies.
     """
-    spreads = Spreads.of(morphologies, runs, energy)
+    spreads = Spreads.of(morphologies, runs, energy, moves)
     if isinstance(morphologies[0], Point):
         return PointFold.init(spreads)
     panel = max(float(np.diff(np.asarray(m.breaks)).max()) for m in morphologies)

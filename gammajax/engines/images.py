@@ -226,9 +226,12 @@ class ImageFold(eqx.Module):
         return 2.0 * self.node_extent / (self.nodes.shape[0] - 1)
 
     @classmethod
-    def init(cls, morphologies: Sequence[Morphology], runs: Runs, energy) -> "ImageFold":
-        """Tabulate for one source at several values of its parameters; eager, in double precision on the host."""
-        spreads = Spreads.of(morphologies, runs, energy)
+    def init(cls, morphologies: Sequence[Morphology], runs: Runs, energy, moves: float = 0.0) -> "ImageFold":
+        """Tabulate for one source at several values of its parameters; eager, in double precision on the host.
+
+        `moves` [deg]: of the pointings.
+        """
+        spreads = Spreads.of(morphologies, runs, energy, moves)
         narrow, width = spreads.narrow, spreads.width
         scale = math.sqrt(max(width**2 - narrow**2, 0.0))
         middle, fields = _fields(runs, spreads.reach)

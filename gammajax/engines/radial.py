@@ -236,15 +236,15 @@ class FreeSource(eqx.Module):
         runs, nodes = rows.runs.some(served), rows.nodes
         changes = [change.select(served) for change in changes]
         wider = several_widths(runs, changes, free) if free else runs
+        moves = max((float(np.hypot(c.pointing_lon, c.pointing_lat).max()) for c in changes), default=0.0)
         energies, share = psf_energies(wider, nodes, common=morphologies[0].is_energy_dependent)
         if all(morphology.is_round for morphology in morphologies):
-            fold = radial_fold(morphologies, wider, energies, compress=True)
+            fold = radial_fold(morphologies, wider, energies, moves, compress=True)
         else:
-            fold = ImageFold.init(morphologies, wider, energies)
+            fold = ImageFold.init(morphologies, wider, energies, moves)
         share = share[:: len(wider.responses) // len(runs.responses)]
         detector = Detector.init(runs, nodes, fold.offsets)
         points = rows.points()
-        moves = max((float(np.hypot(c.pointing_lon, c.pointing_lat).max()) for c in changes), default=0.0)
         near = in_reach(morphologies, points.lon, points.lat, float(fold.reach) + moves).any(1)
         mine, place = rows.share(np.flatnonzero(near & rows.valid & np.isin(rows.observation, served)))
         *_, lon, lat, weight, ends = rows.points(mine)

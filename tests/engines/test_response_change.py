@@ -265,6 +265,22 @@ def test_a_changed_pointing_moves_all_directions(make_observation):
     assert abs(simulated.lon.mean() - 0.26) < 4 * error and abs(simulated.lat.mean() - 0.23) < 4 * error
 
 
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_pointings_across_the_probed_ones(make_observation, sign):
+    """A prior is probed with all moves low and all high; between a source and its pointing they may be opposed."""
+    run = make_observation(energy_min=1.0, energy_max=3.0)
+    away = 0.502 / np.sqrt(2.0)  # just beyond a node of the offsets
+    events = gj.Events([1.2, 1.2, 2.0], [away, away + 0.05, away], [-away, -away, -away - 0.03])
+    place, rows = gj.Point(away, -away), Rows.init(events, (run,), per_decade=20.0)
+
+    def source(lon, lat):
+        return gj.Source(SPECTRUM, place, gj.ResponseChange(pointing_lon=lon, pointing_lat=lat))
+
+    ends = [source(*move) for move in ((0.0, 0.0), (0.06, 0.06), (-0.06, -0.06))]
+    engine = FoldEngine.init(ends[0], (run,), rows, ends[1:])
+    agree(rows, engine, (run,), source(0.06 * sign, -0.06 * sign), 2e-3)
+
+
 def test_a_response_that_is_one_stays_one(observations):
     assert len(Runs.of(changed_observations(observations, gj.ResponseChange(energy_scale=0.1))).responses) == 1
 
