@@ -28,6 +28,7 @@ FINE = 0.03125  # deg, step of the table
 ANGLES = 12  # on half a circle about a source of a degree, in the field
 HERMITE = 16  # points along one axis, for the mean over the distance between nodes
 PANEL = 16  # quadrature nodes between two breaks of such a source
+GAUSSIAN_RADIUS = 6.0  # radius of a Gaussian source in its sigma
 SHAPES_PER_DECADE = 6.0  # energies of a source that changes with energy: means over it change slowly
 
 
@@ -52,7 +53,7 @@ class Exposure(eqx.Module):
         coarse = np.asarray(detector.offsets, np.float64)
         fine = fine_offsets(coarse)
         area = np.asarray(detector.exposure(runs, nodes.energy), np.float64)
-        inside, key = selected_parts(runs, nodes, coarse, reach)
+        inside, key = selected_parts(runs, nodes, coarse, reach, radius)
         hats = fine_hats(coarse)
         table = np.stack([of_run @ hats * inside[k] for of_run, k in zip(area, key, strict=True)])
         dtype = jnp.zeros(()).dtype
@@ -184,13 +185,13 @@ def _smoothing(exposure, offset, weight, unit):
 
 
 def selected_parts(
-    runs: Runs, nodes: EnergyNodes, coarse: Float[np.ndarray, " offset"], reach: float
+    runs: Runs, nodes: EnergyNodes, coarse: Float[np.ndarray, " offset"], reach: float, radius: float
 ) -> tuple[Float[np.ndarray, "kind energy fine"], Int[np.ndarray, " run"]]:
     """V of each kind of run, a response and an `offset_max`, and the kind of every run."""
     columns = np.asarray(runs.response).tolist(), np.asarray(runs.offset_max).tolist()
     keys = list(zip(*columns, strict=True))
     kinds = list(dict.fromkeys(keys))
-    parts = np.stack([selected_part(runs, key, nodes, coarse, reach) for key in kinds])
+    parts = np.stack([selected_part(runs, key, nodes, coarse, reach, radius) for key in kinds])
     return parts, np.array([kinds.index(key) for key in keys])
 
 
@@ -199,9 +200,18 @@ def _finer(coarse) -> int:
 
 
 def selected_part(
-    runs: Runs, key: tuple[int, float], nodes: EnergyNodes, coarse: Float[np.ndarray, " offset"], reach: float
+    runs: Runs,
+    key: tuple[int, float],
+    nodes: EnergyNodes,
+    coarse: Float[np.ndarray, " offset"],
+    reach: float,
+    radius: float,
 ) -> Float[np.ndarray, "energy fine"]:
-    """V of a kind of run (response, `offset_max`) at the fine nodes, interpolated between hats like the intensities."""
+    """V of a kind of run (response, `offset_max`) at the fine nodes, interpolated between hats like the intensities.
+
+    The mean of two point spread functions that are no tables has not all photons: it lacks a part that goes with the
+    square of their relative difference in width. Folded with a source of this `radius` [deg] they differ less.
+    """
     response, offset_max = key
     fine, finer = fine_offsets(coarse), _finer(coarse)
     psf = runs.responses[response].psf
@@ -209,6 +219,9 @@ def selected_part(
     energy, offset = map(jnp.asarray, np.meshgrid(energy, coarse, indexing="ij"))
     rad, ring = psf_rings(psf, energy, offset, reach)
     circle = _circle_inside(fine[:, None], rad, offset_max)
+    width = 0.5 * (ring * rad**2).sum(-1)
+    wider = width + (radius / GAUSSIAN_RADIUS) ** 2
+    kept = (width / np.where(wider > 0, wider, 1.0)) ** 2
     columns = []
     for m in range(coarse.size - 1):
         low, high = np.maximum(ring[:, m], 1e-300), np.maximum(ring[:, m + 1], 1e-300)
@@ -218,6 +231,8 @@ def selected_part(
             between = (1.0 - share) * low + share * high
             if not isinstance(psf, TablePSF):
                 between = np.sqrt(between / ((1.0 - share) / low + share / high))
+                lacking = np.maximum(between.sum(-1, keepdims=True), 0.5)  # or there is none at all
+                between = between * lacking ** (kept[:, m, None] - 1.0)
             columns.append(between @ part)
     return np.stack(columns, axis=-1)
 

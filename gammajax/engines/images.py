@@ -29,7 +29,7 @@ from scipy.interpolate import CubicSpline
 from scipy.special import jv, roots_legendre
 
 from gammajax.engines.convolution import cusp, image_transform
-from gammajax.engines.hankel import Directions, Spreads, distance, hat_values, weighted_sum
+from gammajax.engines.hankel import Directions, Spreads, distance, hat_values, two_offsets, weighted_sum
 from gammajax.engines.interpolation import slices
 from gammajax.engines.transforms import psf_rings
 from gammajax.instrument.runs import Runs
@@ -110,24 +110,28 @@ class ImageSheet(eqx.Module):
             index = (table, first, row if single else row - 1, none)
             return jnp.einsum("pmgb,pg->pmb", slices(self.weight, index, (window, taps.shape[1], basis)), taps)
 
-        def sides(weight):
+        def sides(weight, norm):
             found = jnp.einsum("pmb,pfb->mfp", weight, moments)
-            norm = jnp.einsum("pmb,b->mp", weight, self.unit)
             both = [self._sides(part, norm[m], directions) for m, part in enumerate(found)]
             return [[(part - self.offsets[0]) / step for part in side] for side in zip(*both, strict=True)]
 
         away = distance(*(a - b for a, b in zip(directions.position, directions.pointing, strict=True)))
         nearest = jnp.clip(jnp.rint((away - self.offsets[0]) / step), 0, count - 1).astype(jnp.int32)
-        (low,), _ = jax.lax.stop_gradient(sides(weights(nearest, 1)))
+        one = weights(nearest, 1)
+        (low,), _ = jax.lax.stop_gradient(sides(one, self._norm(one)))
         first = jnp.clip(jnp.floor(low), 0, count - self.window).astype(jnp.int32)
         weight = weights(first, self.window)
+        norm = self._norm(weight)
         value = list(jnp.einsum("pmb,pb->mp", weight, image))
-        hats = hat_values([[part - first for part in side] for side in sides(weight)], self.window)
+        hats = hat_values([[part - first for part in side] for side in sides(weight, norm)], self.window)
         if not self.linear:
-            # the geometric mean of the arithmetic and the harmonic mean replaces the arithmetic one, as in `Folded`;
-            # relative to the largest, powers of the inverse stay in the range of single precision
-            top = jnp.maximum(jax.lax.stop_gradient(jnp.stack(value).max(0)), 1e-30)
-            spread = [jnp.maximum(part / top, LIKE) for part in value]
+            # the geometric mean of the arithmetic and the harmonic mean replaces the arithmetic one, as in `Folded`, of
+            # the folded brightness alone: the response is linear between the nodes. Relative to the largest, powers of
+            # the inverse stay in the range of single precision
+            some = norm > LEAST * norm.max(0)
+            bright = jnp.where(some, jnp.stack(value) / jnp.where(some, norm, 1.0), 0.0)
+            top = jnp.maximum(jax.lax.stop_gradient(bright.max(0)), 1e-30)
+            spread = list(jnp.where(some, jnp.maximum(bright / top, LIKE), 1.0))
             inverse = [1.0 / part for part in spread]
             means = [weighted_sum(hat, spread) * weighted_sum(hat, inverse) for hat in hats]
             hats = [
@@ -136,6 +140,10 @@ class ImageSheet(eqx.Module):
             ]
         factor = jnp.where(inside, 0.5 / SQUARE_DEGREE, 0.0)
         return [factor * (low + high) * part for low, high, part in zip(*hats, value, strict=True)], first
+
+    def _norm(self, weight) -> Float[Array, "node pair"]:
+        """Sums of the weights over true energies, of images whose integral is one."""
+        return jnp.einsum("pmb,b->mp", weight, self.unit)
 
     def _sides(self, moments, norm, directions):
         """Offsets [deg] of true directions, one standard deviation below and above their mean."""
@@ -150,9 +158,7 @@ class ImageSheet(eqx.Module):
             here - mean - there
             for here, mean, there in zip(directions.position, (mean_x, mean_y), directions.pointing, strict=True)
         )
-        # spread across the line to the pointing only adds to the offset
-        away, width = jnp.sqrt(distance(x, y) ** 2 + spread), jnp.sqrt(jnp.maximum(spread, 1e-12))
-        return jnp.abs(away - width), away + width
+        return two_offsets(distance(x, y), spread, spread)
 
 
 class Images(eqx.Module):

@@ -259,10 +259,11 @@ class FreeSource(eqx.Module):
         run = np.searchsorted(served, rows.observation[mine])
         run, position = (np.repeat(column, weight.shape[1]) for column in (run, position))
         response, inside = None, None
+        radius = max(float(m.radius) for m in morphologies)
         if free:
             step = None if rows.edges is not None else ENERGY_STEP
             response = FreeResponse.init(changes, free, detector, nodes, edges, step, coarse)
-            inside = SelectedParts.init(runs, wider, nodes, detector, float(fold.reach))
+            inside = SelectedParts.init(runs, wider, nodes, detector, float(fold.reach), radius)
         detected, coarse = reconstructed(detector, runs, nodes, edges, coarse)
         step = fold.offsets[1] - fold.offsets[0]
         span = max(float(_fold(fold, morphology).span) for morphology in morphologies)
@@ -272,7 +273,7 @@ class FreeSource(eqx.Module):
             pairs = run, lon.ravel(), lat.ravel(), position
             placed = _placed(fold, morphologies[0], runs, pairs, response, changes, detected, share, window, rows.dtype)
             detected = detected.astype(rows.dtype)
-        exposure = Exposure.init(detector, runs, nodes, fold.reach, max(float(m.radius) for m in morphologies))
+        exposure = Exposure.init(detector, runs, nodes, fold.reach, radius)
         if isinstance(fold, ImageFold):
             exposure = exposure.smooth(NODE_WIDTH * fold.node_step)
         return cls(
@@ -402,14 +403,19 @@ class SelectedParts(eqx.Module):
     hats: Float[Array, "offset fine"]
 
     @classmethod
-    def init(cls, runs: Runs, wider: Runs, nodes: EnergyNodes, detector: Detector, reach: float) -> "SelectedParts":
-        """Tabulate; eager. `wider`: the runs with responses of all widths, as in `several_widths`."""
+    def init(
+        cls, runs: Runs, wider: Runs, nodes: EnergyNodes, detector: Detector, reach: float, radius: float
+    ) -> "SelectedParts":
+        """Tabulate; eager. `wider`: the runs with responses of all widths, as in `several_widths`.
+
+        `reach` and `radius` [deg] as in `selected_part`.
+        """
         offsets = np.asarray(detector.offsets, np.float64)
         count = len(wider.responses) // len(runs.responses)
         pairs = list(zip(np.asarray(runs.response).tolist(), np.asarray(runs.offset_max).tolist(), strict=True))
         kinds = list(dict.fromkeys(pairs))
         each = [(response * count + n, offset_max) for response, offset_max in kinds for n in range(count)]
-        parts = np.stack([selected_part(wider, key, nodes, offsets, reach) for key in each])
+        parts = np.stack([selected_part(wider, key, nodes, offsets, reach, radius) for key in each])
         kind = jnp.asarray([kinds.index(pair) for pair in pairs])
         dtype = jnp.zeros(()).dtype
         return cls(jnp.asarray(parts, dtype), kind, jnp.asarray(fine_hats(offsets), dtype))
