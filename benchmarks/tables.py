@@ -43,6 +43,16 @@ ABOUT = {
         "Pulls of a Gaussian source with a power law, 5 % of the events: fraction, index, position and size free. "
         "Target: mean within 0.7, standard deviation 0.7 to 1.3.",
     ),
+    "closure-disk": (
+        "python -m benchmarks.closure --shape disk --events 1000000 --seeds 6",
+        "Pulls of a disk source with a power law, 5 % of the events: fraction, index, position and size free. "
+        "Target: mean within 0.7, standard deviation 0.7 to 1.3.",
+    ),
+    "closure-shell": (
+        "python -m benchmarks.closure --shape shell --events 1000000 --seeds 6",
+        "Pulls of a shell source with a power law, 5 % of the events: fraction, index, position and size free. "
+        "Target: mean within 0.7, standard deviation 0.7 to 1.3.",
+    ),
     "closure-check": (
         "python -m benchmarks.closure --seeds 0",
         "1e5 events, in the standard deviations of the fit: four chains of NUTS against the fit, `exact_*` of the "

@@ -79,6 +79,8 @@ def run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> No
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         posterior = prepared(config, keys[0], progress, shared, timings)
+        if first and checkpoint.exists():
+            terminal.tell(f"going on from {escape(str(checkpoint))}")
         with terminal.step("sampling", timings) as say:
             settings = config.sampler.model_dump(exclude={"method"})
             method = getattr(samplers, config.sampler.method)

@@ -8,6 +8,7 @@ import numpy as np
 
 from gammajax.common.writing import replacing
 from gammajax.events.event_list import Events
+from gammajax.instrument.observation import as_tuple
 from gammajax.io import hdu
 from gammajax.io.files import expand
 from gammajax.io.pointing import separations
@@ -50,7 +51,7 @@ def write_events(path, events: Events, observations, overwrite: bool = False) ->
     """
     from astropy.io import fits
 
-    folder = expand(path)
+    folder, observations = expand(path), as_tuple(observations)
     if events.observation.max(initial=-1) >= len(observations):
         raise ValueError(f"events belong to {events.observation.max() + 1} observations, {len(observations)} are given")
     numbers = _numbers(observations)
@@ -83,11 +84,11 @@ def read_events(path, observations) -> Events:
     >>> import tempfile, gammajax as gj
     >>> run = gj.io.ctao(pointing=(83.6, 22.0), livetime=1800.0, energy_range=(0.1, 50.0))
     >>> folder = tempfile.mkdtemp()
-    >>> gj.io.write_events(folder, gj.Events([0.5, 1.0], [83.6, 83.7], [22.0, 22.1]), [run])
-    >>> gj.io.read_events(folder, [run]).energy.tolist()
+    >>> gj.io.write_events(folder, gj.Events([0.5, 1.0], [83.6, 83.7], [22.0, 22.1]), run)
+    >>> gj.io.read_events(folder, run).energy.tolist()
     [0.5, 1.0]
     """
-    folder, parts = expand(path), []
+    folder, observations, parts = expand(path), as_tuple(observations), []
     for number, (observation, obs_id) in enumerate(zip(observations, _numbers(observations), strict=True)):
         file = folder / f"obs_{obs_id}.fits.gz"
         if not file.is_file():

@@ -39,7 +39,10 @@ SUB_BINS = 16  # of a bin, for products of spectra with edges
 
 
 class Spectrum(eqx.Module):
-    """Interface of all spectra."""
+    """Interface of all spectra.
+
+    `smooth` of a class is false for spectra with edges or lines within a bin; see `integral_with`.
+    """
 
     smooth: ClassVar[bool] = True  # no edges or lines within a bin
     __array_ufunc__: ClassVar[None] = None  # numpy numbers leave the product to us

@@ -112,6 +112,6 @@ def plot_limits(limits, ax, channel: str | None, others: dict, *, energy_unit: s
         field = {"cm^3 s^-1": "sigma_v", "s^-1": "decay_rate"}.get(limits.unit)
         label = LABELS["mass"].replace("TeV", energy_unit)
         finish(ax, np.sort(limits.mass[shown]) / size, label, LABELS[field] if field else "scale of the signal")
-        title = limits.target if len(names) > 1 else f"{limits.target}, {names[0]}" if names[0] else limits.target
-        ax.set_title(title, fontsize=11)
+        named = [limits.target] if limits.target != "target" else []  # that of no name
+        ax.set_title(", ".join(named + ([names[0]] if len(names) == 1 and names[0] else [])), fontsize=11)
     return ax
