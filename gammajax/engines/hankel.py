@@ -318,6 +318,7 @@ def two_offsets(away, along, across) -> tuple[Array, Array]:
     The directions have variances `along` and `across` [deg^2] the line from the pointing to their mean, which is `away`
     [deg]. Across it they only add to the offset; the square of the mean of a Rice distribution, here to 4e-4.
     """
+    across = jnp.maximum(across, 1e-8)  # derivatives stay finite at the pointing
     square = away**2
     part = (across + 0.0333 * square) / (across**2 + 0.4017 * across * square + 0.082 * square**2)
     more = across * (1.0 + (0.5 * math.pi - 1.0) * across * part)

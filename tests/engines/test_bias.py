@@ -26,7 +26,7 @@ SHAPES = {
     "halo": gj.Einasto(),
 }
 # two offsets stand for all true directions: intensities have kinks, which few points of a cell do not average
-TOLERANCE = {("halo", "fold"): 1.5e-4}
+TOLERANCE = {("halo", "fold"): 1e-4}
 CASES = [(shape, engine) for shape in SHAPES for engine in ("kernel", "fold")]
 
 
@@ -68,7 +68,7 @@ def all_cells(observation, pixel, per_decade):
 @pytest.fixture(scope="module")
 def everywhere(rough):
     """All cells of an observation with a rough response."""
-    return all_cells(rough, 0.15, PER_DECADE)
+    return all_cells(rough, 0.1, PER_DECADE)
 
 
 @pytest.mark.slow
