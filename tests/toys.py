@@ -3,7 +3,9 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
+from arviz_stats import ess
 
 
 class Toy(eqx.Module):
@@ -33,6 +35,18 @@ class Toy(eqx.Module):
 
     def with_reference(self, parameters):
         return eqx.tree_at(lambda toy: toy.reference_parameters, self, dict(parameters))
+
+
+def check_moments(result, name, mean, deviation):
+    """Means and deviations of Gaussian draws: within 4 standard errors, of the draws that count for each of the two.
+
+    Chains of NUTS turn back on themselves: more draws count for the mean than there are, fewer for the deviation.
+    """
+    draws = result.tree["posterior"][name]
+    values = draws.to_numpy().reshape(-1, *draws.shape[2:])
+    for_mean, for_deviation = (ess(draws, method=method).to_numpy() for method in ("bulk", "sd"))
+    np.testing.assert_array_less(abs(values.mean(0) - mean) / deviation * np.sqrt(for_mean), 4.0)
+    np.testing.assert_array_less(abs(values.std(0) / deviation - 1.0) * np.sqrt(2.0 * for_deviation), 4.0)
 
 
 CENTRE = jnp.array([1.0, -2.0, 0.5])
