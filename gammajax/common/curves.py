@@ -24,6 +24,7 @@ def curve_axes(
             ax = plt.subplots(figsize=(6.4, 4.4), layout="constrained")[1]
     ax.set(xscale=scale, yscale="log", xlabel=wrapped(xlabel, 60), ylabel=ylabel, xlim=(low / size, high / size))
     plain_ticks(ax.xaxis)
+    plain_ticks(ax.yaxis)
     ax.grid(True, which="major", alpha=0.3, lw=0.6)
     return ax
 

@@ -34,24 +34,50 @@ class PlainLinear(Formatter):
         return self.fix_minus(f"{x / 10.0**exponent:.{digits if x else 0}f}{power}")
 
 
-def plain_ticks(axis, count: int = 5, period: float | None = None) -> None:
-    """Label an axis with at most `count` + 1 full numbers within its present limits.
+class RoundLog(LogLocator):
+    """Powers of ten, also 3 or 2 and 5 times these for few decades; as on a linear axis below a factor of three."""
 
-    Ticks of a logarithmic axis are powers of ten, also 2 and 5 times these for few decades, and as on a linear axis for
-    a range below a factor of three. With `period`, for example of longitudes, numbers run from zero to `period`.
+    def __init__(self, count: int):
+        super().__init__(numticks=count + 3)
+        self.count = count
+
+    def tick_values(self, vmin, vmax):
+        """Ticks between two limits."""
+        low, high = sorted((vmin, vmax))
+        if high < 3.0 * low:
+            return MaxNLocator(self.count).tick_values(low, high)
+        self.set_params(subs=(1.0, 2.0, 5.0) if high < 30.0 * low else (1.0, 3.0) if high < 300.0 * low else (1.0,))
+        return super().tick_values(low, high)
+
+
+class PlainLog(PlainLinear):
+    """Full numbers, or a power of ten and its factor where all ticks are very small or large, 2 x 10^-11."""
+
+    def __call__(self, x, pos=None):
+        """Label of a tick."""
+        ticks = np.append(self.ticks, x)
+        if np.ptp(ticks) and ticks.max() < 3.0 * ticks.min():
+            return super().__call__(x)
+        if 1e-4 < ticks.min() and ticks.max() < 1e6:
+            return f"{x:g}"
+        factor, power = f"{x:e}".split("e")
+        times = "" if float(factor) == 1.0 else rf"{float(factor):g}\times "
+        return f"${times}10^{{{int(power)}}}$"
+
+
+def plain_ticks(axis, count: int = 5, period: float | None = None) -> None:
+    """Label an axis with about `count` full numbers, whatever its limits.
+
+    Ticks of a logarithmic axis are powers of ten, also 3 or 2 and 5 times these for few decades, and as on a linear
+    axis for a range below a factor of three. With `period`, for example of longitudes, numbers run from zero to it.
     """
     low, high = sorted(axis.get_view_interval())
     if max(abs(low), abs(high)) > 1e4 * (high - low) and axis.axis_name == "x":
         count = max(1, count // 2)  # labels with many digits need space
+    log = axis.get_scale() == "log"
     axis.set_minor_formatter(NullFormatter())
-    if axis.get_scale() != "log" or high < 3.0 * low:
-        axis.set_major_locator(MaxNLocator(count))
-        axis.set_major_formatter(PlainLinear(period))
-        return
-    few = high < 30.0 * low
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,), numticks=count + 3))
-    if few or 1e-4 < low < high < 1e6:
-        axis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.set_major_locator(RoundLog(count) if log else MaxNLocator(count))
+    axis.set_major_formatter(PlainLog() if log else PlainLinear(period))
 
 
 def inner_ticks(low: float, high: float) -> np.ndarray:

@@ -120,6 +120,7 @@ class Exposure(NamedTuple):
             curves.set_title(f"where it is largest: {place[0].to_value('deg'):.2f}, {place[1].to_value('deg'):.2f} deg")
             curves.set_ylim(1e-4 * value.max(), 2.0 * value.max())  # files contain noise below
             plain_ticks(curves.xaxis)
+            plain_ticks(curves.yaxis)
             curves.grid(True, alpha=0.3, lw=0.6)
             curves.legend(frameon=False, loc="lower right")
         return figure

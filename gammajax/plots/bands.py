@@ -88,6 +88,7 @@ def plot_spectrum(
         axes.set(xscale="log", yscale="log", xlim=(low / size, high / size), xlabel=f"energy [{energy_unit}]")
         axes.set_ylabel(flux_label(energy_power, flux_unit))
         plain_ticks(axes.xaxis)
+        plain_ticks(axes.yaxis)
         axes.grid(True, which="major", alpha=0.3, lw=0.6)
         shown = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()])
         shown = shown[np.isfinite(shown) & (shown > 0)]

@@ -9,11 +9,11 @@ from gammajax.common.parameters import check_labels
 from gammajax.plots.style import BOXED, COLOURS, _padded, _scale, _size
 
 FEWEST = 10  # draws in a corner plot
+BINS = 30  # of 2000 effective draws or more; of fewer by the fourth root, for contours that are not ragged
 PANEL, PAD = 2.2, 0.08  # of a corner plot [inch]
 CORNER = {
     "truth_color": COLOURS[0],
     "color": COLOURS[1],
-    "bins": 30,
     "smooth": 1.2,
     "smooth1d": 1.0,
     "levels": (0.393, 0.865),
@@ -52,21 +52,27 @@ def plot_corner(result, names=None, truths: dict | None = None, figure=None, **o
         raise ValueError(f"{draws} draws are too few for a corner plot of {len(numbers)} numbers; see Result.messages")
     if figure is not None and (not isinstance(figure, Figure) or len(figure.axes) not in (0, len(numbers) ** 2)):
         raise ValueError(f"figure must be a Figure, empty or with a corner plot of {len(numbers)} numbers")
-    columns, labels, marks, titles, ranges = [], [], [], [], []
+    weighted = all(name in result.weighted for name, _ in numbers.values())
+    columns, labels, marks, titles, ranges, weights = [], [], [], [], [], None
     for label, (name, index) in numbers.items():
-        values = result.samples[name][(slice(None), *index)].astype(float)
-        factor, power = _scale(_size(values))
+        shown = result.samples[name][(slice(None), *index)].astype(float)
+        values, weights = result._points(label) if weighted else (shown, None)
+        factor, power = _scale(_size(shown))
         unit = " ".join(part for part in (power, result.units.get(name, "")) if part)
         columns.append(values / factor)
         labels.append(labelled(label, unit))
-        # long units appear at the axis only, but the power of ten also in titles
-        short = unit if len(unit) < 10 else power
-        value = _interval(values / factor) + (f" {short}" if short else "")
-        lines = wrapped(label)
-        titles.append(f"{lines} = {value}" if len(lines) < 12 else f"{lines}\n= {value}")
+        value = _interval(result._quantiles(label, [0.1587, 0.5, 0.8413]) / factor)
+        if len(unit) < 10:
+            lines = wrapped(label)
+            titles.append(f"{lines}{' ' if len(lines) < 12 else chr(10)}= {value}" + (f" {unit}" if unit else ""))
+        else:
+            titles.append(f"{labels[-1]}\n= {value}")
         truth = np.asarray(truths[name])[index] if name in truths else None
         marks.append(None if truth is None else float(truth) / factor)
-        ranges.append(_padded(np.append(columns[-1], [] if truth is None else marks[-1]), 0.0))
+        # of the draws: weighted points of nested sampling fill the prior
+        ranges.append(_padded(np.append(shown / factor, [] if truth is None else marks[-1]), 0.0))
+    effective = draws if weights is None else 1.0 / np.sum(weights**2)
+    bins = int(np.clip(BINS * (effective / 2000.0) ** 0.25, 8, BINS))
     count = len(columns)
     with rc_context({**BOXED, "figure.autolayout": False, "figure.constrained_layout.use": False}):
         if figure is None:
@@ -78,7 +84,7 @@ def plot_corner(result, names=None, truths: dict | None = None, figure=None, **o
             labels=labels,
             # corner accepts no true value for a single number
             truths=marks if count > 1 and any(mark is not None for mark in marks) else None,
-            **{**CORNER, "range": ranges, **options},
+            **{**CORNER, "bins": bins, "range": ranges, "weights": weights, **options},
         )
         if count == 1 and marks[0] is not None:
             figure.axes[0].axvline(marks[0], color=options.get("truth_color", CORNER["truth_color"]))
@@ -151,9 +157,9 @@ def check_options(function: str, options: dict, known, more=()) -> None:
             raise ValueError(f"{function} has no option {name!r}; it has {', '.join((*more, *known))}")
 
 
-def _interval(values) -> str:
+def _interval(quantiles) -> str:
     """Median and 68 % interval, to two digits of the uncertainty."""
-    low, median, high = np.quantile(values, [0.1587, 0.5, 0.8413])
+    low, median, high = quantiles
     spread = max(min(high - median, median - low), 1e-300)
     digits = int(np.clip(1 - np.floor(np.log10(spread)), 0, 8))
     return f"${median:.{digits}f}^{{+{high - median:.{digits}f}}}_{{-{median - low:.{digits}f}}}$"

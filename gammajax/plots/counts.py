@@ -134,6 +134,7 @@ def _spectrum(figure, prediction: Prediction, counts, title, components, energy_
     limit = max(3.5, 1.2 * np.abs(pull).max(initial=0.0) + 1.0)
     bottom.set(ylim=(-limit, limit), xlabel=f"reconstructed energy [{energy_unit}]", ylabel="(data - model)\n/ error")
     plain_ticks(bottom.xaxis)
+    plain_ticks(top.yaxis)
 
 
 def _of_all(posterior, counts):

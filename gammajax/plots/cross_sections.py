@@ -34,6 +34,7 @@ def finish(ax, x, xlabel: str, ylabel: str) -> None:
     if x.size > 1:
         ax.set_xlim(x[0], x[-1])
     plain_ticks(ax.xaxis)
+    plain_ticks(ax.yaxis)
     ax.tick_params(which="both", direction="in", top=True, right=True)
     ax.legend(fontsize=9, framealpha=0.85, edgecolor="none")
 

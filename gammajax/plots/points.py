@@ -74,6 +74,7 @@ def plot_flux_points(
             below.set_ylim(-reach, reach)
         panels[-1].set(xlabel=f"energy [{energy_unit}]")
         plain_ticks(panels[-1].xaxis)
+        plain_ticks(above.yaxis)
         for axes in panels:
             axes.grid(True, which="major", alpha=0.3, lw=0.6)
         above.legend(frameon=False)

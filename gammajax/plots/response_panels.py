@@ -73,8 +73,6 @@ def plot_effective_area(response: Response, ax, offsets: Sequence[float | int], 
 
 def plot_psf(response: Response, ax, offsets: Sequence[float | int], energy_unit: str = "TeV", angle_unit: str = "deg"):
     """Draw the radii of 68 % (full) and 95 % (dashed) of the photons, at each offset [deg]; returns the axes."""
-    from matplotlib.ticker import LogLocator
-
     energy, size = _true_energies(response), unit_size("angle_unit", angle_unit)
     for colour, offset in zip(_colours(offsets), offsets, strict=True):
         for probability, line in ((0.68, "-"), (0.95, "--")):
@@ -82,9 +80,6 @@ def plot_psf(response: Response, ax, offsets: Sequence[float | int], energy_unit
             label = f"{100 * probability:.0f} %, offset {offset:g}°" if offset == offsets[0] or line == "-" else None
             _curve(ax, energy, np.asarray(radius, float) / size, energy_unit, ls=line, color=colour, label=label)
     ax.set(yscale="log", ylabel=f"containment radius [{angle_unit}]", title="point spread function")
-    ax.yaxis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.yaxis.set_minor_formatter(lambda value, _: f"{value:g}")
     _true_energy(ax, energy, energy_unit)
     ax.legend(frameon=False, fontsize=9, loc="upper right")
     return ax
@@ -169,6 +164,7 @@ def _true_energy(axes, energy, energy_unit):
     axes.set(xscale="log", xlabel=f"true energy [{energy_unit}]")
     axes.set_xlim(energy[[0, -1]] / unit_size("energy_unit", energy_unit))
     plain_ticks(axes.xaxis)
+    plain_ticks(axes.yaxis)
     axes.grid(True, which="major", alpha=0.3, lw=0.6)
 
 

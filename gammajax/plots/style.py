@@ -11,6 +11,7 @@ STYLE: Any = {
     "font.size": 11,
     "axes.linewidth": 0.8,
     "axes.titlesize": 12,
+    "xtick.major.pad": 7,  # labels at the corner of two axes keep apart
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.prop_cycle": cycler(color=COLOURS),

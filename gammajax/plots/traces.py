@@ -120,6 +120,8 @@ def _nested(result, figure):
 
 
 def _tempered(result, figure):
+    from gammajax.common.ticks import plain_ticks
+
     stats = {str(name): a.to_numpy() for name, a in result.tree["smc_stats"].data_vars.items()}
     labels = {"temperature": "temperature", "ess": "effective particles", "acceptance": "acceptance"}
     shown = [name for name in labels if name in stats]
@@ -134,6 +136,7 @@ def _tempered(result, figure):
         # temperatures rise by factors, from zero for the prior
         if name == "temperature":
             axes.set_yscale("log")
+            plain_ticks(axes.yaxis)
         else:
             axes.set_ylim(0.0, 1.08 * max(stats[name].max(), 1.0 if name == "acceptance" else 0.0))
     panels[-1].set(xlabel="step", xlim=(0.5, len(step) + 0.5))

@@ -352,17 +352,14 @@ class Result:
         ess, r_hat = self.diagnostics(group)
         rows = {}
         for label, (name, index) in self._numbers(group).items():
-            if group == "posterior" and name in self.weighted:
-                values, weights, effective = self._draws(label)
-                quantiles = np.quantile(values, list(LEVELS.values()), weights=weights, method="inverted_cdf")
-                mean = weights @ values
-                sd = np.sqrt(weights @ (values - mean) ** 2)
-            else:
-                array = self.tree[group][name].to_numpy()
-                values = array.reshape(-1, *array.shape[2:])[(slice(None), *index)]
-                quantiles, mean = np.quantile(values, list(LEVELS.values())), values.mean()
+            quantiles = self._quantiles(label, list(LEVELS.values()), group)
+            values, weights = self._points(label, group)
+            if weights is None:
+                mean, effective = values.mean(), float(ess[name][index])
                 sd = values.std(ddof=1) if values.size > 1 else np.nan
-                effective = float(ess[name][index])
+            else:
+                mean, effective = weights @ values, 1.0 / np.sum(weights**2)
+                sd = np.sqrt(weights @ (values - mean) ** 2)
             row = dict(zip(LEVELS, quantiles, strict=True))
             row |= {"mean": mean, "sd": sd, "ess_bulk": effective, "r_hat": float(r_hat[name][index])}
             if self.truths and group == "posterior":
@@ -473,19 +470,32 @@ class Result:
 
     def _draws(self, label: str) -> tuple[np.ndarray, np.ndarray, float]:
         """Values of one number, normalised weights and effective number of draws; of the weighted points if any."""
-        numbers = self._numbers()
+        values, weights = self._points(label)
+        if weights is not None:
+            return values, weights, float(1.0 / np.sum(weights**2))
+        name, index = self._numbers()[label]
+        effective = float(self.diagnostics()[0][name][index])
+        return (
+            values,
+            np.full(len(values), 1.0 / len(values)),
+            effective if np.isfinite(effective) else float(len(values)),
+        )
+
+    def _points(self, label: str, group: str = "posterior") -> tuple[np.ndarray, np.ndarray | None]:
+        """Weighted points of one number and their weights, or its draws and None."""
+        numbers = self._numbers(group)
         if label not in numbers:
             raise ValueError(f"no quantity {label!r} in the result; there are {', '.join(numbers)}")
         name, index = numbers[label]
-        if name in self.weighted:
-            values, weights = self.weighted[name], self.weights
-            effective = 1.0 / np.sum(weights**2)
-        else:
-            values = self.samples[name]
-            weights = np.full(len(values), 1.0 / len(values))
-            effective = float(self.diagnostics()[0][name][index])
-        values = np.asarray(values[(slice(None), *index)], np.float64)
-        return values, weights, float(effective) if np.isfinite(effective) else float(len(values))
+        if group == "posterior" and name in self.weighted:
+            return np.asarray(self.weighted[name][(slice(None), *index)], np.float64), self.weights
+        array = self.tree[group][name].to_numpy()
+        return np.asarray(array.reshape(-1, *array.shape[2:])[(slice(None), *index)], np.float64), None
+
+    def _quantiles(self, label: str, levels: list[float], group: str = "posterior") -> np.ndarray:
+        """Quantiles of one number, of the weighted points if any."""
+        values, weights = self._points(label, group)
+        return np.quantile(values, levels, weights=weights, method="linear" if weights is None else "inverted_cdf")
 
     def _numbers(self, group: str = "posterior") -> dict[str, tuple[str, tuple[int, ...]]]:
         """Label, name of variable and index of every number."""

@@ -10,7 +10,6 @@ from matplotlib.colors import to_hex, to_rgb
 from scipy.ndimage import gaussian_filter
 
 import gammajax as gj
-from gammajax.plots.corner import _interval
 from gammajax.plots.counts import PIXELS, _level, _smoothed, _wrap, surface_density
 from gammajax.plots.style import COLOURS, _scale, component_colours
 from gammajax.results.prediction import predict
@@ -130,7 +129,6 @@ def test_helpers():
     # a map with half of a source has no contour of 80 % of it
     assert _level(values, 0.5, 20.0) == 1.0 and _level(values, 0.8, 20.0) is None
     assert _scale(4.2e-11) == (1e-11, "$10^{-11}$") and _scale(3.0) == (1.0, "")
-    assert _interval(np.linspace(0.0, 1.0, 1001)) == "$0.50^{+0.34}_{-0.34}$"
 
 
 def test_contours_of_wide_sources_are_smooth_and_of_narrow_ones_narrow():

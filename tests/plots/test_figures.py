@@ -42,6 +42,12 @@ def profile(name):
     return gj.Profile(name, values, steps**2, {}, {}, centre, (-np.inf, np.inf))
 
 
+def limit(size):
+    values = size * np.linspace(0.0, 3.0, 13)
+    q = (values / size) ** 2 + 0.4 * values / size
+    return gj.Profile("amplitude", values, q, {}, {}, 0.0, (0.0, 10.0 * size), unit=FLUX)
+
+
 def sensitivity(values, size=1e-25, scale=LONG):
     values = np.asarray(values, float)
     limits = size * np.array([0.5, 0.7, 1.0, 1.4, 2.0])[:, None] * np.ones(values.size)
@@ -108,6 +114,7 @@ FIGURES = {
     "nested run": lambda _: nested(),
     **{f"tempered run of {n}": lambda _, n=n: tempered(n) for n in (1, 3, 40)},
     **{f"profile of {name}": lambda _, name=name: profile(name).plot().figure for name in QUANTITIES},
+    **{f"profile of a limit of {size:g}": lambda _, size=size: limit(size).plot().figure for size in (1.0, 3e-13)},
     "sensitivity": lambda _: sensitivity([0.1, 1.0, 10.0, 100.0]).figure,
     "sensitivity in a decade": lambda _: sensitivity([0.5, 1.0, 4.0], 83.63).figure,
     "sensitivity in a narrow range": lambda _: sensitivity([83.62, 83.63, 83.64]).figure,
