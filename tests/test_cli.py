@@ -200,7 +200,7 @@ def test_only_results_are_replaced_or_complete(invoke, small, tmp_path, monkeypa
         (empty / "config.yaml").write_text(dump(load(str(small)).with_seed(seed)))
         answer = invoke("run", small, "--out", empty, "--resume")
         assert answer.exit_code == expected, answer.output
-        assert ("already complete" if expected == 0 else "results of another configuration") in answer.output
+        assert ("already complete" if expected == 0 else "(seed is 99 there and 0 here)") in answer.output
 
 
 def test_output_that_is_gone_does_not_stop_a_run(monkeypatch):

@@ -62,6 +62,19 @@ def dump(config: Config) -> str:
     return document.dump(config.model_dump(mode="json", exclude_none=True))
 
 
+def changes(there: Config, here: Config) -> list[str]:
+    """Keys of which two configurations differ, with both values, as `sampler.draws is 100 there and 200 here`."""
+
+    def below(a, b, place: str) -> list[str]:
+        if isinstance(a, dict) and isinstance(b, dict):
+            names = [*b, *(name for name in a if name not in b)]
+            return [line for name in names for line in below(a.get(name), b.get(name), f"{place}.{name}".lstrip("."))]
+        shown = ["not given" if value is None else f"{value!r:.60}" for value in (a, b)]
+        return [] if a == b else [f"{place} is {shown[0]} there and {shown[1]} here"]
+
+    return below(*(config.model_dump(mode="json", exclude_none=True) for config in (there, here)), "")
+
+
 # messages of pydantic in the terms of a file
 MESSAGES = {
     "string_type": "must be text, not {input!r:.60}; put it in quotes",

@@ -30,8 +30,10 @@ def is_complete(config, out: Path, checkpoint: Path, overwrite: bool, resume: bo
     if (there and not ours) or (out.exists() and not out.is_dir()):
         raise ValueError(f"{out} is there and holds no results of gammajax; choose another folder with --out")
     if there and resume and not checkpoint.exists():
-        if not is_of(config, out):
-            raise ValueError(f"{out} holds the results of another configuration; choose another --out, or --overwrite")
+        if changed := _changed(config, out):
+            raise ValueError(
+                f"{out} holds the results of another configuration ({changed}); choose another --out, or --overwrite"
+            )
         return True
     if there and not overwrite and not resume:
         raise ValueError(f"{out} is already there; choose another folder with --out, or pass --overwrite")
@@ -42,14 +44,16 @@ def is_complete(config, out: Path, checkpoint: Path, overwrite: bool, resume: bo
     return False
 
 
-def is_of(config, out: Path) -> bool:
-    """Whether a folder holds the results of a configuration."""
-    from gammajax.cli.configurations import load
+def _changed(config, out: Path) -> str:
+    """The first keys in which a configuration differs from that of the results in a folder; empty if in none."""
+    from gammajax.cli.configurations import changes, load
 
     try:
-        return load(str(out / "config.yaml")) == config
+        there = load(str(out / "config.yaml"))
     except (ValueError, FileNotFoundError):
-        return False
+        return "its config.yaml cannot be read"
+    found = changes(there, config)
+    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
 
 
 def run(config, out: Path, progress: bool, checkpoint: Path, shared: bool) -> None:

@@ -39,7 +39,7 @@ def write_events(path, events: Events, observations, overwrite: bool = False) ->
 
     `path` of the folder; `events` and `observations` as for a [`gammajax.Posterior`][].
 
-    Raises `FileExistsError` if a file exists and `overwrite` is false.
+    Raises `FileExistsError` if a file exists and `overwrite` is false, and `ValueError` for the name of a FITS file.
 
     >>> import tempfile, gammajax as gj
     >>> run = gj.io.ctao(pointing=(83.6, 22.0), livetime=1800.0, energy_range=(0.1, 50.0))
@@ -52,6 +52,8 @@ def write_events(path, events: Events, observations, overwrite: bool = False) ->
     from astropy.io import fits
 
     folder, observations = expand(path), as_tuple(observations)
+    if folder.name.removesuffix(".gz").endswith((".fits", ".fit")):
+        raise ValueError(f"{path}: a folder of files is written, one for each observation; give the name of a folder")
     if events.observation.max(initial=-1) >= len(observations):
         raise ValueError(f"events belong to {events.observation.max() + 1} observations, {len(observations)} are given")
     numbers = _numbers(observations)

@@ -208,8 +208,10 @@ def _sky(figure, posterior, prediction: Prediction, radius, angle_unit):
         color="cyan",
         ms=10,
         label="pointings",
+        path_effects=[withStroke(linewidth=2.6, foreground="black")],
     )
-    axes.legend(handles=handles, loc="lower left", fontsize=9, facecolor="black", framealpha=0.6, labelcolor="white")
+    # below: nothing on the sky is hidden
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 3), fontsize=9, frameon=False)
     axes.set(xlim=sides[0][[-1, 0]], ylim=sides[1][[0, -1]], aspect=1.0 / stretch, title="counts on the sky, smoothed")
     label_sky(axes, float(lon0), float(lat0), observations[0].frame, angle_unit)
 

@@ -42,10 +42,14 @@ def axes_in(ax, size: tuple[float, float]):
 
 
 def figure_of(figure, size: tuple[float, float]) -> Any:
-    """The figure or subfigure that is given, or a new figure of this size [inch]."""
+    """The figure or subfigure that is given, or a new figure of this size [inch]; laid out by its texts."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=size, layout="constrained") if figure is None else figure
+    if figure is None:
+        return Figure(figsize=size, layout="constrained")
+    if isinstance(figure, Figure) and figure.get_layout_engine() is None:
+        figure.set_layout_engine("constrained")
+    return figure
 
 
 def _padded(values, part: float) -> tuple[float, float]:

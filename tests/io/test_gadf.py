@@ -588,6 +588,10 @@ def test_reading_the_wrong_file(tmp_path, runs):
         read_events(tmp_path, runs)
     with pytest.raises(ValueError, match="events belong to 2 observations, 1 are given"):
         write_events(tmp_path, scatter(runs), runs[:1])
+    for name in ("events.fits", "events.fits.gz", "events.fit"):
+        with pytest.raises(ValueError, match="give the name of a folder"):
+            write_events(tmp_path / name, scatter(runs), runs)
+        assert not (tmp_path / name).exists()
 
 
 def test_hess(gammapy_data):
