@@ -72,7 +72,8 @@ def changes(there: Config, here: Config) -> list[str]:
         shown = ["not given" if value is None else f"{value!r:.60}" for value in (a, b)]
         return [] if a == b else [f"{place} is {shown[0]} there and {shown[1]} here"]
 
-    return below(*(config.model_dump(mode="json", exclude_none=True) for config in (there, here)), "")
+    first, second = (config.model_dump(mode="json", exclude_none=True) for config in (there, here))
+    return below(first, second, "")
 
 
 # messages of pydantic in the terms of a file
@@ -98,7 +99,7 @@ def _one_line(error: ValidationError) -> str:
     """The first problem of a configuration, with its place."""
     problem = error.errors(include_url=False)[0]
     tags = {*SPECTRA, *MORPHOLOGIES, "background", "off-background", "source", "mixture"}
-    tags |= {"one", "several", "ctao", "response", "gadf", "on-off", "gammapy"}
+    tags |= {"one", "several", "ctao", "response", "gadf", "on-off", "gammapy", "regions"}
     tags |= {"nuts", "smc", "nested", "svi", "laplace", "flux-points", "light-curve", "limits", "check", "ts-map"}
     # names that people give come after these keys; other tags are pydantic's own
     places = zip(problem["loc"], ("", *problem["loc"]), strict=False)

@@ -19,6 +19,7 @@ from gammajax.cli.settings import (
     Livetime,
     Number,
     OffRegions,
+    OffRing,
     Phases,
     Positive,
     Radius,
@@ -175,7 +176,15 @@ class OnOffObservations(Store):
 
     def read(self) -> list[OnOffRun]:
         """The runs; errors are those of [`gammajax.io.read_on_off`][]."""
-        given = {"target": self.target, "radius": self.radius, "off": self.off, "phase": self.phase}
+        off = self.off
+        if isinstance(off, OffRing):
+            from astropy.coordinates import SkyCoord
+            from astropy.units import deg
+            from regions import CircleAnnulusSkyRegion
+
+            center = SkyCoord(*(off.center or self.target), unit="deg", frame=self.frame)
+            off = CircleAnnulusSkyRegion(center, off.inner * deg, off.outer * deg)
+        given = {"target": self.target, "radius": self.radius, "off": off, "phase": self.phase}
         return self._read(io.read_on_off, **given)
 
     def data_set(self, runs: list[OnOffRun], name: str | None) -> OnOff | OnOffCounts:

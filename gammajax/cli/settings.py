@@ -14,8 +14,10 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Discriminator,
     Field,
     PlainSerializer,
+    Tag,
     model_validator,
 )
 
@@ -201,7 +203,10 @@ def off_regions(value):
     if isinstance(value, list | tuple):
         return [(longitude(lon), latitude(lat)) for lon, lat in map(pair, directions(value))]
     if value not in ("reflected", "wobble"):
-        raise ValueError(f"must be reflected, wobble or a list of centres, as in [[83.6, 21.5]], not {value!r}")
+        raise ValueError(
+            "must be reflected, wobble, a list of centres, as in [[83.6, 21.5]], or a ring, as in "
+            f"{{inner: 0.3, outer: 0.5}}, not {value!r}"
+        )
     return value
 
 
@@ -306,7 +311,26 @@ Directions = Annotated[
     Field(min_length=1),
 ]
 Direction = Annotated[tuple[Longitude, Latitude], BeforeValidator(pair)]
-OffRegions = Annotated[Any, BeforeValidator(off_regions)]
+
+
+class OffRing(Strict):
+    """OFF region between two radii about the target, or about another centre."""
+
+    inner: number_in("deg")  # pyright: ignore[reportInvalidTypeForm]
+    outer: number_in("deg")  # pyright: ignore[reportInvalidTypeForm]
+    center: Direction | None = None
+
+    @model_validator(mode="after")
+    def _increasing(self):
+        if not 0.0 < self.inner < self.outer < 90.0:
+            raise ValueError(f"a ring has 0 < inner < outer deg, not inner: {self.inner:g}, outer: {self.outer:g}")
+        return self
+
+
+OffRegions = Annotated[
+    Annotated[OffRing, Tag("ring")] | Annotated[Any, BeforeValidator(off_regions), Tag("regions")],
+    Discriminator(lambda value: "ring" if isinstance(value, dict | OffRing) else "regions"),
+]
 Phases = Annotated[tuple[Number, Number], BeforeValidator(pair), AfterValidator(increasing)]
 Livetime = Annotated[float, BeforeValidator(livetime), Field(gt=0), PlainSerializer(_written_livetime)]
 Degrees = Annotated[number_in("deg"), Field(gt=0)]

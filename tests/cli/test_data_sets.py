@@ -1,5 +1,6 @@
 """Several data sets in a configuration, and numbers by run."""
 
+import json
 import re
 from pathlib import Path
 
@@ -190,7 +191,13 @@ REFUSED = {
         {"observations.magic.by_run": True},
         "observations.magic: by_run is of counts in cells; give their",
     ),
-    "OFF regions": ({"observations.magic.off": "ring"}, "observations.magic.off: must be reflected, wobble or a list"),
+    "OFF regions": ({"observations.magic.off": "ring"}, "observations.magic.off: must be reflected, wobble, a list"),
+    "a ring": ({"observations.magic.off": {"inner": 0.3}}, "observations.magic.off.outer: field required"),
+    "a ring of other keys": ({"observations.magic.off": {"radius": 1}}, "observations.magic.off: unknown key 'radius'"),
+    "an empty ring": (
+        {"observations.magic.off": {"inner": 0.6, "outer": 0.5}},
+        "observations.magic.off: a ring has 0 < inner < outer deg, not inner: 0.6, outer: 0.5",
+    ),
     "a phase": ({"observations.magic.phase": [[0.9, 1.1]]}, "observations.magic.phase: must be a pair in brackets"),
     "hours": (
         {
@@ -302,6 +309,20 @@ def test_a_single_data_set_of_regions(old, new, message):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("center", [None, [83.0, 21.0]])
+def test_a_ring_of_off_events(center, monkeypatch):
+    """The region that is given to the reader, about the target by default."""
+    ring = {"inner": 0.3, "outer": "30 arcmin"} | ({} if center is None else {"center": center})
+    config = parse(REGIONS.replace("path: magic,", f"path: magic, radius: 0.1, off: {json.dumps(ring)},"))
+    assert parse(dump(config)) == config
+    asked = {}
+    monkeypatch.setattr(gj.io, "read_on_off", lambda **given: asked.update(given) or [])
+    assert config.observations.read() == []
+    region = asked["off"]
+    assert (region.inner_radius.to_value("deg"), region.outer_radius.to_value("deg")) == (0.3, 0.5)
+    assert [region.center.ra.deg, region.center.dec.deg] == pytest.approx(center or [83.6, 22.0])
+
+
 def test_a_smooth_prior_is_about_the_power_law_of_the_off_events():
     data = gj.OnOff(some_runs())
     centre = _centres(parse(REGIONS), [data])["rate"]
