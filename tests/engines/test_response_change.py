@@ -78,8 +78,7 @@ AREAS |= {"runs": CHANGES["area"], "splines of runs": {**CHANGES["area"], **CHAN
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("data", ["events", "cells"])
-@pytest.mark.parametrize("kind", AREAS)
+@pytest.mark.parametrize(("kind", "data"), [*((kind, "events") for kind in AREAS), ("runs", "cells")])
 def test_a_free_area_is_a_factor_on_the_spectrum(kind, data, observations, events):
     """Of the kernel engine, which a posterior takes for it; 5e-4 are the projection to nodes of a rising factor."""
     values = AREAS[kind]
@@ -126,7 +125,10 @@ PLACED = {"point": gj.Point(0.3, 0.2), "round": gj.Gaussian(0.3, 0.2, sigma=0.3)
 PLACED["image"] = gj.Gaussian(0.3, 0.2, sigma=0.2, e=0.8, phi=40.0)
 
 
-@pytest.fixture(scope="module", params=[*((shape, "events") for shape in PLACED), ("point", "cells")])
+KEPT = [*((shape, "events") for shape in PLACED), ("point", "cells")]
+
+
+@pytest.fixture(scope="module", params=KEPT)
 def placed(request, observations, events):
     """A fold engine of a fixed source, all of whose fields but the pointing are free: its brightness is kept."""
     shape, data = request.param
@@ -138,7 +140,14 @@ def placed(request, observations, events):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [kind for kind in CHANGES if kind not in ("pointing", "all")])
+@pytest.mark.parametrize(
+    ("placed", "kind"),
+    [
+        *((("point", "events"), kind) for kind in ("area", "spline")),
+        *((kept, kind) for kept in KEPT for kind in ("scale", "resolution", "psf")),
+    ],
+    indirect=["placed"],
+)
 def test_the_brightness_of_a_fixed_source_is_kept(kind, placed, observations):
     rows, engine, morphology = placed
     assert all(part.placed is not None for part in engine.sources)
