@@ -99,7 +99,7 @@ def samplers(folder: str) -> dict:
     posterior = made(fixed, *reversed(data(201)))
     drawn = sharded.draws(posterior, ["nuts", "smc"])
     # with an estimate of the time, which all processes have to compute together
-    driver.SLOW, driver.SLOW_LIKELIHOOD = 0.0, 0.0
+    driver.SLOW, driver.LONG = 0.0, 0.0
     whole = gj.laplace(jax.random.key(KEY), posterior, draws=2000, progress=True)
     path, update = Path(folder) / "run.checkpoint", driver.Progress.update
     driver.Progress.update = after(3, jax.process_count() - 1, signal.SIGTERM)

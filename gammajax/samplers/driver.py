@@ -28,8 +28,8 @@ from gammajax.model.priors import shape
 from gammajax.samplers import checkpoint as checkpoints
 from gammajax.samplers.space import log_density, parameters_at, referred
 
-# s of preparation, and of one likelihood, from which on an estimate of the whole is worth its compilation
-SLOW, SLOW_LIKELIHOOD = 5.0, 0.05
+SLOW = 5.0  # s of preparation from which on an estimate of the whole is worth its compilation
+LONG = 60.0  # s of the whole from which on it is told
 PREEMPTED = 75  # exit status after SIGTERM: EX_TEMPFAIL of sysexits.h, "try again"
 
 
@@ -212,7 +212,7 @@ def _estimate(sampler: Sampler, posterior, x, first: bool) -> None:
     begun = time.perf_counter()
     jax.block_until_ready(height(posterior, x, True))
     seconds = time.perf_counter() - begun
-    if first and seconds > SLOW_LIKELIHOOD and sampler.values:
+    if first and sampler.values and seconds * sampler.values > LONG:
         total = duration(seconds * sampler.values)
         words = f"one likelihood takes {seconds:.2g} s, and {sampler.values:.1g} of them some {total}"
         tell(f"  {sampler.name}: {words}")

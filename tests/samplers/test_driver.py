@@ -13,7 +13,7 @@ from gammajax.samplers import checkpoint, driver
 @pytest.mark.slow
 def test_slow_likelihoods_have_an_estimate(monkeypatch, capsys, on_off):
     monkeypatch.setattr(driver, "SLOW", 0.0)
-    monkeypatch.setattr(driver, "SLOW_LIKELIHOOD", 0.0)
+    monkeypatch.setattr(driver, "LONG", 0.0)
     gj.laplace(jax.random.key(0), on_off, draws=100)
     out = capsys.readouterr().out
     assert re.search(r"laplace: one likelihood takes [\d.e-]+ s, and 1e\+02 of them some \d+ s", out), out
