@@ -137,10 +137,10 @@ from gammajax.products.goodness import CheckedQuantity as CheckedQuantity
 from gammajax.products.goodness import check as check
 from gammajax.products.residuals import ResidualMaps as ResidualMaps
 from gammajax.products.residuals import residual_maps as residual_maps
-from gammajax.products.source_search import SensitivityMap as SensitivityMap
-from gammajax.products.source_search import TSMap as TSMap
-from gammajax.products.source_search import sensitivity_map as sensitivity_map
-from gammajax.products.source_search import ts_map as ts_map
+from gammajax.products.sensitivity_maps import SensitivityMap as SensitivityMap
+from gammajax.products.sensitivity_maps import sensitivity_map as sensitivity_map
+from gammajax.products.ts_maps import TSMap as TSMap
+from gammajax.products.ts_maps import ts_map as ts_map
 
 # several processes
 from gammajax.common import distributed as distributed

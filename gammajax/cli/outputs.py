@@ -23,8 +23,9 @@ from gammajax.common.writing import replacing
 from gammajax.model.spectra import PowerLaw
 from gammajax.products.goodness import check
 from gammajax.products.light_curves import light_curve
-from gammajax.products.source_search import UNIT, ts_map
+from gammajax.products.source_search import UNIT
 from gammajax.products.spectral_points import flux_points
+from gammajax.products.ts_maps import ts_map
 from gammajax.products.upper_limits import limits
 
 # names of files of every run, which no product may have
