@@ -38,21 +38,14 @@ ABOUT = {
         "0.7 to 1.3. `closure-from-20`: the next twenty seeds (`--first 20`). Their `against_nuts_1e5`: shift and "
         "ratio of NUTS against the fit; one of two chains sat in a far peak for 80 of 500 draws; R-hat reported it.",
     ),
-    "closure-gaussian": (
-        "python -m benchmarks.closure --shape gaussian --events 1000000 --seeds 6",
-        "Pulls of a Gaussian source with a power law, 5 % of the events: fraction, index, position and size free. "
-        "Target: mean within 0.7, standard deviation 0.7 to 1.3.",
-    ),
-    "closure-disk": (
-        "python -m benchmarks.closure --shape disk --events 1000000 --seeds 6",
-        "Pulls of a disk source with a power law, 5 % of the events: fraction, index, position and size free. "
-        "Target: mean within 0.7, standard deviation 0.7 to 1.3.",
-    ),
-    "closure-shell": (
-        "python -m benchmarks.closure --shape shell --events 1000000 --seeds 6",
-        "Pulls of a shell source with a power law, 5 % of the events: fraction, index, position and size free. "
-        "Target: mean within 0.7, standard deviation 0.7 to 1.3.",
-    ),
+    **{
+        f"closure-{shape}": (
+            f"python -m benchmarks.closure --shape {shape} --events 1000000 --seeds 6",
+            f"Pulls of a {source} with a power law, 5 % of the events: fraction, index, position and size free. "
+            "Target: mean within 0.7, standard deviation 0.7 to 1.3.",
+        )
+        for shape, source in {"gaussian": "Gaussian source", "disk": "disk source", "shell": "shell source"}.items()
+    },
     "closure-check": (
         "python -m benchmarks.closure --seeds 0",
         "1e5 events, in the standard deviations of the fit: four chains of NUTS against the fit, `exact_*` of the "

@@ -17,8 +17,8 @@ from numpyro.distributions import MultivariateStudentT
 from gammajax.results.result import Result
 from gammajax.samplers.driver import RunOptions, Sampler, drive
 from gammajax.samplers.importance import K_HAT_MAX, LEAST, TAILS, weigh
-from gammajax.samplers.optimise import find_peak
 from gammajax.samplers.outcome import finish
+from gammajax.samplers.peaks import find_peak
 from gammajax.samplers.space import log_density, parameters_at
 
 BLOCK = 250  # draws between two reports

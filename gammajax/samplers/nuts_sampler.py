@@ -17,9 +17,9 @@ from numpyro.infer.hmc import hmc
 
 from gammajax.results.result import Result
 from gammajax.samplers.driver import RunOptions, Sampler, drive
-from gammajax.samplers.optimise import find_peak
 from gammajax.samplers.outcome import finish, say
 from gammajax.samplers.pathfinder import paths
+from gammajax.samplers.peaks import find_peak
 from gammajax.samplers.space import constrained, log_density
 
 GRADIENTS = 7  # per step, typical of a posterior near a Gaussian

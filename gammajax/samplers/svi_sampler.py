@@ -26,8 +26,8 @@ from numpyro.infer.initialization import init_to_value
 from gammajax.results.result import Result
 from gammajax.samplers.driver import RunOptions, Sampler, drive
 from gammajax.samplers.importance import K_HAT_MAX, LEAST, weigh
-from gammajax.samplers.optimise import find_peak
 from gammajax.samplers.outcome import finish
+from gammajax.samplers.peaks import find_peak
 from gammajax.samplers.space import dimension, log_density, parameters_at
 
 BLOCK = 50  # steps between two reports

@@ -33,7 +33,8 @@ from numpyro.distributions.transforms import AffineTransform, ExpTransform
 
 from gammajax.model.priors import centre, shape
 from gammajax.posterior import Parameters
-from gammajax.samplers.optimise import NotFinite, at_ends, find_peak
+from gammajax.samplers.optimise import at_ends
+from gammajax.samplers.peaks import NotFinite, find_peak
 from gammajax.samplers.space import constrained, labels, referred
 
 HELD = 1e3  # curvature in the direction of fixed numbers: similar to that of data, neither flat nor stiff

@@ -6,8 +6,8 @@ import pytest
 from scipy.optimize import brentq
 from toys import Toy, counting
 
-from gammajax.samplers import fit, optimise
-from gammajax.samplers.optimise import find_peak
+from gammajax.samplers import fit, peaks
+from gammajax.samplers.peaks import find_peak
 from gammajax.samplers.space import constrained, log_density
 
 
@@ -82,7 +82,7 @@ def test_a_high_narrow_peak_beside_the_one_that_starts_lead_to(make_toy):
     toy = make_toy(two, priors, {"x": 0.0, "y": 0.5})
     assert fit(toy, initial={"x": 12.0, "y": 0.5}).parameters["x"] == pytest.approx(10.0, abs=1e-2)
     peak = find_peak(toy, {"x": 12.0, "y": 0.5}, jacobian=False)
-    higher = optimise._out_of_side_peak(toy, peak, False)
+    higher = peaks._out_of_side_peak(toy, peak, False)
     assert constrained(priors, jnp.asarray(higher.x))[0]["x"] == pytest.approx(-20.0, abs=1e-2) and higher.converged
     assert fit(toy).parameters["x"] == pytest.approx(-20.0, abs=1e-2)
 
