@@ -15,7 +15,7 @@ WORKERS ?= 2
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
 
-# These without checks of the types of every call, which `make test` makes: they take a fifth of the time.
+# These and the examples without checks of the types of every call, which `make test` makes: a fifth of the time.
 slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow -o addopts="-q --dist=loadfile --no-loadscope-reorder"
 
@@ -33,8 +33,8 @@ lint: $(VENV)/.installed
 
 # The examples in docstrings, in README.md and in docs/*.md are run as tests, and the notebooks with small numbers.
 docs: $(VENV)/.installed
-	$(BIN)/python -m pytest -n $(WORKERS) --doctest-modules --doctest-glob='*.md' gammajax README.md $(wildcard docs) \
-		tests/run_notebooks.py
+	$(BIN)/python -m pytest -n $(WORKERS) -o addopts="-q --dist=worksteal" --doctest-modules --doctest-glob='*.md' \
+		gammajax README.md $(wildcard docs) tests/run_notebooks.py
 
 # Pages of docs and of the docstrings in build/site; a warning is an error. Figures are made by the examples of the pages.
 site: $(VENV)/.installed
