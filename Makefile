@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 BENCHMARKS := accuracy calibration calibration_extended campaign closure compression counts dense flux_points fold forecast joint_crab light_curve likelihood limits off_runs on_off outside paper_2401_13876 peers samplers scale scaling simulate systematics targets ts_map
 SOURCES := gammajax gammajax_command.py $(wildcard tests benchmarks tools notebooks)
 
-.PHONY: demo test slow oldest lint docs site package bench gpu clean
+.PHONY: demo test slow oldest lint docs notebooks site package bench gpu clean
 
 demo: $(VENV)/.installed
 	$(BIN)/gammajax run galactic-centre --out results/galactic-centre --overwrite
@@ -31,10 +31,14 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/pyright
 
-# The examples in docstrings, in README.md and in docs/*.md are run as tests, and the notebooks with small numbers.
+# The examples in docstrings, in README.md and in docs/*.md are run as tests; a path in tests brings their conftest.py.
 docs: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(WORKERS) -o addopts="-q --dist=worksteal" --doctest-modules --doctest-glob='*.md' \
-		gammajax README.md $(wildcard docs) tests/run_notebooks.py
+		gammajax README.md $(wildcard docs) tests/run_notebooks.py::test_all_are_here
+
+# The notebooks with small numbers.
+notebooks: $(VENV)/.installed
+	$(BIN)/python -m pytest -n $(WORKERS) -o addopts="-q --dist=worksteal" tests/run_notebooks.py
 
 # Pages of docs and of the docstrings in build/site; a warning is an error. Figures are made by the examples of the pages.
 site: $(VENV)/.installed

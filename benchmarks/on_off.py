@@ -269,9 +269,11 @@ def sampled(log_density, start, axes, data, seed, warmup=400, draws=500):
 
     def one(key, data):
         keys = jax.random.split(key, 2)
-        warm = blackjax.window_adaptation(blackjax.nuts, lambda p: log_density(p, data))
+        # one long trajectory keeps all simulations waiting
+        short = {"max_num_doublings": 6}
+        warm = blackjax.window_adaptation(blackjax.nuts, lambda p: log_density(p, data), **short)
         (state, tuned), _ = warm.run(keys[0], start, num_steps=warmup)
-        kernel = blackjax.nuts(lambda p: log_density(p, data), **tuned)
+        kernel = blackjax.nuts(lambda p: log_density(p, data), **(tuned | short))
 
         def step(state, key):
             state, _ = kernel.step(key, state)

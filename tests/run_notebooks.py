@@ -1,4 +1,4 @@
-"""Every notebook from top to bottom with small numbers; `make docs` runs this, `make test` does not."""
+"""Every notebook from top to bottom with small numbers; `make notebooks` runs this, `make test` does not."""
 
 import os
 import re
