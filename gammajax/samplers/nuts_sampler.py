@@ -22,7 +22,7 @@ from gammajax.samplers.pathfinder import paths
 from gammajax.samplers.peaks import find_peak
 from gammajax.samplers.space import constrained, log_density
 
-GRADIENTS = 7  # per step, typical of a posterior near a Gaussian
+GRADIENTS = 6  # per step, typical of a posterior near a Gaussian
 BLOCK = 25  # steps between two reports of progress
 # Vehtari et al. 2021 (arXiv:1903.08008): R-hat below 1.01 and 100 effective draws per chain
 R_HAT_MAX, ESS_PER_CHAIN = 1.01, 100
@@ -143,7 +143,7 @@ def nuts(
         kernel.block,
         done,
         fix=fix,
-        values=3.0 * GRADIENTS * total * chains,
+        values=2.0 * GRADIENTS * total * chains,
     )
     run = drive(sampler, posterior, key, **run_options)
     record = jax.tree.map(lambda values: values[warmup:total].swapaxes(0, 1), run.record)
