@@ -33,6 +33,7 @@ from gammajax.cli.settings import (
 from gammajax.events.on_off_run import OnOffRun
 from gammajax.instrument.observation import Observation
 from gammajax.io.ctao_prod5 import EMBEDDED
+from gammajax.io.on_off_regions import off_ring
 from gammajax.likelihood import Binned, OnOff, OnOffCounts
 
 HIGHEST = 1000.0  # TeV, beyond the responses of Cherenkov telescopes
@@ -178,12 +179,7 @@ class OnOffObservations(Store):
         """The runs; errors are those of [`gammajax.io.read_on_off`][]."""
         off = self.off
         if isinstance(off, OffRing):
-            from astropy.coordinates import SkyCoord
-            from astropy.units import deg
-            from regions import CircleAnnulusSkyRegion
-
-            center = SkyCoord(*(off.center or self.target), unit="deg", frame=self.frame)
-            off = CircleAnnulusSkyRegion(center, off.inner * deg, off.outer * deg)
+            off = off_ring(off.center or self.target, off.inner, off.outer, self.frame)
         given = {"target": self.target, "radius": self.radius, "off": off, "phase": self.phase}
         return self._read(io.read_on_off, **given)
 

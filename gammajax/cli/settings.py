@@ -310,19 +310,21 @@ Directions = Annotated[
     BeforeValidator(directions),
     Field(min_length=1),
 ]
+Degrees = Annotated[number_in("deg"), Field(gt=0)]
+Radius = Annotated[number_in("deg"), Field(gt=0, lt=90)]
 Direction = Annotated[tuple[Longitude, Latitude], BeforeValidator(pair)]
 
 
 class OffRing(Strict):
     """OFF region between two radii about the target, or about another centre."""
 
-    inner: number_in("deg")  # pyright: ignore[reportInvalidTypeForm]
-    outer: number_in("deg")  # pyright: ignore[reportInvalidTypeForm]
+    inner: Degrees
+    outer: Radius
     center: Direction | None = None
 
     @model_validator(mode="after")
     def _increasing(self):
-        if not 0.0 < self.inner < self.outer < 90.0:
+        if not self.inner < self.outer:
             raise ValueError(f"a ring has 0 < inner < outer deg, not inner: {self.inner:g}, outer: {self.outer:g}")
         return self
 
@@ -333,8 +335,6 @@ OffRegions = Annotated[
 ]
 Phases = Annotated[tuple[Number, Number], BeforeValidator(pair), AfterValidator(increasing)]
 Livetime = Annotated[float, BeforeValidator(livetime), Field(gt=0), PlainSerializer(_written_livetime)]
-Degrees = Annotated[number_in("deg"), Field(gt=0)]
-Radius = Annotated[number_in("deg"), Field(gt=0, lt=90)]
 Energy = Annotated[number_in("TeV"), Field(gt=0)]
 Energies = Annotated[tuple[Energy, Energy], BeforeValidator(pair), AfterValidator(increasing)]
 EnergyEdges = Annotated[list[Energy], AfterValidator(edges)]

@@ -383,6 +383,15 @@ def _in_phases(run: Run, phase):
     return [(values - low) % 1.0 < high - low for low, high in phase], [high - low for low, high in phase]
 
 
+def off_ring(center: tuple[float, float], inner: float, outer: float, frame: str):
+    """Ring between two radii [deg] about a centre (lon, lat) [deg], a `CircleAnnulusSkyRegion` for `off`."""
+    from astropy.coordinates import SkyCoord
+    from astropy.units import deg
+    from regions import CircleAnnulusSkyRegion
+
+    return CircleAnnulusSkyRegion(SkyCoord(*center, unit="deg", frame=frame), inner * deg, outer * deg)
+
+
 def _centres(off, about, radius) -> tuple[list[tuple[float, float]], bool]:
     """Centres of the OFF regions [deg], and whether they have the acceptance of the ON region."""
     name, centre, pointing, frame, exclusion = about

@@ -474,12 +474,8 @@ class Result:
         if weights is not None:
             return values, weights, float(1.0 / np.sum(weights**2))
         name, index = self._numbers()[label]
-        effective = float(self.diagnostics()[0][name][index])
-        return (
-            values,
-            np.full(len(values), 1.0 / len(values)),
-            effective if np.isfinite(effective) else float(len(values)),
-        )
+        effective, number = float(self.diagnostics()[0][name][index]), len(values)
+        return values, np.full(number, 1.0 / number), effective if np.isfinite(effective) else float(number)
 
     def _points(self, label: str, group: str = "posterior") -> tuple[np.ndarray, np.ndarray | None]:
         """Weighted points of one number and their weights, or its draws and None."""
