@@ -43,7 +43,7 @@ class Case(NamedTuple):
     model: Callable[[dict[str, Any]], gj.Mixture]
     priors: dict[str, Any]
     sampler: Callable[..., gj.Result] = gj.laplace
-    options: dict[str, Any] = {"draws": 2000}
+    options: dict[str, Any] = {"draws": 500}
     energy_range: tuple[float, float] = (0.3, 30.0)  # TeV
 
 

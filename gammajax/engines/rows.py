@@ -31,6 +31,7 @@ PER_DECADE = 40.0  # nodes of true energy
 # at any one E'
 LEFT_OUT, LEFT_OUT_AT_MOST = 0.15, 1e-3
 BAND_STEP = 4  # widths of bands are multiples of it, so that data sets of similar size share compiled functions
+SMALL = 10_000  # events of data sets whose compilation takes longer than their likelihood
 
 
 class Rows(eqx.Module):
@@ -117,8 +118,7 @@ class Rows(eqx.Module):
             valid.append(np.arange(blocks * block) < (0 if none else members.size))
             start += [int(first_node[group])] * blocks
         blocks = int(agree(np.max, len(start)))
-        # small data sets of similar size differ more in their number of blocks
-        unit = 2 ** max(3, int(np.log2(blocks / (8 if size < 100_000 else 16))))
+        unit = _padding_unit(blocks, size)
         # every device has equally many blocks
         blocks += -blocks % (unit if mesh is None else math.lcm(unit, mesh.size // processes))
         for _ in range(blocks - len(start)):
@@ -283,7 +283,7 @@ class Rows(eqx.Module):
         if number == 0:
             return members, members
         devices = 1 if self.mesh is None else len(self._places)
-        size = number + -number % math.lcm(devices, 2 ** max(3, int(np.log2(number)) - 4))
+        size = number + -number % math.lcm(devices, _padding_unit(number, number))
         place = self.total + np.arange(size) + (size * jax.process_index() if self.shared else 0)
         if members.size == 0:
             return np.zeros(size, int), place
@@ -337,6 +337,15 @@ def _stand_in(observations) -> Events:
     """One event in the middle of the first selection."""
     first = observations[0]
     return Events([np.sqrt(first.energy_min * first.energy_max)], [float(first.lon)], [float(first.lat)])
+
+
+def _padding_unit(length: int, events: int) -> int:
+    """Lengths of arrays are multiples of it, so that data sets of similar size share compiled functions.
+
+    Compilation takes longest, beside the rest, for few events; these have at most a quarter of padding.
+    """
+    steps = 4 if events < SMALL else 8 if events < 10 * SMALL else 16
+    return 2 ** max(3, int(np.log2(length / steps)))
 
 
 def _check_processes(mesh, events) -> int:
