@@ -264,12 +264,15 @@ CELL_RATE = 0.5  # OFF counts of a cell: 1.6 on average
 FAINT = 10.0 / counts_of(INDEX)
 
 
-def sampled(log_density, start, axes, data, seed, warmup=400, draws=500):
+BATCH = 50  # simulations that sample at once
+
+
+def sampled(log_density, start, axes, data, seed, warmup=400, draws=1000):
     """Draws of NUTS of many simulations at once, {name: [simulation, draw]}."""
 
     def one(key, data):
         keys = jax.random.split(key, 2)
-        # one long trajectory keeps all simulations waiting
+        # one long trajectory keeps its batch waiting
         short = {"max_num_doublings": 6}
         warm = blackjax.window_adaptation(blackjax.nuts, lambda p: log_density(p, data), **short)
         (state, tuned), _ = warm.run(keys[0], start, num_steps=warmup)
@@ -281,8 +284,18 @@ def sampled(log_density, start, axes, data, seed, warmup=400, draws=500):
 
         return jax.lax.scan(step, state, jax.random.split(keys[1], draws))[1]
 
-    number = jax.tree.leaves(data)[0].shape[0] if axes == 0 else data.energy.shape[0]
-    return jax.jit(jax.vmap(one, (0, axes)))(jax.random.split(jax.random.key(seed), number), data)
+    axes = jax.tree.map(lambda _: 0, data) if axes == 0 else axes
+    number = jax.tree.leaves(data)[0].shape[0] if isinstance(data, tuple) else data.energy.shape[0]
+    keys, many, parts = jax.random.split(jax.random.key(seed), number), jax.jit(jax.vmap(one, (0, axes))), []
+    for begin in range(0, number, BATCH):
+        some = slice(begin, begin + BATCH)
+        each = jax.tree.map(lambda a, leaf, s=some: leaf if a is None else leaf[s], axes, data, is_leaf=_is_none)
+        parts.append(many(keys[some], each))
+    return jax.tree.map(lambda *columns: jnp.concatenate(columns), *parts)
+
+
+def _is_none(leaf):
+    return leaf is None
 
 
 def ranked(draws, truths, seconds: float) -> dict:

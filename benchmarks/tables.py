@@ -142,7 +142,8 @@ ABOUT = {
         "python -m benchmarks.calibration_extended",
         "As `calibration`, with absolute fluxes: the number of events is data. Cases: free position and size "
         "(`shape`), response (`response`), smooth correction of the background (`background`). Only the cases in the "
-        "file have run. Figure: [calibration-extended-background.png](results/calibration-extended-background.png).",
+        "file have run. Figures: [background](results/calibration-extended-background.png), "
+        "[shape](results/calibration-extended-shape.png).",
     ),
     "calibration-closure": (
         "python -m benchmarks.calibration --closure 20",

@@ -36,7 +36,7 @@ from scipy.special import jv, roots_legendre
 
 from gammajax.engines.convolution import interpolated_energies, offset_nodes
 from gammajax.engines.energy import EnergyNodes
-from gammajax.engines.interpolation import interpolated, slices
+from gammajax.engines.interpolation import interpolated, rowwise, slices
 from gammajax.engines.transforms import Bessel, psf_density, psf_hankel, shape_transforms, sized_transforms
 from gammajax.instrument.psf import PSF, TablePSF, psf_quantile, psf_radius
 from gammajax.instrument.runs import Runs
@@ -102,12 +102,12 @@ class Directions(NamedTuple):
     Separation, and vectors to the direction and to the pointing. Columns are separate: so are their gradients.
     """
 
-    rad: Float[Array, " pair"]
-    position: tuple[Float[Array, " pair"], Float[Array, " pair"]]
-    pointing: tuple[Float[Array, " pair"], Float[Array, " pair"]]
+    rad: Float[Array, "*pair"]
+    position: tuple[Float[Array, "*pair"], Float[Array, "*pair"]]
+    pointing: tuple[Float[Array, "*pair"], Float[Array, "*pair"]]
 
     @property
-    def crowding(self) -> Float[Array, " pair"]:
+    def crowding(self) -> Float[Array, "*pair"]:
         """Area of rings in the plane over that on the sky [deg^2 per sr]: theta / sin(theta), to 1e-6 at 20 deg."""
         square = (DEGREE * self.rad) ** 2
         return (1.0 + square / 6.0 * (1.0 + 7.0 / 60.0 * square)) / SQUARE_DEGREE
@@ -209,56 +209,47 @@ class Sheet(eqx.Module):
         self, table: Int[Array, " pair"], energy: Float[Array, " pair"], directions: Directions
     ) -> Float[Array, " pair"]:
         """Value [per sr] of pairs of a table and a direction; `energy`: position among the energies."""
-        parts, _ = self.by_offset(table, energy, directions)
-        return sum(parts[1:], start=parts[0])
+        return rowwise(_over_offsets, *self._columns(table, energy, directions))
 
     def by_offset(
         self, table: Int[Array, " pair"], energy: Float[Array, " pair"], directions: Directions
     ) -> tuple[list[Float[Array, " pair"]], Int[Array, " pair"]]:
         """Terms of the value for the offset nodes of a window, and the first node of the windows."""
-        rad = directions.rad
-        inside = rad <= self.radii.end
-        where = jnp.where(inside, self.radii.position(rad), 1.0)
-        sides, first = self._sides(table, energy, where, directions)
+        columns, window = self._columns(table, energy, directions)
+        return _by_offset(columns, window), window.first
+
+    def _columns(self, table, energy, directions):
+        """The tables at every pair, and where they stand."""
+        inside = directions.rad <= self.radii.end
+        where = jnp.where(inside, self.radii.position(directions.rad), 1.0)
+        first, moments = self._moments(table, energy, where, directions)
         row, column = jnp.floor(energy).astype(jnp.int32), jnp.floor(where).astype(jnp.int32)
         single = self.values.shape[2] == 1
-        taps = jnp.ones((table.size, 1), rad.dtype) if single else spline_weights(energy - row)
+        taps = jnp.ones((table.size, 1), where.dtype) if single else spline_weights(energy - row)
         index = (table, first, row if single else row - 1, column + (PADDING - 1))
         across = spline_weights(where - column)
-        value = interpolated(self.values, taps, across, index, self.window)
-        hats = hat_values(sides, self.window)
+        value, spread = interpolated(self.values, taps, across, index, self.window), None
         if self.spread is not None:
-            # the geometric mean of the arithmetic and the harmonic mean replaces the arithmetic one, as in `Folded`
             row = self._coarse(energy, self.spread.shape[2])
-            one = jnp.ones((table.size, 1), rad.dtype)
+            one = jnp.ones((table.size, 1), where.dtype)
             spread = interpolated(self.spread, one, across, (table, first, row, column + (PADDING - 1)), self.window)
             # relative to the largest, which may be zero: powers of the inverse stay in the range of single precision
             top = jnp.maximum(jax.lax.stop_gradient(self.spread.max()), 1e-30)
-            spread = [jnp.maximum(part / top, TRACE) for part in spread]
-            inverse = [1.0 / part for part in spread]
-            means = [
-                jnp.sqrt(jnp.maximum(weighted_sum(hat, spread) * weighted_sum(hat, inverse), 1e-12)) for hat in hats
-            ]
-            hats = [[part * (sum(hat) / mean) for part in hat] for hat, mean in zip(hats, means, strict=True)]
-        factor = jnp.where(inside, 0.5 * directions.crowding, 0.0)
-        return [factor * (low + high) * part for low, high, part in zip(*hats, value, strict=True)], first
+            spread = [part / top for part in spread]
+        begin, step = jnp.broadcast_arrays(self.offsets[0], self.offsets[1] - self.offsets[0], first)[:2]
+        return RadialColumns(directions, value, moments, spread), Window(inside, first, begin, step)
 
     def _coarse(self, energy, count: int) -> Int[Array, " pair"]:
         """Index of the nearest of `count` coarse energies."""
         every = round((self.values.shape[2] - 1) / max(count - 1, 1))
         return jnp.rint(energy / max(every, 1)).astype(jnp.int32)
 
-    def _sides(self, table, energy, where, directions):
-        """Offsets of true directions, one standard deviation below and above their mean, and first node of the window.
-
-        Offsets are in steps of the nodes from the first node of the window on, one array for photons with the point
-        spread function of each node. Lists of columns: their gradients need no sums over nodes.
-        """
+    def _moments(self, table, energy, where, directions):
+        """First offset node of every pair's window, and the moments of true directions for each node of it."""
         step, count = self.offsets[1] - self.offsets[0], self.offsets.size
         if self.moments is None:
-            at = (distance(*directions.pointing) - self.offsets[0]) / step
-            first = jnp.clip(jax.lax.stop_gradient(jnp.floor(at)), 0, count - self.window)
-            return [[at - first] * self.window] * 2, first.astype(jnp.int32)
+            at = jax.lax.stop_gradient((distance(*directions.pointing) - self.offsets[0]) / step)
+            return jnp.clip(jnp.floor(at), 0, count - self.window).astype(jnp.int32), None
         # moments change slowly: those of the nearest energy, which does not depend on parameters
         parts = self.moments.shape[2]
         moments = self.moments.reshape(self.moments.shape[0], -1, *self.moments.shape[3:])
@@ -270,18 +261,59 @@ class Sheet(eqx.Module):
 
         def found(first, window):
             near = interpolated(moments, one, share, (table, parts * first, row, column), parts * window)
-            means = (near[parts * node : parts * (node + 1)] for node in range(window))
-            offsets = [offsets_of(mean, across, stretch, directions) for mean, across, stretch in means]
-            return [[(part - self.offsets[0]) / step for part in side] for side in zip(*offsets, strict=True)]
+            return [near[parts * node : parts * (node + 1)] for node in range(window)]
 
         there = (a - b for a, b in zip(directions.position, directions.pointing, strict=True))
-        nearest = jnp.rint((distance(*there) - self.offsets[0]) / step)
-        (low,), _ = jax.lax.stop_gradient(found(jnp.clip(nearest, 0, count - 1).astype(jnp.int32), 1))
-        first = jnp.clip(jnp.floor(low), 0, count - self.window).astype(jnp.int32)
-        return [[part - first for part in side] for side in found(first, self.window)], first
+        nearest = jnp.clip(jnp.rint((distance(*there) - self.offsets[0]) / step), 0, count - 1).astype(jnp.int32)
+        ((mean, across, stretch),) = found(nearest, 1)
+        low, _ = jax.lax.stop_gradient(offsets_of(mean, across, stretch, directions))
+        first = jnp.clip(jnp.floor((low - self.offsets[0]) / step), 0, count - self.window).astype(jnp.int32)
+        return first, found(first, self.window)
 
 
-def hat_values(sides, window: int) -> list[list[Float[Array, " pair"]]]:
+class RadialColumns(NamedTuple):
+    """Tables of a sheet at a pair: for each offset node of its window `value`, `moments` and `spread` of the sheet."""
+
+    directions: Directions
+    value: list[Array]
+    moments: list[list[Array]] | None
+    spread: list[Array] | None
+
+
+class Window(NamedTuple):
+    """The offset nodes of a pair: `first` of them, at `begin` + `step` times `first` [deg]; `inside` the table."""
+
+    inside: Array
+    first: Array
+    begin: Array
+    step: Array
+
+
+def _by_offset(columns: RadialColumns, window: Window) -> list:
+    """Terms of the value of a sheet for the offset nodes of the window; of one pair or of many."""
+    directions, value, moments, spread = columns
+    if moments is None:
+        sides = [[distance(*directions.pointing)] * len(value)] * 2
+    else:
+        each = [offsets_of(mean, across, stretch, directions) for mean, across, stretch in moments]
+        sides = list(zip(*each, strict=True))
+    sides = [[(part - window.begin) / window.step - window.first for part in side] for side in sides]
+    hats = hat_values(sides, len(value))
+    if spread is not None:
+        # the geometric mean of the arithmetic and the harmonic mean replaces the arithmetic one, as in `Folded`
+        spread = [jnp.maximum(part, TRACE) for part in spread]
+        inverse = [1.0 / part for part in spread]
+        means = [jnp.sqrt(jnp.maximum(weighted_sum(hat, spread) * weighted_sum(hat, inverse), 1e-12)) for hat in hats]
+        hats = [[part * (sum(hat) / mean) for part in hat] for hat, mean in zip(hats, means, strict=True)]
+    factor = jnp.where(window.inside, 0.5 * directions.crowding, 0.0)
+    return [factor * (low + high) * part for low, high, part in zip(*hats, value, strict=True)]
+
+
+def _over_offsets(columns: RadialColumns, window: Window):
+    return sum(_by_offset(columns, window))
+
+
+def hat_values(sides, window: int) -> list[list[Float[Array, "*pair"]]]:
     """Hat function of every node of a window, each at its own position, for both sides of the mean."""
     last = window - 1.0
     return [

@@ -1,6 +1,8 @@
 """Interpolation in tables: windows about many places at once, and their sums over taps."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,3 +64,28 @@ def _interpolated_tangents(window, primals, tangents):
 
 
 interpolated.defjvp(_interpolated_tangents, symbolic_zeros=True)
+
+
+PART = 4096  # rows whose columns fit into the cache
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def rowwise(function: Callable[[Any, Any], Array], columns: Any, fixed: Any) -> Float[Array, " row"]:
+    """A function of one row's (columns, fixed), of every row; no derivatives by `fixed`.
+
+    Values and slopes come from one pass, in the cache: the transpose of many elementary steps would write all that is
+    between them to memory, and take three times as long.
+    """
+    return jax.vmap(function)(columns, fixed)
+
+
+@rowwise.defjvp
+def _rowwise_tangents(function, primals, tangents):
+    one = jax.value_and_grad(function)
+    # parts of rows on several devices would move between them
+    if jax.default_backend() == "cpu" and jax.device_count() == 1:
+        values, slopes = jax.lax.map(lambda row: one(*row), primals, batch_size=PART)
+    else:
+        values, slopes = jax.vmap(one)(*primals)
+    columns = zip(jax.tree.leaves(slopes), jax.tree.leaves(tangents[0]), strict=True)
+    return values, sum(jnp.sum((slope * change).reshape(values.size, -1), axis=1) for slope, change in columns)

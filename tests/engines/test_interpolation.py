@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from gammajax.engines.interpolation import interpolated
+from gammajax.engines.interpolation import PART, interpolated, rowwise
 
 
 @pytest.mark.slow
@@ -36,3 +36,30 @@ def test_interpolated_is_the_sum_over_taps(size):
     for number in range(3):
         one, other = (jax.grad(lambda *a, f=f: (f(*a) ** 2).sum(), number)(*arguments) for f in (ours, plain))
         np.testing.assert_allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [1, 7, PART, PART + 3])
+def test_a_function_of_rows_has_the_derivatives_of_its_steps(size):
+    def function(columns, fixed):
+        x, (y, z) = columns
+        return jnp.where(fixed > 0.0, jnp.sin(x) * y @ y, 0.0) + z * x
+
+    random = np.random.default_rng(size)
+    columns = tuple(
+        map(jnp.asarray, (random.normal(size=size), random.normal(size=(size, 3)), random.normal(size=size)))
+    )
+    columns, fixed = (columns[0], columns[1:]), jnp.asarray(random.normal(size=size))
+
+    def plain(columns):
+        return (jax.vmap(function)(columns, fixed) ** 2).sum()
+
+    def ours(columns):
+        return (rowwise(function, columns, fixed) ** 2).sum()
+
+    np.testing.assert_allclose(ours(columns), plain(columns), rtol=1e-5)
+    change = jax.tree.map(jnp.ones_like, columns)
+    for way in (jax.grad, jax.jacfwd, lambda f: lambda x: jax.jvp(jax.grad(f), (x,), (change,))[1]):
+        if way is jax.jacfwd and size > 7:
+            continue
+        for mine, theirs in zip(*map(jax.tree.leaves, (way(ours)(columns), way(plain)(columns))), strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=2e-4, atol=1e-4)

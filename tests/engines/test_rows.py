@@ -78,6 +78,19 @@ def test_true_energies_follow_the_selection(make_observation):
         true_energy_range([make_observation(energy_min=60.0, energy_max=80.0)])
 
 
+@pytest.mark.parametrize("size", [1000, 15_000])
+def test_data_sets_of_similar_size_share_shapes(pair, size):
+    """Each shape is compiled anew; padding costs at most a quarter of the rows."""
+    seen = set()
+    for seed in range(12):
+        number = int(size * (1.0 + 0.3 * seed / 11))
+        rows = Rows.init(events(number, 2, seed), pair, 20.0)
+        members, _ = rows.share(np.flatnonzero(rows.valid))
+        assert members.size <= 1.25 * number
+        seen.add((rows.index.size, rows.band, rows.block, members.size))
+    assert len(seen) <= 5
+
+
 def test_events_outside_the_selection_are_refused(pair):
     with pytest.raises(ValueError, match="outside the field of view"):
         Rows.init(gj.Events([1.0], [3.0], [0.0]), pair)
