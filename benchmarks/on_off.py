@@ -290,7 +290,7 @@ def sampled(log_density, start, axes, data, seed, warmup=400, draws=1000):
     for begin in range(0, number, BATCH):
         some = slice(begin, begin + BATCH)
         each = jax.tree.map(lambda a, leaf, s=some: leaf if a is None else leaf[s], axes, data, is_leaf=_is_none)
-        parts.append(many(keys[some], each))
+        parts.append(jax.block_until_ready(many(keys[some], each)))
     return jax.tree.map(lambda *columns: jnp.concatenate(columns), *parts)
 
 
