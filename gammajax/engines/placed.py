@@ -7,7 +7,12 @@ B_a of reconstructed energies, and the interpolation s_je of point spread functi
 the response acts on W, whose size does not depend on the events, and the width of the point spread functions on Q.
 
 Pairs of a row and a direction stand in blocks that share the run, the first offset node, and the windows of
-reconstructed energies and of energies of point spread functions: intensities are products of small matrices.
+reconstructed energies and of energies of point spread functions: intensities are products of small matrices. Within a
+block Q is a smooth function of the distance from the source, of few components for all widths, offsets and energies:
+
+    Q_koe(width) = Sum_c Q_kc P_coe(width),
+
+so that the width acts on P, whose size does not depend on the events, and a pair reads few numbers.
 """
 
 from collections.abc import Sequence
@@ -26,21 +31,25 @@ from gammajax.instrument.runs import Runs
 from gammajax.model.morphology import Morphology
 
 SPAN = 4  # steps of the reconstructed energies of the events in a block
-SIZES = 8, 128  # least and largest number of pairs in a block
+SIZES = 8, 256  # least and largest number of pairs in a block
+TOLERANCE = 3e-5  # of the brightness of a pair, that components leave out
 LEFT_OUT = 1e-4  # part of the events of a reconstructed energy outside its window of point spread functions
 SLOPES = 0.0, -2.5  # of the flux per ln E for which this holds
 CHUNK = 2**15  # pairs at a time
+BLOCKS = 64  # blocks at a time
 
 
 class Placed(eqx.Module):
     """Folded brightness of a source in pairs; see the head of the module.
 
-    - `brightness` [per sr], with offsets and energies in one axis; `place` among the reconstructed energies.
+    - `brightness` [per sr] of each component; `parts` of them by width, with offsets and energies in one axis; `place`
+      among the reconstructed energies.
     - `run`, and the first `offset` and `energy` of the windows, of each block; `order`: the place of each pair.
     - `log_widths` of the brightness; `offsets`, `steps`: sizes of the windows of offsets and of reconstructed energies.
     """
 
-    brightness: Float[Array, "block width product pair"]
+    brightness: Float[Array, "block component pair"]
+    parts: Float[Array, "block width product component"]
     place: Float[Array, "block pair"]
     run: Int[Array, " block"]
     offset: Int[Array, " block"]
@@ -94,8 +103,11 @@ class Placed(eqx.Module):
             moved = np.where((shifts == shift)[..., None], values, 0.0)[..., :wide]
             brightness[:, :, shift : shift + wide] += np.moveaxis(moved, 3, 2)
         members, firsts, order = _blocks(run, group, offset, place)
+        size = len(firsts), len(folds), offsets * energies, -1
+        brightness, parts = components(brightness.reshape(run.size, -1), members)
         return cls(
-            jnp.asarray(np.moveaxis(brightness.reshape(*shape[:2], -1)[members], 1, 3)),
+            jnp.asarray(brightness),
+            jnp.asarray(parts.reshape(size)),
             jnp.asarray(place[members], float),
             jnp.asarray(run[firsts].astype(np.int32)),
             jnp.asarray(offset[firsts].astype(np.int32)),
@@ -107,13 +119,13 @@ class Placed(eqx.Module):
         )
 
     def changed(self, shift: Float[Array, " run"], log_width: Float[Array, "*run"]) -> "Placed":
-        """With places moved down by `shift`, and the brightness at one width."""
+        """With places moved down by `shift`, and the parts at one width."""
         place = self.place - shift[self.run][:, None].astype(self.place.dtype)
-        brightness = self.brightness
-        if brightness.shape[1] > 1:
+        parts = self.parts
+        if parts.shape[1] > 1:
             u = jnp.broadcast_to(log_width, shift.shape)[self.run]
-            brightness = _at_width(u, self.log_widths, brightness)[:, None]
-        return eqx.tree_at(lambda p: (p.place, p.brightness), self, (place, brightness))
+            parts = _at_width(u, self.log_widths, parts)[:, None]
+        return eqx.tree_at(lambda p: (p.place, p.parts), self, (place, parts))
 
     def __call__(
         self, weight: Float[Array, "table offset reconstructed psf_energy"], runs: Runs
@@ -121,10 +133,11 @@ class Placed(eqx.Module):
         """Intensity of every pair for the weights W, coefficients of a spline in reconstructed energy."""
         low = jnp.floor(jax.lax.stop_gradient(self.place.min(1))).astype(jnp.int32)
         first = jnp.clip(low - 1, 0, weight.shape[2] - self.steps)
-        table, energies = runs.response[self.run], self.brightness.shape[2] // self.offsets
+        table, energies = runs.response[self.run], self.parts.shape[2] // self.offsets
         near = slices(weight, (table, self.offset, first, self.energy), (self.offsets, self.steps, energies))
         near = near.astype(self.brightness.dtype).swapaxes(2, 3).reshape(low.size, -1, self.steps)
-        found = jnp.einsum("bok,boa->bak", self.brightness[:, 0], near)
+        weights = jnp.einsum("boc,boa->bca", self.parts[:, 0], near)
+        found = jnp.einsum("bck,bca->bak", self.brightness, weights)
         place = (self.place - first[:, None]).astype(found.dtype)
         taps = _spline(place[:, None] - jnp.arange(self.steps, dtype=found.dtype)[:, None])
         values = (found * taps).sum(1) * runs.livetime[self.run][:, None]
@@ -187,6 +200,27 @@ def first_energies(
         high[:, group] = of_group.shape[1] - (np.cumsum(of_group[:, ::-1], 1) <= LEFT_OUT).sum(1)
     window = max(int((high - low).max(initial=1)), 1)
     return np.clip(low, 0, share.shape[2] - window), window
+
+
+def components(
+    table: Float[np.ndarray, "row entry"], members: Int[np.ndarray, "block pair"]
+) -> tuple[Float[np.ndarray, "block component pair"], Float[np.ndarray, "block entry component"]]:
+    """Principal components of the rows of each block: values of the rows, and parts of the entries.
+
+    Rows are taken relative to their norm. All blocks have as many components.
+    """
+    found, most = [], 1
+    for begin in range(0, len(members), BLOCKS):
+        rows = table[members[begin : begin + BLOCKS]].astype(np.float64)
+        norm = np.linalg.norm(rows, axis=2, keepdims=True)
+        rows /= np.where(norm > 0.0, norm, 1.0)
+        # the largest last
+        square, vectors = np.linalg.eigh(rows @ rows.swapaxes(1, 2))
+        most = max(most, int((square > TOLERANCE**2).sum(1).max(initial=0)))
+        found.append((norm * vectors, vectors.swapaxes(1, 2) @ rows))
+    values = np.concatenate([value[:, :, -most:] for value, _ in found])
+    parts = np.concatenate([part[:, -most:] for _, part in found])
+    return values.swapaxes(1, 2).astype(table.dtype), parts.swapaxes(1, 2).astype(table.dtype)
 
 
 def _chunks(members):

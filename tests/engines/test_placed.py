@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gammajax.engines.free_response import lagrange
-from gammajax.engines.placed import _at_width, _blocks, _spline, first_energies
+from gammajax.engines.placed import TOLERANCE, _at_width, _blocks, _spline, components, first_energies
 from gammajax.instrument.sky import spline_weights
 
 
@@ -39,6 +39,22 @@ def test_every_pair_stands_in_a_block_of_its_kind(count, runs, seed):
     np.testing.assert_array_equal(members.ravel()[order], np.arange(count))
     for column in (run, group, offset):
         assert (column[members] == column[first][:, None]).all()
+
+
+@pytest.mark.parametrize("size", [8, 64])
+def test_components_keep_the_brightness_of_every_pair(size):
+    """Of profiles that fall by orders of magnitude, of blocks with few components, and of pairs with none."""
+    random = np.random.default_rng(size)
+    away, width = random.uniform(0.0, 3.0, 5 * size), np.geomspace(0.1, 0.6, 40)
+    table = np.exp(-0.5 * (away[:, None] / width) ** 2) / width**2
+    members = np.arange(5 * size).reshape(5, size)
+    table[members[0]] = table[:1]
+    table[members[1, :3]] = 0.0
+    values, parts = components(table, members)
+    found = np.einsum("bcp,bec->bpe", values, parts)
+    norm = np.linalg.norm(table[members], axis=2, keepdims=True)
+    assert values.shape[1] < 20
+    assert (np.abs(found - table[members]) <= 2.0 * TOLERANCE * norm).all()
 
 
 def test_the_spline_is_that_of_the_tables():
