@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Int
 
+PART = 4096  # rows whose columns fit into the cache
+
 
 def slices(table, first, size) -> Array:
     """Windows of the last dimensions of a table at the indices of all, one for each pair."""
@@ -64,9 +66,6 @@ def _interpolated_tangents(window, primals, tangents):
 
 
 interpolated.defjvp(_interpolated_tangents, symbolic_zeros=True)
-
-
-PART = 4096  # rows whose columns fit into the cache
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -209,18 +209,22 @@ def components(
 
     Rows are taken relative to their norm. All blocks have as many components.
     """
-    found, most = [], 1
+    found = []
     for begin in range(0, len(members), BLOCKS):
         rows = table[members[begin : begin + BLOCKS]].astype(np.float64)
         norm = np.linalg.norm(rows, axis=2, keepdims=True)
         rows /= np.where(norm > 0.0, norm, 1.0)
         # the largest last
         square, vectors = np.linalg.eigh(rows @ rows.swapaxes(1, 2))
-        most = max(most, int((square > TOLERANCE**2).sum(1).max(initial=0)))
-        found.append((norm * vectors, vectors.swapaxes(1, 2) @ rows))
-    values = np.concatenate([value[:, :, -most:] for value, _ in found])
-    parts = np.concatenate([part[:, -most:] for _, part in found])
-    return values.swapaxes(1, 2).astype(table.dtype), parts.swapaxes(1, 2).astype(table.dtype)
+        vectors = vectors[:, :, -max(int((square > TOLERANCE**2).sum(1).max()), 1) :].swapaxes(1, 2)
+        pair = norm.swapaxes(1, 2) * vectors, vectors @ rows
+        found.append([part.astype(table.dtype) for part in pair])
+    most = max(value.shape[1] for value, _ in found)
+    values, parts = (
+        np.concatenate([np.pad(part, ((0, 0), (most - part.shape[1], 0), (0, 0))) for part in column])
+        for column in zip(*found, strict=True)
+    )
+    return values, parts.swapaxes(1, 2)
 
 
 def _chunks(members):

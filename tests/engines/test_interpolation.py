@@ -45,10 +45,8 @@ def test_a_function_of_rows_has_the_derivatives_of_its_steps(size):
         return jnp.where(fixed > 0.0, jnp.sin(x) * y @ y, 0.0) + z * x
 
     random = np.random.default_rng(size)
-    columns = tuple(
-        map(jnp.asarray, (random.normal(size=size), random.normal(size=(size, 3)), random.normal(size=size)))
-    )
-    columns, fixed = (columns[0], columns[1:]), jnp.asarray(random.normal(size=size))
+    x, y, z, fixed = (jnp.asarray(random.normal(size=shape)) for shape in (size, (size, 3), size, size))
+    columns = x, (y, z)
 
     def plain(columns):
         return (jax.vmap(function)(columns, fixed) ** 2).sum()
