@@ -5,7 +5,8 @@ Events come from numpy and scipy alone: true energies by inversion of the power 
 reconstructed energies from a Gaussian. Bias and coverage are those of the amplitude at 5, 10 and 20 expected ON counts,
 half of them background: maxima and intervals of 2 Delta ln L = 1 and 4, from the likelihood that is marginalised over
 the background (unbinned, conjugate) or has its maximum in each cell (wstat). Calibration draws amplitude, index and
-background from their priors: ranks of the truth among draws of NUTS are uniform (Talts et al. 2018, arXiv:1804.06788).
+background from their priors: ranks of the truth among draws of the posterior are uniform (Talts et al. 2018,
+arXiv:1804.06788). NUTS draws from the unbinned one, the density on a grid from the conjugate one.
 """
 
 import argparse
@@ -23,7 +24,6 @@ from arviz_stats.ecdf_utils import ecdf_pit
 from matplotlib import rc_context
 from scipy.interpolate import BSpline, CubicSpline
 from scipy.optimize import brentq
-from scipy.special import gammaln
 from scipy.stats import norm
 
 import gammajax as gj
@@ -265,6 +265,7 @@ FAINT = 10.0 / counts_of(INDEX)
 
 
 BATCH = 50  # simulations that sample at once
+CONJUGATE = 10  # times as many simulations of cells: a grid of two parameters costs less than chains
 
 
 def sampled(log_density, start, axes, data, seed, warmup=400, draws=1000):
@@ -284,18 +285,25 @@ def sampled(log_density, start, axes, data, seed, warmup=400, draws=1000):
 
         return jax.lax.scan(step, state, jax.random.split(keys[1], draws))[1]
 
-    axes = jax.tree.map(lambda _: 0, data) if axes == 0 else axes
-    number = jax.tree.leaves(data)[0].shape[0] if isinstance(data, tuple) else data.energy.shape[0]
-    keys, many, parts = jax.random.split(jax.random.key(seed), number), jax.jit(jax.vmap(one, (0, axes))), []
+    number, many, parts = data.energy.shape[0], jax.jit(jax.vmap(one, (0, axes))), []
+    keys = jax.random.split(jax.random.key(seed), number)
     for begin in range(0, number, BATCH):
         some = slice(begin, begin + BATCH)
-        each = jax.tree.map(lambda a, leaf, s=some: leaf if a is None else leaf[s], axes, data, is_leaf=_is_none)
+        each = eqx.tree_at(rows_of, data, tuple(leaf[some] for leaf in rows_of(data)))
         parts.append(jax.block_until_ready(many(keys[some], each)))
     return jax.tree.map(lambda *columns: jnp.concatenate(columns), *parts)
 
 
-def _is_none(leaf):
-    return leaf is None
+def gridded(log_densities, axes: dict, random, draws=1000):
+    """Draws of posteriors of two parameters by their densities on a grid, {name: [simulation, draw]}."""
+    grid = dict(zip(axes, np.meshgrid(*axes.values(), indexing="ij"), strict=True))
+    flat = {name: jnp.asarray(values.ravel()) for name, values in grid.items()}
+    value = np.asarray(jax.jit(lambda p: jax.lax.map(log_densities, p))(flat)).T
+    cumulative = np.cumsum(np.exp(value - value.max(1, keepdims=True)), axis=1)
+    uniform = random.uniform(size=(len(value), draws)) * cumulative[:, -1:]
+    at = np.stack([np.searchsorted(*row) for row in zip(cumulative, uniform, strict=True)])
+    width = {name: values[1] - values[0] for name, values in axes.items()}
+    return {name: np.asarray(flat[name])[at] + random.uniform(-0.5, 0.5, at.shape) * width[name] for name in axes}
 
 
 def ranked(draws, truths, seconds: float) -> dict:
@@ -315,11 +323,16 @@ def ranked(draws, truths, seconds: float) -> dict:
     return figures(found, seconds)
 
 
-def calibrated(simulations: int, seed: int) -> dict:
-    """Simulation-based calibration of both likelihoods."""
-    random = np.random.default_rng([seed, 1])
+def summary(runs: list[gj.OnOffRun], draws, truths, started: float) -> dict:
+    """Mean counts, and the ranks of the truths."""
+    counts = {name: float(np.mean([getattr(run, name).size for run in runs])) for name in ("on", "off")}
+    return counts | ranked(draws, truths, time.perf_counter() - started)
+
+
+def calibrated_unbinned(simulations: int, seed: int) -> dict:
+    """Simulation-based calibration of the unbinned likelihood."""
+    random, started = np.random.default_rng([seed, 1]), time.perf_counter()
     truths = {name: random.normal(prior.loc, prior.scale, simulations) for name, prior in PRIORS.items()}
-    found, started = {}, time.perf_counter()
     coefficients = np.asarray(COEFFICIENTS.loc) + random.normal(size=(simulations, SIZE)) @ np.asarray(
         COEFFICIENTS.scale_tril
     ).T.astype(float)
@@ -343,50 +356,34 @@ def calibrated(simulations: int, seed: int) -> dict:
 
     start = {"log_amplitude": jnp.zeros(()), "index": jnp.asarray(INDEX), "b": jnp.asarray(COEFFICIENTS.loc)}
     draws = sampled(density, start, axes_of(term), term, seed)
-    found["unbinned"] = {
-        "on": float(np.mean([run.on.size for run in runs])),
-        "off": float(np.mean([run.off.size for run in runs])),
-        **ranked(draws, truths, time.perf_counter() - started),
-    }
-    started = time.perf_counter()
-    on, off = np.zeros((2, simulations, CELLS), int)
+    return summary(runs, draws, truths, started)
+
+
+def calibrated_conjugate(simulations: int, seed: int) -> dict:
+    """Simulation-based calibration of the likelihood of cells whose backgrounds are integrated out."""
+    random, started = np.random.default_rng([seed, 2]), time.perf_counter()
+    truths = {name: random.normal(prior.loc, prior.scale, simulations) for name, prior in PRIORS.items()}
+    centre, runs = np.sqrt(EDGES[1:] * EDGES[:-1]), []
     for number in range(simulations):
         background = random.gamma(CELL_SHAPE, 1.0 / CELL_RATE)
         amplitude = FAINT * np.exp(truths["log_amplitude"][number])
-        on[number] = np.histogram(thrown(random, truths["index"][number], amplitude), EDGES)[0]
-        on[number] += random.poisson(RATIO * background)
-        off[number] = random.poisson(background)
-    # one run for all cells: the kernel is the same
-    cells = gj.OnOffCounts(run_of(np.zeros(0), np.array([1.0])), EDGES, shape=CELL_SHAPE, rate=CELL_RATE)
-    k = np.arange(on.max() + 1)[:, None, None]
-    power = np.where(on - k >= 0, on - k, 0)
-    n = off + k + CELL_SHAPE
-    value = k * np.log(RATIO) - gammaln(k + 1) - gammaln(power + 1) + gammaln(n) - n * np.log1p(RATIO + CELL_RATE)
-    table = jnp.asarray(np.where(on - k >= 0, value, -np.inf).transpose(1, 2, 0))
-    powers = jnp.asarray(power.transpose(1, 2, 0), float)
-    size = cells.on.size * (on.max() + 1)
-    shared = eqx.tree_at(
-        lambda c: (c.cell, c.log_largest),
-        cells,
-        (jnp.repeat(jnp.arange(CELLS), on.max() + 1), jnp.zeros(CELLS)),
-    )
+        on = np.histogram(thrown(random, truths["index"][number], amplitude), EDGES)[0]
+        on += random.poisson(RATIO * background)
+        runs.append(run_of(np.repeat(centre, on), np.repeat(centre, random.poisson(background))))
+    shape, rate = (np.broadcast_to(value, (simulations, CELLS)) for value in (CELL_SHAPE, CELL_RATE))
+    cells = gj.OnOffCounts(runs, EDGES, by_run=True, shape=shape, rate=rate)
 
-    def log_density(p, data):
-        power, coefficient = data
-        mine = eqx.tree_at(
-            lambda c: (c.power, c.log_coefficient), shared, (power.reshape(size), coefficient.reshape(size))
-        )
-        value = sum(prior.log_prob(p[name]) for name, prior in PRIORS.items())
-        return value + mine.log_likelihood(mixture(FAINT * jnp.exp(p["log_amplitude"]), p["index"]))
+    def log_densities(p):
+        signal = cells.signals(mixture(FAINT * jnp.exp(p["log_amplitude"]), p["index"]))["source"]
+        prior = sum(prior.log_prob(p[name]) for name, prior in PRIORS.items())
+        return prior + cells.cell_values(signal).reshape(simulations, CELLS).sum(1)
 
-    del start["b"]
-    draws = sampled(log_density, start, 0, (powers, table), seed + 1)
-    found["conjugate"] = {
-        "on": float(on.sum(1).mean()),
-        "off": float(off.sum(1).mean()),
-        **ranked(draws, truths, time.perf_counter() - started),
+    axes = {
+        name: np.linspace(prior.loc - 5.0 * prior.scale, prior.loc + 5.0 * prior.scale, size)
+        for (name, prior), size in zip(PRIORS.items(), (141, 61), strict=True)
     }
-    return found
+    draws = gridded(log_densities, axes, random)
+    return summary(runs, draws, truths, started)
 
 
 @rc_context(BOXED)
@@ -447,7 +444,10 @@ def main():
         found = {"cases": frequentist(options.simulations, options.seed)}
     else:
         found = {"cases": json.loads((RESULTS / "on-off-cpu.json").read_text())["cases"]}
-    found["calibration"] = calibrated(options.calibration, options.seed)
+    found["calibration"] = {
+        "unbinned": calibrated_unbinned(options.calibration, options.seed),
+        "conjugate": calibrated_conjugate(CONJUGATE * options.calibration, options.seed),
+    }
     for method, of in found["calibration"].items():
         print(method, {k: v for k, v in of.items() if k != "parameters"}, flush=True)
     report("on-off", found)
