@@ -29,8 +29,9 @@ from scipy.interpolate import CubicSpline
 from scipy.special import jv, roots_legendre
 
 from gammajax.engines.convolution import cusp, image_transform
-from gammajax.engines.hankel import Directions, Spreads, distance, hat_values, two_offsets, weighted_sum
+from gammajax.engines.hankel import Spreads
 from gammajax.engines.interpolation import slices
+from gammajax.engines.plane import Directions, distance, hat_values, two_offsets, weighted_sum
 from gammajax.engines.transforms import psf_rings
 from gammajax.instrument.runs import Runs
 from gammajax.instrument.sky import (

@@ -2,11 +2,11 @@
 
     lambda_k(x) = t (A D C)(E'_k, r_kx, offset),
 
-the sum of the fold engine ([`gammajax.engines.hankel.Sheet`][]), here a table by response, offset, reconstructed energy
-and separation, linear in the last three. Splines of the engine are evaluated once, at separations so close that linear
-interpolation is good to 0.1 % in the core. The mean over true directions of a source with a size takes two offsets, one
-standard deviation below and above the mean, as the engine does, with the moments at the nearest node. Median
-differences from the fold engine are 0.2 % for a point, and 0.4 to 0.7 % for a Gaussian.
+the sum of the fold engine ([`gammajax.engines.radial_profiles.Sheet`][]), here a table by response, offset,
+reconstructed energy and separation, linear in the last three. Splines of the engine are evaluated once, at separations
+so close that linear interpolation is good to 0.1 % in the core. The mean over true directions of a source with a size
+takes two offsets, one standard deviation below and above the mean, as the engine does, with the moments at the nearest
+node. Median differences from the fold engine are 0.2 % for a point, and 0.4 to 0.7 % for a Gaussian.
 
 Directions are vectors from the middle of all positions: differences keep their digits in single precision.
 """
@@ -22,18 +22,11 @@ from jaxtyping import Array, Float, Int
 from gammajax.engines.detector import Detector
 from gammajax.engines.energy import EnergyNodes
 from gammajax.engines.exposure import Exposure
-from gammajax.engines.hankel import (
-    COARSE_RADIUS,
-    PADDING,
-    TRACE,
-    Radii,
-    distance,
-    offsets_of,
-    psf_energies,
-    radial_fold,
-)
-from gammajax.engines.hankel import Directions as PlaneDirections
+from gammajax.engines.hankel import psf_energies, radial_fold
+from gammajax.engines.plane import Directions as PlaneDirections
+from gammajax.engines.plane import distance, offsets_of
 from gammajax.engines.radial import COARSE, ENERGY_STEP, energy_steps, reconstructed
+from gammajax.engines.radial_profiles import COARSE_RADIUS, PADDING, TRACE, Radii
 from gammajax.engines.rows import PER_DECADE, true_energy_range
 from gammajax.instrument.runs import Runs
 from gammajax.instrument.sky import DEGREE, SQUARE_DEGREE, separation_on_host, spline_weights

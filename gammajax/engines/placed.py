@@ -24,9 +24,10 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gammajax.engines.free_response import lagrange
-from gammajax.engines.hankel import PointFold, RadialFold, directions
+from gammajax.engines.hankel import PointFold, RadialFold
 from gammajax.engines.images import ImageFold
 from gammajax.engines.interpolation import slices
+from gammajax.engines.plane import directions
 from gammajax.instrument.runs import Runs
 from gammajax.model.morphology import Morphology
 

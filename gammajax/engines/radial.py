@@ -28,19 +28,11 @@ from gammajax.engines.energy import EnergyNodes
 from gammajax.engines.engine import Expected
 from gammajax.engines.exposure import Exposure, fine_hats, selected_part
 from gammajax.engines.free_response import FreeResponse, several_widths
-from gammajax.engines.hankel import (
-    PADDING,
-    Folded,
-    PointFold,
-    Profiles,
-    RadialFold,
-    directions,
-    positions,
-    psf_energies,
-    radial_fold,
-)
+from gammajax.engines.hankel import PointFold, RadialFold, positions, psf_energies, radial_fold
 from gammajax.engines.images import GROUP, ImageFold, Images
 from gammajax.engines.placed import SPAN, Placed, first_energies
+from gammajax.engines.plane import directions
+from gammajax.engines.radial_profiles import PADDING, Folded, Profiles
 from gammajax.engines.rows import Rows
 from gammajax.instrument.runs import Runs
 from gammajax.instrument.sky import displace, separation_on_host

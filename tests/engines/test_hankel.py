@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import gammajax as gj
-from gammajax.engines.hankel import COARSE_RADIUS, PADDING, RadialFold, radial_fold, two_offsets
+from gammajax.engines.hankel import RadialFold, radial_fold
+from gammajax.engines.radial_profiles import COARSE_RADIUS, PADDING
 from gammajax.instrument.runs import Runs
 
 ENERGY = np.geomspace(0.1, 30.0, 12)[3:9]  # nodes of the response
@@ -66,15 +67,3 @@ def test_few_components_make_up_all_transforms(make_observation, response, respo
         tables = ((fold(shape).values, fold(shape).moments) for fold in (few, whole))
         for found, expected in zip(*map(jax.tree.leaves, tables), strict=True):
             np.testing.assert_allclose(found, expected, atol=1e-6 * float(jnp.abs(expected).max()))
-
-
-@pytest.mark.parametrize("away", [1e-6, 0.01, 1.0])
-@pytest.mark.parametrize("spread", [0.0, 1e-9, 0.01])
-def test_two_offsets_are_those_of_a_rice_distribution(away, spread):
-    low, high = two_offsets(jnp.asarray(away), jnp.asarray(spread), jnp.asarray(spread))
-    drawn = np.hypot(*(np.random.default_rng(0).normal(0.0, spread**0.5, (2, 400_000)) + [[away], [0.0]]))
-    assert abs(float(low + high) / 2.0 - drawn.mean()) < 2e-3 * spread**0.5 + 2e-4
-    slopes = jax.grad(lambda *a: two_offsets(*a)[0] + two_offsets(*a)[1], (0, 1, 2))(
-        *map(float, (away, spread, spread))
-    )
-    assert np.all(np.isfinite(slopes))
