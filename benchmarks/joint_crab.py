@@ -52,7 +52,6 @@ EVENTS = {
     "hess": 0.11,
 }  # radius of the ON region [deg]; cuts of the files
 HESS_RUNS = [23523, 23526, 23559, 23592]
-COEFFICIENTS, SMOOTHNESS = 8, 0.5  # of the backgrounds
 CELLS = 10  # per decade
 SAMPLED = ["joint_scales_nuts", "joint_unbinned", "joint_all", "evidence"]
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "joint-crab.png"
@@ -99,7 +98,7 @@ def unbinned(folder, regions=tuple(EVENTS)) -> tuple:
         backgrounds = {f"off_{name}": gj.OffBackground(p[f"b_{name}"], *ranges[name]) for name in regions}
         return gj.Mixture(**scaled(p).components, **backgrounds)
 
-    smooth = {f"b_{name}": gj.smooth_prior(terms[name].power_law(COEFFICIENTS), SMOOTHNESS) for name in regions}
+    smooth = {f"b_{name}": terms[name].background_prior() for name in regions}
     return of, {**SPECTRAL, **scales(), **smooth}, [*ogip(folder, "fermi", "fermi"), *terms.values()]
 
 

@@ -41,7 +41,7 @@ def test_log_parabolas_agree_with_published_fits(joint_crab, name):
         "amplitude": dist.Uniform(0.5, 10.0),
         "alpha": dist.Uniform(1.0, 4.0),
         "beta": dist.Uniform(-0.5, 1.0),
-        "b": gj.smooth_prior(term.power_law(8), 0.5),
+        "b": term.background_prior(),
     }
     fit = gj.fit(gj.Posterior(model, priors, [term], progress=False), progress=False)
     assert fit.converged

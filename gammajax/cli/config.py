@@ -184,9 +184,15 @@ class Config(Strict):
             }[kind]
             if not fits:
                 raise ValueError(f"model.{key}: parameter {name!r} must stand for {wanted}")
-        for name in self.parameters:
+        for name, parameter in self.parameters.items():
             if name not in names:
                 raise ValueError(f"parameters.{name}: parameter {name!r} is not used in the model")
+            keys = [one.key for one in used if one.name == name and not one.key.endswith(".log_rate")]
+            if parameter.prior == "smooth" and parameter.scale is None and keys:
+                raise ValueError(
+                    f"parameters.{name}: a smooth prior of model.{keys[0]} is given by scale; scale is missing, and "
+                    "only a log_rate takes it from OFF events"
+                )
 
     def _check_corrections(self):
         """Refuse corrections of other nodes and degree than their priors."""
@@ -316,8 +322,9 @@ class Config(Strict):
                 self.check_events(where)
 
     def check_events(self, where: str) -> None:
-        """Raise `ValueError` if no data set is of events, which alone are compared with simulated ones."""
-        if not self._events:
+        """Raise `ValueError` if no data set is of events or of ON and OFF events, which simulated ones stand beside."""
+        regions = [data for data in self.data_sets.values() if data.kind == "on-off" and data.edges is None]
+        if not self._events and not regions:
             raise ValueError(f"{where}: data of events are compared with simulated ones; there are none")
 
     def check_shared(self) -> None:
@@ -359,10 +366,9 @@ class Config(Strict):
         used = {one.name for one in self.model.references() if not f"model.{one.key}".startswith(tuple(hidden))}
         return [name for name in self.parameters if name in used]
 
-    def priors(self, centres: Mapping[str, Any] | None = None) -> dict[str, Distribution]:
-        """Prior of each parameter; `centres` [element] of smooth priors without one, by default zeros."""
-        known = centres or {}
-        return {name: parameter.distribution(known.get(name)) for name, parameter in self.parameters.items()}
+    def priors(self, known: Mapping[str, Distribution] | None = None) -> dict[str, Distribution]:
+        """Prior of each parameter; `known` are those that data decide."""
+        return {name: parameter.distribution() for name, parameter in self.parameters.items()} | dict(known or {})
 
     def with_seed(self, value: int) -> "Config":
         """The same run with another seed; raises `ValueError` for one that `jax.random.key` does not take."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,12 +23,12 @@ PRIORS: dict[str, tuple[Callable, tuple[str, ...]]] = {
     "beta": (dist.Beta, ("a", "b")),
     "dirichlet": (lambda concentration: dist.Dirichlet(jnp.asarray(concentration, float)), ("concentration",)),
     "correction": (correction_prior, ()),
-    "smooth": (smooth_prior, ("scale",)),
+    "smooth": (smooth_prior, ()),
 }
 # arguments that a file may leave out
 OPTIONAL = {
     "correction": ("energy_nodes", "offset_nodes", "degree", "energy_scale", "offset_scale", "gradient"),
-    "smooth": ("centre", "level", "tilt"),
+    "smooth": ("centre", "scale", "level", "tilt"),
 }
 ONLY = tuple(dict.fromkeys(name for names in OPTIONAL.values() for name in names))
 
@@ -76,7 +76,7 @@ class Parameter(Strict):
         names = PRIORS[self.prior][1]
         own = OPTIONAL.get(self.prior, ())
         given = f"a {self.prior} prior is given by {' and '.join(names or own)}"
-        for name in ("low", "high", "mean", "sd", "a", "b", "concentration", "scale"):
+        for name in ("low", "high", "mean", "sd", "a", "b", "concentration"):
             value = getattr(self, name)
             if (value is None) == (name in names):
                 raise ValueError(f"{given}; {name} is missing" if value is None else f"{given}, not by {name}: {value}")
@@ -87,6 +87,8 @@ class Parameter(Strict):
             raise ValueError("the size of a dirichlet prior is that of its concentration; leave out size")
         if self.prior == "smooth" and (self.centre is None) == (self.size is None):
             raise ValueError("a smooth prior is given by its centre, a list, or by its size, the number of elements")
+        if self.centre is not None and self.scale is None:
+            raise ValueError("a smooth prior about a centre is given by scale; scale is missing")
         if self.low is not None and self.high is not None and not self.low < self.high:
             raise ValueError(f"low = {self.low:g} must be below high = {self.high:g}")
         if self.prior == "log-uniform" and not (self.low or 0.0) > 0:
@@ -121,13 +123,13 @@ class Parameter(Strict):
         if self.prior == "dirichlet" and not abs(math.fsum(values) - 1.0) < 1e-5:
             raise ValueError(f"truth = {self.truth} adds up to {math.fsum(values):g}; fractions add up to one")
 
-    def distribution(self, centre: Any = None) -> dist.Distribution:
-        """The prior as a numpyro distribution; `centre` [element] of a smooth one that has none, by default zeros."""
+    def distribution(self) -> dist.Distribution:
+        """The prior as a numpyro distribution; a smooth one that lacks them has centres of zero and a scale of one."""
         kind, names = PRIORS[self.prior]
         own = (*names, *OPTIONAL.get(self.prior, ()))
         if self.prior == "smooth":
             given = {name: getattr(self, name) for name in own if getattr(self, name) is not None}
-            return kind(**{"centre": np.zeros(self.shape) if centre is None else centre, **given})
+            return kind(**{"centre": np.zeros(self.shape), "scale": 1.0, **given})
         if self.prior == "correction":
             prior = kind(**{name: getattr(self, name) for name in own if getattr(self, name) is not None})
         else:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.distributions import Distribution
 
 from gammajax.cli import terminal
 from gammajax.cli.configurations import check
@@ -51,7 +52,7 @@ def prepared(config, key, progress: bool, shared: bool, timings: dict) -> Poster
         if shared:
             mesh = distributed.mesh()
             data = [Unbinned(one.observations, one.events, mesh=mesh) for one in data]
-        posterior = Posterior(model, config.priors(_centres(config, data)), data, progress=progress)
+        posterior = Posterior(model, config.priors(_background_priors(config, data)), data, progress=progress)
         say("; ".join(_engines(term, len(posterior.terms) > 1) for term in posterior.terms))
     return posterior
 
@@ -108,21 +109,19 @@ def _simulated(config, model, key, name: str, observations: Sequence[Observation
     return events.compress(observations, **cells) if cells else events
 
 
-def _centres(config, data) -> dict[str, np.ndarray]:
-    """Centres of smooth priors of backgrounds of ON and OFF regions: the power laws that fit the OFF events best."""
-    centres = {}
+def _background_priors(config, data) -> dict[str, Distribution]:
+    """Smooth priors of backgrounds of ON and OFF regions without a centre: what their OFF events ask for."""
+    priors = {}
     for one in (one for one in data if isinstance(one, OnOff)):
         for part in config.seen(one.name or "").values():
             if part.type != "off-background" or not isinstance(part.log_rate, str):
                 continue
-            size = config.parameters[part.log_rate].shape[0]
-            # on a line in ln E', from the range of the events to that of the component
-            line, (low, high) = one.power_law(size), np.log(one.energy_range)
-            step, wanted = (high - low) / (size - 3), np.log([part.energy_min, part.energy_max])
-            sites = np.linspace(wanted[0], wanted[1], size - 2)
-            sites = np.concatenate([[2.0 * sites[0] - sites[1]], sites, [2.0 * sites[-1] - sites[-2]]])
-            centres[part.log_rate] = line[0] + (line[1] - line[0]) * (sites - (low - step)) / step
-    return centres
+            given = config.parameters[part.log_rate]
+            if given.prior == "smooth" and given.centre is None:
+                scales = {name: getattr(given, name) for name in ("level", "tilt") if getattr(given, name) is not None}
+                ends = part.energy_min, part.energy_max
+                priors[part.log_rate] = one.background_prior(given.size, given.scale, energy_range=ends, **scales)
+    return priors
 
 
 def _content(data: Data, shared: bool) -> str:

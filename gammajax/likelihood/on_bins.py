@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 from gammajax.engines.detector import Detector
 from gammajax.instrument.runs import Runs
 from gammajax.likelihood.binned import best_background
-from gammajax.likelihood.on_off import OnOff, OnOffTerm, binned_kernel, panels
+from gammajax.likelihood.off_events import panels
+from gammajax.likelihood.on_off import OnOff, OnOffTerm, binned_kernel
 from gammajax.model.mixture import Mixture
 
 

@@ -33,7 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Integer
-from scipy.optimize import brentq
+from numpyro.distributions import MultivariateNormal
 from scipy.special import gammaln
 
 from gammajax.common.display import block, document, length, number_of, total, words
@@ -43,6 +43,7 @@ from gammajax.engines.rows import PER_DECADE, true_energy_range
 from gammajax.events.on_off_run import OnOffRun, as_runs
 from gammajax.instrument.observation import Aside
 from gammajax.instrument.runs import Runs
+from gammajax.likelihood.off_events import background_prior, panels, quadrature, selected_energies, smooth_counts
 from gammajax.likelihood.sums import accurate_sum, extended_likelihood, sum_of_logs
 from gammajax.likelihood.term import Reference, Setup, Term, require_own_response, seen
 from gammajax.model.mixture import Mixture, Source, or_undefined
@@ -50,8 +51,6 @@ from gammajax.model.morphology import Point
 from gammajax.model.off_background import OffBackground
 
 CHUNK = 2**14  # events whose kernel is made at once
-STEEPEST = (-5.0, 15.0)  # indices of the background
-PANEL, ORDER = 0.1, 4  # widest panel in ln E' of integrals over the background, and points in each
 LEAST_SIGNAL = 1e-30
 STRENGTH, MOST = 2.0, 5.0  # of the prior of the background of a cell: in observations, and at most in events
 INDEX = 3.0  # of the background's power law, to average acceptance ratios that change within a cell
@@ -87,7 +86,7 @@ class OnOffTerm(Term):
     @property
     def energy_range(self) -> tuple[float, float]:
         """Lowest and highest reconstructed energy [TeV] of the selections."""
-        return float(min(run.energy_min for run in self.runs)), float(max(run.energy_max for run in self.runs))
+        return selected_energies(self.runs)
 
     def own(self, mixture: Mixture, kind: type) -> dict[str, Any]:
         """Components of the mixture of this kind that belong to the regions, by path.
@@ -196,7 +195,7 @@ class OnOff(OnOffTerm):
         self.run, self.count = jnp.asarray(number[index], jnp.int32), jnp.asarray(valid, jnp.int32)
         self.kernel = _kernel(detector, stacked, self.nodes, self.energy[: sizes[0]], self.run[: sizes[0]])
         self.source_exposure = detector.exposure(stacked, self.nodes.energy)[..., 0]
-        point, weight = _quadrature(runs)
+        point, weight = quadrature(runs)
         inside = np.array([(point > run.energy_min) & (point < run.energy_max) for run in runs])
         both = np.array([run.on_exposure(point) + run.off_exposure(point) for run in runs])
         self.point, self.background_exposure = jnp.asarray(point), jnp.asarray(weight * inside * both)
@@ -208,16 +207,31 @@ class OnOff(OnOffTerm):
         on, off = sum(run.on.size for run in self.runs), sum(run.off.size for run in self.runs)
         return block(f"OnOff: {on} ON and {off} OFF events in {number_of(len(self.runs), 'run')}, unbinned")
 
-    def power_law(self, size: int = 8) -> Float[np.ndarray, " coefficient"]:
-        """Coefficients of an [`gammajax.OffBackground`][] over `energy_range`: the best power law of the OFF events.
+    def background_prior(
+        self,
+        size: int | None = None,
+        scale: float | None = None,
+        *,
+        energy_range: tuple[float, float] | None = None,
+        level: float = 1.0,
+        tilt: float = 1.0,
+    ) -> MultivariateNormal:
+        """Prior of the coefficients of an [`gammajax.OffBackground`][], as smooth as the OFF events are.
 
-        A place for the centre of a [`gammajax.smooth_prior`][].
+        A [`gammajax.smooth_prior`][] about the power law that fits the OFF events best. A background that is not as
+        smooth as its prior bends the spectrum of the source without a sign in it; so the OFF events say what they need.
+
+        - `size`: number of coefficients. By default the fewest of 6 to 32 whose evidence, given the OFF events alone,
+          is within a factor e of the largest.
+        - `scale` of second differences. By default the one of largest evidence times a wide prior about 0.3 h^1.5, with
+          h the length of an interval in ln E'.
+        - `energy_range` [TeV] of the background, by default `energy_range` of the data.
+        - `level`, `tilt` as of [`gammajax.smooth_prior`][].
+
+        Raises `ValueError` for fewer than four coefficients, scales that are not positive, and for energies that do not
+        increase.
         """
-        low, high = self.energy_range
-        norm, index = _power_law(self.runs)
-        site = np.linspace(np.log(low), np.log(high), size - 2)
-        step = site[1] - site[0]
-        return np.log(norm) - index * np.concatenate([[site[0] - step], site, [site[-1] + step]])
+        return background_prior(self.runs, size, scale, energy_range, level, tilt)
 
     def refer(self, mixture: Mixture) -> Reference:
         """Rate of each row [TeV^-1], and expected counts of each component in ON and OFF, as the terms of their sums.
@@ -293,10 +307,11 @@ class OnOffCounts(OnOffTerm):
     - `runs`, `components`, `name`, `per_decade` as of [`gammajax.OnOff`][].
     - `edges` [TeV]: of the cells in reconstructed energy. Cells take the part that each run selects.
     - `shape`, `rate`: of the Gamma prior of the expected OFF counts of each cell; a number, or one for each cell.
-      The default is about the counts m of the power law that fits all OFF events best, and worth 2 m events, at most
-      five: rate = min(2, 5 / m) and shape = m rate. Its information does not grow with the number of cells, and where
-      counts are large the data decide. A constant shape (1/2 of Jeffreys' prior, 1 of a flat one) puts background into
-      every empty cell: many cells then hide a faint signal.
+      The default is about the counts m of the smooth background that fits all OFF events best, as in
+      `OnOff.background_prior`, and worth 2 m events, at most five: rate = min(2, 5 / max(m, n_off)) and shape = m rate.
+      Its information does not grow with the number of cells, and where counts are large the data decide. A constant
+      shape (1/2 of Jeffreys' prior, 1 of a flat one) puts background into every empty cell: many cells then hide a
+      faint signal.
     - `by_run`: cells of each run, with a background of its own. By default runs share the background of a solid angle,
       as in the unbinned likelihood, and their counts are added.
 
@@ -354,7 +369,7 @@ class OnOffCounts(OnOffTerm):
         streams = [run.on for run in runs], [run.off for run in runs]
         on, off = (np.array([np.histogram(events, edges)[0] for events in stream]) for stream in streams)
         exposures = np.array([_mean_exposures(run, edges) for run in runs])  # run, ON or OFF, cell
-        smooth = _power_law_counts(runs, edges)
+        smooth = smooth_counts(runs, edges)
         if not by_run:
             on, off, exposures, smooth = (column.sum(0)[None] for column in (on, off, exposures, smooth))
             kernel = kernel.sum(0)[None]
@@ -365,7 +380,7 @@ class OnOffCounts(OnOffTerm):
         self.ratio = exposures[:, 0][exposed] / exposures[:, 1][exposed]
         self.kernel = kernel[exposed]
         least = np.maximum(smooth, np.finfo(float).tiny)
-        rate = np.minimum(STRENGTH, MOST / least) if rate is None else np.asarray(rate, np.float64)
+        rate = np.minimum(STRENGTH, MOST / np.maximum(least, off)) if rate is None else np.asarray(rate, np.float64)
         shape = least * rate if shape is None else np.asarray(shape, np.float64)
         if not np.all(shape > 0) or not np.all(np.greater_equal(rate, 0)):
             raise ValueError(f"the Gamma prior needs shapes above zero and rates from zero on, not {shape} and {rate}")
@@ -510,53 +525,6 @@ def binned_kernel(detector, stacked, nodes, edges) -> Float[Array, "run cell ene
         return detector.exposure(one_run, nodes.energy)[..., 0]
 
     return jax.lax.map(one, jnp.arange(stacked.response.size))
-
-
-def _quadrature(runs) -> tuple[np.ndarray, np.ndarray]:
-    """Points [TeV] and weights [TeV] of Gauss-Legendre panels in ln E' between all ends and nodes of the runs."""
-    ends = np.unique(np.log([e for run in runs for e in (run.energy_min, run.energy_max, *run.nodes)]))
-    low, high = np.log(min(run.energy_min for run in runs)), np.log(max(run.energy_max for run in runs))
-    ends = ends[(ends >= low) & (ends <= high)]
-    ends = np.unique(np.concatenate([ends, np.linspace(low, high, int(np.ceil((high - low) / PANEL)) + 1)]))
-    point, weight = panels(np.exp(ends), ORDER)
-    return point.ravel(), weight.ravel()
-
-
-def _power_law(runs) -> tuple[float, float]:
-    """Norm [s^-1 TeV^-1 sr^-1 at 1 TeV] and index of the power law that fits the OFF events best."""
-    off = np.log(np.concatenate([run.off for run in runs]))
-    point, weight = _quadrature(runs)
-    selected = [(point > run.energy_min) & (point < run.energy_max) for run in runs]
-    exposure = weight * sum(run.off_exposure(point) * inside for run, inside in zip(runs, selected, strict=True))
-    # half an event in the middle of the range, in place of none
-    mean = (off.sum() + 0.5 * np.log(point).mean()) / (off.size + 0.5)
-
-    def excess(index):
-        power = exposure * point**-index
-        return power @ np.log(point) / power.sum() - mean
-
-    low, high = STEEPEST
-    index = low if excess(low) < 0 else high if excess(high) > 0 else float(brentq(excess, low, high))  # pyright: ignore[reportArgumentType]
-    return float((off.size + 0.5) / (exposure @ point**-index)), index
-
-
-def _power_law_counts(runs, edges) -> np.ndarray:
-    """OFF counts of the power law that fits the OFF events best, [run, cell]."""
-    norm, index = _power_law(runs)
-    counts = []
-    for run in runs:
-        point, weight = panels(np.clip(edges, run.energy_min, run.energy_max))
-        counts.append(norm * (weight * run.off_exposure(point) * point**-index).sum(1))
-    return np.array(counts)
-
-
-def panels(limits, order: int = 16) -> tuple[np.ndarray, np.ndarray]:
-    """Points and weights [TeV] of a Gauss-Legendre rule in ln E' between neighbouring limits, [cell, point]."""
-    x, w = np.polynomial.legendre.leggauss(order)
-    log = np.log(limits)
-    half, middle = 0.5 * np.diff(log)[:, None], 0.5 * (log[1:] + log[:-1])[:, None]
-    point = np.exp(middle + half * x)
-    return point, half * w * point
 
 
 def _mean_exposures(run: OnOffRun, edges) -> np.ndarray:

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.interpolate import BSpline
 
 from gammajax.common.display import described, document
 from gammajax.common.parameters import Scalar, floating, parameter, require_finite
@@ -59,3 +60,22 @@ class OffBackground(eqx.Module):
         # derivatives at both ends
         rise = jnp.where(position < 0, near[..., 2] - near[..., 0], near[..., 3] - near[..., 1])
         return jnp.exp(value + 0.5 * rise * (position - within))
+
+
+def spline_basis(
+    energy: Float[np.ndarray, " energy"], size: int, energy_min: float, energy_max: float
+) -> Float[np.ndarray, "energy coefficient"]:
+    """Logarithm of the rate of an [`gammajax.OffBackground`][] of `size` coefficients is this times them.
+
+    At reconstructed `energy` [TeV]; on the host, in double precision.
+    """
+    if energy.size == 0:
+        return np.zeros((0, size))
+    intervals = size - 3
+    position = np.log(energy / energy_min) / np.log(energy_max / energy_min) * intervals
+    within = np.clip(position, 0.0, intervals)
+    basis = BSpline.design_matrix(within, np.arange(-3.0, intervals + 4.0), 3).toarray()
+    beyond = 0.5 * (position - within)[:, None]  # times the derivatives at the ends
+    basis[:, [0, 2]] += np.where(beyond < 0, beyond, 0.0) * [-1.0, 1.0]
+    basis[:, [-3, -1]] += np.where(beyond > 0, beyond, 0.0) * [-1.0, 1.0]
+    return basis

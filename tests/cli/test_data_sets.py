@@ -10,14 +10,14 @@ import numpy as np
 import numpyro.distributions as dist
 import pandas
 import pytest
-from on_off import HIGH, LOW, some_runs
+from on_off import some_runs
 from typer.testing import CliRunner
 
 import gammajax as gj
 from gammajax.cli import app, document
 from gammajax.cli.config import Config
 from gammajax.cli.configurations import check, dump, load, parse
-from gammajax.cli.preparing import _centres
+from gammajax.cli.preparing import _background_priors
 
 POINT = {"type": "point", "lon": 83.6, "lat": 22.0}
 POWER = {"type": "power-law", "index": "index", "amplitude": 3e-11}
@@ -231,7 +231,18 @@ REFUSED = {
         {"parameters.rate.centre": [1, 2, 3, 4]},
         "a smooth prior is given by its centre, a list, or by its size",
     ),
-    "no scale": ({"parameters.rate.scale": None}, "a smooth prior is given by scale; scale is missing"),
+    "no scale about a centre": (
+        {"parameters.rate": {"prior": "smooth", "centre": [1, 2, 3, 4]}},
+        "a smooth prior about a centre is given by scale; scale is missing",
+    ),
+    "no scale of an area": (
+        {
+            "model.components.south.response": {"effective_area_spline": "rate", "spline_energies": [1, 2, 3, 4, 5, 6]},
+            "parameters.rate.scale": None,
+            "parameters.area": None,
+        },
+        "only a log_rate takes it from OFF events",
+    ),
     "a truth of many": (
         {"parameters.norms.truth": [1.0]},
         "truth of a log-normal prior is a list of 2 numbers, not [1.0]",
@@ -291,11 +302,6 @@ parameters:
             "events: {simulate: true}\nmodel:",
             "the events come from files; leave out the section events",
         ),
-        (
-            "model:",
-            "products: {fit: {type: check}}\nmodel:",
-            "products.fit: data of events are compared with simulated",
-        ),
     ],
 )
 def test_a_single_data_set_of_regions(old, new, message):
@@ -306,6 +312,16 @@ def test_a_single_data_set_of_regions(old, new, message):
     with pytest.raises(ValueError) as caught:
         parse(REGIONS.replace(old, new))
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_checks_are_of_events_or_of_regions():
+    """Data in bins alone have no simulated ones beside them."""
+    checked = REGIONS + "products: {fit: {type: check}}"
+    assert list(parse(checked).products) == ["fit"]
+    binned = checked.replace("kind: on-off, path: magic, target: [83.6, 22.0]", "kind: gammapy, datasets: [a.yaml]")
+    binned = "\n".join(line for line in binned.splitlines() if not line.strip().startswith(("off:", "rate:")))
+    with pytest.raises(ValueError, match="products.fit: data of events are compared with simulated ones"):
+        parse(binned)
 
 
 @pytest.mark.slow
@@ -323,15 +339,14 @@ def test_a_ring_of_off_events(center, monkeypatch):
     assert [region.center.ra.deg, region.center.dec.deg] == pytest.approx(center or [83.6, 22.0])
 
 
-def test_a_smooth_prior_is_about_the_power_law_of_the_off_events():
-    data = gj.OnOff(some_runs())
-    centre = _centres(parse(REGIONS), [data])["rate"]
-    # the same power law, over another range of energies
-    energy, law = jnp.array([0.6, 2.0, 7.0]), gj.OffBackground(data.power_law(8), LOW, HIGH)
-    np.testing.assert_allclose(gj.OffBackground(centre, 0.5, 20.0).rate(energy), law.rate(energy), rtol=1e-4)
-    prior = parse(REGIONS).priors({"rate": centre})["rate"]
-    expected = gj.smooth_prior(centre, 0.3, level=0.5)
-    np.testing.assert_allclose(prior.mean, centre, rtol=1e-6)
+@pytest.mark.parametrize("scale", [", scale: 0.3", ""])
+def test_a_smooth_prior_is_the_one_that_off_events_ask_for(scale):
+    """About their power law, over the energies of the component; with the scale that is given, or their own."""
+    config, data = parse(REGIONS.replace(", scale: 0.3", scale)), gj.OnOff(some_runs())
+    assert parse(dump(config)) == config
+    prior = config.priors(_background_priors(config, [data]))["rate"]
+    expected = data.background_prior(6, 0.3 if scale else None, energy_range=(0.5, 20.0), level=0.5)
+    np.testing.assert_allclose(prior.mean, expected.mean, rtol=1e-6)
     np.testing.assert_allclose(prior.covariance_matrix, expected.covariance_matrix, rtol=1e-5)
 
 

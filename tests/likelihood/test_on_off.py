@@ -120,7 +120,7 @@ def test_unbinned_agrees_with_wstat_where_counts_are_large():
     runs = some_runs(1, on=on, off=off)
     term, edges = gj.OnOff(runs), np.geomspace(LOW, HIGH, 13)
     cells = gj.OnOffCounts(runs, edges)
-    prior = gj.smooth_prior(term.power_law(SIZE), 2.0)
+    prior = term.background_prior(SIZE, 2.0)
     one = cells.expected_counts(model({**POINT, "amplitude": 1.0, "index": 3.3}))["source"]
     scale = float((on - off / 3.0) / one[0])
 
@@ -132,12 +132,10 @@ def test_unbinned_agrees_with_wstat_where_counts_are_large():
     def minus(b, amplitude):
         return -referred.log_likelihood_ratio(at(amplitude, b)) - prior.log_prob(b)
 
-    referred = term.with_reference(at(1.0, term.power_law(SIZE)))
+    referred = term.with_reference(at(1.0, prior.loc))
 
     def profiled(amplitude):
-        found = minimize(
-            lambda b: tuple(np.asarray(v, float) for v in minus(b, amplitude)), term.power_law(SIZE), jac=True
-        )
+        found = minimize(lambda b: tuple(np.asarray(v, float) for v in minus(b, amplitude)), prior.loc, jac=True)
         return -found.fun
 
     amplitudes = jnp.array([0.9, 1.0, 1.1])
@@ -335,7 +333,7 @@ def posterior(runs):
     priors = {
         "amplitude": dist.LogNormal(0.7, 0.7),
         "index": dist.Normal(2.5, 0.2),
-        "b": gj.smooth_prior(term.power_law(SIZE), 0.3),
+        "b": term.background_prior(SIZE, 0.3),
     }
     return gj.Posterior(model, priors, [term], progress=False)
 
