@@ -6,6 +6,7 @@ reconstructed energy and kept if it lies in the selection. This thinning sets th
 not used.
 """
 
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from gammajax.model.temporal import PhaseCurve, Times
 
 BATCH, FEW = 2**16, 2**12  # proposals per batch, for many and for few events
 ENERGIES_PER_DECADE = 1000
+FEWEST = 1024  # photons of an ON region that one program disperses: sizes are powers of two from here
 BINS, LAYERS = 1024, 64  # their numbers are multiples of these, for photons and background
 TIME_CELLS = 2048  # of a good time interval, in which a factor in time is constant
 HOPELESS = 20_000  # proposals per event at which a component counts as hardly ever selected
@@ -238,24 +240,48 @@ def simulate_on_off(key: PRNGKeyArray, model: Mixture, runs: Sequence[OnOffRun] 
         raise ValueError(f"ON and OFF regions need one OffBackground; the mixture has {len(backgrounds)}")
     norms = np.broadcast_to(np.asarray(backgrounds[0].norm), (len(runs),))
     spectra = [part.spectrum for part in parts if isinstance(part, Source)]
+    generators = [_generator(jax.random.fold_in(key, number)) for number in range(len(runs))]
+    photons = [_photons(random, run, spectra) for random, run in zip(generators, runs, strict=True)]
+    size = max(FEWEST, 2 ** math.ceil(math.log2(max(1, *(true.size for true in photons)))))
     drawn = []
-    for number, run in enumerate(runs):
-        random = _generator(jax.random.fold_in(key, number))
+    for run, random, true, norm in zip(runs, generators, photons, norms, strict=True):
         edges = np.geomspace(run.energy_min, run.energy_max, _fine(run.energy_min, run.energy_max))
-        rate = norms[number] * np.asarray(_rate(backgrounds[0], jnp.asarray(edges)), np.float64)
+        rate = norm * np.asarray(_rate(backgrounds[0], jnp.asarray(_padded(edges, BINS))), np.float64)[: edges.size]
         on, off = (_from_density(random, edges, rate * of(edges)) for of in (run.on_exposure, run.off_exposure))
-        axis = run.response.effective_area.axes[0]
-        edges = np.geomspace(np.exp(axis.lower), np.exp(axis.upper), _fine(np.exp(axis.lower), np.exp(axis.upper)))
-        middle = np.sqrt(edges[1:] * edges[:-1])
-        area = run.livetime * np.asarray(run.response.area(jnp.asarray(middle), run.response.offset), np.float64)
-        for spectrum in spectra:
-            count = random.poisson(np.asarray(_flux(spectrum, jnp.asarray(edges)), np.float64) * area)
-            true = np.repeat(edges[:-1], count) * (1.0 + random.uniform(size=count.sum()) * (edges[1] / edges[0] - 1.0))
-            dispersion, seed = run.response.energy_dispersion, jax.random.key(random.integers(2**31))
-            found = np.asarray(dispersion.sample(seed, jnp.asarray(true), run.response.offset), np.float64)
-            on = np.append(on, found[(found > run.energy_min) & (found < run.energy_max)])
+        # the same number for all runs, so that they share a program
+        padded, seed = np.pad(true, (0, size - true.size), constant_values=1.0), jax.random.key(random.integers(2**31))
+        found = np.asarray(_dispersed(run.response, seed, jnp.asarray(padded)), np.float64)[: true.size]
+        on = np.append(on, found[(found > run.energy_min) & (found < run.energy_max)])
         drawn.append(eqx.tree_at(lambda r: (r.on, r.off), run, (on, off)))
     return drawn
+
+
+def _photons(random, run: OnOffRun, spectra) -> np.ndarray:
+    """True energies [TeV] of the photons of all sources that the ON region detects, whatever is reconstructed."""
+    axis = run.response.effective_area.axes[0]
+    low, high = np.exp(axis.lower), np.exp(axis.upper)
+    edges = np.geomspace(low, high, _fine(low, high))
+    padded = jnp.asarray(_padded(edges, BINS))
+    area = run.livetime * np.asarray(_region_area(run.response, padded), np.float64)[: edges.size - 1]
+    found = []
+    for spectrum in spectra:
+        flux = np.asarray(_flux(spectrum, padded), np.float64)[: edges.size - 1]
+        count = random.poisson(flux * area)
+        step = edges[1] / edges[0] - 1.0
+        found.append(np.repeat(edges[:-1], count) * (1.0 + random.uniform(size=count.sum()) * step))
+    return np.concatenate(found or [np.zeros(0)])
+
+
+@eqx.filter_jit
+def _region_area(response, edges):
+    """Effective area [cm^2] of an ON region in the middles of bins."""
+    return response.area(jnp.sqrt(edges[1:] * edges[:-1]), response.offset)
+
+
+@eqx.filter_jit
+def _dispersed(response, key, energy_true):
+    """Random reconstructed energies [TeV] in an ON region."""
+    return response.energy_dispersion.sample(key, energy_true, response.offset)
 
 
 def _fine(low, high) -> int:

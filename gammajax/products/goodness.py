@@ -27,28 +27,20 @@ from scipy.stats import gamma, norm
 from gammajax.common.display import block, document, number_of, rows, text, words
 from gammajax.common.progress import DELAY, Progress
 from gammajax.common.writing import replacing
-from gammajax.instrument.sky import separation_on_host
-from gammajax.model.mixture import Mixture, Source
-from gammajax.products.replicates import Columns, Quantity, Replicates, events_terms, observed, replicate
-from gammajax.products.residuals import FINE, RADIUS, ResidualMaps, SkyCounts, on_host, residuals_of
+from gammajax.likelihood import OnOff, UnbinnedTerm
+from gammajax.products.checked_quantities import LOG_DENSITY, OfEvents, OfRegions
+from gammajax.products.event_replicates import EventReplicates
+from gammajax.products.region_replicates import RegionReplicates
+from gammajax.products.replicates import Replicates, replicate, simulated_terms
+from gammajax.products.residuals import FINE, RADIUS, ResidualMaps, SkyCounts, residuals_of
+from gammajax.products.spectral_points import parameters_of
 from gammajax.results.result import Result
 from gammajax.samplers import Fit
 
 REPLICAS, FEWEST, BUDGET = 200, 50, 20_000_000  # replicates, and events of all of them together
-LEAST = 15.0  # expected counts of a bin; narrower bins are joined
-LEAST_SKY, IN_PIXEL, PIXELS = 5.0, 16.0, 2500  # expected counts of a pixel: least, and wanted; number of pixels
-PER_DECADE = 10  # bins of energy
-RINGS = 8  # of the offset, and intervals along each axis of the field of view
-CONTAINED = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)  # of a source, where its rings end
-BEYOND = (1.4, 2.0, 3.0)  # rings further out, relative to the last of these
-NEAR = 0.7  # of a source: events within this containment have an energy test of their own
-FEW_OF_SOURCE = 20  # simulated events, below which a source has no tests
-LIFETIMES = (4, 30, 40.0)  # intervals of time: least, most, and events wanted in each
-SECOND = 1.0 / 86400.0  # d
-STEPS = (10, 100, 10.0)  # steps of the distribution of log-densities: least, most, and events wanted in each
 RANKED = 10  # replicates beyond the data, below which a p-value comes from the distribution fitted to them
 BANDS = (0.0228, 0.1587, 0.8413, 0.9772)
-LOG_DENSITY, LARGEST = "log-density", "largest deviation"
+LARGEST = "largest deviation"
 
 
 class CheckedQuantity(eqx.Module):
@@ -104,7 +96,7 @@ class Check(eqx.Module):
     """Goodness of a fit, from [`gammajax.check`][].
 
     - `quantities`: a [`gammajax.CheckedQuantity`][] for each test.
-    - `maps`: a [`gammajax.ResidualMaps`][] for each data set.
+    - `maps`: a [`gammajax.ResidualMaps`][] for each data set of events or cells.
     - `p_value` of all tests together: of the smallest p-value of one of them, among those of the replicates.
     - `worst`: the bin that deviates most, in words; `worst_deviation` [sigma]; `worst_p_value`: probability of as
       large a deviation in any bin.
@@ -199,11 +191,12 @@ def check(
     - `engine` for the simulated events, as of a posterior: with a [`gammajax.engines.PreparedKernel`][] for each source
       the response is folded once for many checks. By default that of the posterior, or the usual one.
 
-    Tests of each data set of events: energy, offset and both axes of the field of view, observation, time, pixels of
-    the sky; distance from the centre of each source, and energies near it; the distribution of the log-density of the
-    events. The p-value of all tests is uniform without a fault, as are those of binned quantities to a few per cent;
-    that of the log-density is conservative. All sources, backgrounds, cells and shared parameters of a posterior work;
-    binned data and ON and OFF regions only take part in the fit.
+    Tests of ON and OFF events: their energies, and the runs. Tests of each data set of events: energy, offset and both
+    axes of the field of view, observation, time, pixels of the sky; distance from the centre of each source, and
+    energies near it; the distribution of the log-density of the events. The p-value of all tests is uniform without a
+    fault, as are those of binned quantities to a few per cent; that of the log-density is conservative. All sources,
+    backgrounds, cells and shared parameters of a posterior work; binned data, and counts of ON and OFF regions in
+    cells, only take part in the fit.
 
     Returns a [`gammajax.Check`][]. Raises `ValueError` for a posterior without data of events, for one that several
     processes share, and for fewer than 50 replicates.
@@ -219,32 +212,36 @@ def check(
     >>> found.p_value > 1e-3
     True
     """
-    terms = events_terms(posterior)
+    terms = simulated_terms(posterior, UnbinnedTerm, OnOff, of="events, cells, or ON and OFF events")
     if not isinstance(best, Result | Fit):
         raise ValueError(f"best must be a gammajax.Result or a gammajax.Fit of the posterior, not {best!r}")
     most = max(term.total for term in terms)
     replicas = int(np.clip(BUDGET // most, FEWEST, REPLICAS)) if replicas is None else replicas
     if replicas != int(replicas) or replicas < FEWEST:
         raise ValueError(f"replicas must be a whole number of at least {FEWEST}, not {replicas}")
-    key, found, maps = jax.random.key(0) if key is None else key, [], []
+    key, found, skies = jax.random.key(0) if key is None else key, [], []
+    centre = parameters_of(posterior, best)
     with Progress(progress, "check", DELAY) as bar:
         for i, term in enumerate(terms):
-            sky = SkyCounts.init(term, FINE)
-            quantities = _Quantities(term, f"{term.name}: " if len(posterior.terms) > 1 else "")
+            prefix = f"{term.name}: " if len(posterior.terms) > 1 else ""
+            if isinstance(term, OnOff):
+                maker, quantities = RegionReplicates(posterior, term, centre), OfRegions(term, prefix)
+            else:
+                skies.append((term, SkyCounts.init(term, FINE)))
+                maker = EventReplicates(posterior, term, centre, engine, skies[-1][1].add)
+                quantities = OfEvents(term, prefix)
             done = replicate(
                 jax.random.fold_in(key, i),
                 posterior,
                 term,
                 best,
                 int(replicas),
+                maker,
                 quantities,
-                sky.add,
                 lambda part, i=i: bar.update((i + part) / len(terms), "simulated data sets"),
-                engine,
             )
-            maps.append(residuals_of(term, sky, int(replicas), RADIUS))
             found.append((done, quantities.places))
-    return _check(found, tuple(maps))
+    return _check(found, tuple(residuals_of(term, sky, int(replicas), RADIUS) for term, sky in skies))
 
 
 def _check(found: list[tuple[Replicates, dict]], maps) -> Check:
@@ -347,153 +344,3 @@ def smallest_p_value(smallest: float, replicated: Float[np.ndarray, " replicate"
 def _ranks(values) -> np.ndarray:
     """p-value of each replicate among the others, with itself counted as that of the data is."""
     return 1.0 - np.argsort(np.argsort(values)) / values.size
-
-
-class _Quantities:
-    """Quantities of a data set, chosen by simulated events: no bin expects few of them.
-
-    `places` [deg] of the pixels of the sky.
-    """
-
-    def __init__(self, term, prefix: str):
-        self.term, self.prefix, self.places = term, prefix, {}
-        self.times = getattr(observed(term), "time", None) is not None
-
-    def __call__(self, mixture: Mixture, columns: Columns, number: int) -> list[Quantity]:
-        found = [self._energy("energy", _energy), *self._field(), *self._runs(columns), *self._time(columns, number)]
-        found += [self._sky(columns, number), *self._sources(mixture, columns)]
-        low, most, wanted = STEPS
-        steps = int(np.clip(columns.energy.size / number / wanted, low, most))
-        edges = np.quantile(columns.log_density, np.linspace(0.0, 1.0, steps + 1))
-        edges[[0, -1]] += [-30.0, 30.0]
-        joined = [_joined(q, columns, number) for q in found if not q.labels]
-        found = joined + [q for q in found if q.labels]
-        found.append(Quantity(LOG_DENSITY, "", lambda c: c.log_density, np.unique(edges)))
-        self.places = {self.prefix + name: place for name, place in self.places.items()}
-        return [q._replace(name=self.prefix + q.name) for q in found if q.edges.size > 2]
-
-    def _energy(self, name, values) -> Quantity:
-        low, high = self.term.energy_range
-        edges = np.geomspace(low, high, 1 + max(4, round(PER_DECADE * np.log10(high / low))))
-        edges[[0, -1]] *= [1 - 1e-6, 1 + 1e-6]
-        return Quantity(name, "TeV", values, edges)
-
-    def _field(self) -> list[Quantity]:
-        observations = self.term.observations
-        most = max(float(o.offset_max) for o in observations) * (1 + 1e-4)
-
-        def offset(columns):
-            lon, lat = (np.array([float(getattr(o, name)) for o in observations]) for name in ("lon", "lat"))
-            run = columns.observation
-            return separation_on_host(columns.lon, columns.lat, lon[run], lat[run])
-
-        def along(axis):
-            def values(columns):
-                result = np.zeros(columns.lon.size)
-                for number, one in enumerate(observations):
-                    mine = np.flatnonzero(columns.observation == number)
-                    place = on_host(one.fov_coordinates, columns.lon[mine], columns.lat[mine])
-                    result[mine] = place[axis]
-                return result
-
-            return values
-
-        side = np.linspace(-most, most, RINGS + 1)
-        return [
-            Quantity("offset", "deg", offset, np.sqrt(np.linspace(0.0, most**2, RINGS + 1))),
-            Quantity("field-of-view longitude", "deg", along(0), side),
-            Quantity("field-of-view latitude", "deg", along(1), side),
-        ]
-
-    def _runs(self, columns) -> list[Quantity]:
-        labels = self.term.labels
-        edges = np.arange(len(labels) + 1) - 0.5
-        return [Quantity("observation", "", lambda c: c.observation.astype(float), edges, labels)] * (len(labels) > 1)
-
-    def _time(self, columns, number) -> list[Quantity]:
-        if not self.times:
-            return []
-        low, most, wanted = LIFETIMES
-        intervals = int(np.clip(columns.energy.size / number / wanted, low, most))
-        edges = np.quantile(columns.time, np.linspace(0.0, 1.0, intervals + 1))
-        spans = np.concatenate([o.good_time for o in self.term.observations])
-        edges[[0, -1]] = spans.min() - SECOND, spans.max() + SECOND
-        edges = np.unique(edges)
-        return [Quantity("time", "MJD", lambda c: np.asarray(c.time), edges)]
-
-    def _sky(self, columns, number) -> Quantity:
-        wide = SkyCounts.init(self.term, FINE)
-        seen = np.asarray(wide.seen).sum() * wide.grid.step**2
-        step = np.sqrt(max(seen * IN_PIXEL / max(columns.energy.size / number, 1.0), seen / PIXELS))
-        step = float(np.clip(step, FINE, 0.5 * wide.radius))
-        grid = SkyCounts.init(self.term, step).grid
-
-        def pixel(columns):
-            x, y = on_host(grid.pixel, columns.lon, columns.lat)
-            return (np.rint(y) * grid.size + np.rint(x)).astype(int)
-
-        expected = np.bincount(pixel(columns), minlength=grid.size**2) / number
-        used = np.flatnonzero(expected >= LEAST_SKY)
-        place = np.full(grid.size**2, np.nan)
-        place[used] = np.arange(used.size)
-        lon, lat = (np.asarray(side, float).ravel()[used] for side in grid.directions())
-        self.places["sky"] = np.stack([lon % 360.0, lat], axis=1)
-        labels = tuple(f"at ({a % 360.0:.2f}, {b:.2f}) deg, {step:.2g} deg wide" for a, b in zip(lon, lat, strict=True))
-        edges = np.arange(used.size + 1) - 0.5
-        return Quantity("sky", "", lambda c: place[np.clip(pixel(c), 0, grid.size**2 - 1)], edges, labels)
-
-    def _sources(self, mixture, columns) -> list[Quantity]:
-        found, known, clear = [], {}, []
-        for i, (path, part) in enumerate(mixture.components.items()):
-            if not isinstance(part, Source):
-                continue
-            centre = float(part.morphology.lon), float(part.morphology.lat)
-            known.setdefault(centre, []).append((i, path))
-        for centre, members in known.items():
-            mine = np.isin(columns.component, [i for i, _ in members])
-            if mine.sum() < FEW_OF_SOURCE:
-                continue
-            name = " + ".join(path for _, path in members)
-
-            def distance(columns, centre=centre):
-                return separation_on_host(columns.lon, columns.lat, *centre)
-
-            own = distance(columns)[mine]
-            reach = max(float(o.offset(*centre) + o.offset_max) for o in self.term.observations)
-            inner = np.quantile(own, CONTAINED)
-            edges = np.unique(np.concatenate([[0.0], inner, inner[-1] * np.array(BEYOND)]))
-            edges = edges[edges < reach]
-            found.append(Quantity(f"distance from {name}", "deg", distance, edges))
-            clear.append((distance, float(inner[-1]) * BEYOND[0]))
-            near = float(np.quantile(own, NEAR))
-            if near < 0.5 * reach:
-
-                def energy(columns, distance=distance, near=near):
-                    return np.where(distance(columns) < near, columns.energy, np.nan)
-
-                found.append(self._energy(f"energy within {near:.2g} deg of {name}", energy))
-
-        def away(columns):
-            outside = np.all([distance(columns) > radius for distance, radius in clear], axis=0)
-            return np.where(outside, columns.energy, np.nan)
-
-        return found + ([self._energy("energy away from the sources", away)] if clear else [])
-
-
-def _energy(columns: Columns) -> np.ndarray:
-    return columns.energy
-
-
-def _joined(quantity: Quantity, columns: Columns, number: int) -> Quantity:
-    """The quantity with neighbouring bins joined until each expects `LEAST` events."""
-    bins, size = quantity.bins(columns), quantity.edges.size - 1
-    expected = np.bincount(bins[bins >= 0], minlength=size) / number
-    kept, inside = [0], 0.0
-    for i in range(size):
-        inside += expected[i]
-        if inside >= LEAST:
-            kept.append(i + 1)
-            inside = 0.0
-    if len(kept) > 1:
-        kept[-1] = size  # the rest belongs to the last
-    return quantity._replace(edges=quantity.edges[kept])

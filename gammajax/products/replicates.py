@@ -12,6 +12,7 @@ same point. A statistic of n and mu does not depend on the parameters to first o
 of such statistics are uniform (Robins, van der Vaart & Ventura 2000, doi:10.1080/01621459.2000.10474310).
 """
 
+import abc
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,46 +21,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Num, PRNGKeyArray
 
 from gammajax.common import distributed
 from gammajax.common.progress import say
-from gammajax.engines import FixedEngine, KernelEngine, PreparedKernel, Rows
-from gammajax.engines.choice import explore
-from gammajax.engines.rows import PER_DECADE
-from gammajax.events.cells import Binning, Cells
-from gammajax.events.event_list import Events
-from gammajax.likelihood import Unbinned, UnbinnedTerm
-from gammajax.likelihood.term import Parameters, Setup
-from gammajax.model.mixture import Mixture, Source
+from gammajax.likelihood.term import Parameters
+from gammajax.model.mixture import Mixture
 from gammajax.products.spectral_points import parameters_of
 from gammajax.samplers import Fit
 from gammajax.samplers.space import parameters_at
-from gammajax.simulation import simulate
 
 AT_ONCE = 2**18  # events in one set of engines
 DRAWS = 20  # of the posterior, at least; each gives several replicates
 NEGLIGIBLE = 1e-6  # information of a combination of numbers, relative to that of each alone
 LEAST_PART = 0.1  # of the mean counts that the step of a fit leaves
-
-
-class Columns(NamedTuple):
-    """Events or cells as columns: energy [TeV], direction [deg], observation, time (MJD) or None, ln of the density.
-
-    `component` of simulated events, or -1.
-    """
-
-    energy: Float[np.ndarray, " row"]
-    lon: Float[np.ndarray, " row"]
-    lat: Float[np.ndarray, " row"]
-    observation: Int[np.ndarray, " row"]
-    time: Float[np.ndarray, " row"] | None
-    log_density: Float[np.ndarray, " row"]
-    component: Int[np.ndarray, " row"]
-
-    def after(self, first: int) -> "Columns":
-        """The rows from the first of these on."""
-        return jax.tree.map(lambda column: column[first:], self)
 
 
 class Quantity(NamedTuple):
@@ -70,11 +45,11 @@ class Quantity(NamedTuple):
 
     name: str
     unit: str
-    values: Callable[[Columns], np.ndarray]
+    values: Callable[[Any], np.ndarray]
     edges: Float[np.ndarray, " edge"]
     labels: tuple[str, ...] = ()
 
-    def bins(self, columns: Columns) -> Int[np.ndarray, " row"]:
+    def bins(self, columns: Any) -> Int[np.ndarray, " row"]:
         """Bin of each row, -1 for none."""
         found = np.digitize(self.values(columns), self.edges) - 1
         return np.where(found < self.edges.size - 1, found, -1)
@@ -92,12 +67,15 @@ class Replicates(NamedTuple):
     expected: Float[np.ndarray, "replicate bin"]
 
 
-def events_terms(posterior) -> list[UnbinnedTerm]:
-    """Data sets of events. Raises `ValueError` if there is none, or if processes share them."""
-    terms = [term for term in posterior.terms if isinstance(term, UnbinnedTerm)]
+def simulated_terms(posterior, *kinds: type, of: str) -> list:
+    """Data sets of these kinds, of events, which `of` names.
+
+    Raises `ValueError` if there is none, if one has no events, or if processes share them.
+    """
+    terms = [term for term in posterior.terms if isinstance(term, kinds)]
     if not terms:
         names = [term.name for term in posterior.terms]
-        raise ValueError(f"simulated data are compared with data sets of events or cells; there are none among {names}")
+        raise ValueError(f"simulated data are compared with data sets of {of}; there are none among {names}")
     if any(distributed.spans(term.count) for term in terms):
         raise ValueError("a posterior that several processes share cannot be checked; check that of one process")
     if not all(term.total for term in terms):
@@ -117,95 +95,80 @@ def draws_of(key: PRNGKeyArray, posterior, best: Any, number: int) -> Parameters
     return {name: jnp.asarray(best.samples[name][chosen]) for name in posterior.names}
 
 
-def drawn(key: PRNGKeyArray, posterior, term: UnbinnedTerm, parameters: Parameters, times: int) -> tuple[Events, Any]:
-    """Events of `times` replicates of a data set together, and the replicate of each event.
+class Maker(abc.ABC):
+    """How data sets of a term are simulated, and the score of each event; see [`replicate`][].
 
-    With absolute fluxes the livetimes are so many times longer, and each event is given to a replicate at random.
+    - `mixture`: what the data set sees at the best parameters; `fixed`: whether the number of events is given.
     """
-    key, other = jax.random.split(key)
-    mixture = _seen(posterior, term, parameters)
-    if term.weighted:
-        events = simulate(key, mixture, term.observations, events=times * term.total)
-        return events, np.arange(len(events)) % times  # simulate shuffles them
-    longer = tuple(eqx.tree_at(lambda o: o.livetime, one, one.livetime * times) for one in term.observations)
-    events = simulate(key, mixture, longer)
-    random = np.random.default_rng(np.asarray(jax.random.key_data(other)).ravel())
-    return events, random.integers(times, size=len(events))
 
+    mixture: Mixture
+    fixed: bool
 
-def _seen(posterior, term, parameters) -> Mixture:
-    """The mixture that a data set sees."""
-    mixture = posterior.model(parameters)
-    return mixture if len(posterior.terms) == 1 else mixture.only(tuple(term.engines))
+    @abc.abstractmethod
+    def draw(self, key: PRNGKeyArray, parameters: Parameters, times: int) -> tuple[Any, Int[np.ndarray, " row"]]:
+        """Events of `times` replicates together, and the replicate of each event."""
 
+    @abc.abstractmethod
+    def join(self, parts: list) -> Any:
+        """One list of events, in order."""
 
-def observed(term: UnbinnedTerm) -> Events | Cells:
-    """The data of a term, with their times."""
-    data, times = term.events, term.times
-    if isinstance(data, Cells):
-        return data
-    valid = np.asarray(term.count) > 0
-    time, phase = (None if column is None else np.asarray(column, float)[valid] for column in (times.time, times.phase))
-    time = None if time is None else time + float(times.reference)
-    return Events(data.energy, data.lon, data.lat, np.asarray(data.observation), time=time, phase=phase)
+    @abc.abstractmethod
+    def rows(self, events: Any, data: bool) -> tuple[Any, Num[np.ndarray, " row"], Float[np.ndarray, "row number"]]:
+        """Columns, numbers of events and scores of rows; `data`: those of the data come first."""
 
 
 def replicate(
     key: PRNGKeyArray,
     posterior,
-    term: UnbinnedTerm,
+    term,
     best: Any,
     number: int,
-    quantities_of: Callable[[Mixture, Columns, int], list[Quantity]],
-    see: Callable[[Events | Cells], None],
+    maker: Maker,
+    quantities_of: Callable[[Mixture, Any, int], list[Quantity]],
     report: Callable[[float], None],
-    engine: Any = None,
 ) -> Replicates:
     """Counts of `number` replicates of one data set, in bins that the first of them choose.
 
-    `quantities_of` the mixture at the best parameters, simulated columns and their number of replicates; `see` is
-    called with the simulated events or cells, `report` with the part that is done. `engine` as of a posterior.
+    `quantities_of` the mixture at the best parameters, simulated columns and their number of replicates; `report` is
+    called with the part that is done.
     """
     centre = parameters_of(posterior, best)
     each = int(np.clip(AT_ONCE // max(term.total, 1), 1, max(1, number // DRAWS)))
     groups = -(-number // each)
     points = draws_of(jax.random.fold_in(key, 0), posterior, best, groups)
-    scorer, sums = _Scorer(posterior, term, centre, engine), None
-    pool, owner, made = [], [], 0
+    sums, pool, owner, made = None, [], [], 0
     for group in range(groups):
         parameters = {name: values[group] for name, values in points.items()}
         times = min(each, number - made)
-        events, of = drawn(jax.random.fold_in(key, 1 + group), posterior, term, parameters, times)
+        events, of = maker.draw(jax.random.fold_in(key, 1 + group), parameters, times)
         pool.append(events)
         owner.append(made + of)
         made += times
-        if made < number and sum(map(len, pool)) < AT_ONCE:
+        if made < number and sum(of.size for of in owner) < AT_ONCE:
             continue
         say(f"{made} of {number} simulated data sets")
         replica = np.concatenate(owner)
-        events = joined(pool)
-        first = sums is None
-        columns, weight, score, simulated = scorer(events, observed(term) if first else None)
-        see(simulated)
-        own = weight.size - len(events)  # rows of the data
+        columns, weight, score = maker.rows(maker.join(pool), data=sums is None)
+        own = weight.size - replica.size  # rows of the data
         if sums is None:
-            found = quantities_of(scorer.mixture, columns.after(own), made)
-            sums = _Sums(tuple(found), number, score.shape[1])
+            simulated = jax.tree.map(lambda column, own=own: column[own:], columns)
+            sums = _Sums(tuple(quantities_of(maker.mixture, simulated, made)), number, score.shape[1])
         sums.add(columns, np.concatenate([np.zeros(own, int), 1 + replica]), weight, score)
         pool, owner = [], []
         report(made / number)
     assert sums is not None
-    return sums.fitted(term.weighted, *_others(posterior, term, centre))
+    return sums.fitted(maker.fixed, *_others(posterior, term, centre))
 
 
-def joined(parts: list[Events]) -> Events:
-    """One list of simulated events."""
-    names = ("energy", "lon", "lat", "observation", "component", "time", "phase")
-    columns: dict = {}
-    for name in names:
-        values = [getattr(part, name) for part in parts]
-        columns[name] = None if values[0] is None else np.concatenate(values)
-    return Events(**columns)
+@eqx.filter_jit
+def slopes(density: Callable, parameters: Parameters, *data) -> tuple[Float[Array, " row"], Float[Array, "number row"]]:
+    """Values of density(parameters, *data) of all rows, and their derivatives by all numbers of the parameters."""
+    x, restore = ravel_pytree(parameters)
+
+    def of(x):
+        return density(restore(x), *data)
+
+    return of(x), jax.lax.map(lambda axis: jax.jvp(of, (x,), (axis,))[1], jnp.eye(x.size, dtype=x.dtype))
 
 
 class _Sums:
@@ -266,117 +229,6 @@ def _inverse(matrix) -> np.ndarray:
     kept = values > NEGLIGIBLE * max(1, matrix.shape[0])
     inverse = (vectors[:, kept] / values[kept]) @ vectors[:, kept].T
     return inverse * np.outer(scale, scale)
-
-
-class _Scorer:
-    """Engines for simulated events, as a posterior of them would have: folded once for all lists of events."""
-
-    def __init__(self, posterior, term: UnbinnedTerm, centre: Parameters, engine: Any):
-        self.posterior, self.term, self.centre = posterior, term, centre
-        self.explored = explore(posterior.model, posterior.priors, posterior.reference_parameters)
-        self.mixture = _seen(posterior, term, centre)
-        nodes = [getattr(engine, "nodes", None) for engine in term.engines.values()]
-        steps = [one.log_step for one in nodes if one is not None]
-        self.per_decade = float(np.log(10.0) / min(steps)) if steps else PER_DECADE
-        self.engine = self._prepared() if engine is None else engine
-
-    def _prepared(self) -> dict | None:
-        say("folding the response")
-        known: list[PreparedKernel] = []
-        engine = {}
-        for name, of in self.term.engines.items():
-            part = self.mixture.components[name]
-            if not isinstance(part, Source) or not isinstance(of, KernelEngine | FixedEngine):
-                continue
-            if part.response is not None:
-                continue
-            same = [one for one in known if eqx.tree_equal(one.morphology, part.morphology)]
-            if not same:
-                known.append(PreparedKernel.init(part.morphology, self.term.observations, self.per_decade))
-            engine[name] = same[0] if same else known[-1]
-        return engine or None
-
-    def __call__(self, events: Events, data: Events | Cells | None):
-        """Columns, numbers of events and scores of rows, of the data first; and the simulated events or cells."""
-        if isinstance(self.term.data, Cells):
-            return self._of_cells(self.term.data.binning, events, data)
-        assert not isinstance(data, Cells)
-        several = events if data is None else joined([_with_truth(data, events), events])
-        times = several.time is not None
-        usable = eqx.tree_at(lambda e: e.component, several, None, is_leaf=lambda leaf: leaf is None)
-        log_density, score = self._scores(usable if times else usable.without_times())
-        columns = Columns(
-            several.energy,
-            several.lon,
-            several.lat,
-            several.observation,
-            several.time,
-            log_density,
-            np.asarray(several.component),
-        )
-        return columns, np.ones(len(several)), score, events
-
-    def _of_cells(self, binning: Binning, events: Events, data):
-        place = (np.asarray(events.observation, np.int64) << 32) + binning.locate(events)
-        own, counts = np.zeros(0, np.int64), np.zeros(0, int)
-        if data is not None:
-            own = (np.asarray(data.observation, np.int64) << 32) + np.asarray(data.cell)
-            counts = np.asarray(data.count)
-        every, where = np.unique(np.concatenate([own, place]), return_inverse=True)
-        cells = Cells.of(binning, every, np.ones(every.size, int))
-        log_density, score = self._scores(cells)
-        points = cells.points()
-        lon = points.lon[:, 0] + ((points.lon - points.lon[:, :1] + 180.0) % 360.0 - 180.0).mean(1)
-        columns = Columns(
-            np.exp(np.log(points.energy).mean(1))[where],
-            lon[where],
-            points.lat.mean(1)[where],
-            np.asarray(cells.observation)[where],
-            None,
-            log_density[where],
-            np.concatenate([np.full(own.size, -1), np.asarray(events.component)]),
-        )
-        weight = np.concatenate([counts, np.ones(len(events))])
-        simulated = Cells.of(binning, *np.unique(place, return_counts=True))
-        return columns, weight, score[where], simulated
-
-    def _scores(self, data: Events | Cells) -> tuple[np.ndarray, np.ndarray]:
-        """Logarithm of the density of each event or cell, and its derivatives by all numbers of the parameters."""
-        alone = len(self.posterior.terms) == 1
-        setup = Setup(self.posterior.model, self.centre, self.explored, self.term.name, alone, False)
-        names = None if alone else tuple(self.term.engines)
-        dataset = Unbinned(
-            self.term.observations, data, components=names, engine=self.engine, per_decade=self.per_decade
-        )
-        term = dataset.prepare(setup)
-        rows = Rows.init(data, self.term.observations, self.per_decade)
-        density, slopes = map(np.asarray, _slopes(self.posterior.model, term, self.centre))
-        order, valid = rows.index[rows.valid], rows.valid
-        log_density, score = np.empty(len(data)), np.empty((len(data), slopes.shape[0]))
-        log_density[order] = np.log(density[valid].astype(np.float64))
-        score[order] = (slopes[:, valid] / density[valid]).T
-        return log_density, score
-
-
-def _with_truth(data: Events, like: Events) -> Events:
-    """Data with the columns of simulated events; times only if both have them."""
-    time = data.time if data.time is not None and like.time is not None else None
-    if like.time is not None and time is None:
-        time = np.full(len(data), like.time.min())
-    phase = data.phase if like.phase is not None else None
-    component = np.full(len(data), -1)
-    return Events(data.energy, data.lon, data.lat, data.observation, component=component, time=time, phase=phase)
-
-
-@eqx.filter_jit
-def _slopes(model, term, parameters):
-    """Density of all rows, and its derivatives [number, row]."""
-    x, restore = ravel_pytree(parameters)
-
-    def density(x):
-        return term.density(model(restore(x)))
-
-    return density(x), jax.lax.map(lambda axis: jax.jvp(density, (x,), (axis,))[1], jnp.eye(x.size, dtype=x.dtype))
 
 
 def _others(posterior, term, parameters) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,8 @@ from gammajax.events.cells import Cells
 from gammajax.events.event_list import Events
 from gammajax.instrument.sky import Grid, deproject, mean_direction
 from gammajax.likelihood import UnbinnedTerm
-from gammajax.products.replicates import drawn, events_terms, observed
+from gammajax.products.event_replicates import drawn, observed
+from gammajax.products.replicates import simulated_terms
 from gammajax.products.spectral_points import parameters_of
 
 FINE, RADIUS = 0.05, 0.15  # deg: pixels, and circles in which events are counted
@@ -146,7 +147,7 @@ def residual_maps(
     for name, value in (("step", step), ("radius", radius)):
         if not 0 < value < np.inf:
             raise ValueError(f"{name} must be a positive angle [deg], not {value}")
-    terms = events_terms(posterior)
+    terms = simulated_terms(posterior, UnbinnedTerm, of="events or cells")
     names = [term.name for term in terms]
     if data_set is None and len(terms) > 1 or data_set is not None and data_set not in names:
         raise ValueError(f"data_set must be one of {names}, not {data_set!r}")

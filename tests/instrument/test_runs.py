@@ -6,6 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+from on_off import LOW, region_response, run
+from on_off import model as power_law
 
 import gammajax as gj
 from gammajax.instrument.observation import Exclusion
@@ -82,6 +84,27 @@ def test_programs_do_not_know_the_number_of_runs(response, kind):
     # an array may have the shape of another one by chance, and be transferred by the same program
     assert abs(few[0] - many[0]) <= 2 and abs(few[1] - many[1]) <= 2
     assert few[2:] == many[2:] and few[2:4] == (1, 1)
+
+
+def test_programs_of_regions_do_not_know_the_number_of_runs():
+    """ON and OFF runs that differ in everything."""
+
+    def numbers(number):
+        jax.clear_caches()
+        changes = [
+            {"ratio": 0.2 + 0.05 * i, "livetime": 3600.0 + 500.0 * i, "energy_min": LOW + 0.05 * i}
+            for i in range(number)
+        ]
+        empty = [run([], [], response=region_response(1.0 + 0.1 * i), **one) for i, one in enumerate(changes)]
+        truth = {"amplitude": 2.0, "index": 2.4, "b": jnp.linspace(8.0, 3.0, 6)}
+        simulated, runs = programs(lambda: gj.simulate_on_off(jax.random.key(1), power_law(truth), empty))
+        made, term = programs(lambda: gj.OnOff(runs))
+        function = eqx.filter_jit(lambda term, p: jax.value_and_grad(lambda p: term.log_likelihood(power_law(p)))(p))
+        return simulated, made, programs(lambda: function(term, truth))[0]
+
+    few, many = numbers(2), numbers(6)
+    assert abs(few[0] - many[0]) <= 2 and abs(few[1] - many[1]) <= 2, (few, many)
+    assert few[2] == many[2]
 
 
 def test_equal_responses_are_one(response, make_observation):
