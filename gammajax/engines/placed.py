@@ -28,6 +28,7 @@ from gammajax.engines.hankel import PointFold, RadialFold
 from gammajax.engines.images import ImageFold
 from gammajax.engines.interpolation import slices
 from gammajax.engines.plane import directions
+from gammajax.engines.rows import padding_unit
 from gammajax.instrument.runs import Runs
 from gammajax.model.morphology import Morphology
 
@@ -208,7 +209,7 @@ def components(
 ) -> tuple[Float[np.ndarray, "block component pair"], Float[np.ndarray, "block entry component"]]:
     """Principal components of the rows of each block: values of the rows, and parts of the entries.
 
-    Rows are taken relative to their norm. All blocks have as many components.
+    Rows are taken relative to their norm. All blocks have as many components, of which there are multiples of four.
     """
     found = []
     for begin in range(0, len(members), BLOCKS):
@@ -221,6 +222,7 @@ def components(
         pair = norm.swapaxes(1, 2) * vectors, vectors @ rows
         found.append([part.astype(table.dtype) for part in pair])
     most = max(value.shape[1] for value, _ in found)
+    most += -most % 4
     values, parts = (
         np.concatenate([np.pad(part, ((0, 0), (most - part.shape[1], 0), (0, 0))) for part in column])
         for column in zip(*found, strict=True)
@@ -238,7 +240,7 @@ def _chunks(members):
 def _blocks(run, group, offset, place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pairs of every block [block, pair], the first of each, and the position of each pair among those of all blocks.
 
-    The last block of a run, group and offset repeats pairs.
+    The last block of a run, group and offset repeats pairs, and the last of all is repeated.
     """
     members = np.lexsort((place, offset, group, run))
     keys = np.stack([run, group, offset])[:, members]
@@ -250,9 +252,11 @@ def _blocks(run, group, offset, place) -> tuple[np.ndarray, np.ndarray, np.ndarr
     within = np.arange(blocks.sum()) - np.repeat(np.cumsum(blocks) - blocks, blocks)
     slot = within[:, None] * size + np.arange(size)
     table = members[begins[of_key][:, None] + slot % counts[of_key][:, None]]
+    # numbers of blocks are few, so that data sets of similar size share compiled functions
+    table = np.pad(table, ((0, -len(table) % padding_unit(len(table), run.size)), (0, 0)), mode="edge")
     order = np.empty(members.size, np.int32)
     real = slot < counts[of_key][:, None]
-    order[table[real]] = np.flatnonzero(real)
+    order[table[: len(real)][real]] = np.flatnonzero(real)
     return table, table[:, 0], order
 
 

@@ -118,7 +118,7 @@ class Rows(eqx.Module):
             valid.append(np.arange(blocks * block) < (0 if none else members.size))
             start += [int(first_node[group])] * blocks
         blocks = int(agree(np.max, len(start)))
-        unit = _padding_unit(blocks, size)
+        unit = padding_unit(blocks, size)
         # every device has equally many blocks
         blocks += -blocks % (unit if mesh is None else math.lcm(unit, mesh.size // processes))
         for _ in range(blocks - len(start)):
@@ -283,7 +283,7 @@ class Rows(eqx.Module):
         if number == 0:
             return members, members
         devices = 1 if self.mesh is None else len(self._places)
-        size = number + -number % math.lcm(devices, _padding_unit(number, number))
+        size = number + -number % math.lcm(devices, padding_unit(number, number))
         place = self.total + np.arange(size) + (size * jax.process_index() if self.shared else 0)
         if members.size == 0:
             return np.zeros(size, int), place
@@ -339,7 +339,7 @@ def _stand_in(observations) -> Events:
     return Events([np.sqrt(first.energy_min * first.energy_max)], [float(first.lon)], [float(first.lat)])
 
 
-def _padding_unit(length: int, events: int) -> int:
+def padding_unit(length: int, events: int) -> int:
     """Lengths of arrays are multiples of it, so that data sets of similar size share compiled functions.
 
     Compilation takes longest, beside the rest, for few events; these have at most a quarter of padding.
