@@ -13,7 +13,11 @@ import gammajax as gj
 CRAB = (83.63308, 22.01450)
 # of reconstructed energies [TeV], from the published fits; errors by which values may differ: OFF regions lie elsewhere
 # than in the paper, and the background is marginalised
-CASES = {"veritas": ((0.158489319, 28.18382931), 0.2), "magic": ((0.0891250938, 28.18382931), 0.65)}
+CASES = {
+    "veritas": ((0.158489319, 28.18382931), 0.2),
+    "magic": ((0.0891250938, 28.18382931), 0.65),
+    "fact": ((0.4, 30.0), 0.65),  # whose OFF events have a threshold within
+}
 
 
 @pytest.fixture(scope="module")
