@@ -96,7 +96,7 @@ def draws_of(key: PRNGKeyArray, posterior, best: Any, number: int) -> Parameters
 
 
 class Maker(abc.ABC):
-    """How data sets of a term are simulated, and the score of each event; see [`replicate`][].
+    """How data sets of a term are simulated, and the score of each event.
 
     - `mixture`: what the data set sees at the best parameters; `fixed`: whether the number of events is given.
     """

@@ -9,7 +9,7 @@ from figures import faults
 from scipy.stats import chi2, norm
 
 import gammajax as gj
-from gammajax.products import goodness, replicates
+from gammajax.products import event_replicates, goodness, replicates
 
 OPTIONS = {"per_decade": 12.0, "progress": False}
 PRIORS = {"index": dist.Uniform(1.0, 4.0), "flux": dist.Uniform(0.0, 10.0), "norm": dist.Uniform(0.2, 5.0)}
@@ -148,7 +148,7 @@ def test_figures_and_files(good, tmp_path):
 def test_draws_of_a_result_and_cells(good, runs, engine):
     """Cells have fewer quantities, and much the same p-values as their events."""
     posterior, best, found = good
-    cells = replicates.observed(posterior.terms[0]).compress(runs, energy_per_decade=20, pixel=0.1)
+    cells = event_replicates.observed(posterior.terms[0]).compress(runs, energy_per_decade=20, pixel=0.1)
     binned = gj.Posterior(model, PRIORS, runs, cells, engine=engine, **OPTIONS)
     draws = np.random.default_rng(0).multivariate_normal(
         [float(best.parameters[name]) for name in best.names], best.covariance, (1, 400)
@@ -164,7 +164,7 @@ def test_draws_of_a_result_and_cells(good, runs, engine):
 @pytest.mark.slow
 def test_several_data_sets_share_the_fit(good, runs):
     posterior, _, _ = good
-    events = replicates.observed(posterior.terms[0])
+    events = event_replicates.observed(posterior.terms[0])
 
     def background(p):
         return gj.Mixture(sky=gj.InstrumentBackground(40.0 * p["norm"], p["tilt"]))
