@@ -6,7 +6,6 @@ reconstructed energy and kept if it lies in the selection. This thinning sets th
 not used.
 """
 
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -242,7 +241,7 @@ def simulate_on_off(key: PRNGKeyArray, model: Mixture, runs: Sequence[OnOffRun] 
     spectra = [part.spectrum for part in parts if isinstance(part, Source)]
     generators = [_generator(jax.random.fold_in(key, number)) for number in range(len(runs))]
     photons = [_photons(random, run, spectra) for random, run in zip(generators, runs, strict=True)]
-    size = max(FEWEST, 2 ** math.ceil(math.log2(max(1, *(true.size for true in photons)))))
+    size = max(FEWEST, 1 << max((true.size for true in photons), default=0).bit_length())
     drawn = []
     for run, random, true, norm in zip(runs, generators, photons, norms, strict=True):
         edges = np.geomspace(run.energy_min, run.energy_max, _fine(run.energy_min, run.energy_max))

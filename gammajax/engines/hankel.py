@@ -31,11 +31,7 @@ from gammajax.engines.radial_profiles import COARSE_RADIUS, PADDING, Profiles, R
 from gammajax.engines.transforms import Bessel, psf_density, psf_hankel, shape_transforms, sized_transforms
 from gammajax.instrument.psf import PSF, TablePSF, psf_quantile, psf_radius
 from gammajax.instrument.runs import Runs
-from gammajax.instrument.sky import (
-    SQUARE_DEGREE,
-    enclosing_cap,
-    separation_on_host,
-)
+from gammajax.instrument.sky import SQUARE_DEGREE, enclosing_cap, separation_on_host
 from gammajax.model.morphology import Morphology, Point
 
 OFFSET_STEP, POINT_OFFSET_STEP = 0.25, 0.125  # deg; a source with a size averages over offsets

@@ -369,7 +369,8 @@ class OnOffCounts(OnOffTerm):
         streams = [run.on for run in runs], [run.off for run in runs]
         on, off = (np.array([np.histogram(events, edges)[0] for events in stream]) for stream in streams)
         exposures = np.array([_mean_exposures(run, edges) for run in runs])  # run, ON or OFF, cell
-        smooth = smooth_counts(runs, edges)
+        # not needed where the prior is given
+        smooth = smooth_counts(runs, edges) if shape is None or rate is None else np.ones_like(off, float)
         if not by_run:
             on, off, exposures, smooth = (column.sum(0)[None] for column in (on, off, exposures, smooth))
             kernel = kernel.sum(0)[None]

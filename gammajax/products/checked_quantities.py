@@ -152,9 +152,9 @@ class OfEvents:
             outside = np.all([distance(columns) > radius for distance, radius in clear], axis=0)
             return np.where(outside, columns.energy, np.nan)
 
-        return found + (
-            [energy_quantity("energy away from the sources", self.term.energy_range, away)] if clear else []
-        )
+        if clear:
+            found.append(energy_quantity("energy away from the sources", self.term.energy_range, away))
+        return found
 
 
 class OfRegions:

@@ -93,7 +93,8 @@ class EventReplicates(Maker):
         engine: Any,
         see: Callable[[Events | Cells], None],
     ):
-        self.posterior, self.term, self.centre, self.see = posterior, term, centre, see
+        super().__init__(posterior, term, centre)
+        self.see = see
         self.explored = explore(posterior.model, posterior.priors, posterior.reference_parameters)
         self.mixture, self.fixed = seen_by(posterior, term, centre), term.weighted
         nodes = [getattr(engine, "nodes", None) for engine in term.engines.values()]

@@ -232,11 +232,9 @@ def check(
                 quantities = OfEvents(term, prefix)
             done = replicate(
                 jax.random.fold_in(key, i),
-                posterior,
-                term,
+                maker,
                 best,
                 int(replicas),
-                maker,
                 quantities,
                 lambda part, i=i: bar.update((i + part) / len(terms), "simulated data sets"),
             )

@@ -28,29 +28,24 @@ class Streams(NamedTuple):
     @classmethod
     def of(cls, runs: list[OnOffRun]) -> "Streams":
         """All events of some runs."""
-        each = [(run.on, number, True) for number, run in enumerate(runs)]
-        each += [(run.off, number, False) for number, run in enumerate(runs)]
-        energy, run, on = zip(
-            *[(e, np.full(e.size, number), np.full(e.size, on)) for e, number, on in each], strict=True
-        )
-        return cls(np.concatenate(energy), np.concatenate(run), np.concatenate(on))
+        every = [run.on for run in runs] + [run.off for run in runs]
+        place = np.repeat(np.arange(len(every)), [energy.size for energy in every])
+        return cls(np.concatenate(every), place % len(runs), place < len(runs))
 
     def runs(self, like: list[OnOffRun]) -> tuple[list[OnOffRun], Int[np.ndarray, " row"]]:
         """These events as runs, and the rows in the order of an [`gammajax.OnOff`][] of these."""
-        found, order = [], [[], []]
-        for number, run in enumerate(like):
-            on, off = (np.flatnonzero((self.run == number) & (self.on == of)) for of in (True, False))
-            found.append(eqx.tree_at(lambda r: (r.on, r.off), run, (self.energy[on], self.energy[off])))
-            order[0].append(on)
-            order[1].append(off)
-        return found, np.concatenate(order[0] + order[1])
+        place = self.run + len(like) * ~self.on
+        order = np.argsort(place, kind="stable")
+        every = np.split(self.energy[order], np.searchsorted(place[order], np.arange(1, 2 * len(like))))
+        each = zip(like, every[: len(like)], every[len(like) :], strict=True)
+        return [eqx.tree_at(lambda r: (r.on, r.off), run, (on, off)) for run, on, off in each], order
 
 
 class RegionReplicates(Maker):
     """Replicates of ON and OFF events."""
 
     def __init__(self, posterior, term: OnOff, centre: Parameters):
-        self.posterior, self.term, self.centre = posterior, term, centre
+        super().__init__(posterior, term, centre)
         self.per_decade = float(np.log(10.0) / term.nodes.log_step)
         self.mixture, self.fixed = self._seen(centre), False
 

@@ -27,7 +27,6 @@ from gammajax.common import distributed
 from gammajax.common.progress import say
 from gammajax.likelihood.term import Parameters
 from gammajax.model.mixture import Mixture
-from gammajax.products.spectral_points import parameters_of
 from gammajax.samplers import Fit
 from gammajax.samplers.space import parameters_at
 
@@ -58,7 +57,7 @@ class Quantity(NamedTuple):
 class Replicates(NamedTuple):
     """Counts of the data (first) and of replicates in the bins of quantities, and what a fit of each expects there.
 
-    `slices` of the bins of each quantity; `simulated`: events or cells of all replicates together, for maps.
+    `slices` of the bins of each quantity.
     """
 
     quantities: tuple[Quantity, ...]
@@ -96,13 +95,16 @@ def draws_of(key: PRNGKeyArray, posterior, best: Any, number: int) -> Parameters
 
 
 class Maker(abc.ABC):
-    """How data sets of a term are simulated, and the score of each event.
+    """How data sets of a term of a posterior are simulated, and the score of each event at the parameters `centre`.
 
     - `mixture`: what the data set sees at the best parameters; `fixed`: whether the number of events is given.
     """
 
     mixture: Mixture
     fixed: bool
+
+    def __init__(self, posterior, term, centre: Parameters):
+        self.posterior, self.term, self.centre = posterior, term, centre
 
     @abc.abstractmethod
     def draw(self, key: PRNGKeyArray, parameters: Parameters, times: int) -> tuple[Any, Int[np.ndarray, " row"]]:
@@ -119,11 +121,9 @@ class Maker(abc.ABC):
 
 def replicate(
     key: PRNGKeyArray,
-    posterior,
-    term,
+    maker: Maker,
     best: Any,
     number: int,
-    maker: Maker,
     quantities_of: Callable[[Mixture, Any, int], list[Quantity]],
     report: Callable[[float], None],
 ) -> Replicates:
@@ -132,10 +132,9 @@ def replicate(
     `quantities_of` the mixture at the best parameters, simulated columns and their number of replicates; `report` is
     called with the part that is done.
     """
-    centre = parameters_of(posterior, best)
-    each = int(np.clip(AT_ONCE // max(term.total, 1), 1, max(1, number // DRAWS)))
+    each = int(np.clip(AT_ONCE // max(maker.term.total, 1), 1, max(1, number // DRAWS)))
     groups = -(-number // each)
-    points = draws_of(jax.random.fold_in(key, 0), posterior, best, groups)
+    points = draws_of(jax.random.fold_in(key, 0), maker.posterior, best, groups)
     sums, pool, owner, made = None, [], [], 0
     for group in range(groups):
         parameters = {name: values[group] for name, values in points.items()}
@@ -157,7 +156,7 @@ def replicate(
         pool, owner = [], []
         report(made / number)
     assert sums is not None
-    return sums.fitted(maker.fixed, *_others(posterior, term, centre))
+    return sums.fitted(maker.fixed, *_others(maker.posterior, maker.term, maker.centre))
 
 
 @eqx.filter_jit

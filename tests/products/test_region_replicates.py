@@ -109,6 +109,10 @@ def test_streams_come_back_in_their_order(runs):
         np.testing.assert_array_equal(before[order], after)
 
 
+def test_no_runs_are_simulated_as_none():
+    assert gj.simulate_on_off(jax.random.key(0), model(TRUTH), []) == []
+
+
 def test_nothing_to_check(runs):
     def source(p):
         return gj.Mixture(source=model({**p, "b": TRUTH["b"]}).components["source"])
