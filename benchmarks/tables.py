@@ -32,6 +32,11 @@ ABOUT = {
         "0.05 and mean, by test; `rough`: of replicates that keep the parameters of the data's fit. `faults`: p-value "
         "of all tests together, and the test with the smallest. Figure: [checks.png](results/checks.png).",
     ),
+    "check-regions": (
+        "python -m benchmarks.check_regions",
+        "p-values of `gammajax.check` of ON and OFF events without a fault: Kolmogorov and Smirnov's test of "
+        "uniformity, fraction below 0.05 and mean, by test.",
+    ),
     "closure": (
         "python -m benchmarks.closure --events 1000000 --seeds 20",
         "Pulls of the fit on simulated events (truth: 2 % signal, 2 TeV). Target: mean within 0.7, standard deviation "
