@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -24,6 +25,7 @@ from gammajax.events.event_list import Events
 from gammajax.events.on_off_run import OnOffRun
 from gammajax.instrument.observation import Observation, as_tuple
 from gammajax.instrument.sky import DEGREE, deproject, displace
+from gammajax.likelihood.on_off import require_in_region
 from gammajax.model.mixture import InstrumentBackground, Mixture, Source, require_component
 from gammajax.model.off_background import OffBackground
 from gammajax.model.response_change import changed_observations
@@ -216,7 +218,8 @@ def simulate_on_off(key: PRNGKeyArray, model: Mixture, runs: Sequence[OnOffRun] 
     energies are drawn from flux times area, in bins of 0.2 %, reconstructed ones from the energy dispersion.
 
     `key`: a `jax.random.key`; `model`: a [`gammajax.Mixture`][]. Returns a list of [`gammajax.OnOffRun`][]. Raises
-    `ValueError` for weights, for no or several backgrounds, and inside transformations.
+    `ValueError` for weights, for no or several backgrounds, for sources that are no points or change in time or the
+    directions of the response, and inside transformations.
 
     >>> import gammajax as gj, jax, numpy as np
     >>> full = gj.io.ctao(pointing=(0.0, 0.0), livetime=3600.0).response
@@ -238,37 +241,44 @@ def simulate_on_off(key: PRNGKeyArray, model: Mixture, runs: Sequence[OnOffRun] 
     if len(backgrounds) != 1:
         raise ValueError(f"ON and OFF regions need one OffBackground; the mixture has {len(backgrounds)}")
     norms = np.broadcast_to(np.asarray(backgrounds[0].norm), (len(runs),))
-    spectra = [part.spectrum for part in parts if isinstance(part, Source)]
+    sources = {path: part for path, part in model.components.items() if isinstance(part, Source)}
+    for path, source in sources.items():
+        require_in_region(path, source)
+    changed = [(source.spectrum, changed_observations(runs, source.response)) for source in sources.values()]
     generators = [_generator(jax.random.fold_in(key, number)) for number in range(len(runs))]
-    photons = [_photons(random, run, spectra) for random, run in zip(generators, runs, strict=True)]
-    size = max(FEWEST, 1 << max((true.size for true in photons), default=0).bit_length())
+    photons = []
+    for number, random in enumerate(generators):
+        each: dict[int, tuple[Any, list]] = {}  # by response
+        for spectrum, others in changed:
+            one = others[number]
+            each.setdefault(id(one.response), (one.response, []))[1].append(_photons(random, one, spectrum))
+        photons.append([(response, np.concatenate(true)) for response, true in each.values()])
+    size = max(FEWEST, 1 << max((true.size for of in photons for _, true in of), default=0).bit_length())
     drawn = []
-    for run, random, true, norm in zip(runs, generators, photons, norms, strict=True):
+    for run, random, mine, norm in zip(runs, generators, photons, norms, strict=True):
         edges = np.geomspace(run.energy_min, run.energy_max, _fine(run.energy_min, run.energy_max))
         rate = norm * np.asarray(_rate(backgrounds[0], jnp.asarray(_padded(edges, BINS))), np.float64)[: edges.size]
         on, off = (_from_density(random, edges, rate * of(edges)) for of in (run.on_exposure, run.off_exposure))
-        # the same number for all runs, so that they share a program
-        padded, seed = np.pad(true, (0, size - true.size), constant_values=1.0), jax.random.key(random.integers(2**31))
-        found = np.asarray(_dispersed(run.response, seed, jnp.asarray(padded)), np.float64)[: true.size]
-        on = np.append(on, found[(found > run.energy_min) & (found < run.energy_max)])
+        for response, true in mine:
+            # the same number for all runs, so that they share a program
+            padded = jnp.asarray(np.pad(true, (0, size - true.size), constant_values=1.0))
+            seed = jax.random.key(random.integers(2**31))
+            found = np.asarray(_dispersed(response, seed, padded), np.float64)[: true.size]
+            on = np.append(on, found[(found > run.energy_min) & (found < run.energy_max)])
         drawn.append(eqx.tree_at(lambda r: (r.on, r.off), run, (on, off)))
     return drawn
 
 
-def _photons(random, run: OnOffRun, spectra) -> np.ndarray:
-    """True energies [TeV] of the photons of all sources that the ON region detects, whatever is reconstructed."""
+def _photons(random, run: OnOffRun, spectrum) -> np.ndarray:
+    """True energies [TeV] of the photons of a source that the ON region detects, whatever is reconstructed."""
     axis = run.response.effective_area.axes[0]
     low, high = np.exp(axis.lower), np.exp(axis.upper)
     edges = np.geomspace(low, high, _fine(low, high))
     padded = jnp.asarray(_padded(edges, BINS))
     area = run.livetime * np.asarray(_region_area(run.response, padded), np.float64)[: edges.size - 1]
-    found = []
-    for spectrum in spectra:
-        flux = np.asarray(_flux(spectrum, padded), np.float64)[: edges.size - 1]
-        count = random.poisson(flux * area)
-        step = edges[1] / edges[0] - 1.0
-        found.append(np.repeat(edges[:-1], count) * (1.0 + random.uniform(size=count.sum()) * step))
-    return np.concatenate(found or [np.zeros(0)])
+    flux = np.asarray(_flux(spectrum, padded), np.float64)[: edges.size - 1]
+    count = random.poisson(flux * area)
+    return np.repeat(edges[:-1], count) * (1.0 + random.uniform(size=count.sum()) * (edges[1] / edges[0] - 1.0))
 
 
 @eqx.filter_jit

@@ -18,6 +18,7 @@ from gammajax.io.text import same_unit
 from gammajax.model import darkmatter
 from gammajax.model.mixture import within
 from gammajax.model.priors import check_names, cube_size
+from gammajax.model.response_change import DIRECTIONS
 
 
 def data_key(name: str) -> str:
@@ -133,11 +134,13 @@ class Config(Strict):
         """Refuse components that data in regions or bins would refuse after they are read."""
         seen = self.seen(name)
         other = "or name the components of these data by components"
-        for path in self.model.changed():
-            if path in seen:
+        fixed = DIRECTIONS if data.kind == "on-off" else (*DIRECTIONS, "energy_resolution")
+        for path, fields in self.model.changed().items():
+            wrong = [field for field in fields if field in fixed]
+            if path in seen and wrong:
                 raise ValueError(
-                    f"{where}: {path!r} changes the response, but {data.kind} data have that of their files; give the "
-                    f"source of these data a scale z of its energies, {other}"
+                    f"{where}: {path!r} changes the {wrong[0]} of the response, but {data.kind} data have that of "
+                    f"their files; change the effective_area or energy_scale of the source of these data, {other}"
                 )
         if data.kind == "on-off":
             for path, part in seen.items():

@@ -525,14 +525,14 @@ class Tree(Strict):
             found += [name, *(f"{name}/{path}" for path in inner)]
         return found
 
-    def changed(self, above: bool = False) -> list[str]:
-        """Paths of sources whose response differs from the files; `above`: that of the mixture around this one does."""
-        found, changes = [], above or self.response is not None
+    def changed(self, above: ResponsePart | None = None) -> dict[str, list[str]]:
+        """Fields of the response that differ from the files, by path of the source; `above`: those of its mixture."""
+        found, mine = {}, self.response or above
         for name, component in self.components.items():
             if isinstance(component, Tree):
-                found += [f"{name}/{path}" for path in component.changed(changes)]
-            elif isinstance(component, Source) and (changes or component.response is not None):
-                found.append(name)
+                found |= {f"{name}/{path}": fields for path, fields in component.changed(mine).items()}
+            elif isinstance(component, Source) and (part := component.response or mine) is not None:
+                found[name] = sorted(part.model_fields_set)
         return found
 
     def references(self) -> list[Reference]:

@@ -81,23 +81,34 @@ class Detector(eqx.Module):
         steps = 0.5 * jnp.diff(self.y.nodes)[:, None] * (self.dispersion[:, :, 1:] + self.dispersion[:, :, :-1])
         return jnp.pad(jnp.cumsum(steps, 2), ((0, 0), (0, 0), (1, 0), (0, 0)))
 
+    def below(
+        self, limit, energy: Float[Array, " energy"], q, cumulative, change=None
+    ) -> Float[Array, "energy offset"]:
+        """Integral of D of the response `q` up to a reconstructed energy `limit` [TeV].
+
+        `change`: mean of E'/E, energy scale z and factor k on the resolution of another D, which is
+        D(m E + (E' / (1 + z) - m E) / k | E) / (k (1 + z)).
+        """
+        y = limit / energy[:, None]
+        if change is not None:
+            mean, scale, resolution = change
+            y = mean + (y / (1.0 + scale) - mean) / resolution
+        y = jnp.clip(y, self.y.nodes[0], self.y.nodes[-1])
+        index, _ = self.y.locate(y)
+        row, column = jnp.arange(energy.size)[:, None], jnp.arange(self.offsets.size)
+        low, high = (self.dispersion[q, row, index + i, column] for i in (0, 1))
+        step, rest = self.y.nodes[1] - self.y.nodes[0], y - self.y.nodes[index]
+        return cumulative[q, row, index, column] + rest * (low + 0.5 * rest / step * (high - low))
+
     @eqx.filter_jit
     def exposure(self, runs: Runs, energy: Float[Array, " energy"]) -> Float[Array, "run energy offset"]:
         """T A times the integral of D over the selected energies [cm^2 s], from the same table as the events."""
-        nodes, values, cumulative = self.y.nodes, self.dispersion, self.cumulative()
+        cumulative = self.cumulative()
 
         def one(run):
-            row, q = jnp.arange(energy.size), runs.response[run]
-
-            def below(limit):
-                y = jnp.clip(limit / energy, nodes[0], nodes[-1])
-                index, _ = self.y.locate(y)
-                rest = y - nodes[index]
-                slope = (values[q, row, index + 1] - values[q, row, index]) / (nodes[index + 1] - nodes[index])[:, None]
-                return cumulative[q, row, index] + rest[:, None] * (values[q, row, index] + 0.5 * rest[:, None] * slope)
-
-            inside = below(runs.energy_max[run]) - below(runs.energy_min[run])
-            return runs.livetime[run] * self.area[q] * inside
+            q = runs.response[run]
+            low, high = (self.below(end[run], energy, q, cumulative) for end in (runs.energy_min, runs.energy_max))
+            return runs.livetime[run] * self.area[q] * (high - low)
 
         return jax.lax.map(one, jnp.arange(runs.response.size))
 

@@ -164,16 +164,9 @@ class FreeResponse(eqx.Module):
         parts = (runs.response, runs.energy_min, runs.energy_max, runs.livetime, *columns, factor)
         return jax.lax.map(jax.checkpoint(one), parts)
 
-    def _below(self, limit, q, z, resolution) -> Float[Array, "energy offset"]:
+    def _below(self, limit, q, scale, resolution) -> Float[Array, "energy offset"]:
         """Integral of D up to a reconstructed energy [TeV]."""
-        y, mean = self.detector.y, self.mean[q]
-        at = mean + (limit / self.energy[:, None] / (1.0 + z) - mean) / resolution
-        at = jnp.clip(at, y.nodes[0], y.nodes[-1])
-        index, _ = y.locate(at)
-        row, column = jnp.arange(at.shape[0])[:, None], jnp.arange(at.shape[1])
-        low, high = (self.detector.dispersion[q, row, index + i, column] for i in (0, 1))
-        step, rest = y.nodes[1] - y.nodes[0], at - y.nodes[index]
-        return self.cumulative[q, row, index, column] + rest * (low + 0.5 * rest / step * (high - low))
+        return self.detector.below(limit, self.energy, q, self.cumulative, (self.mean[q], scale, resolution))
 
     def log_width(self, change: ResponseChange) -> Float[Array, "*run"]:
         """Logarithm of the width of point spread functions, within the tabulated ones."""

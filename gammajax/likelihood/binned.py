@@ -29,13 +29,15 @@ from scipy.fft import next_fast_len
 from gammajax.common.display import block, document, number_of, total, words
 from gammajax.instrument.observation import Aside
 from gammajax.likelihood.sums import accurate_sum, sum_of_logs
-from gammajax.likelihood.term import Data, Reference, Setup, Term, require_own_response, seen
+from gammajax.likelihood.term import Data, Reference, Setup, Term, require_energies_alone, seen
 from gammajax.model.mixture import InstrumentBackground, Mixture, Source, or_undefined
 from gammajax.model.morphology import Morphology, Point
 from gammajax.model.off_background import OffBackground
-from gammajax.model.spectra import Spectrum
+from gammajax.model.splines import cubic_pieces, piece_weights
 
 POINTS = 3, 10  # fewest and most Gauss-Legendre points along a side of a pixel
+BEYOND, MOST = 0.5, 4.0  # in ln E', by which an energy scale may move counts, and in ln counts there
+LEAST = 1e-30  # counts, whose logarithm is taken
 MARGIN = 0.02  # deg beyond the ends of priors of a position, for the fit of pixel coordinates
 
 
@@ -130,8 +132,9 @@ class Binned(Data):
                 elif self.components is not None and path in self.components:
                     raise ValueError(f"data set {self.name!r} has no background for component {path!r}")
                 continue
-            require_own_response(path, part)
             variants = [part, *(variant.components[path] for variant in explored.variants)]
+            for variant in variants:
+                _require_response(path, variant)
             free = bool(depends.morphologies.get(path))
             made = _engine(self, part, [source.morphology for source in variants], free)
             if made is not None:
@@ -175,10 +178,56 @@ class Scaled(eqx.Module):
         return self.background * part.select(0).factor(self.energy)[:, None, None]
 
 
+class Rescaling(eqx.Module):
+    """Counts of reconstructed energies that are 1 + z times larger, in the same bins.
+
+    The counts below an energy are a cubic spline in its logarithm through those at the edges. Beyond the bins, as far
+    as a scale may reach, the logarithm of the counts continues as a parabola: photons that scale into the bins.
+    """
+
+    log_edges: Float[Array, " edge"]
+    nodes: Float[Array, " node"]  # ln of the edges of all bins [TeV], with those beyond
+    pieces: Float[Array, "power interval node"]
+    more: tuple[int, int] = eqx.field(static=True)  # bins beyond the first and the last
+
+    @classmethod
+    def init(cls, edges: Float[np.ndarray, " edge"]) -> "Rescaling":
+        """Of bins between the `edges` [TeV]."""
+        inner = np.log(np.asarray(edges, np.float64))
+        step = np.diff(inner)[[0, -1]]
+        low, high = (math.ceil(BEYOND / one) for one in step)
+        before, after = inner[0] - step[0] * np.arange(low, 0, -1), inner[-1] + step[1] * np.arange(1, high + 1)
+        nodes = np.concatenate([before, inner, after])
+        return cls(jnp.asarray(inner), jnp.asarray(nodes), cubic_pieces(nodes), (low, high))
+
+    def __call__(self, counts: Float[Array, "energy y x"], energy_scale) -> Float[Array, "energy y x"]:
+        """Counts at an energy scale z."""
+        beyond = [
+            edge * jnp.exp(self._continued(total, number))[:, None, None]
+            for edge, total, number in (
+                (counts[0], counts[:3].sum((1, 2)), self.more[0]),
+                (counts[-1], counts[:-4:-1].sum((1, 2)), self.more[1]),
+            )
+        ]
+        every = jnp.concatenate([beyond[0][::-1], counts, beyond[1]])
+        below = jnp.concatenate([jnp.zeros((1, *counts.shape[1:])), jnp.cumsum(every, 0)])
+        weights = piece_weights(self.nodes, self.pieces, self.log_edges - jnp.log1p(energy_scale))
+        return jnp.diff(jnp.tensordot(weights, below, 1, precision=jax.lax.Precision.HIGHEST), axis=0)
+
+    def _continued(self, total: Float[Array, " outer"], number: int) -> Float[Array, " beyond"]:
+        """Logarithms of ratios of counts beyond the bins to those of the outermost: a parabola that bends down."""
+        log_total = jnp.log(jnp.maximum(total, LEAST))
+        slope = log_total[0] - log_total[1] if total.size > 1 else jnp.zeros(())
+        bend = jnp.minimum(slope - (log_total[1] - log_total[2]), 0.0) if total.size > 2 else jnp.zeros(())
+        away = jnp.arange(1, number + 1)
+        return jnp.minimum(slope * away + 0.5 * bend * away * (away + 1.0), MOST)
+
+
 class Folded(eqx.Module):
     """Expected counts of a source of fixed morphology: `exposure` has the parts of its photons in the pixels."""
 
-    edges: Float[Array, " edge"]
+    edges: Float[Array, " edge"]  # of true energy [TeV]
+    rescaling: Rescaling
     dispersion: Float[Array, "true energy"]
     exposure: Float[Array, "true rows columns"]
     corner: tuple[int, int] = eqx.field(static=True)
@@ -186,12 +235,18 @@ class Folded(eqx.Module):
 
     def __call__(self, part: Source) -> Float[Array, "energy y x"]:
         """Counts in all bins."""
-        return self.spread(part.spectrum, self.exposure)
+        return self.spread(part, self.exposure)
 
-    def spread(self, spectrum: Spectrum, exposure: Float[Array, "true rows columns"]) -> Float[Array, "energy y x"]:
+    def spread(self, part: Source, exposure: Float[Array, "true rows columns"]) -> Float[Array, "energy y x"]:
         """Counts in all bins for exposures times parts in pixels."""
-        weight = self.dispersion * spectrum.integral(self.edges)[:, None]
+        change, photons = part.response, part.spectrum.integral(self.edges)
+        if change is not None:
+            change = change.select(0)
+            photons *= change.effective_area * change.area_factor(jnp.sqrt(self.edges[1:] * self.edges[:-1]))
+        weight = self.dispersion * photons[:, None]
         counts = jnp.einsum("ji,jyx->iyx", weight, exposure, precision=jax.lax.Precision.HIGHEST)
+        if change is not None and change.changed_fields(["energy_scale"]):
+            counts = self.rescaling(counts, change.energy_scale)
         rows, columns = exposure.shape[1:]
         (row, column), (height, width) = self.corner, self.shape
         return jnp.pad(counts, ((0, 0), (row, height - row - rows), (column, width - column - columns)))
@@ -221,7 +276,7 @@ class Moving(eqx.Module):
             (row, column) = self.start
             image = jnp.fft.irfft2(jnp.fft.rfft2(image, self.lengths) * self.kernel, self.lengths)
             image = jnp.maximum(image[:, row : row + rows, column : column + columns], 0.0)  # rounded below zero
-        return self.folded.spread(part.spectrum, self.folded.exposure * image)
+        return self.folded.spread(part, self.folded.exposure * image)
 
     def _image(self, morphology: Morphology) -> Float[Array, "true rows columns"]:
         """Parts of the photons in the pixels; one image, or one for each true energy."""
@@ -291,7 +346,7 @@ def _engine(data: Binned, source: Source, places: list[Morphology], free: bool) 
     """
     morphology = source.morphology
     kernel, dispersion = data.response(float(morphology.lon), float(morphology.lat))
-    edges, spread = jnp.asarray(data.edges_true), jnp.asarray(dispersion)
+    bins = jnp.asarray(data.edges_true), Rescaling.init(data.edges), jnp.asarray(dispersion)
     height, width = data.counts.shape[1:]
     if data.pixels is None or data.solid_angle is None:
         if kernel is not None:
@@ -299,8 +354,8 @@ def _engine(data: Binned, source: Source, places: list[Morphology], free: bool) 
                 raise ValueError(
                     f"data set {data.name!r} is a spectrum with a point spread function: it takes point sources only"
                 )
-            return Folded(edges, spread, jnp.asarray(data.exposure * kernel), (0, 0), (height, width))
-        return Folded(edges, spread, jnp.asarray(data.exposure), (0, 0), (height, width))
+            return Folded(*bins, jnp.asarray(data.exposure * kernel), (0, 0), (height, width))
+        return Folded(*bins, jnp.asarray(data.exposure), (0, 0), (height, width))
     pixels = data.pixels
     lon, lat = (np.array([float(getattr(place, side)) for place in places]) for side in ("lon", "lat"))
     x, y = pixels.coordinates(lon, lat)
@@ -330,7 +385,7 @@ def _engine(data: Binned, source: Source, places: list[Morphology], free: bool) 
     points = [pixels.directions(px + 0.5 * dx, py + 0.5 * dy) for dy in shift for dx in shift]
     directions = np.nan_to_num(np.moveaxis(np.array(points), 1, 0), nan=180.0)
     moving = Moving(
-        Folded(edges, spread, jnp.asarray(exposure), (top, left), (height, width)),
+        Folded(*bins, jnp.asarray(exposure), (top, left), (height, width)),
         transform,
         jnp.asarray(directions),
         jnp.asarray(0.25 * np.outer(share, share).ravel()),
@@ -347,7 +402,20 @@ def _engine(data: Binned, source: Source, places: list[Morphology], free: bool) 
     if kernel is not None:
         image = np.fft.irfft2(np.fft.rfft2(image, lengths) * np.fft.rfft2(kernel, lengths), lengths)
         image = np.maximum(image[:, half[0] : half[0] + rows, half[1] : half[1] + columns], 0.0)
-    return Folded(edges, spread, jnp.asarray(exposure * image), (top, left), (height, width))
+    return Folded(*bins, jnp.asarray(exposure * image), (top, left), (height, width))
+
+
+def _require_response(path: str, source: Source) -> None:
+    """Raise `ValueError` for a source whose response binned data cannot have."""
+    require_energies_alone(path, source)
+    if source.response is None:
+        return
+    source.response.check_observations(1)
+    if source.response.changed_fields(["energy_resolution"]):
+        raise ValueError(
+            f"component {path!r} changes the energy resolution, but binned data keep that of their matrix of the "
+            "dispersion; components=(...) names those of each data set"
+        )
 
 
 class BinnedTerm(Term):

@@ -8,12 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from gammajax.engines.detector import Detector
-from gammajax.instrument.runs import Runs
 from gammajax.likelihood.binned import best_background
 from gammajax.likelihood.off_events import panels
-from gammajax.likelihood.on_off import OnOff, OnOffTerm, binned_kernel
-from gammajax.model.mixture import Mixture
+from gammajax.likelihood.on_off import OnOff, OnOffTerm
+from gammajax.model.mixture import Mixture, Source
 
 
 class OnBins(eqx.Module):
@@ -23,7 +21,8 @@ class OnBins(eqx.Module):
     edges: Float[np.ndarray, " edge"]
     on: Float[np.ndarray, " bin"]
     off: Float[np.ndarray, " bin"]
-    kernel: Float[Array, "bin energy"]  # [cm^2 s]
+    limits: Float[Array, "run edge"]  # of the bins, in the selection [TeV]
+    kernel: Float[Array, "bin energy"]  # of the files' response, of all runs [cm^2 s]
     point: Float[np.ndarray, "run bin point"]  # of integrals over reconstructed energies [TeV]
     exposure: Float[np.ndarray, "run bin point"]  # of the background in ON, times its weight [sr s TeV]
     ratio: Float[np.ndarray, " bin"]  # of the acceptances of ON and OFF; zero where no run selects energies
@@ -32,8 +31,7 @@ class OnBins(eqx.Module):
     def init(cls, term: OnOffTerm, edges: Float[np.ndarray, " edge"]) -> "OnBins":
         """Bins of the runs of a term."""
         runs = term.runs
-        stacked = Runs.of(runs)
-        kernel = binned_kernel(Detector.init(stacked, term.nodes, np.zeros(1)), stacked, term.nodes, jnp.asarray(edges))
+        limits = jnp.asarray([np.clip(edges, run.energy_min, run.energy_max) for run in runs])
         rules = [panels(np.clip(edges, run.energy_min, run.energy_max)) for run in runs]
         exposures = [
             [weight * exposure(point) for exposure in (run.on_exposure, run.off_exposure)]
@@ -45,7 +43,8 @@ class OnBins(eqx.Module):
             edges=edges,
             on=np.histogram(np.concatenate([run.on for run in runs]), edges)[0].astype(float),
             off=np.histogram(np.concatenate([run.off for run in runs]), edges)[0].astype(float),
-            kernel=kernel.sum(0),
+            limits=limits,
+            kernel=term.region.exposure(limits).sum(0),
             point=np.array([point for point, _ in rules]),
             exposure=np.array([pair[0] for pair in exposures]),
             ratio=np.divide(on, off, out=np.zeros_like(on), where=off > 0),
@@ -56,7 +55,7 @@ class OnBins(eqx.Module):
 
         Raises `ValueError` as the term does.
         """
-        found = {path: self.kernel @ flux for path, flux in self.term.fluxes(mixture).items()}
+        found = {path: self._source(source) for path, source in self.term.sources(mixture).items()}
         if isinstance(self.term, OnOff):
             path, background = self.term.background(mixture)
             norm = jnp.broadcast_to(background.norm, (len(self.point),))
@@ -66,3 +65,11 @@ class OnBins(eqx.Module):
         counts = jnp.asarray(self.on), jnp.asarray(self.off)
         best = best_background(*counts, jnp.where(some, self.ratio, 1.0), signal)
         return found | {"OFF": jnp.where(some, self.ratio * best, 0.0)}
+
+    def _source(self, source: Source) -> Float[Array, " bin"]:
+        """Expected ON counts of a source, of all runs."""
+        region = self.term.region
+        flux, changes = region.flux(source), region.changes(source.response)
+        if flux.ndim == 1 and changes is None:
+            return self.kernel @ flux
+        return region.counts(source, self.limits, changes).sum(0)

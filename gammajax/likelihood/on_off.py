@@ -37,20 +37,21 @@ from numpyro.distributions import MultivariateNormal
 from scipy.special import gammaln
 
 from gammajax.common.display import block, document, length, number_of, total, words
-from gammajax.engines.detector import Detector
 from gammajax.engines.energy import EnergyNodes
+from gammajax.engines.kernel import free_fields
+from gammajax.engines.region import Changes, Region
 from gammajax.engines.rows import PER_DECADE, true_energy_range
 from gammajax.events.on_off_run import OnOffRun, as_runs
 from gammajax.instrument.observation import Aside
 from gammajax.instrument.runs import Runs
 from gammajax.likelihood.off_events import background_prior, panels, quadrature, selected_energies, smooth_counts
 from gammajax.likelihood.sums import accurate_sum, extended_likelihood, sum_of_logs
-from gammajax.likelihood.term import Reference, Setup, Term, require_own_response, seen
+from gammajax.likelihood.term import Reference, Setup, Term, require_energies_alone, seen
 from gammajax.model.mixture import Mixture, Source, or_undefined
 from gammajax.model.morphology import Point
 from gammajax.model.off_background import OffBackground
+from gammajax.model.response_change import DISPERSION
 
-CHUNK = 2**14  # events whose kernel is made at once
 LEAST_SIGNAL = 1e-30
 STRENGTH, MOST = 2.0, 5.0  # of the prior of the background of a cell: in observations, and at most in events
 INDEX = 3.0  # of the background's power law, to average acceptance ratios that change within a cell
@@ -59,16 +60,36 @@ INDEX = 3.0  # of the background's power law, to average acceptance ratios that 
 class OnOffTerm(Term):
     """What both likelihoods of ON and OFF regions share: the sources that they see.
 
-    `components`: names of the components that belong to the regions, None for all of the mixture.
+    `components`: names of the components that belong to the regions, None for all of the mixture. `region`: responses
+    of the runs; `kernels`: what the term keeps of sources whose energy scale and resolution are not those of the files,
+    but fixed, by path.
     """
 
-    nodes: eqx.AbstractVar[EnergyNodes]
+    region: eqx.AbstractVar[Region]
+    kernels: eqx.AbstractVar[dict[str, Any]]
     components: eqx.AbstractVar[tuple[str, ...] | None]
     aside: eqx.AbstractVar[Aside]
 
     def prepare(self, setup: Setup) -> Term:
         """The term at its reference, with the name of the data set."""
-        return setup.referred(self if self.name else _changed(self, name=setup.name))
+        explored = setup.explored
+        kernels = {}
+        every = [self.sources(mixture) for mixture in (explored.mixture, *explored.variants)]
+        for path, source in every[0].items():
+            changes = self.region.changes(source.response)
+            free = free_fields(source, [sources[path] for sources in every[1:]])
+            if changes is not None and not set(free) & set(DISPERSION):
+                kernels[path] = self.keep(changes)
+        return setup.referred(_changed(self, name=self.name or setup.name, kernels=kernels))
+
+    @abc.abstractmethod
+    def keep(self, changes: Changes) -> Any:
+        """What the term keeps of a source with fixed changes."""
+
+    @property
+    def nodes(self) -> EnergyNodes:
+        """Nodes of true energy."""
+        return self.region.nodes
 
     def relative_to(self, reference: Reference) -> Term:
         """The same term with other values at its reference."""
@@ -98,21 +119,16 @@ class OnOffTerm(Term):
         mine = mixture if self.components is None else mixture.only(self.components)
         return {path: part for path, part in mine.components.items() if isinstance(part, kind)}
 
-    def fluxes(self, mixture: Mixture) -> dict[str, Float[Array, " energy"]]:
-        """Flux [cm^-2 s^-1] of each source in the ON regions at the nodes of true energy.
+    def sources(self, mixture: Mixture) -> dict[str, Source]:
+        """Sources in the ON regions, by path.
 
-        Raises `ValueError` as `own` does, and for sources that are not points.
+        Raises `ValueError` as `own` does, for sources that are not points, that change in time, and for a change of the
+        response in directions.
         """
         sources = self.own(mixture, Source)
         for path, source in sources.items():
-            require_own_response(path, source)
-            if not isinstance(source.morphology, Point):
-                kind = type(source.morphology).__name__
-                raise ValueError(
-                    f"source {path!r} is a {kind}, but the response of an ON region is that of a Point at its centre; "
-                    "name the components that belong to the region by components=(...)"
-                )
-        return {path: or_undefined(source, self.nodes.flux(source.spectrum)) for path, source in sources.items()}
+            require_in_region(path, source)
+        return sources
 
 
 class OnOff(OnOffTerm):
@@ -148,11 +164,13 @@ class OnOff(OnOffTerm):
     True
     """
 
-    nodes: EnergyNodes
+    region: Region
+    kernels: dict[str, tuple[Array, Array]]  # as `kernel` and `source_exposure`
     energy: Float[Array, " row"]  # ON events first
     run: Int[Array, " row"]
     exposure: Float[Array, " row"]  # of the background [sr s]
     count: Integer[Array, " row"]  # zero for padding
+    limits: Float[Array, "run end"]  # of the selections [TeV]
     kernel: Float[Array, "on energy"]  # [cm^2 s TeV^-1]
     source_exposure: Float[Array, "run energy"]  # [cm^2 s]
     point: Float[Array, " point"]  # of the integral over reconstructed energies [TeV]
@@ -174,9 +192,8 @@ class OnOff(OnOffTerm):
     ):
         runs = as_runs(runs)
         self.components, self.name, self.aside = seen(components), name, Aside(runs)
-        self.nodes = EnergyNodes(*true_energy_range(runs), per_decade)
-        stacked = Runs.of(runs)
-        detector = Detector.init(stacked, self.nodes, np.zeros(1))
+        self.region = Region.init(Runs.of(runs), EnergyNodes(*true_energy_range(runs), per_decade))
+        self.kernels = {}
         streams = [(run.on, run.on_exposure) for run in runs] + [(run.off, run.off_exposure) for run in runs]
         energy = np.concatenate([energies for energies, _ in streams])
         exposure = np.concatenate([function(energies) for energies, function in streams])
@@ -193,8 +210,8 @@ class OnOff(OnOffTerm):
             energy, exposure, number = np.array([runs[0].energy_min]), np.ones(1), np.zeros(1, int)
         self.energy, self.exposure = jnp.asarray(energy[index]), jnp.asarray(exposure[index])
         self.run, self.count = jnp.asarray(number[index], jnp.int32), jnp.asarray(valid, jnp.int32)
-        self.kernel = _kernel(detector, stacked, self.nodes, self.energy[: sizes[0]], self.run[: sizes[0]])
-        self.source_exposure = detector.exposure(stacked, self.nodes.energy)[..., 0]
+        self.limits = jnp.asarray([(run.energy_min, run.energy_max) for run in runs])
+        self.kernel, self.source_exposure = _kernels(self.region, self.energy[: sizes[0]], self.run, self.limits, None)
         point, weight = quadrature(runs)
         inside = np.array([(point > run.energy_min) & (point < run.energy_max) for run in runs])
         both = np.array([run.on_exposure(point) + run.off_exposure(point) for run in runs])
@@ -239,17 +256,33 @@ class OnOff(OnOffTerm):
         Raises `ValueError` for sources outside the ON region, and for a mixture without the background, or with
         several.
         """
-        fluxes, (path, background) = self.fluxes(mixture), self.background(mixture)
+        sources, (path, background) = self.sources(mixture), self.background(mixture)
         norm = jnp.broadcast_to(background.norm, (self.background_exposure.shape[0],))
         rate = background.rate(jnp.concatenate([self.energy, self.point]))
         density = self.exposure * norm[self.run] * rate[: self.energy.size]
         counts = {path: norm[:, None] * self.background_exposure * rate[self.energy.size :]}
         density, counts = or_undefined(background, (density, counts))
-        if fluxes:
-            on = self.kernel.shape[0]
-            source = self.kernel @ functools.reduce(operator.add, fluxes.values())
-            density = jnp.concatenate([density[:on] + source, density[on:]])
-        return Reference(density, {path: flux * self.source_exposure for path, flux in fluxes.items()} | counts)
+        on = self.kernel.shape[0]
+        signal, found = jnp.zeros(on), {}
+        for name, source in sources.items():
+            more, found[name] = or_undefined(source, self._source(name, source))
+            signal = signal + more
+        density = jnp.concatenate([density[:on] + signal, density[on:]]) if sources else density
+        return Reference(density, found | counts)
+
+    def _source(self, path: str, source: Source) -> tuple[Float[Array, " on"], Float[Array, "run energy"]]:
+        """Rate of a source at each ON event, and its expected counts."""
+        flux = self.region.flux(source)
+        on, changes = self.kernel.shape[0], None if path in self.kernels else self.region.changes(source.response)
+        kernel, exposure = self.kernels.get(path, (self.kernel, self.source_exposure))
+        if changes is not None:
+            kernel, exposure = self.keep(changes)
+        rate = kernel @ flux if flux.ndim == 1 else (kernel * flux[self.run[:on]]).sum(1)
+        return rate, flux * exposure
+
+    def keep(self, changes: Changes) -> tuple[Float[Array, "on energy"], Float[Array, "run energy"]]:
+        """Kernel of the ON events and exposure of a changed response."""
+        return _kernels(self.region, self.energy[: self.kernel.shape[0]], self.run, self.limits, changes)
 
     def log_likelihood(self, mixture: Mixture) -> Float[Array, ""]:
         """Value of log L of a mixture with absolute fluxes."""
@@ -330,10 +363,14 @@ class OnOffCounts(OnOffTerm):
     True
     """
 
-    nodes: EnergyNodes
+    region: Region
+    kernels: dict[str, Array]  # as `kernel`
     on: Integer[np.ndarray, " cell"]
     off: Integer[np.ndarray, " cell"]
     ratio: Float[np.ndarray, " cell"]
+    limits: Float[Array, "run edge"]  # of the cells, in the selection [TeV]
+    exposed: Int[Array, " cell"]  # those of all cells of all runs, or of all cells, that some run selects
+    by_run: bool = eqx.field(static=True)
     kernel: Float[Array, "cell energy"]  # [cm^2 s]
     cell: Int[Array, " term"]  # terms of the sums over k, those of all cells after one another
     power: Float[Array, " term"]  # n_on - k
@@ -362,10 +399,9 @@ class OnOffCounts(OnOffTerm):
         if edges.ndim != 1 or edges.size < 2 or not np.all(edges > 0) or np.any(np.diff(edges) <= 0):
             raise ValueError(f"the edges of the cells must be positive and increasing energies [TeV], not {edges}")
         self.components, self.name, self.aside = seen(components), name, Aside(runs)
-        self.nodes = EnergyNodes(*true_energy_range(runs), per_decade)
-        stacked = Runs.of(runs)
-        detector = Detector.init(stacked, self.nodes, np.zeros(1))
-        kernel = binned_kernel(detector, stacked, self.nodes, jnp.asarray(edges))
+        self.region = Region.init(Runs.of(runs), EnergyNodes(*true_energy_range(runs), per_decade))
+        self.kernels = {}
+        self.limits = jnp.asarray([np.clip(edges, run.energy_min, run.energy_max) for run in runs])
         streams = [run.on for run in runs], [run.off for run in runs]
         on, off = (np.array([np.histogram(events, edges)[0] for events in stream]) for stream in streams)
         exposures = np.array([_mean_exposures(run, edges) for run in runs])  # run, ON or OFF, cell
@@ -373,13 +409,13 @@ class OnOffCounts(OnOffTerm):
         smooth = smooth_counts(runs, edges) if shape is None or rate is None else np.ones_like(off, float)
         if not by_run:
             on, off, exposures, smooth = (column.sum(0)[None] for column in (on, off, exposures, smooth))
-            kernel = kernel.sum(0)[None]
         exposed = exposures[:, 0] > 0
         if not exposed.any():
             raise ValueError(f"no run selects energies of the cells, {edges[0]:g} to {edges[-1]:g} TeV")
         self.on, self.off = on[exposed], off[exposed]
         self.ratio = exposures[:, 0][exposed] / exposures[:, 1][exposed]
-        self.kernel = kernel[exposed]
+        self.by_run, self.exposed = by_run, jnp.asarray(np.flatnonzero(exposed))
+        self.kernel = self._of_cells(_exposure(self.region, self.limits, None))
         least = np.maximum(smooth, np.finfo(float).tiny)
         rate = np.minimum(STRENGTH, MOST / np.maximum(least, off)) if rate is None else np.asarray(rate, np.float64)
         shape = least * rate if shape is None else np.asarray(shape, np.float64)
@@ -400,7 +436,27 @@ class OnOffCounts(OnOffTerm):
 
     def signals(self, mixture: Mixture) -> dict[str, Float[Array, " cell"]]:
         """Expected ON counts of each source. Raises `ValueError` for sources outside the ON region."""
-        return {path: self.kernel @ flux for path, flux in self.fluxes(mixture).items()}
+        sources = self.sources(mixture)
+        return {path: or_undefined(source, self._source(path, source)) for path, source in sources.items()}
+
+    def _source(self, path: str, source: Source) -> Float[Array, " cell"]:
+        """Expected ON counts of a source."""
+        flux = self.region.flux(source)
+        if flux.ndim == 1 and path in self.kernels:
+            return self.kernels[path] @ flux
+        changes = self.region.changes(source.response)
+        if flux.ndim == 1 and changes is None:
+            return self.kernel @ flux
+        return self._of_cells(self.region.counts(source, self.limits, changes))
+
+    def keep(self, changes: Changes) -> Float[Array, "cell energy"]:
+        """Kernel of a changed response."""
+        return self._of_cells(_exposure(self.region, self.limits, changes))
+
+    def _of_cells(self, values: Float[Array, "run all ..."]) -> Float[Array, "cell ..."]:
+        """Values of the cells, of each run or of all together."""
+        each = values if self.by_run else values.sum(0)[None]
+        return each.reshape(-1, *each.shape[2:])[self.exposed]
 
     def log_likelihood(self, mixture: Mixture) -> Float[Array, ""]:
         """Value of log L of a mixture with absolute fluxes.
@@ -464,6 +520,17 @@ class OnOffCounts(OnOffTerm):
         return peak + jnp.log(jax.ops.segment_sum(scaled, self.cell, number, indices_are_sorted=True))
 
 
+def require_in_region(path: str, source: Source) -> None:
+    """Raise `ValueError` for a source that is no point, changes in time, or changes the response in directions."""
+    require_energies_alone(path, source)
+    if not isinstance(source.morphology, Point):
+        kind = type(source.morphology).__name__
+        raise ValueError(
+            f"source {path!r} is a {kind}, but the response of an ON region is that of a Point at its centre; name the "
+            "components that belong to the region by components=(...)"
+        )
+
+
 def _log(signal):
     """Logarithm of a number that may be zero: its smallest value keeps gradients of its exponential right there.
 
@@ -485,47 +552,15 @@ def _log_likelihood(values: Reference, count) -> Float[Array, ""]:
     return sum_of_logs(values.rows, jnp.ones_like(values.rows), count) - total
 
 
-def _kernel(detector, stacked, nodes, energy, run):
-    """Livetime x area x dispersion [cm^2 s TeV^-1] of events at the nodes."""
-    if energy.size == 0:
-        return jnp.zeros((0, nodes.energy.size))
-    size = min(CHUNK, energy.size)
-    chunks = -(-energy.size // size)
-    pad = (0, chunks * size - energy.size)
-    energy, run = (jnp.pad(column, pad, mode="edge").reshape(chunks, size) for column in (energy, run))
-    kernel = jnp.concatenate([_chunk(detector, stacked, nodes, *chunk) for chunk in zip(energy, run, strict=True)])
-    return kernel[: kernel.shape[0] - pad[1]]
+@eqx.filter_jit
+def _kernels(region, energy, run, limits, changes):
+    """Kernel of ON events, and exposure within the selection of each run."""
+    return region.kernel(energy, run[: energy.size], changes), region.exposure(limits, changes)[:, 0]
 
 
 @eqx.filter_jit
-def _chunk(detector, stacked, nodes, energy, run):
-    size, number = nodes.energy.size, energy.size
-    node = jnp.broadcast_to(jnp.arange(size), (number, size))
-    energy_true = jnp.broadcast_to(nodes.energy, (number, size))
-    first = jnp.zeros(number, jnp.int32)
-    kernel = detector(stacked.response[run], energy[:, None], node, energy_true, first, 1)[:, 0]
-    return stacked.livetime[run][:, None] * kernel
-
-
-@eqx.filter_jit
-def binned_kernel(detector, stacked, nodes, edges) -> Float[Array, "run cell energy"]:
-    """Livetime x area x probability of a reconstructed energy in each cell that the run selects [cm^2 s]."""
-
-    def one(run):
-        limits = jnp.clip(edges, stacked.energy_min[run], stacked.energy_max[run])
-        one_run = eqx.tree_at(
-            lambda r: (r.livetime, r.response, r.energy_min, r.energy_max),
-            stacked,
-            (
-                jnp.broadcast_to(stacked.livetime[run], limits[1:].shape),
-                jnp.broadcast_to(stacked.response[run], limits[1:].shape),
-                limits[:-1],
-                limits[1:],
-            ),
-        )
-        return detector.exposure(one_run, nodes.energy)[..., 0]
-
-    return jax.lax.map(one, jnp.arange(stacked.response.size))
+def _exposure(region, limits, changes):
+    return region.exposure(limits, changes)
 
 
 def _mean_exposures(run: OnOffRun, edges) -> np.ndarray:

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Num
 from gammajax.common import distributed
 from gammajax.engines.choice import JAX_CANNOT, NOT_COMPILED, Explored
 from gammajax.model.mixture import Mixture, Source
+from gammajax.model.response_change import require_no_directions
 
 Parameters = dict[str, Float[Array, "..."]]
 
@@ -141,15 +142,12 @@ def require_expected(mixture: Mixture, terms: Sequence[Term]) -> None:
             raise ValueError(f"component {name!r} expects no events in the selection")
 
 
-def require_own_response(path: str, source: Source) -> None:
-    """Raise `ValueError` for a source with a change of the response or in time, which only data of events follow."""
+def require_energies_alone(path: str, source: Source) -> None:
+    """Raise `ValueError` for a source that changes in time or the response in directions, in data of energies alone."""
     if source.time is not None:
         raise ValueError(f"component {path!r} changes in time, but binned data and ON and OFF regions have no times")
     if source.response is not None:
-        raise ValueError(
-            f"component {path!r} changes the response, but binned data and ON and OFF regions have that of their "
-            "files; rescale its spectrum by gammajax.RescaledSpectrum, and give the change to sources of other data"
-        )
+        require_no_directions(source.response, f"component {path!r}: binned data and ON and OFF regions")
 
 
 def seen(components: Sequence[str] | str | None) -> tuple[str, ...] | None:

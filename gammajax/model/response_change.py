@@ -1,7 +1,7 @@
 """Response change: how the response of observations differs from their files."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -10,14 +10,20 @@ from jaxtyping import Array, Float
 
 from gammajax.common.display import described, document
 from gammajax.common.parameters import Scalar, floating, is_concrete, parameter, require_finite, require_positive
+from gammajax.events.on_off_run import OnOffRun
 from gammajax.instrument.observation import Observation
 from gammajax.instrument.psf import PSF, GaussPSF, KingPSF, TablePSF
+from gammajax.instrument.region_response import RegionResponse
 from gammajax.instrument.response import EnergyDispersion, Response
 from gammajax.instrument.table import Axis, Table
 from gammajax.model.splines import cubic_weights
 
 AREA_STEP = 0.05  # in ln E, of a table times a factor that changes with energy
 MIGRA_NODES = 4000  # at most, of a dispersion with another width
+DISPERSION = ("energy_scale", "energy_resolution")
+DIRECTIONS = ("psf_width", "pointing_lon", "pointing_lat")
+Observed = TypeVar("Observed", Observation, OnOffRun)
+Responding = TypeVar("Responding", Response, RegionResponse)
 
 if TYPE_CHECKING:  # type checkers do not know that fields convert plain numbers
     PerObservation = Any
@@ -47,7 +53,8 @@ class ResponseChange(eqx.Module):
 
     Selections are in the reconstructed energies and directions of the files. An
     [`gammajax.InstrumentBackground`][] is a rate in these coordinates, so it does not change. Give the change to
-    [`gammajax.Mixture`][] as `response`.
+    [`gammajax.Mixture`][] as `response`. ON and OFF regions take all fields of energies, binned data
+    ([`gammajax.io.from_gammapy_datasets`][]) those without `energy_resolution`; both refuse the others.
 
     Raises `ValueError` for factors (also 1 + z) that are not positive, and for a spline whose energies do not increase
     or do not match its values.
@@ -127,6 +134,15 @@ class ResponseChange(eqx.Module):
         """Names of the fields that change the response."""
         return tuple(name for name, *_ in self._numbers())
 
+    def changed_fields(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of these fields that are traced, or change the response."""
+        nothing = ResponseChange()
+        return tuple(
+            name
+            for name, value, _ in self._numbers()
+            if name in tuple(names) and (not is_concrete(value) or np.any(value != getattr(nothing, name)))
+        )
+
     def free(self, others: Iterable["ResponseChange | None"]) -> tuple[str, ...]:
         """Names of the fields that are traced, or differ in one of the `others`."""
         others = [other for other in others if other is not None]
@@ -163,12 +179,13 @@ class ResponseChange(eqx.Module):
                 yield name, value, int(name == "effective_area_spline")
 
 
-def changed(observation: Observation, change: ResponseChange) -> Observation:
+def changed(observation: Observed, change: ResponseChange) -> Observed:
     """The `observation` with the response of a `change`, for sources; the background's response is the same.
 
     The pointing and the excluded sky move by `pointing_lon` and `pointing_lat`: the directions of events do as well.
-    Returns a [`gammajax.Observation`][]. Raises `ValueError` for a [`gammajax.ResponseChange`][] that is traced, or has
-    one value for each of several observations.
+    Returns what it is given: a [`gammajax.Observation`][], or a [`gammajax.OnOffRun`][], which has no directions.
+    Raises `ValueError` for a [`gammajax.ResponseChange`][] that is traced, or has one value for each of several
+    observations, and for one of directions where there are none.
 
     >>> import gammajax as gj
     >>> run = gj.io.ctao(pointing=(0.0, 0.0), livetime=600.0)
@@ -183,7 +200,17 @@ def changed(observation: Observation, change: ResponseChange) -> Observation:
     return _with_response(observation, _changed_response(observation.response, change), change)
 
 
-def _changed_response(response: Response, change: ResponseChange) -> Response:
+def require_no_directions(change: ResponseChange, data: str) -> None:
+    """Raise `ValueError` for a known change of the point spread function or the pointing, in `data` without them."""
+    wrong = [field for field in change.changed_fields(DIRECTIONS) if is_concrete(getattr(change, field))]
+    if wrong:
+        raise ValueError(
+            f"{data} keep the directions of their files, so the response cannot change by {wrong[0]}: its effect on "
+            "the photons of a region is a factor effective_area; components=(...) names those of each data set"
+        )
+
+
+def _changed_response(response: Responding, change: ResponseChange) -> Responding:
     """The response with all of a change but the pointing."""
     z, resolution, area, width = (
         float(np.asarray(getattr(change, name)))
@@ -200,13 +227,18 @@ def _changed_response(response: Response, change: ResponseChange) -> Response:
         energy = np.exp(np.asarray(table.axes[0].nodes, np.float64))
         factor = area * np.asarray(change.area_factor(jnp.asarray(energy)), np.float64)
         table = Table(table.axes, table.values * factor[:, None])
+    if isinstance(response, RegionResponse):
+        require_no_directions(change, "ON and OFF regions")
+        return RegionResponse(table, dispersion, response.containment)
     psf = response.psf if width == 1.0 else scaled_psf(response.psf, width)
     return Response(table, psf, dispersion, response.background)
 
 
-def _with_response(observation: Observation, response: Response, change: ResponseChange) -> Observation:
+def _with_response(observation: Observed, response, change: ResponseChange) -> Observed:
     """The observation with this response, and its directions moved by the pointing of the change."""
     result = eqx.tree_at(lambda o: o.response, observation, response)
+    if isinstance(observation, OnOffRun):
+        return result
     lon, lat = float(np.asarray(change.pointing_lon)), float(np.asarray(change.pointing_lat))
     if lon == 0.0 and lat == 0.0:
         return result
@@ -220,7 +252,7 @@ def _with_response(observation: Observation, response: Response, change: Respons
     return eqx.tree_at(where, result, turned)
 
 
-def changed_observations(observations: Iterable[Observation], change: ResponseChange | None) -> tuple[Observation, ...]:
+def changed_observations(observations: Iterable[Observed], change: ResponseChange | None) -> tuple[Observed, ...]:
     """Each observation with its change; a response is changed once for all observations that share it."""
     observations = tuple(observations)
     if change is None:

@@ -20,12 +20,22 @@ def cubic_weights(
     nodes = np.asarray(nodes, np.float64)
     if nodes.size == 1:
         return jnp.ones((*jnp.shape(x), 1))
-    # linear in the values: coefficients of the splines through each unit vector
+    return piece_weights(jnp.asarray(nodes), cubic_pieces(nodes, flat), x)
+
+
+def cubic_pieces(nodes: Float[np.ndarray, " node"], flat: bool = False) -> Float[Array, "power interval node"]:
+    """Coefficients of the natural cubic splines through each unit vector; splines are linear in their values."""
     ends: Any = ("clamped" if flat else "natural", "natural")
-    pieces = jnp.asarray(CubicSpline(nodes, np.eye(nodes.size), bc_type=ends).c)
+    return jnp.asarray(CubicSpline(nodes, np.eye(nodes.size), bc_type=ends).c)
+
+
+def piece_weights(
+    nodes: Float[Array, " node"], pieces: Float[Array, "power interval node"], x: Float[Array, "*shape"]
+) -> Float[Array, "*shape node"]:
+    """Weights of the values at `nodes` in the splines of these pieces at x, constant beyond the nodes."""
     inside = jnp.clip(x, nodes[0], nodes[-1])
-    index = jnp.clip(jnp.searchsorted(jnp.asarray(nodes), inside, side="right") - 1, 0, nodes.size - 2)
-    step = inside - jnp.asarray(nodes)[index]
+    index = jnp.clip(jnp.searchsorted(nodes, inside, side="right") - 1, 0, nodes.size - 2)
+    step = inside - nodes[index]
     powers = jnp.stack([step**3, step**2, step, jnp.ones_like(step)])
     return jnp.einsum("p...,p...n->...n", powers, pieces[:, index])
 

@@ -107,6 +107,15 @@ def test_by_default_data_see_what_they_can():
     assert seen == {"hess": both, "magic": ["crab", "off"], "veritas": ["crab"], "fermi": both, "ctao": both}
 
 
+def test_regions_and_bins_take_changes_of_energies():
+    changes = {"effective_area": "area", "energy_scale": "z"}
+    config = edited({"model.components.reported.response": changes, "observations.fermi.components": "reported"})
+    mixture = config.model.function()({name: jnp.asarray(prior.mean) for name, prior in config.priors().items()})
+    assert mixture.components["reported"].response.energy_scale == 0.0
+    fields = {"reported": ["effective_area", "energy_scale"], "south/crab": ["effective_area"]}
+    assert config.model.changed() == fields
+
+
 OFF = {"type": "off-background", "log_rate": [1, 2, 3, 4], "energy_min": 1, "energy_max": 2}
 SED = {"type": "flux-points", "component": "crab", "edges": [1.0, 2.0], "energy": "reconstructed"}
 LIMIT = {"type": "limits", "masses": [1.0], "scale": "z", "mass": "index", "expected": True}
@@ -147,12 +156,12 @@ REFUSED = {
     "no events": ({"events": None}, "of kind ctao need events to simulate, as in events: {simulate: true}"),
     "a truth": ({"parameters.area.truth": None}, "parameters.area: to simulate events, parameter 'area' needs a truth"),
     "a response of regions": (
-        {"model.response": {"effective_area": "area"}},
-        "observations.magic: 'crab' changes the response, but on-off data have that of their files",
+        {"model.response": {"effective_area": "area", "psf_width": 1.1}},
+        "observations.magic: 'crab' changes the psf_width of the response, but on-off data have that of their files",
     ),
     "a response of bins": (
-        {"observations.fermi.components": ["south"]},
-        "observations.fermi: 'south/crab' changes the response, but gammapy data have that of their files",
+        {"observations.fermi.components": ["south"], "model.components.south.response.energy_resolution": 1.1},
+        "observations.fermi: 'south/crab' changes the energy_resolution of the response, but gammapy data have that of",
     ),
     "a wide source": (
         {"model.components.reported.morphology": {"type": "disk", "lon": 83.6, "lat": 22.0, "r_0": 0.1}},
