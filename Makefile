@@ -42,7 +42,7 @@ notebooks: $(VENV)/.installed
 
 # Pages of docs and of the docstrings in build/site; a warning is an error. Figures are made by the examples of the pages.
 site: $(VENV)/.installed
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Wheel and source distribution in dist, installed and run in an empty environment.
 package: $(VENV)/.installed
