@@ -31,6 +31,7 @@ PAGES = {
 LINK = re.compile(r"(!?)\[([^\]\n]*)\]\(([^)\s:#]+)(#[^)\s]*)?\)")
 LINKED = re.compile(r"\[(`[^`]*`)\]\[[^\]]*\]")
 FENCE = re.compile(r"^```(?:python|pycon)\n(>>> .*?)\n*^```$", re.MULTILINE | re.DOTALL)
+LONG = re.compile(r"<td>(?=[^<]{60,}</td>)")
 FIGURE = re.compile(r"^<!-- figure: (.*?) -->$", re.MULTILINE | re.DOTALL)
 
 
@@ -49,6 +50,8 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, config, files):
     """Links to pages of the site, examples without the empty line at their end, figures and tables."""
     here = page.file.src_uri
+    if page.parent is None:
+        page.meta["hide"] = ["navigation"]  # its section is this page alone: the column would be empty
     if here not in PAGES.values() or here == "index.md":
         markdown = relinked(markdown, f"docs/{here}", here)
     if FIGURE.search(markdown):
@@ -58,6 +61,11 @@ def on_page_markdown(markdown, page, config, files):
         if marker in markdown:
             markdown = markdown.replace(marker, table())
     return markdown
+
+
+def on_page_content(html, page, config, files):
+    """Cells with long texts of the benchmarks, which the numbers beside them would make narrow and tall."""
+    return LONG.sub('<td class="long">', html) if page.file.src_uri == PAGES["benchmarks/RESULTS.md"] else html
 
 
 def relinked(markdown: str, source: str, page: str) -> str:
@@ -148,7 +156,9 @@ def commands() -> str:
     group = typer.main.get_command(importlib.import_module("gammajax.cli.commands").app)
     parts = []
     for name, command in sorted(group.commands.items()):  # pyright: ignore[reportAttributeAccessIssue]
-        parts.append(f"## gammajax {name}\n\n{inspect.cleandoc(command.help or '')}\n\n| argument | |\n| --- | --- |")
+        parts.append(f"## gammajax {name}\n\n{inspect.cleandoc(command.help or '')}")
+        if command.params:
+            parts[-1] += "\n\n| argument | |\n| --- | --- |"
         for parameter in command.params:
             words = getattr(parameter, "help", None) or ""
             spelled = " ".join(f"`{option}`" for option in [*parameter.opts, *parameter.secondary_opts])
