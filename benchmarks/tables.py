@@ -414,7 +414,7 @@ def main():
     """Read every result and write the pages."""
     write_readme()
     (RESULTS.parents[1] / "notebooks" / "two_papers.json").write_text(json.dumps(two_papers(), indent=1) + "\n")
-    lines = ["# Results", "", "Written by `python -m benchmarks.tables` from the files in `results`.", ""]
+    lines = ["# Benchmarks", "", "Written by `python -m benchmarks.tables` from the files in `results`.", ""]
     for path in sorted(RESULTS.glob("*.json")):
         figures = json.loads(path.read_text())
         machine = figures.pop("machine")
