@@ -325,15 +325,16 @@ ABOUT = {
 }
 
 PAIR = 2  # a value with its error
+TWO = ({"files", "free"}, {"off_in_published_errors"})  # columns that hold two results in a pair, if all are there
 
 
-def number(value) -> str:
+def number(value, between: str = " +- ") -> str:
     """Four significant digits, two decimals for a logarithm of evidence; empty for None."""
     if isinstance(value, dict):
         parts = {name: part for name, part in value.items() if not isinstance(part, list) or len(part) == PAIR}
-        return ", ".join(f"{name} {number(part)}" for name, part in parts.items())
+        return ", ".join(f"{name} {number(part, between)}" for name, part in parts.items())
     if isinstance(value, list):
-        return " +- ".join(map(number, value))
+        return between.join(map(number, value))
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.2f}"
     return "" if value is None else str(value)
@@ -350,8 +351,10 @@ def rows(figures: dict) -> list[str]:
     for name, table in tables.items():
         heads = list(dict.fromkeys(k for row in table.values() for k, v in row.items() if not isinstance(v, list)))
         lines += [f"| {name} | " + " | ".join(heads) + " |", "| --- |" + " --- |" * len(heads)]
+        two = {head for names in TWO if names <= set(heads) for head in names}
         for key, row in table.items():
-            lines.append(f"| {key} | " + " | ".join(number(row.get(h, "")) for h in heads) + " |")
+            cells = (number(row.get(head, ""), " and " if head in two else " +- ") for head in heads)
+            lines.append(f"| {key} | " + " | ".join(cells) + " |")
         lines.append("")
     return lines
 
