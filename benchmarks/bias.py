@@ -467,23 +467,25 @@ def draw(figures) -> None:
     import matplotlib.pyplot as plt
 
     models = figures["expected"]
-    width = 5.0 * (len(models) + 1)
-    figure, axes = plt.subplots(1, len(models) + 1, figsize=(width, 6.0), layout="constrained", squeeze=False)
-    for ax, (name, terms) in zip(axes[0], models.items(), strict=False):
+    lines = (len(models) + 2) // 2
+    figure, axes = plt.subplots(lines, 2, figsize=(11.0, 4.2 * lines), layout="constrained", squeeze=False)
+    for ax, (name, terms) in zip(axes.flat, models.items(), strict=False):
         for column, parameter in enumerate(next(iter(terms.values()))):
             values = [abs(term[parameter]) for term in terms.values()]
             ax.plot(np.maximum(values, 1e-5), range(len(terms)), "osv^"[column], ms=5, label=parameter)
         ax.axvline(0.1, color="0.6", lw=1.0)
         ax.set(xscale="log", xlim=(8e-6, 10.0), xlabel="bias at 1e8 events [sigma]", title=name)
-        ax.set_yticks(range(len(terms)), list(terms), fontsize=6)
-        ax.legend(fontsize=7)
-    ax, rows = axes[0, -1], []
+        ax.set_yticks(range(len(terms)), list(terms), fontsize=9)
+        ax.legend(fontsize=9)
+    for ax in axes.flat[len(models) + 1 :]:
+        ax.remove()
+    ax, rows = axes.flat[len(models)], []
     for key in ("fit_1e9", "background_only"):
         if key in figures:
             pulls = figures[key] if key == "fit_1e9" else {"background only": figures[key]["pull"]}
             rows += list(pulls.items())
     ax.errorbar([v for _, v in rows], range(len(rows)), xerr=1.0, fmt="o")
-    ax.set_yticks(range(len(rows)), [k for k, _ in rows], fontsize=7)
+    ax.set_yticks(range(len(rows)), [k for k, _ in rows], fontsize=9)
     ax.axvline(0.0, color="0.6", lw=1.0)
     ax.set(xlabel="pull", xlim=(-4.0, 4.0), title="measured")
     figure.savefig(RESULTS / "bias.png", dpi=130)

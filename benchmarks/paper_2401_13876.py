@@ -491,8 +491,8 @@ def draw(figures):
     drawn, axes = plt.subplots(1, 3, figsize=(10.0, 0.28 * len(rows) + 1.4), sharey=True, layout="constrained")
     labels = {
         "mass": ("mass [TeV]", 1.0),
-        "sigma_v": ("cross section [1e-25 cm$^3$ s$^{-1}$]", 1e-25),
-        "signal_events": ("events of dark matter [1e5]", 1e5),
+        "sigma_v": ("cross section\n[1e-25 cm$^3$ s$^{-1}$]", 1e-25),
+        "signal_events": ("events of dark matter\n[1e5]", 1e5),
     }
     for axis, (name, (label, unit)) in zip(axes, labels.items(), strict=True):
         axis.axvspan(*(edge / unit for edge in PUBLISHED[name]), color=COLOURS[2], alpha=0.4, lw=0)
