@@ -40,7 +40,8 @@ def plot_response(
     if len(offsets) == 0 or min(offsets) < 0:
         raise ValueError(f"offsets must be one or more angles [deg], not negative: {offsets}")
     size = unit_size("energy_unit", energy_unit)
-    with rc_context({**BOXED, "font.size": 10, "axes.titlesize": 11}):
+    apart = {f"figure.constrained_layout.{way}space": 0.05 for way in "hw"}
+    with rc_context({**BOXED, **apart, "font.size": 10, "axes.titlesize": 11}):
         figure = figure_of(figure, (10.0, 7.6))
         area, psf, dispersion, background = figure.subplots(2, 2).ravel()
         plot_effective_area(response, area, offsets, energy_unit)
