@@ -122,6 +122,8 @@ def test_several_observations_share_events_by_exposure(observation, make_observa
 
 @pytest.mark.slow
 def test_errors(observation, make_observation):
+    with pytest.raises(ValueError, match=r"the first argument is a key of random numbers, .* not 1"):
+        gj.simulate(1, MIXTURE, observation, events=10)
     with pytest.raises(ValueError, match="a total number of events needs a mixture with weights"):
         gj.simulate(key(0), gj.Mixture(a=POINT, b=BACKGROUND), observation, events=10)
     with pytest.raises(ValueError, match="a mixture with weights has no absolute flux"):
