@@ -500,9 +500,10 @@ def _quantile(values, fall, level: float | int) -> float:
 
 def _check_parameters(posterior, scale: str, along: str, values) -> None:
     """Raise `ValueError` for names that are no parameters, and masses outside the prior."""
-    for name in (scale, along):
+    for argument, name in {"scale": scale, "along": along}.items():
         if name not in posterior.priors or np.ndim(centre(posterior.priors[name])):
-            raise ValueError(f"{name!r} must be a parameter that is one number, out of {sorted(posterior.priors)}")
+            known = sorted(posterior.priors)
+            raise ValueError(f"{argument}={name!r} must be a parameter that is one number, out of {known}")
     low, high = (float(end) for end in bounds(posterior.priors[along]))
     if values.size == 0 or values.ndim > 1 or not np.all((values >= low) & (values <= high)):
         raise ValueError(f"the values of {along!r} must lie in its prior, {low:g} to {high:g}, not {values.tolist()}")

@@ -422,9 +422,10 @@ def sensitivity(
     """
     values = np.atleast_1d(np.asarray(values, float))
     truth = complete(priors, parameters)
-    for name in (scale, along):
+    for argument, name in {"scale": scale, "along": along}.items():
         if name not in priors or jnp.ndim(truth[name]):
-            raise ValueError(f"{name!r} must be a parameter that is one number; the parameters are {sorted(priors)}")
+            known = sorted(priors)
+            raise ValueError(f"{argument}={name!r} must be a parameter that is one number; the parameters are {known}")
     if not 0.5 < level < 1.0:
         raise ValueError(f"the level of a limit must be between 0.5 and 1, not {level}")
     if not float(truth[scale]) > 0:
