@@ -193,8 +193,10 @@ def plot_light_curve(curve, ax, others: dict, *, time_unit: str = "d", energy_un
             xlabel=time if timed else "number of the bin",
             ylabel=f"flux, {span_text(low, high, energy_unit)}\n[{scale}cm$^{{-2}}$ s$^{{-1}}$]",
         )
-        ax.set_ylim(bottom=0.0)
+        handles, labels = ax.get_legend_handles_labels()
+        # above the points, since no place between them is free of error bars
+        ax.set_ylim(0.0, (1.0 + 0.1 * -(-len(handles) // 3)) * ax.get_ylim()[1])
         plain_ticks(ax.xaxis)
         ax.grid(True, which="major", alpha=0.3, lw=0.6)
-        ax.legend(frameon=False)
+        ax.legend(handles, labels, frameon=False, loc="upper right", ncols=3)
     return ax
