@@ -136,9 +136,13 @@ def listed_values(values: Mapping[str, Any]) -> str:
 
 
 def estimates(names: Sequence[str], values: Any, deviations: Any) -> str:
-    """Numbers of parameters with their standard deviations, as in "index = 2.3 +- 0.1"."""
+    """Numbers of parameters with their standard deviations, as in "index = 2.3 +- 0.1".
+
+    Elements of vectors come last: a background of many numbers hides no flux where the list is cut.
+    """
     columns = [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (values, deviations)]
-    return listed([f"{name} = {v:.5g} +- {d:.2g}" for name, v, d in zip(names, *columns, strict=True)])
+    rows = sorted(zip(names, *columns, strict=True), key=lambda row: "[" in row[0])
+    return listed([f"{name} = {v:.5g} +- {d:.2g}" for name, v, d in rows])
 
 
 def plain_unit(unit: str) -> str:

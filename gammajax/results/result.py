@@ -537,7 +537,7 @@ class Result:
         evidence = [] if self.log_evidence is None else ["log evidence {:.3f} +- {:.3f}".format(*self.log_evidence)]
         warned = [f"{number_of(len(self.messages), 'warning')}, in messages"] if self.messages else []
         return block(
-            f"Result({self.tree.attrs['method']}: {listed(list(self.samples))}; {sizes['chain']} chains x "
+            f"Result({self.tree.attrs['method']}: {listed(list(self.samples))}; {number_of(sizes['chain'], 'chain')} x "
             f"{sizes['draw']} draws)",
             *rows(estimates),
             *evidence,

@@ -18,7 +18,7 @@ from rich.console import Console
 import gammajax as gj
 from gammajax import engines, io, samplers
 from gammajax.cli import terminal as cli
-from gammajax.common.display import LINES, WIDTH, text
+from gammajax.common.display import LINES, WIDTH, estimates, text
 from gammajax.engines.energy import EnergyNodes
 from gammajax.engines.rows import Rows
 from gammajax.instrument.observation import Exclusion
@@ -665,3 +665,9 @@ def test_the_table_of_a_run_fits_its_console(width, truth, table_of_run, monkeyp
     names = "".join(re.split(r"\s+\S+\s+\S+ to ", line)[0].replace(" ", "") for line in lines)
     assert all(name.replace(" ", "") in names for name in summary.index)
     assert names.count("(TeV^-1cm^-2s^-1)") == 2 * len(NARROW)
+
+
+def test_a_background_of_many_numbers_hides_no_flux():
+    names = tuple(f"b[{i}]" for i in range(9)) + ("flux",)
+    values = {"b": np.arange(9.0), "flux": np.array(2.0)}
+    assert estimates(names, values, values).startswith("flux")
