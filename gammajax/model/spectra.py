@@ -470,7 +470,7 @@ class TabulatedSpectrum(Spectrum):
             if not (np.all(np.isfinite(energy)) and energy[0] > 0 and np.all(np.diff(energy) > 0)):
                 raise ValueError("the energies of a tabulated spectrum must be positive, finite and increasing")
         if is_concrete(flux) and not (np.all(np.isfinite(flux)) and np.all(np.asarray(flux) > 0)):
-            raise ValueError("the fluxes of a tabulated spectrum must be positive and finite")
+            raise ValueError("the fluxes of a tabulated spectrum must be positive and finite; norm= may be zero")
 
     def __call__(self, energy):
         inside = (energy >= self.energy[0]) & (energy <= self.energy[-1])
