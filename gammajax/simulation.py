@@ -71,7 +71,7 @@ def simulate(
     observations = as_tuple(observations)
     if not is_concrete(jnp.zeros(()), key, model):
         raise ValueError("simulate draws on the host: call it outside jit, grad and vmap")
-    _require_key(key)
+    require_key(key)
     if not isinstance(model, Mixture):
         model = Mixture(component=model, weights=None if events is None else {})
     order = {path: number for number, path in enumerate(model.components)}
@@ -187,7 +187,7 @@ def simulate_cells(
     >>> gj.simulate_cells(jax.random.key(0), model, run, binning, events=300, at_once=100, progress=False).total
     300
     """
-    _require_key(key)
+    require_key(key)
     if not events >= 1:
         raise ValueError(f"events must be at least one, not {events}")
     whole, rest = divmod(int(events), at_once)
@@ -203,7 +203,7 @@ def simulate_cells(
     return cells
 
 
-def _require_key(key) -> None:
+def require_key(key) -> None:
     """Raise `ValueError` for a plain number, the most frequent mistake, which JAX calls invalid key data."""
     if not isinstance(key, jax.Array | np.ndarray):
         raise ValueError(f"the first argument is a key of random numbers, such as jax.random.key(0), not {key!r}")
@@ -239,7 +239,7 @@ def simulate_on_off(key: PRNGKeyArray, model: Mixture, runs: Sequence[OnOffRun] 
     >>> len(runs), len(runs[0].on) > 10
     (1, True)
     """
-    _require_key(key)
+    require_key(key)
     runs = [runs] if isinstance(runs, OnOffRun) else list(runs)
     if not is_concrete(jnp.zeros(()), key, model):
         raise ValueError("simulate_on_off draws on the host: call it outside jit, grad and vmap")

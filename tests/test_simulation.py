@@ -8,6 +8,7 @@ import gammajax as gj
 from gammajax.events.event_list import check_events
 from gammajax.instrument.observation import Exclusion
 from gammajax.instrument.sky import Grid
+from gammajax.simulation import require_key
 
 SOURCES = {
     "point": gj.Source(gj.PowerLaw(2.3, 3e-10), gj.Point(0.3, 0.2)),
@@ -120,10 +121,13 @@ def test_several_observations_share_events_by_exposure(observation, make_observa
     check_events(drawn, pair)
 
 
+def test_a_seed_is_no_key():
+    with pytest.raises(ValueError, match=r"the first argument is a key of random numbers, .* not 1"):
+        require_key(1)
+
+
 @pytest.mark.slow
 def test_errors(observation, make_observation):
-    with pytest.raises(ValueError, match=r"the first argument is a key of random numbers, .* not 1"):
-        gj.simulate(1, MIXTURE, observation, events=10)
     with pytest.raises(ValueError, match="a total number of events needs a mixture with weights"):
         gj.simulate(key(0), gj.Mixture(a=POINT, b=BACKGROUND), observation, events=10)
     with pytest.raises(ValueError, match="a mixture with weights has no absolute flux"):
