@@ -1,7 +1,7 @@
 """p-values of checks of ON and OFF events: uniform without a fault.
 
 Two runs with ON and OFF regions of a CTAO South response: some 220 ON events, two thirds of a source with a power law,
-and 270 OFF events of a background that is drawn from a smooth prior. Free are index, flux and the background, whose
+and some 400 OFF events of a background that is drawn from a smooth prior. Free are index, flux and the background, whose
 prior `background_prior` makes from the OFF events of each simulation, as users have it. Each simulation is fitted and
 checked ([`gammajax.check`][]);
 p-values must be uniform: Kolmogorov and Smirnov's test of each kind, and how often p < 0.05. Last line: JSON.
@@ -21,7 +21,7 @@ from benchmarks.report import report
 
 RANGE = (0.5, 20.0)  # TeV
 COEFFICIENTS = 8
-ROWS = (320, 448)  # with padding, so that simulations share programs
+ROWS = (384, 704)  # with padding, so that simulations share programs
 TRUE = gj.smooth_prior(np.linspace(8.2, -0.3, COEFFICIENTS), 0.3, level=0.05, tilt=0.05)
 
 

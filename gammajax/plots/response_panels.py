@@ -40,8 +40,8 @@ def plot_response(
     if len(offsets) == 0 or min(offsets) < 0:
         raise ValueError(f"offsets must be one or more angles [deg], not negative: {offsets}")
     size = unit_size("energy_unit", energy_unit)
-    apart = {f"figure.constrained_layout.{way}space": 0.05 for way in "hw"}
-    with rc_context({**BOXED, **apart, "font.size": 10, "axes.titlesize": 11}):
+    spaces = {"figure.constrained_layout.hspace": 0.05, "figure.constrained_layout.wspace": 0.05}
+    with rc_context(BOXED | spaces | {"font.size": 10, "axes.titlesize": 11}):
         figure = figure_of(figure, (10.0, 7.6))
         area, psf, dispersion, background = figure.subplots(2, 2).ravel()
         plot_effective_area(response, area, offsets, energy_unit)
