@@ -28,6 +28,7 @@ import numpyro.distributions as dist
 import gammajax as gj
 from benchmarks.calibration import RANKS, add, figures, placed, plot
 from benchmarks.report import RESULTS, report
+from gammajax.common.cache import keep_compiled
 
 OFFSET = (0.4, 0.3)  # of the source from the pointing [deg]
 NODES = ([0.3, 1.0, 3.0, 20.0], [0.0, 0.7, 1.5], 1)
@@ -141,6 +142,7 @@ def main():
     parser.add_argument("--minutes", type=float, default=float("inf"), help="of each case at most")
     options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
+    keep_compiled()
     path = RESULTS / f"calibration-extended-{jax.devices()[0].platform}.json"
     cases = json.loads(path.read_text())["cases"] if path.exists() else {}
     for name in options.cases:
@@ -157,6 +159,8 @@ def main():
             k_hat.append(round(one_k, 3))
             spent = time.perf_counter() - started
             print(f"{name}: {seed + 1}, {number} events, k-hat {one_k:.2f}, {spent:.0f} s", flush=True)
+            if seed % 10 == 9:  # programs of all sizes of data would use up the maps of memory that a process has
+                jax.clear_caches()
             last = seed + 1 == options.simulations or spent > 60.0 * options.minutes
             if seed % 20 == 19 or last:
                 said = {"mean_events": float(np.mean(events)), "worst_k_hat": max(k_hat)}
