@@ -110,6 +110,7 @@ def draw(expected, limits, with_signal, sigma_v) -> None:
         )
     right.axvline(1.0, color="0.4", ls=":")
     right.set(xlabel="95 % limit / simulated cross section", ylabel="experiments")
+    right.set_ylim(top=1.25 * right.get_ylim()[1])  # room for the legend
     right.legend(frameon=False)
     figure.savefig(RESULTS / "limits.png", dpi=140)
 
