@@ -23,7 +23,7 @@ slow: $(VENV)/.installed
 oldest:
 	$(PYTHON) -m venv --clear $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install --quiet uv
-	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest/bin/python --resolution lowest-direct -e '.[dev]'
+	$(VENV)-oldest/bin/uv pip install --quiet --compile-bytecode --python $(VENV)-oldest/bin/python --resolution lowest-direct -e '.[dev]'
 	$(VENV)-oldest/bin/python -m pytest -n $(WORKERS)
 
 lint: $(VENV)/.installed
