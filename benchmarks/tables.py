@@ -148,7 +148,7 @@ ABOUT = {
         "As `calibration`, with absolute fluxes: the number of events is data. Cases: free position and size "
         "(`shape`), response (`response`), smooth correction of the background (`background`). Only the cases in the "
         "file have run. Figures: [background](results/calibration-extended-background.png), "
-        "[shape](results/calibration-extended-shape.png).",
+        "[shape](results/calibration-extended-shape.png), [response](results/calibration-extended-response.png).",
     ),
     "calibration-closure": (
         "python -m benchmarks.calibration --closure 20",
