@@ -3,8 +3,8 @@
 Two runs with ON and OFF regions of a CTAO South response: 200 ON events, half of them of a source with a power law,
 and 350 OFF events of a background that is drawn from a smooth prior. Free are index, flux and the background,
 whose prior `background_prior` makes from the OFF events of each simulation, as users have it. Each simulation is fitted
-and checked ([`gammajax.check`][]);
-p-values must be uniform: Kolmogorov and Smirnov's test of each kind, and how often p < 0.05. Last line: JSON.
+and checked ([`gammajax.check`][]); p-values must be uniform: Kolmogorov and Smirnov's test of each kind, and how often
+p < 0.05. Last line: JSON.
 """
 
 import argparse

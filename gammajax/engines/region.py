@@ -67,6 +67,7 @@ class Region(eqx.Module):
         of = (change.energy_scale, change.energy_resolution)
         return Changes(*(jnp.broadcast_to(jnp.asarray(value), self.livetime.shape) for value in of))
 
+    @eqx.filter_jit
     def kernel(self, energy: Float[Array, " row"], run: Int[Array, " row"], changes: Changes | None = None):
         """Livetime x area x dispersion [cm^2 s TeV^-1] of reconstructed energies [TeV] at the nodes, [row, energy]."""
         if energy.size == 0:
@@ -76,6 +77,7 @@ class Region(eqx.Module):
             jax.checkpoint(lambda row: self._density(row[0], row[1], changes)), (energy, run), batch_size=size
         )
 
+    @eqx.filter_jit
     def exposure(self, limits: Float[Array, "run edge"], changes: Changes | None = None):
         """Livetime x area x probability of a reconstructed energy in each cell [cm^2 s], [run, cell, energy].
 
@@ -91,10 +93,9 @@ class Region(eqx.Module):
         return jax.lax.map(jax.checkpoint(one), (limits, self.livetime, self.response, changes))
 
     def counts(
-        self, source: Source, limits: Float[Array, "run edge"], changes: Changes | None = None
+        self, flux: Float[Array, "*run energy"], limits: Float[Array, "run edge"], changes: Changes | None
     ) -> Float[Array, "run cell"]:
-        """Expected counts of a source in each cell."""
-        flux = self.flux(source)
+        """Expected counts in each cell of a source with these fluxes, as `flux` returns them."""
         return (self.exposure(limits, changes) * (flux if flux.ndim == 1 else flux[:, None])).sum(-1)
 
     def _density(self, energy, run, changes):

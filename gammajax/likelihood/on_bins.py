@@ -72,4 +72,4 @@ class OnBins(eqx.Module):
         flux, changes = region.flux(source), region.changes(source.response)
         if flux.ndim == 1 and changes is None:
             return self.kernel @ flux
-        return region.counts(source, self.limits, changes).sum(0)
+        return region.counts(flux, self.limits, changes).sum(0)

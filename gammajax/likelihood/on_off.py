@@ -211,7 +211,8 @@ class OnOff(OnOffTerm):
         self.energy, self.exposure = jnp.asarray(energy[index]), jnp.asarray(exposure[index])
         self.run, self.count = jnp.asarray(number[index], jnp.int32), jnp.asarray(valid, jnp.int32)
         self.limits = jnp.asarray([(run.energy_min, run.energy_max) for run in runs])
-        self.kernel, self.source_exposure = _kernels(self.region, self.energy[: sizes[0]], self.run, self.limits, None)
+        self.kernel = self.region.kernel(self.energy[: sizes[0]], self.run[: sizes[0]])
+        self.source_exposure = self.region.exposure(self.limits)[:, 0]
         point, weight = quadrature(runs)
         inside = np.array([(point > run.energy_min) & (point < run.energy_max) for run in runs])
         both = np.array([run.on_exposure(point) + run.off_exposure(point) for run in runs])
@@ -282,7 +283,9 @@ class OnOff(OnOffTerm):
 
     def keep(self, changes: Changes) -> tuple[Float[Array, "on energy"], Float[Array, "run energy"]]:
         """Kernel of the ON events and exposure of a changed response."""
-        return _kernels(self.region, self.energy[: self.kernel.shape[0]], self.run, self.limits, changes)
+        on = self.kernel.shape[0]
+        kernel = self.region.kernel(self.energy[:on], self.run[:on], changes)
+        return kernel, self.region.exposure(self.limits, changes)[:, 0]
 
     def log_likelihood(self, mixture: Mixture) -> Float[Array, ""]:
         """Value of log L of a mixture with absolute fluxes."""
@@ -415,7 +418,7 @@ class OnOffCounts(OnOffTerm):
         self.on, self.off = on[exposed], off[exposed]
         self.ratio = exposures[:, 0][exposed] / exposures[:, 1][exposed]
         self.by_run, self.exposed = by_run, jnp.asarray(np.flatnonzero(exposed))
-        self.kernel = self._of_cells(_exposure(self.region, self.limits, None))
+        self.kernel = self._of_cells(self.region.exposure(self.limits))
         least = np.maximum(smooth, np.finfo(float).tiny)
         rate = np.minimum(STRENGTH, MOST / np.maximum(least, off)) if rate is None else np.asarray(rate, np.float64)
         shape = least * rate if shape is None else np.asarray(shape, np.float64)
@@ -447,11 +450,11 @@ class OnOffCounts(OnOffTerm):
         changes = self.region.changes(source.response)
         if flux.ndim == 1 and changes is None:
             return self.kernel @ flux
-        return self._of_cells(self.region.counts(source, self.limits, changes))
+        return self._of_cells(self.region.counts(flux, self.limits, changes))
 
     def keep(self, changes: Changes) -> Float[Array, "cell energy"]:
         """Kernel of a changed response."""
-        return self._of_cells(_exposure(self.region, self.limits, changes))
+        return self._of_cells(self.region.exposure(self.limits, changes))
 
     def _of_cells(self, values: Float[Array, "run all ..."]) -> Float[Array, "cell ..."]:
         """Values of the cells, of each run or of all together."""
@@ -550,17 +553,6 @@ def _changed(term: OnOffTerm, **fields) -> Any:
 def _log_likelihood(values: Reference, count) -> Float[Array, ""]:
     total = sum((part.sum() for part in values.counts.values()), start=jnp.zeros(()))
     return sum_of_logs(values.rows, jnp.ones_like(values.rows), count) - total
-
-
-@eqx.filter_jit
-def _kernels(region, energy, run, limits, changes):
-    """Kernel of ON events, and exposure within the selection of each run."""
-    return region.kernel(energy, run[: energy.size], changes), region.exposure(limits, changes)[:, 0]
-
-
-@eqx.filter_jit
-def _exposure(region, limits, changes):
-    return region.exposure(limits, changes)
 
 
 def _mean_exposures(run: OnOffRun, edges) -> np.ndarray:
