@@ -12,10 +12,13 @@ block Q is a smooth function of the distance from the source, of few components 
 
     Q_koe(width) = Sum_c Q_kc P_coe(width),
 
-so that the width acts on P, whose size does not depend on the events, and a pair reads few numbers.
+so that the width acts on P, whose size does not depend on the events, and a pair reads few numbers. Most blocks hold a
+narrow range of distances and have few components; those of rare energies hold all distances. So blocks stand in groups
+with as many components each.
 """
 
 from collections.abc import Sequence
+from itertools import combinations, pairwise
 
 import equinox as eqx
 import jax
@@ -39,23 +42,56 @@ LEFT_OUT = 1e-4  # part of the events of a reconstructed energy outside its wind
 SLOPES = 0.0, -2.5  # of the flux per ln E for which this holds
 CHUNK = 2**15  # pairs at a time
 BLOCKS = 64  # blocks at a time
+GROUPS, SAVING = 3, 2**21  # of blocks with as many components, and numbers that another group has to save
 
 
-class Placed(eqx.Module):
-    """Folded brightness of a source in pairs; see the head of the module.
+class Blocks(eqx.Module):
+    """Blocks with as many components.
 
     - `brightness` [per sr] of each component; `parts` of them by width, with offsets and energies in one axis; `place`
-      among the reconstructed energies.
-    - `run`, and the first `offset` and `energy` of the windows, of each block; `order`: the place of each pair.
-    - `log_widths` of the brightness; `offsets`, `steps`: sizes of the windows of offsets and of reconstructed energies.
+      among the reconstructed energies, from the `lowest` of the block on.
+    - `run`, and the first `offset` and `energy` of the windows, of each block.
     """
 
     brightness: Float[Array, "block component pair"]
     parts: Float[Array, "block width product component"]
     place: Float[Array, "block pair"]
+    lowest: Float[Array, " block"]
     run: Int[Array, " block"]
     offset: Int[Array, " block"]
     energy: Int[Array, " block"]
+
+    def changed(self, shift: Float[Array, " run"], log_width: Float[Array, "*run"], log_widths) -> "Blocks":
+        """See [`Placed.changed`][]."""
+        lowest, parts = self.lowest - shift[self.run], self.parts
+        if parts.shape[1] > 1:
+            u = jnp.broadcast_to(log_width, shift.shape)[self.run]
+            parts = _at_width(u, log_widths, parts)[:, None]
+        return eqx.tree_at(lambda blocks: (blocks.lowest, blocks.parts), self, (lowest, parts))
+
+    def __call__(self, weight, runs: Runs, offsets: int, steps: int) -> Float[Array, "block pair"]:
+        """See [`Placed.__call__`][]."""
+        low = jnp.floor(jax.lax.stop_gradient(self.lowest)).astype(jnp.int32)
+        first = jnp.clip(low - 1, 0, weight.shape[2] - steps)
+        table, energies = runs.response[self.run], self.parts.shape[2] // offsets
+        near = slices(weight, (table, self.offset, first, self.energy), (offsets, steps, energies))
+        near = near.astype(self.brightness.dtype).swapaxes(2, 3).reshape(low.size, -1, steps)
+        weights = jnp.einsum("boc,boa->bca", self.parts[:, 0], near)
+        found = jnp.einsum("bck,bca->bak", self.brightness, weights)
+        # numbers of each block, few, move its places; those of pairs would be summed for every derivative
+        nodes = jnp.arange(steps) - (self.lowest - first)[:, None]
+        taps = _spline(self.place[:, None] - nodes.astype(found.dtype)[:, :, None])
+        return (found * taps).sum(1) * runs.livetime[self.run][:, None]
+
+
+class Placed(eqx.Module):
+    """Folded brightness of a source in pairs; see the head of the module.
+
+    - `order`: the place of each pair in the blocks of all `groups`.
+    - `log_widths` of the brightness; `offsets`, `steps`: sizes of the windows of offsets and of reconstructed energies.
+    """
+
+    groups: tuple[Blocks, ...]
     order: Int[Array, " point"]
     log_widths: Float[Array, " width"]
     offsets: int = eqx.field(static=True)
@@ -104,46 +140,34 @@ class Placed(eqx.Module):
             wide = min(window, offsets - shift)
             moved = np.where((shifts == shift)[..., None], values, 0.0)[..., :wide]
             brightness[:, :, shift : shift + wide] += np.moveaxis(moved, 3, 2)
-        members, firsts, order = _blocks(run, group, offset, place)
-        size = len(firsts), len(folds), offsets * energies, -1
-        brightness, parts = components(brightness.reshape(run.size, -1), members)
-        return cls(
-            jnp.asarray(brightness),
-            jnp.asarray(parts.reshape(size)),
-            jnp.asarray(place[members], float),
-            jnp.asarray(run[firsts].astype(np.int32)),
-            jnp.asarray(offset[firsts].astype(np.int32)),
-            jnp.asarray(energy[firsts].astype(np.int32)),
-            jnp.asarray(order),
-            log_widths,
-            offsets,
-            span + 4,
-        )
+        brightness = brightness.reshape(run.size, -1)
+        # of a fixed run and energy the norm falls with the distance: pairs at similar distances stand together
+        members, real = _blocks(run, group, offset, np.linalg.norm(brightness, axis=1))
+        brightness, parts, count = components(brightness, members)
+        order, groups, begin = np.empty(run.size, np.int32), [], 0
+        for size, some in _groups(count, brightness.shape[2] + parts.shape[1], run.size):
+            mine, first = members[some], members[some][:, 0]
+            of_width = parts[some][:, :, -size:].reshape(len(some), len(folds), -1, size)
+            lowest = place[mine].min(1)
+            away = (place[mine] - lowest[:, None]).astype(dtype)
+            columns = brightness[some][:, -size:], of_width, away, np.asarray(lowest, jnp.zeros(()).dtype)
+            windows = (column[first].astype(np.int32) for column in (run, offset, energy))
+            groups.append(Blocks(*map(jnp.asarray, (*columns, *windows))))
+            order[mine[real[some]]] = begin + np.flatnonzero(real[some])
+            begin += mine.size
+        return cls(tuple(groups), jnp.asarray(order), log_widths, offsets, span + 4)
 
     def changed(self, shift: Float[Array, " run"], log_width: Float[Array, "*run"]) -> "Placed":
         """With places moved down by `shift`, and the parts at one width."""
-        place = self.place - shift[self.run][:, None].astype(self.place.dtype)
-        parts = self.parts
-        if parts.shape[1] > 1:
-            u = jnp.broadcast_to(log_width, shift.shape)[self.run]
-            parts = _at_width(u, self.log_widths, parts)[:, None]
-        return eqx.tree_at(lambda p: (p.place, p.parts), self, (place, parts))
+        groups = tuple(blocks.changed(shift, log_width, self.log_widths) for blocks in self.groups)
+        return eqx.tree_at(lambda placed: placed.groups, self, groups)
 
     def __call__(
         self, weight: Float[Array, "table offset reconstructed psf_energy"], runs: Runs
     ) -> Float[Array, " point"]:
         """Intensity of every pair for the weights W, coefficients of a spline in reconstructed energy."""
-        low = jnp.floor(jax.lax.stop_gradient(self.place.min(1))).astype(jnp.int32)
-        first = jnp.clip(low - 1, 0, weight.shape[2] - self.steps)
-        table, energies = runs.response[self.run], self.parts.shape[2] // self.offsets
-        near = slices(weight, (table, self.offset, first, self.energy), (self.offsets, self.steps, energies))
-        near = near.astype(self.brightness.dtype).swapaxes(2, 3).reshape(low.size, -1, self.steps)
-        weights = jnp.einsum("boc,boa->bca", self.parts[:, 0], near)
-        found = jnp.einsum("bck,bca->bak", self.brightness, weights)
-        place = (self.place - first[:, None]).astype(found.dtype)
-        taps = _spline(place[:, None] - jnp.arange(self.steps, dtype=found.dtype)[:, None])
-        values = (found * taps).sum(1) * runs.livetime[self.run][:, None]
-        return values.ravel().at[self.order].get(unique_indices=True, mode="promise_in_bounds")
+        each = [blocks(weight, runs, self.offsets, self.steps).ravel() for blocks in self.groups]
+        return jnp.concatenate(each).at[self.order].get(unique_indices=True, mode="promise_in_bounds")
 
 
 @jax.custom_jvp
@@ -206,19 +230,21 @@ def first_energies(
 
 def components(
     table: Float[np.ndarray, "row entry"], members: Int[np.ndarray, "block pair"]
-) -> tuple[Float[np.ndarray, "block component pair"], Float[np.ndarray, "block entry component"]]:
-    """Principal components of the rows of each block: values of the rows, and parts of the entries.
+) -> tuple[Float[np.ndarray, "block component pair"], Float[np.ndarray, "block entry component"], np.ndarray]:
+    """Principal components of the rows of each block: values of the rows, parts of the entries, and their number.
 
-    Rows are taken relative to their norm. All blocks have as many components, of which there are multiples of four.
+    Rows are taken relative to their norm. The largest component is the last; blocks that need fewer have small ones or
+    zeros before them, up to a multiple of four.
     """
-    found = []
+    found, counts = [], []
     for begin in range(0, len(members), BLOCKS):
         rows = table[members[begin : begin + BLOCKS]].astype(np.float64)
         norm = np.linalg.norm(rows, axis=2, keepdims=True)
         rows /= np.where(norm > 0.0, norm, 1.0)
         # the largest last
         square, vectors = np.linalg.eigh(rows @ rows.swapaxes(1, 2))
-        vectors = vectors[:, :, -max(int((square > TOLERANCE**2).sum(1).max()), 1) :].swapaxes(1, 2)
+        counts.append((square > TOLERANCE**2).sum(1))
+        vectors = vectors[:, :, -max(int(counts[-1].max()), 1) :].swapaxes(1, 2)
         pair = norm.swapaxes(1, 2) * vectors, vectors @ rows
         found.append([part.astype(table.dtype) for part in pair])
     most = max(value.shape[1] for value, _ in found)
@@ -227,7 +253,31 @@ def components(
         np.concatenate([np.pad(part, ((0, 0), (most - part.shape[1], 0), (0, 0))) for part in column])
         for column in zip(*found, strict=True)
     )
-    return values, parts.swapaxes(1, 2)
+    return values, parts.swapaxes(1, 2), np.concatenate(counts)
+
+
+def _groups(
+    count: Int[np.ndarray, " block"], entries: int, pairs: int
+) -> list[tuple[int, Int[np.ndarray, " of_group"]]]:
+    """Groups of blocks by their `count` of components: as many components as all of a group need, and its blocks.
+
+    Components have `entries` numbers, the fewest of which decide. The number of blocks of a group is one of few, with
+    the last one repeated, so that data sets of similar size share compiled functions.
+    """
+    count = np.maximum(count + -count % 4, 4)
+    sizes = np.unique(count)
+
+    def numbers(ends):
+        each = np.asarray(ends)[np.searchsorted(ends, count)]
+        return int(each.sum()) * entries + SAVING * len(ends)
+
+    several = [(*ends, sizes[-1]) for size in range(GROUPS) for ends in combinations(sizes[:-1], size)]
+    ends = min(several, key=numbers)
+    found = []
+    for low, high in pairwise((0, *ends)):
+        blocks = np.flatnonzero((low < count) & (count <= high))
+        found.append((int(high), np.pad(blocks, (0, -blocks.size % padding_unit(blocks.size, pairs)), mode="edge")))
+    return found
 
 
 def _chunks(members):
@@ -237,12 +287,12 @@ def _chunks(members):
         yield np.resize(some, max(1 << (some.size - 1).bit_length(), 256))
 
 
-def _blocks(run, group, offset, place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pairs of every block [block, pair], the first of each, and the position of each pair among those of all blocks.
+def _blocks(run, group, offset, norm) -> tuple[Int[np.ndarray, "block pair"], np.ndarray]:
+    """Pairs of every block, and whether they stand here first: the last block of a kind repeats some of its pairs.
 
-    The last block of a run, group and offset repeats pairs, and the last of all is repeated.
+    A kind is a run, group and offset. Pairs with similar norms stand together.
     """
-    members = np.lexsort((place, offset, group, run))
+    members = np.lexsort((norm, offset, group, run))
     keys = np.stack([run, group, offset])[:, members]
     begins = np.flatnonzero(np.append(True, np.any(np.diff(keys, axis=1) != 0, axis=0)))
     counts = np.diff(np.append(begins, members.size))
@@ -252,12 +302,7 @@ def _blocks(run, group, offset, place) -> tuple[np.ndarray, np.ndarray, np.ndarr
     within = np.arange(blocks.sum()) - np.repeat(np.cumsum(blocks) - blocks, blocks)
     slot = within[:, None] * size + np.arange(size)
     table = members[begins[of_key][:, None] + slot % counts[of_key][:, None]]
-    # numbers of blocks are few, so that data sets of similar size share compiled functions
-    table = np.pad(table, ((0, -len(table) % padding_unit(len(table), run.size)), (0, 0)), mode="edge")
-    order = np.empty(members.size, np.int32)
-    real = slot < counts[of_key][:, None]
-    order[table[: len(real)][real]] = np.flatnonzero(real)
-    return table, table[:, 0], order
+    return table, slot < counts[of_key][:, None]
 
 
 def _spline(distance):

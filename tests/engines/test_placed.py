@@ -1,5 +1,7 @@
 """Parts of the kept brightness of a fixed source; the whole is in test_response_change.py."""
 
+from itertools import pairwise
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gammajax.engines.free_response import lagrange
-from gammajax.engines.placed import TOLERANCE, _at_width, _blocks, _spline, components, first_energies
+from gammajax.engines.placed import TOLERANCE, _at_width, _blocks, _groups, _spline, components, first_energies
 from gammajax.instrument.sky import spline_weights
 
 
@@ -35,10 +37,18 @@ def test_every_pair_stands_in_a_block_of_its_kind(count, runs, seed):
     run, offset = random.integers(0, runs, count), random.integers(0, 3, count)
     place = random.uniform(0.0, 40.0, count)
     group = (place / 4).astype(int)
-    members, first, order = _blocks(run, group, offset, place)
-    np.testing.assert_array_equal(members.ravel()[order], np.arange(count))
+    members, real = _blocks(run, group, offset, place)
+    assert sorted(members[real]) == list(range(count))
     for column in (run, group, offset):
-        assert (column[members] == column[first][:, None]).all()
+        assert (column[members] == column[members[:, :1]]).all()
+
+
+def test_pairs_with_similar_norms_stand_together():
+    norm = np.random.default_rng(1).uniform(size=1000)
+    one = np.zeros(norm.size, int)
+    members, real = _blocks(one, one, one, norm)
+    of_block = [norm[some[first]] for some, first in zip(members, real, strict=True)]
+    assert len(of_block) > 2 and all(low.max() <= high.min() for low, high in pairwise(of_block))
 
 
 def test_data_sets_of_similar_size_have_few_numbers_of_blocks():
@@ -48,10 +58,21 @@ def test_data_sets_of_similar_size_have_few_numbers_of_blocks():
         random = np.random.default_rng(seed)
         place = random.uniform(0.0, 40.0, random.integers(150, 250))
         offset, run = random.integers(0, 3, place.size), np.zeros(place.size, int)
-        members, *_ = _blocks(run, (place / 4).astype(int), offset, place)
-        assert np.unique(members, axis=0).shape[0] >= 0.75 * len(members)
-        seen.add(members.shape)
+        members, _ = _blocks(run, (place / 4).astype(int), offset, place)
+        ((size, blocks),) = _groups(random.integers(1, 9, len(members)), 300, place.size)
+        assert size == 8 and np.unique(blocks).size >= 0.75 * blocks.size
+        seen.add((members.shape[1], blocks.size))
     assert len(seen) <= 4, seen
+
+
+def test_groups_of_blocks_hold_the_components_of_each():
+    """Of few blocks with many components, which the others do not get; small tables stay in one piece."""
+    count = np.array([5, 8] * 400 + [17, 38] * 20)
+    groups = _groups(count, 12000, 10**5)
+    assert [size for size, _ in groups] == [8, 20, 40]
+    for (low, high), (_, blocks) in zip(((0, 8), (8, 20), (20, 40)), groups, strict=True):
+        assert (np.unique(blocks) == np.flatnonzero((low <= count) & (count <= high))).all()
+    assert [size for size, _ in _groups(count, 12, 10**5)] == [40]
 
 
 @pytest.mark.parametrize("size", [8, 64])
@@ -63,7 +84,10 @@ def test_components_keep_the_brightness_of_every_pair(size):
     members = np.arange(5 * size).reshape(5, size)
     table[members[0]] = table[:1]
     table[members[1, :3]] = 0.0
-    values, parts = components(table, members)
+    values, parts, count = components(table, members)
+    assert count[0] == 1 and count.max() + -count.max() % 4 == values.shape[1]
+    for block, number in enumerate(count):
+        values[block, : values.shape[1] - number] = 0.0
     found = np.einsum("bcp,bec->bpe", values, parts)
     norm = np.linalg.norm(table[members], axis=2, keepdims=True)
     assert values.shape[1] <= 20 and values.shape[1] % 4 == 0
