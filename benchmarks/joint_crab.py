@@ -56,6 +56,7 @@ CELLS = 10  # per decade
 SAMPLED = ["joint_scales_nuts", "joint_unbinned", "joint_all", "evidence"]
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "joint-crab.png"
 DRAWS = 2000
+EVENT_DRAWS = {"joint_unbinned": 500, "joint_all": 1000}  # of each chain
 
 
 def spectrum(p):
@@ -209,12 +210,12 @@ def by_nuts(posterior, draws=DRAWS) -> tuple[dict, gj.Result]:
     return {**in_units(values), "seconds": time.perf_counter() - started, "memory_MB": memory()}, result
 
 
-def from_events(folder, made) -> tuple[dict, gj.Result]:
+def from_events(folder, made, draws) -> tuple[dict, gj.Result]:
     """Means and standard deviations of a case from events, with the seconds from files to samples."""
     started = time.perf_counter()
     posterior = gj.Posterior(*made(folder))
     setup = time.perf_counter() - started
-    entry, result = by_nuts(posterior, 500)
+    entry, result = by_nuts(posterior, draws)
     entry |= {"setup_seconds": setup, "seconds": setup + entry["seconds"]}
     entry["parameters"] = sum(int(np.prod(s.shape[1:])) for s in result.samples.values())
     entry["largest_r_hat"] = max(float(np.max(r_hat)) for r_hat in result.diagnostics()[1].values())
@@ -340,7 +341,7 @@ def main():
     for case, made in {"joint_unbinned": unbinned, "joint_all": everything}.items():
         if case not in options.sampled:
             continue
-        figures[case], result = from_events(options.data, made)
+        figures[case], result = from_events(options.data, made, EVENT_DRAWS[case])
         print(case, figures[case], flush=True)
         draws = {name: np.ravel(result.samples[name]) for name in SPECTRAL}
         expected, their = published(options.data, "joint_scales")

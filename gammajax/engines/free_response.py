@@ -110,6 +110,13 @@ class FreeResponse(eqx.Module):
         columns = [jnp.stack(column) for column in zip(*each, strict=True)]
         return eqx.tree_at(lambda f: (f.tabulated, f.coarse), free, columns, is_leaf=lambda x: x is None)
 
+    def astype(self, dtype) -> "FreeResponse":
+        """With A D tabulated in this precision."""
+        if self.tabulated is None or self.coarse is None:
+            return self
+        columns = self.tabulated.astype(dtype), self.coarse.astype(dtype)
+        return eqx.tree_at(lambda free: (free.tabulated, free.coarse), self, columns)
+
     def table_response(self, runs: Runs) -> Int[Array, " table"]:
         """Index of the response of each table."""
         return runs.response if self.per_run else jnp.arange(self.mean.shape[0])
@@ -136,7 +143,7 @@ class FreeResponse(eqx.Module):
             # polynomials say nothing beyond their nodes
             nodes = self.log_resolutions
             weight = lagrange(nodes, jnp.clip(jnp.log(change.energy_resolution), nodes[0], nodes[-1]))
-            weight = jnp.broadcast_to(weight, (response.size, weight.shape[-1]))
+            weight = jnp.broadcast_to(weight, (response.size, weight.shape[-1])).astype(self.tabulated.dtype)
             detected, coarse = (
                 sum(weight[:, n, None, None, None] * table[n][response] for n in range(weight.shape[1]))
                 for table in (self.tabulated, self.coarse)

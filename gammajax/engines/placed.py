@@ -186,9 +186,7 @@ def _at_width_jvp(primals, tangents):
 
 
 def _weighted(weight, table):
-    weight = weight.astype(table.dtype)[:, :, None, None]
-    parts = [weight[:, n] * table[:, n] for n in range(table.shape[1])]
-    return sum(parts[1:], start=parts[0])
+    return jnp.einsum("bw,bwoc->boc", weight.astype(table.dtype), table)
 
 
 def first_energies(

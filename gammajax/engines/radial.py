@@ -265,6 +265,7 @@ class FreeSource(eqx.Module):
             pairs = run, lon.ravel(), lat.ravel(), position
             placed = _placed(fold, morphologies[0], runs, pairs, response, changes, detected, share, window, rows.dtype)
             detected = detected.astype(rows.dtype)
+            response = response.astype(rows.dtype)
         exposure = Exposure.init(detector, runs, nodes, fold.reach, radius)
         if isinstance(fold, ImageFold):
             exposure = exposure.smooth(NODE_WIDTH * fold.node_step)
@@ -312,6 +313,7 @@ class FreeSource(eqx.Module):
         )
         response = free.table_response(runs)
         detected, coarse = free.tables(change, runs) or (self.detected[response], self.coarse[response])
+        detected = detected.astype(self.detected.dtype)
         exposure = free.exposure(change, runs)
         table = exposure @ inside.hats * inside(free, change)
         index = response if free.per_run else None

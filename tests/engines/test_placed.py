@@ -70,8 +70,8 @@ def test_groups_of_blocks_hold_the_components_of_each():
     count = np.array([5, 8] * 400 + [17, 38] * 20)
     groups = _groups(count, 12000, 10**5)
     assert [size for size, _ in groups] == [8, 20, 40]
-    for (low, high), (_, blocks) in zip(((0, 8), (8, 20), (20, 40)), groups, strict=True):
-        assert (np.unique(blocks) == np.flatnonzero((low <= count) & (count <= high))).all()
+    for low, (high, blocks) in zip((0, 8, 20), groups, strict=True):
+        assert (np.unique(blocks) == np.flatnonzero((low < count) & (count <= high))).all()
     assert [size for size, _ in _groups(count, 12, 10**5)] == [40]
 
 
