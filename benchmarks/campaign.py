@@ -49,6 +49,8 @@ WOBBLE = 0.7  # deg, of simulated runs
 CTA_RUNS, CTA_LIVETIME, CTA_OFFSET = 1125, 28 * 60.0, 2.0
 CTA_THRESHOLDS, CTA_MOST = (0.5, 0.6, 0.7, 0.8, 1.0), 100.0  # TeV: the nights differ
 JOINT_MOST = 100  # runs: gammapy keeps some ten MB for each of a joint fit
+# chains start from the Laplace approximation: a short warm-up, and trajectories of three gradients
+NUTS = {"warmup": 60, "target_accept": 0.65, "max_tree_depth": 2}
 CASES = ("fixed", "free", "per-run", "responses-60", "cta-1125", "cold")
 SIDES = ("gammajax", "gammapy_joint", "gammapy_stacked")
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -263,7 +265,7 @@ def gammajax_row(options, case) -> dict:
     row["parameters"] = {name: [value, errors[name]] for name, value in values.items()}
     if case == "per-run" and options.draws:
         begun = time.perf_counter()
-        result = gj.nuts(jax.random.key(1), posterior, draws=options.draws, chains=4, progress=False)
+        result = gj.nuts(jax.random.key(1), posterior, draws=options.draws, chains=4, progress=False, **NUTS)
         row["nuts_s"] = time.perf_counter() - begun
         summary = result.summary()
         row |= {"nuts_r_hat": float(summary["r_hat"].max()), "nuts_ess": float(summary["ess_bulk"].min())}

@@ -78,7 +78,7 @@ class Blocks(eqx.Module):
         near = near.astype(self.brightness.dtype).swapaxes(2, 3).reshape(low.size, -1, steps)
         weights = jnp.einsum("boc,boa->bca", self.parts[:, 0], near)
         found = jnp.einsum("bck,bca->bak", self.brightness, weights)
-        # numbers of each block, few, move its places; those of pairs would be summed for every derivative
+        # a shift moves the nodes of a block, not the place of every pair: its derivative then takes no array of pairs
         nodes = jnp.arange(steps) - (self.lowest - first)[:, None]
         taps = _spline(self.place[:, None] - nodes.astype(found.dtype)[:, :, None])
         return (found * taps).sum(1) * runs.livetime[self.run][:, None]
@@ -259,8 +259,9 @@ def _groups(
 ) -> list[tuple[int, Int[np.ndarray, " of_group"]]]:
     """Groups of blocks by their `count` of components: as many components as all of a group need, and its blocks.
 
-    Components have `entries` numbers, the fewest of which decide. The number of blocks of a group is one of few, with
-    the last one repeated, so that data sets of similar size share compiled functions.
+    Of all ways to part them, that with the fewest numbers is taken; a component of a block has `entries`. The number of
+    blocks of a group is one of few, with the last one repeated, so that data sets of similar size share compiled
+    functions.
     """
     count = np.maximum(count + -count % 4, 4)
     sizes = np.unique(count)
