@@ -116,19 +116,31 @@ class Exposure(eqx.Module):
 
     def by_energy(self, morphology: Morphology, runs: Runs) -> Float[Array, "run energy"]:
         """Exposure [cm^2 s] of every run and node."""
+        tables = jnp.moveaxis(self.table, 1, 0)
         if morphology.is_energy_dependent:
-            rows = self.energy, jnp.moveaxis(self.table, 1, 0)
-            return jax.lax.map(lambda row: self._over(morphology.at(row[0]), row[1], runs), rows).T
-        each = jax.vmap(lambda table: self._over(morphology, table, runs), 1, 1)
-        return each(self.table)
+            each = jax.lax.map(lambda row: self._over(morphology.at(row[0]), row[1], runs), (self.energy, tables))
+        else:
+            # one energy after the other: tables of all at the places of many runs fill the memory
+            places = self._places(morphology, runs)
+            each = jax.lax.map(lambda table: self._mean(table, *places), tables)
+        return each.T
 
     def _over(self, morphology, table, runs):
         """Mean of tables [run, offset] over the source."""
+        return self._mean(table, *self._places(morphology, runs))
+
+    def _mean(self, table, offset, share):
+        """Mean of tables [run, offset] over places."""
+        values = self._at(table, offset.reshape(offset.shape[0], -1)).reshape(offset.shape)
+        return (values.mean(2) * share).sum(1)
+
+    def _places(self, morphology, runs) -> tuple[Float[Array, "run ring angle"], Float[Array, "run ring"]]:
+        """Offsets [deg] of places of the source within the field, and the parts of their rings."""
         away = separation(morphology.lon, morphology.lat, runs.lon, runs.lat)
         if isinstance(morphology, Point):
-            return self._at(table, away[:, None])[:, 0]
+            return away[:, None, None], jnp.ones_like(away)[:, None]
         # rings about the source, and their arcs, within the field
-        field = self.first + (table.shape[1] - 1) * self.step
+        field = self.first + (self.table.shape[-1] - 1) * self.step
         ends = jnp.maximum(away - field, 0.0), away + field
         order = PANEL * self.degrees
         rho, share = jax.vmap(lambda low, high: shape_quadrature(morphology, order, low, high))(*ends)
@@ -142,8 +154,7 @@ class Exposure(eqx.Module):
         angle = arc[..., None] * jnp.asarray((np.arange(number) + 0.5) / number)
         half = nearest[..., None] + sines[..., None] * jnp.sin(0.5 * angle) ** 2
         offset = 2.0 / DEGREE * jnp.arcsin(jnp.sqrt(jnp.clip(half, 1e-16, 1.0)))
-        values = self._at(table, offset.reshape(away.size, -1)).reshape(offset.shape)
-        return (values.mean(2) * share * arc).sum(1) / jnp.pi
+        return offset, share * arc / jnp.pi
 
     def _at(self, table, offset):
         """Cubic interpolation (Catmull-Rom) of tables [run, offset] at offsets [run, point]; zero beyond the table."""
