@@ -254,52 +254,73 @@ def evidence(folder) -> dict:
     return found
 
 
+LABELS = {
+    "fermi": "Fermi-LAT",
+    "magic": "MAGIC",
+    "veritas": "VERITAS",
+    "fact": "FACT",
+    "hess": "H.E.S.S.",
+    "joint": "joint",
+    "joint_scales": "joint, scales free",
+    "joint_unbinned": "joint, scales free, from events",
+    "joint_all": "the same, H.E.S.S. in three dimensions",
+}
+
+
 @rc_context(BOXED)
 def draw(contours: dict) -> None:
-    """Ellipses of 68 % of two parameters each, ours filled, the published ones dashed."""
+    """Ellipses of 68 % of two parameters each, ours filled, the published ones dashed; below, the joint ones alone."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Ellipse, Patch
+    from matplotlib.patches import Patch
 
     pairs = [("alpha", "amplitude"), ("alpha", "beta"), ("beta", "amplitude")]
-    figure = Figure(figsize=(13.0, 4.4), layout="constrained")
-    for axes, pair in zip(figure.subplots(1, 3), pairs, strict=True):
-        for i, (values, covariance, expected, their) in enumerate(contours.values()):
-            names, colour = list(expected), COLOURS[i % len(COLOURS)]
-            hatch = "" if i < len(COLOURS) else "///"  # more cases than colours
-            at = [names.index(name) for name in pair]
-            for where, matrix, style in ((values, covariance, "-"), (expected, their, "--")):
-                sizes, axes_of = np.linalg.eigh(matrix[np.ix_(at, at)])
-                width, height = 2.0 * np.sqrt(2.279 * sizes)  # -2 ln 0.32
-                angle = np.degrees(np.arctan2(axes_of[1, 0], axes_of[0, 0]))
-                ours = style == "-"
-                ellipse = Ellipse(
-                    [where[name][0] for name in pair],
-                    width,
-                    height,
-                    angle=angle,
-                    fc=colour if ours else "none",
-                    ec=colour,
-                    alpha=0.35 if ours else 1.0,
-                    hatch=hatch if ours else "",
-                    ls=style,
-                    lw=1.5,
-                )
-                axes.add_patch(ellipse)
-        axes.autoscale_view()
-        axes.set(
-            **{
-                f"{side}label": f"{name} [1e-11 TeV$^{{-1}}$ cm$^{{-2}}$ s$^{{-1}}$]" if name == "amplitude" else name
-                for side, name in zip("xy", pair, strict=True)
-            }
-        )
-    handles: list = []
-    for i, name in enumerate(contours):
-        hatch = "" if i < len(COLOURS) else "///"
-        handles.append(Patch(fc=COLOURS[i % len(COLOURS)], alpha=0.5, hatch=hatch, label=name))
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(LABELS)}
+    hatches = {name: "" if i < len(COLOURS) else "///" for i, name in enumerate(LABELS)}  # more cases than colours
+    cases = [name for name in LABELS if name in contours]
+    rows = cases, [name for name in cases if name not in WIDTHS]
+    figure = Figure(figsize=(12.0, 8.4), layout="constrained")
+    for line, names in zip(figure.subplots(2, 3), rows, strict=True):
+        for axes, pair in zip(line, pairs, strict=True):
+            for name in names:
+                for key in (name, f"{name} published"):
+                    if key not in contours:
+                        continue
+                    ellipse, ours = ellipse_of(contours[key], pair), key == name
+                    ellipse.set(
+                        fc=colours[name] if ours else "none",
+                        ec=colours[name],
+                        alpha=0.35 if ours else 1.0,
+                        hatch=hatches[name] if ours else "",
+                        ls="-" if ours else "--",
+                        lw=1.5,
+                    )
+                    axes.add_patch(ellipse)
+            axes.autoscale_view()
+            labels = [
+                "amplitude [1e-11 TeV$^{-1}$ cm$^{-2}$ s$^{-1}$]" if part == "amplitude" else part for part in pair
+            ]
+            axes.set(xlabel=labels[0], ylabel=labels[1])
+    handles: list = [Patch(fc=colours[n], alpha=0.5, hatch=hatches[n], label=LABELS[n]) for n in cases]
     handles.append(Line2D([], [], color="0.3", ls="--", label="published"))
-    figure.axes[0].legend(handles=handles, frameon=False, fontsize=8)
+    figure.legend(handles=handles, frameon=False, loc="outside lower center", ncols=4)
     figure.savefig(FIGURE, dpi=110)
+
+
+def ellipse_of(contour: dict, pair):
+    """Ellipse of 68 % of the Gaussian of two parameters."""
+    from matplotlib.patches import Ellipse
+
+    at = [contour["names"].index(name) for name in pair]
+    sizes, axes = np.linalg.eigh(np.array(contour["covariance"])[np.ix_(at, at)])
+    width, height = 2.0 * np.sqrt(2.279 * sizes)  # -2 ln 0.32
+    x, y = np.array(contour["values"])[at]
+    return Ellipse((x, y), width, height, angle=np.degrees(np.arctan2(axes[1, 0], axes[0, 0])))
+
+
+def contour(names, values, covariance) -> dict:
+    """Values [`UNIT` for amplitudes] and covariance of these parameters, for the figure."""
+    return {"names": list(names), "values": np.asarray(values).tolist(), "covariance": np.asarray(covariance).tolist()}
 
 
 def main():
@@ -318,13 +339,15 @@ def main():
     if not (options.data / "results").is_dir():
         print(f"no joint-crab material in {options.data}: see the docstring")
         return
-    path, contours = RESULTS / "joint_crab-cpu.json", {}
-    figures = json.loads(path.read_text())["cases"] if path.exists() else {}
+    path = RESULTS / "joint_crab-cpu.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    figures, contours = before.get("cases", {}), before.get("contours", {})
     for case in cases(options.data):
         figures[case], covariance, posterior = run(options.data, case)
         expected, their = published(options.data, case)
-        values = {name: [figures[case][name][0] / (UNIT if name == "amplitude" else 1.0)] for name in expected}
-        contours[case] = values, covariance, expected, their
+        values = [figures[case][name][0] / (UNIT if name == "amplitude" else 1.0) for name in expected]
+        contours[case] = contour(expected, values, covariance)
+        contours[f"{case} published"] = contour(expected, [expected[name][0] for name in expected], their)
         off = {
             name: f"{pair[0]:+.2f} {pair[1]:+.2f}" for name, pair in figures[case]["off_in_published_errors"].items()
         }
@@ -343,24 +366,16 @@ def main():
             continue
         figures[case], result = from_events(options.data, made, EVENT_DRAWS[case])
         print(case, figures[case], flush=True)
-        draws = {name: np.ravel(result.samples[name]) for name in SPECTRAL}
-        expected, their = published(options.data, "joint_scales")
-        covariance = np.cov(np.stack([draws[name] for name in SPECTRAL]))
-        at = [list(expected).index(name) for name in SPECTRAL]
-        contours[case] = (
-            {name: [float(np.mean(draws[name]))] for name in SPECTRAL},
-            covariance,
-            {name: expected[name] for name in SPECTRAL},
-            their[np.ix_(at, at)],
-        )
+        draws = np.stack([np.ravel(result.samples[name]) for name in SPECTRAL])
+        contours[case] = contour(SPECTRAL, draws.mean(1), np.cov(draws))
         if case == "joint_unbinned":
             figures[case]["ln_zero_over_free_by_density"] = density_at_zero(result.samples)
-        report("joint_crab", {"cases": figures})  # the next one takes long
+        report("joint_crab", {"cases": figures, "contours": contours})  # the next one takes long
     if "evidence" in options.sampled:
         figures["evidence"] = evidence(options.data)
         print(figures["evidence"], flush=True)
     draw(contours)
-    report("joint_crab", {"cases": figures})
+    report("joint_crab", {"cases": figures, "contours": contours})
 
 
 if __name__ == "__main__":
