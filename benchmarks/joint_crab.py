@@ -11,7 +11,7 @@ published. `joint_scales_nuts` are means and standard deviations of its posterio
 published covariances in `docs/images/joint-crab.png`.
 
 Cases from the events: `joint_unbinned` has the ON and OFF events of MAGIC, VERITAS, FACT and H.E.S.S. one by one, each
-with a free background (40 parameters with the energy scales), and the spectrum of Fermi-LAT, whose events have no ON
+with a free background (58 parameters with the energy scales), and the spectrum of Fermi-LAT, whose events have no ON
 and OFF regions. `joint_all` has the events of H.E.S.S. in three dimensions instead, with the position of the source and
 the norm and tilt of the background of each run free. Both by NUTS. `evidence`: ln Z with energy scales free and
 without them, by nested sampling of cells of the ON and OFF counts, whose backgrounds are integrated in closed form;
@@ -57,6 +57,17 @@ SAMPLED = ["joint_scales_nuts", "joint_unbinned", "joint_all", "evidence"]
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "joint-crab.png"
 DRAWS = 2000
 EVENT_DRAWS = {"joint_unbinned": 500, "joint_all": 1000}  # of each chain
+LABELS = {
+    "fermi": "Fermi-LAT",
+    "magic": "MAGIC",
+    "veritas": "VERITAS",
+    "fact": "FACT",
+    "hess": "H.E.S.S.",
+    "joint": "joint",
+    "joint_scales": "joint, scales free",
+    "joint_unbinned": "joint, scales free, from events",
+    "joint_all": "the same, H.E.S.S. in three dimensions",
+}
 
 
 def spectrum(p):
@@ -254,19 +265,6 @@ def evidence(folder) -> dict:
     return found
 
 
-LABELS = {
-    "fermi": "Fermi-LAT",
-    "magic": "MAGIC",
-    "veritas": "VERITAS",
-    "fact": "FACT",
-    "hess": "H.E.S.S.",
-    "joint": "joint",
-    "joint_scales": "joint, scales free",
-    "joint_unbinned": "joint, scales free, from events",
-    "joint_all": "the same, H.E.S.S. in three dimensions",
-}
-
-
 @rc_context(BOXED)
 def draw(contours: dict) -> None:
     """Ellipses of 68 % of two parameters each, ours filled, the published ones dashed; below, the joint ones alone."""
@@ -307,20 +305,16 @@ def draw(contours: dict) -> None:
     figure.savefig(FIGURE, dpi=110)
 
 
-def ellipse_of(contour: dict, pair):
-    """Ellipse of 68 % of the Gaussian of two parameters."""
+def ellipse_of(contour, pair):
+    """Ellipse of 68 % of the Gaussian of two parameters; a contour has values by name, and their covariance."""
     from matplotlib.patches import Ellipse
 
-    at = [contour["names"].index(name) for name in pair]
-    sizes, axes = np.linalg.eigh(np.array(contour["covariance"])[np.ix_(at, at)])
+    values, covariance = contour
+    at = [list(values).index(name) for name in pair]
+    sizes, axes = np.linalg.eigh(np.array(covariance)[np.ix_(at, at)])
     width, height = 2.0 * np.sqrt(2.279 * sizes)  # -2 ln 0.32
-    x, y = np.array(contour["values"])[at]
+    x, y = (values[name][0] / (UNIT if name == "amplitude" else 1.0) for name in pair)
     return Ellipse((x, y), width, height, angle=np.degrees(np.arctan2(axes[1, 0], axes[0, 0])))
-
-
-def contour(names, values, covariance) -> dict:
-    """Values [`UNIT` for amplitudes] and covariance of these parameters, for the figure."""
-    return {"names": list(names), "values": np.asarray(values).tolist(), "covariance": np.asarray(covariance).tolist()}
 
 
 def main():
@@ -339,15 +333,13 @@ def main():
     if not (options.data / "results").is_dir():
         print(f"no joint-crab material in {options.data}: see the docstring")
         return
-    path = RESULTS / "joint_crab-cpu.json"
-    before = json.loads(path.read_text()) if path.exists() else {}
-    figures, contours = before.get("cases", {}), before.get("contours", {})
+    path, contours = RESULTS / "joint_crab-cpu.json", {}
+    figures = json.loads(path.read_text())["cases"] if path.exists() else {}
     for case in cases(options.data):
         figures[case], covariance, posterior = run(options.data, case)
         expected, their = published(options.data, case)
-        values = [figures[case][name][0] / (UNIT if name == "amplitude" else 1.0) for name in expected]
-        contours[case] = contour(expected, values, covariance)
-        contours[f"{case} published"] = contour(expected, [expected[name][0] for name in expected], their)
+        contours[case] = {name: figures[case][name] for name in expected}, covariance
+        contours[f"{case} published"] = in_units(expected), their
         off = {
             name: f"{pair[0]:+.2f} {pair[1]:+.2f}" for name, pair in figures[case]["off_in_published_errors"].items()
         }
@@ -367,15 +359,18 @@ def main():
         figures[case], result = from_events(options.data, made, EVENT_DRAWS[case])
         print(case, figures[case], flush=True)
         draws = np.stack([np.ravel(result.samples[name]) for name in SPECTRAL])
-        contours[case] = contour(SPECTRAL, draws.mean(1), np.cov(draws))
+        figures[case]["covariance"] = np.cov(draws).tolist()  # amplitudes in `UNIT`, as that of the scales
         if case == "joint_unbinned":
             figures[case]["ln_zero_over_free_by_density"] = density_at_zero(result.samples)
-        report("joint_crab", {"cases": figures, "contours": contours})  # the next one takes long
+        report("joint_crab", {"cases": figures})  # the next one takes long
     if "evidence" in options.sampled:
         figures["evidence"] = evidence(options.data)
         print(figures["evidence"], flush=True)
+    for case in EVENT_DRAWS:
+        if case in figures:
+            contours[case] = {name: figures[case][name] for name in SPECTRAL}, figures[case]["covariance"]
     draw(contours)
-    report("joint_crab", {"cases": figures, "contours": contours})
+    report("joint_crab", {"cases": figures})
 
 
 if __name__ == "__main__":

@@ -421,7 +421,6 @@ def main():
     for path in sorted(RESULTS.glob("*.json")):
         figures = json.loads(path.read_text())
         machine = figures.pop("machine")
-        figures.pop("contours", None)  # of a figure
         name = path.stem.rsplit("-", 1)[0]  # without the device
         for model, terms in figures.pop("expected", {}).items():
             figures[f"expected, {model}"] = terms

@@ -264,11 +264,11 @@ def _groups(
     functions.
     """
     count = np.maximum(count + -count % 4, 4)
-    sizes = np.unique(count)
+    sizes, blocks_of_size = np.unique(count, return_counts=True)
 
     def numbers(ends):
-        each = np.asarray(ends)[np.searchsorted(ends, count)]
-        return int(each.sum()) * entries + SAVING * len(ends)
+        components = np.asarray(ends)[np.searchsorted(ends, sizes)] @ blocks_of_size
+        return int(components) * entries + SAVING * len(ends)
 
     several = [(*ends, sizes[-1]) for size in range(GROUPS) for ends in combinations(sizes[:-1], size)]
     ends = min(several, key=numbers)

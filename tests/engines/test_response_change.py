@@ -134,9 +134,13 @@ def placed(request, observations, events):
     shape, data = request.param
     data = events if data == "events" else events.compress(observations, energy_per_decade=8)
     rows = Rows.init(data, observations, per_decade=20.0)
+    return rows, placed_fold(PLACED[shape], observations, rows), PLACED[shape]
+
+
+def placed_fold(morphology, observations, rows):
     some = ({n: v for n, v in values.items() if "pointing" not in n} for values in (NONE, CHANGES["all"], MOST, LEAST))
-    sources = [gj.Source(SPECTRUM, PLACED[shape], change(values)) for values in some]
-    return rows, FoldEngine.init(sources[0], observations, rows, sources[1:]), PLACED[shape]
+    sources = [gj.Source(SPECTRUM, morphology, change(values)) for values in some]
+    return FoldEngine.init(sources[0], observations, rows, sources[1:])
 
 
 @pytest.mark.slow
@@ -152,6 +156,19 @@ def test_the_brightness_of_a_fixed_source_is_kept(kind, placed, observations):
     rows, engine, morphology = placed
     assert all(part.placed is not None for part in engine.sources)
     agree(rows, engine, observations, gj.Source(SPECTRUM, morphology, change(CHANGES[kind])), 0.02)
+
+
+@pytest.mark.parametrize("placed", [("point", "events")], indirect=True)
+def test_groups_of_blocks_change_nothing(placed, observations, monkeypatch):
+    """A small data set has small blocks in one group; here they are large, and further groups cost nothing."""
+    rows, engine, morphology = placed
+    monkeypatch.setattr("gammajax.engines.placed.SAVING", 0)
+    monkeypatch.setattr("gammajax.engines.placed.SIZES", (64, 256))
+    several = placed_fold(morphology, observations, rows)
+    assert [len(part.sources[0].placed.groups) for part in (engine, several)] == [1, 2]
+    source = gj.Source(SPECTRUM, morphology, change({**CHANGES["psf"], **CHANGES["scale"]}))
+    found, expected = (np.asarray(part.intensity(source))[rows.valid] for part in (several, engine))
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * expected.max())
 
 
 def test_resolutions_beyond_the_prior_are_those_of_its_end(placed):
